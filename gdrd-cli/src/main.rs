@@ -1,0 +1,2 @@
+//! gdrd.
+fn main() {}
