@@ -1,0 +1,132 @@
+//! One error type, sorted by who can act on it.
+
+use std::fmt;
+use std::path::Path;
+
+/// Result with gdrd's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Who can act on an [`Error`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The recipe or a `--set` is wrong: edit it.
+    Recipe,
+    /// An image, a folder or a list of pairs is wrong: mend the data.
+    Data,
+    /// A weight file does not fit its network.
+    Weights,
+    /// A plug-in (teacher, loss, student ...) could not do what was asked of it.
+    Component,
+    /// The tensor library or the device failed.
+    Device,
+    /// The file system failed.
+    Io,
+    /// The user stopped the run.
+    Stopped,
+}
+
+/// An error of gdrd: what went wrong, where, and what caused it.
+///
+/// `Display` prints the places from the outermost to the innermost and then the message, on one
+/// line unless the message itself has several.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    places: Vec<String>,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, places: Vec::new(), message: message.into(), source: None }
+    }
+
+    /// A mistake in a recipe.
+    pub fn recipe(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Recipe, message)
+    }
+
+    /// A mistake in a dataset.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Data, message)
+    }
+
+    /// A weight file that does not fit.
+    pub fn weights(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Weights, message)
+    }
+
+    /// A plug-in that cannot do what was asked.
+    pub fn component(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Component, message)
+    }
+
+    /// A failed file operation on `path`.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        let message = format!("`{}`: {source}", path.as_ref().display());
+        Self { kind: ErrorKind::Io, places: Vec::new(), message, source: Some(Box::new(source)) }
+    }
+
+    /// Who can act on this error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The same error, with the place where it happened put in front.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.places.push(place.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in self.places.iter().rev() {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(source: candle_core::Error) -> Self {
+        // A candle error may carry a backtrace of many lines; the first line says what happened.
+        let text = source.to_string();
+        let message = text.lines().next().unwrap_or_default().to_string();
+        Self { kind: ErrorKind::Device, places: Vec::new(), message, source: Some(Box::new(source)) }
+    }
+}
+
+/// Adds the place of an error to a result.
+pub trait Context<T> {
+    /// Puts `place` in front of the error, if there is one.
+    fn at(self, place: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn at(self, place: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| error.into().at(place()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_read_from_the_outside_in() {
+        let error = Error::data("not an image").at("face 3").at("dataset `train`");
+        assert_eq!(error.to_string(), "dataset `train`: face 3: not an image");
+        assert_eq!(error.kind(), ErrorKind::Data);
+    }
+}

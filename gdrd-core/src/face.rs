@@ -1,0 +1,234 @@
+//! Faces: 8-bit images as they are read, and batches of them as networks see them.
+
+use candle_core::{Device, Tensor};
+use fast_image_resize as fir;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// An 8-bit RGB image of one face: `height` rows of `width` pixels, three bytes each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Face {
+    width: usize,
+    height: usize,
+    pixels: Vec<u8>,
+}
+
+/// How pixels are weighted when a face changes its size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Kernel {
+    /// The nearest pixel.
+    Nearest,
+    /// The mean of the covered area.
+    Box,
+    /// Triangle filter.
+    Bilinear,
+    /// Cubic filter with a = -0.5 (Catmull-Rom), as PIL's `BICUBIC`.
+    #[default]
+    Bicubic,
+    /// Windowed sinc with three lobes.
+    Lanczos3,
+}
+
+impl Face {
+    /// A face from its pixels, row by row, RGB.
+    ///
+    /// # Errors
+    /// If there are not `3 * width * height` bytes, or a side is zero.
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
+        if width == 0 || height == 0 || pixels.len() != 3 * width * height {
+            return Err(Error::data(format!(
+                "a face of {width}x{height} pixels needs {} bytes (RGB), found {}",
+                3 * width * height,
+                pixels.len()
+            )));
+        }
+        Ok(Self { width, height, pixels })
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The bytes: row by row, RGB.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// The mirror image (left and right exchanged).
+    pub fn flipped(&self) -> Self {
+        let mut pixels = Vec::with_capacity(self.pixels.len());
+        for row in self.pixels.chunks_exact(3 * self.width) {
+            for pixel in row.chunks_exact(3).rev() {
+                pixels.extend_from_slice(pixel);
+            }
+        }
+        Self { pixels, ..*self }
+    }
+
+    /// The face moved by `(dx, dy)` pixels; border pixels are repeated where nothing moves in.
+    pub fn shifted(&self, dx: i32, dy: i32) -> Self {
+        let mut pixels = Vec::with_capacity(self.pixels.len());
+        let from = |at: usize, by: i32, len: usize| (at as i32 - by).clamp(0, len as i32 - 1) as usize;
+        for y in 0..self.height {
+            let row = from(y, dy, self.height) * self.width;
+            for x in 0..self.width {
+                let start = 3 * (row + from(x, dx, self.width));
+                pixels.extend_from_slice(&self.pixels[start..start + 3]);
+            }
+        }
+        Self { pixels, ..*self }
+    }
+
+    /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as
+    /// in PIL; without, it has the support of the source's pixel grid, as in OpenCV. A face that
+    /// has that size already is returned as it is.
+    pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
+        if self.width == size && self.height == size {
+            return Ok(self.clone());
+        }
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::data(format!("resizing {}x{} to {size}x{size}: {e}", self.width, self.height))
+        };
+        let filter = match kernel {
+            Kernel::Nearest => None,
+            Kernel::Box => Some(fir::FilterType::Box),
+            Kernel::Bilinear => Some(fir::FilterType::Bilinear),
+            Kernel::Bicubic => Some(fir::FilterType::CatmullRom),
+            Kernel::Lanczos3 => Some(fir::FilterType::Lanczos3),
+        };
+        let algorithm = match (filter, antialias) {
+            (None, _) => fir::ResizeAlg::Nearest,
+            (Some(filter), true) => fir::ResizeAlg::Convolution(filter),
+            (Some(filter), false) => fir::ResizeAlg::Interpolation(filter),
+        };
+        let source =
+            fir::images::ImageRef::new(self.width as u32, self.height as u32, &self.pixels, fir::PixelType::U8x3)
+                .map_err(|e| failed(&e))?;
+        let mut target = fir::images::Image::new(size as u32, size as u32, fir::PixelType::U8x3);
+        let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
+        fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
+        Self::new(size, size, target.into_vec())
+    }
+}
+
+/// A batch of square faces as a tensor `[batch, 3, size, size]`, RGB, float32, values in `[0, 1]`.
+#[derive(Clone, Debug)]
+pub struct FaceBatch(Tensor);
+
+impl FaceBatch {
+    /// A batch from faces that all have the same square size.
+    ///
+    /// # Errors
+    /// If there are none, or their sizes differ or are not square.
+    pub fn from_faces(faces: &[Face], device: &Device) -> Result<Self> {
+        let Some(first) = faces.first() else {
+            return Err(Error::data("a batch needs at least one face"));
+        };
+        let size = first.width;
+        let plane = size * size;
+        let mut values = vec![0f32; faces.len() * 3 * plane];
+        for (face, out) in faces.iter().zip(values.chunks_exact_mut(3 * plane)) {
+            if face.width != size || face.height != size {
+                return Err(Error::data(format!(
+                    "faces of one batch must all be {size}x{size}, found {}x{}",
+                    face.width, face.height
+                )));
+            }
+            for (at, pixel) in face.pixels.chunks_exact(3).enumerate() {
+                for channel in 0..3 {
+                    out[channel * plane + at] = f32::from(pixel[channel]) / 255.0;
+                }
+            }
+        }
+        Ok(Self(Tensor::from_vec(values, (faces.len(), 3, size, size), device)?))
+    }
+
+    /// A batch from a tensor that has the right shape.
+    ///
+    /// # Errors
+    /// If the shape is not `[batch, 3, size, size]`.
+    pub fn from_tensor(tensor: Tensor) -> Result<Self> {
+        match tensor.dims() {
+            [_, 3, height, width] if height == width => Ok(Self(tensor)),
+            found => Err(Error::data(format!("expected faces [batch, 3, size, size], found {found:?}"))),
+        }
+    }
+
+    /// The tensor, `[batch, 3, size, size]`.
+    pub fn tensor(&self) -> &Tensor {
+        &self.0
+    }
+
+    /// Number of faces.
+    pub fn len(&self) -> usize {
+        self.0.dims()[0]
+    }
+
+    /// Whether there is no face.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Height and width in pixels.
+    pub fn size(&self) -> usize {
+        self.0.dims()[3]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp() -> Face {
+        Face::new(4, 4, (0..48).collect()).expect("48 bytes")
+    }
+
+    #[test]
+    fn a_face_of_the_wrong_length_is_refused() {
+        let error = Face::new(4, 4, vec![0; 47]).expect_err("47 bytes");
+        assert!(error.to_string().contains("needs 48 bytes (RGB), found 47"), "{error}");
+    }
+
+    #[test]
+    fn flipping_twice_gives_the_face_back() {
+        assert_ne!(ramp().flipped(), ramp());
+        assert_eq!(ramp().flipped().flipped(), ramp());
+    }
+
+    #[test]
+    fn a_shift_repeats_the_border() {
+        let shifted = ramp().shifted(1, 0);
+        assert_eq!(shifted.pixels()[..6], [0, 1, 2, 0, 1, 2]);
+        assert_eq!(ramp().shifted(0, -1).pixels()[..3], [12, 13, 14]);
+    }
+
+    #[test]
+    fn antialiasing_averages_and_interpolation_does_not() {
+        // One white column in eight: the mean survives antialiasing, and is lost or kept by chance without.
+        let pixels = (0..64).flat_map(|i| [if i % 8 == 0 { 255 } else { 0 }; 3]).collect();
+        let face = Face::new(8, 8, pixels).expect("192 bytes");
+        let small = face.resized(2, Kernel::Box, true).expect("resize");
+        assert_eq!(small.pixels()[0], 64);
+        let sharp = face.resized(2, Kernel::Bilinear, false).expect("resize");
+        assert_eq!(sharp.pixels()[0], 0);
+    }
+
+    #[test]
+    fn batches_are_planar_and_scaled() {
+        let batch = FaceBatch::from_faces(&[ramp(), ramp()], &Device::Cpu).expect("batch");
+        assert_eq!(batch.tensor().dims(), [2, 3, 4, 4]);
+        let values = batch.tensor().flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values");
+        assert_eq!(values[0], 0.0);
+        assert_eq!(values[1], 3.0 / 255.0);
+        assert_eq!(values[16], 1.0 / 255.0);
+    }
+}

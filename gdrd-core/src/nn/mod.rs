@@ -1,0 +1,1 @@
+//! Layers that students and teachers share.
