@@ -1,1 +1,26 @@
-//! Layers that students and teachers share.
+//! Layers that students and teachers share, and the weights they are made from.
+//!
+//! Every convolution, normalisation and linear map of the project goes through here, so that a
+//! faster kernel drops in at one place.
+
+mod activation;
+mod conv;
+mod linear;
+mod norm;
+pub mod unet;
+pub mod weights;
+
+pub use activation::{PRelu, l2_normalise, relu, silu};
+pub use conv::{Conv2d, ConvConfig};
+pub use linear::Linear;
+pub use norm::{BatchNorm, GroupNorm};
+pub use weights::{Init, Weights};
+
+/// Whether a network is being trained or used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics are used and running statistics move.
+    Train,
+    /// Running statistics are used and nothing changes.
+    Evaluate,
+}

@@ -1,0 +1,95 @@
+//! Batch and group normalisation.
+
+use candle_core::{D, Tensor, Var};
+
+use super::Mode;
+use super::weights::{Init, Weights};
+use crate::error::Result;
+
+/// Batch normalisation over `[batch, channels, h, w]` or `[batch, channels]`, with PyTorch's names and defaults.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+    eps: f64,
+}
+
+/// Share of the running statistics that one batch replaces.
+const MOMENTUM: f64 = 0.1;
+
+impl BatchNorm {
+    /// `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; `eps` is 1e-5.
+    pub fn new(channels: usize, weights: &Weights) -> Result<Self> {
+        Ok(Self {
+            weight: weights.parameter("weight", channels, Init::Constant(1.0))?,
+            bias: weights.parameter("bias", channels, Init::Constant(0.0))?,
+            running_mean: weights.buffer("running_mean", channels, 0.0)?,
+            running_var: weights.buffer("running_var", channels, 1.0)?,
+            eps: 1e-5,
+        })
+    }
+
+    /// Normalises `x`: by the batch's own statistics in [`Mode::Train`] (and moves the running ones), by the
+    /// running ones in [`Mode::Evaluate`].
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let channels = self.weight.elem_count();
+        let shape = if x.rank() == 2 { vec![1, channels] } else { vec![1, channels, 1, 1] };
+        if mode == Mode::Evaluate {
+            let scale = (&self.weight / (self.running_var.as_tensor() + self.eps)?.sqrt()?)?;
+            let shift = (&self.bias - (self.running_mean.as_tensor() * &scale)?)?;
+            return Ok(x.broadcast_mul(&scale.reshape(&*shape)?)?.broadcast_add(&shift.reshape(&*shape)?)?);
+        }
+        let count = x.elem_count() / channels;
+        let flat = x.transpose(0, 1)?.flatten_from(1)?;
+        let mean = flat.mean_keepdim(D::Minus1)?;
+        let centred = flat.broadcast_sub(&mean)?;
+        let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let unbiased = (var.flatten_all()?.detach() * (count as f64 / (count as f64 - 1.0).max(1.0)))?;
+        self.running_mean.set(&self.moved(&self.running_mean, &mean.flatten_all()?.detach())?)?;
+        self.running_var.set(&self.moved(&self.running_var, &unbiased)?)?;
+        let mean = mean.reshape(&*shape)?;
+        let scale = (self.weight.reshape(&*shape)? / (var.reshape(&*shape)? + self.eps)?.sqrt()?)?;
+        let centred = x.broadcast_sub(&mean)?;
+        Ok(centred.broadcast_mul(&scale)?.broadcast_add(&self.bias.reshape(&*shape)?)?)
+    }
+
+    fn moved(&self, running: &Var, batch: &Tensor) -> Result<Tensor> {
+        Ok(((running.as_tensor() * (1.0 - MOMENTUM))? + (batch * MOMENTUM)?)?)
+    }
+}
+
+/// Group normalisation over `[batch, channels, h, w]`, as in PyTorch.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `weight` and `bias`, each `[channels]`; `groups` must divide `channels`; `eps` is 1e-5.
+    pub fn new(groups: usize, channels: usize, weights: &Weights) -> Result<Self> {
+        Ok(Self {
+            weight: weights.parameter("weight", channels, Init::Constant(1.0))?,
+            bias: weights.parameter("bias", channels, Init::Constant(0.0))?,
+            groups,
+            eps: 1e-5,
+        })
+    }
+
+    /// Normalises each group of each sample of `x`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let batch = x.dim(0)?;
+        let flat = x.reshape((batch, self.groups, ()))?;
+        let mean = flat.mean_keepdim(D::Minus1)?;
+        let centred = flat.broadcast_sub(&mean)?;
+        let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let normal = centred.broadcast_div(&(var + self.eps)?.sqrt()?)?.reshape(x.shape())?;
+        let mut shape = vec![1; x.rank()];
+        shape[1] = x.dim(1)?;
+        Ok(normal.broadcast_mul(&self.weight.reshape(&*shape)?)?.broadcast_add(&self.bias.reshape(&*shape)?)?)
+    }
+}

@@ -1,0 +1,1 @@
+//! U-Net of guided-diffusion.

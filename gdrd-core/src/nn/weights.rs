@@ -1,0 +1,308 @@
+//! Named weights: made new for training, or read from a file with every misfit reported at once.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+
+use candle_core::{DType, Device, Shape, Tensor, Var};
+
+use crate::error::{Error, Result};
+
+/// How a new parameter is filled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All values equal.
+    Constant(f32),
+    /// Normal with mean zero.
+    Normal {
+        /// Standard deviation.
+        std: f32,
+    },
+    /// Uniform in `[-bound, bound]`.
+    Uniform {
+        /// Largest absolute value.
+        bound: f32,
+    },
+}
+
+/// Draws the values of new parameters: `(name, count, init)`.
+pub type Draw = dyn Fn(&str, usize, Init) -> Vec<f32>;
+
+/// Variables and running statistics by name.
+#[derive(Clone, Debug, Default)]
+pub struct Variables {
+    /// What gradients change.
+    pub parameters: BTreeMap<String, Var>,
+    /// What training changes without a gradient: running means and variances.
+    pub buffers: BTreeMap<String, Var>,
+}
+
+impl Variables {
+    /// All tensors by name, parameters and buffers together.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.parameters.iter().chain(&self.buffers).map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
+    }
+
+    /// Overwrites every variable with the tensor of its name.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has another shape, or is left over; all of them are named and
+    /// nothing is overwritten.
+    pub fn assign(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        let mut misfits = Misfits::default();
+        let all: BTreeMap<&String, &Var> = self.parameters.iter().chain(&self.buffers).collect();
+        for (name, var) in &all {
+            match tensors.get(*name) {
+                None => misfits.missing.push((*name).clone()),
+                Some(tensor) => misfits.compare(name, var.shape(), tensor.shape()),
+            }
+        }
+        misfits.unused = tensors.keys().filter(|name| !all.contains_key(name)).cloned().collect();
+        misfits.into_result()?;
+        for (name, var) in all {
+            var.set(&tensors[name].to_dtype(var.dtype())?.to_device(var.device())?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the variables of `other`.
+    pub fn extend(&mut self, other: Variables) {
+        self.parameters.extend(other.parameters);
+        self.buffers.extend(other.buffers);
+    }
+}
+
+/// A place in a tree of named weights, from which layers take theirs.
+///
+/// The path of names is the layout of the weight file: `weights.pp("layer1").parameter("bias", ..)`
+/// is the tensor `layer1.bias`.
+#[derive(Clone)]
+pub struct Weights {
+    source: Rc<Source>,
+    path: String,
+}
+
+struct Source {
+    device: Device,
+    kind: Kind,
+}
+
+enum Kind {
+    New { draw: Rc<Draw>, made: RefCell<Variables> },
+    File { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>>, misfits: RefCell<Misfits> },
+}
+
+impl Weights {
+    /// Makes new variables under the names that `build` asks for; `draw` fills them.
+    pub fn create<T>(
+        device: &Device,
+        draw: Rc<Draw>,
+        build: impl FnOnce(&Weights) -> Result<T>,
+    ) -> Result<(T, Variables)> {
+        let kind = Kind::New { draw, made: RefCell::default() };
+        let weights = Self { source: Rc::new(Source { device: device.clone(), kind }), path: String::new() };
+        let network = build(&weights)?;
+        match &weights.source.kind {
+            Kind::New { made, .. } => Ok((network, made.take())),
+            Kind::File { .. } => unreachable!("made as new a few lines above"),
+        }
+    }
+
+    /// Builds a network from tensors of a file. Half and double precision become float32.
+    /// Tensors for which `ignored` is true may be left over.
+    ///
+    /// # Errors
+    /// Names every missing, misshapen and left-over tensor, with the nearest names.
+    pub fn read<T>(
+        tensors: BTreeMap<String, Tensor>,
+        device: &Device,
+        ignored: impl Fn(&str) -> bool,
+        build: impl FnOnce(&Weights) -> Result<T>,
+    ) -> Result<T> {
+        let kind = Kind::File { tensors, used: RefCell::default(), misfits: RefCell::default() };
+        let weights = Self { source: Rc::new(Source { device: device.clone(), kind }), path: String::new() };
+        let network = build(&weights);
+        let Kind::File { tensors, used, misfits } = &weights.source.kind else {
+            unreachable!("made from a file a few lines above")
+        };
+        let mut misfits = misfits.take();
+        let used = used.borrow();
+        misfits.unused = tensors.keys().filter(|name| !used.contains(*name) && !ignored(name)).cloned().collect();
+        // A misfit explains a failed build better than the build does.
+        misfits.into_result()?;
+        network
+    }
+
+    /// The subtree `name`.
+    #[must_use]
+    pub fn pp(&self, name: impl std::fmt::Display) -> Self {
+        let path = self.full(&name.to_string());
+        Self { source: self.source.clone(), path }
+    }
+
+    /// The device that tensors are on.
+    pub fn device(&self) -> &Device {
+        &self.source.device
+    }
+
+    /// The trained tensor `name`, float32.
+    pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
+        let shape = shape.into();
+        match &self.source.kind {
+            Kind::New { made, .. } => {
+                let var = self.make(name, &shape, init)?;
+                let tensor = var.as_tensor().clone();
+                made.borrow_mut().parameters.insert(self.full(name), var);
+                Ok(tensor)
+            }
+            Kind::File { .. } => self.find(name, &shape),
+        }
+    }
+
+    /// The running statistic `name`, float32, which starts at `value`.
+    pub fn buffer(&self, name: &str, shape: impl Into<Shape>, value: f32) -> Result<Var> {
+        let shape = shape.into();
+        match &self.source.kind {
+            Kind::New { made, .. } => {
+                let var = self.make(name, &shape, Init::Constant(value))?;
+                made.borrow_mut().buffers.insert(self.full(name), var.clone());
+                Ok(var)
+            }
+            Kind::File { .. } => Ok(Var::from_tensor(&self.find(name, &shape)?)?),
+        }
+    }
+
+    /// Whether a file holds the tensor `name`; new weights hold everything.
+    pub fn has(&self, name: &str) -> bool {
+        match &self.source.kind {
+            Kind::New { .. } => true,
+            Kind::File { tensors, .. } => tensors.contains_key(&self.full(name)),
+        }
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn make(&self, name: &str, shape: &Shape, init: Init) -> Result<Var> {
+        let Kind::New { draw, .. } = &self.source.kind else { unreachable!("only called for new weights") };
+        let values = draw(&self.full(name), shape.elem_count(), init);
+        Ok(Var::from_tensor(&Tensor::from_vec(values, shape, &self.source.device)?)?)
+    }
+
+    fn find(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+        let Kind::File { tensors, used, misfits } = &self.source.kind else {
+            unreachable!("only called for weights of a file")
+        };
+        let full = self.full(name);
+        used.borrow_mut().insert(full.clone());
+        // Zeros stand in for a misfit so that the build goes on and finds the others; `read`
+        // never returns a network that holds them.
+        match tensors.get(&full) {
+            None => misfits.borrow_mut().missing.push(full),
+            Some(tensor) if tensor.shape() != shape => misfits.borrow_mut().compare(&full, shape, tensor.shape()),
+            Some(tensor) => return Ok(tensor.to_dtype(DType::F32)?.to_device(&self.source.device)?),
+        }
+        Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?)
+    }
+}
+
+/// What does not fit between a network and a set of tensors.
+#[derive(Default)]
+struct Misfits {
+    missing: Vec<String>,
+    unused: Vec<String>,
+    misshapen: Vec<String>,
+}
+
+impl Misfits {
+    fn compare(&mut self, name: &str, expected: &Shape, found: &Shape) {
+        if expected != found {
+            self.misshapen.push(format!("`{name}` expected {:?}, found {:?}", expected.dims(), found.dims()));
+        }
+    }
+
+    fn into_result(self) -> Result<()> {
+        const SHOWN: usize = 20;
+        let mut lines = Vec::new();
+        let mut list = |what: &str, items: Vec<String>| {
+            if !items.is_empty() {
+                lines.push(format!("{} {what}:", items.len()));
+                lines.extend(items.iter().take(SHOWN).map(|item| format!("  {item}")));
+                if items.len() > SHOWN {
+                    lines.push(format!("  and {} more", items.len() - SHOWN));
+                }
+            }
+        };
+        let nearest = |name: &String| {
+            let best = self.unused.iter().map(|other| (strsim::jaro_winkler(name, other), other));
+            match best.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.85) {
+                Some((_, other)) => format!("`{name}` (nearest in the file: `{other}`)"),
+                None => format!("`{name}`"),
+            }
+        };
+        list("missing", self.missing.iter().map(nearest).collect());
+        list("with another shape", self.misshapen);
+        list("not known to the network", self.unused.iter().map(|name| format!("`{name}`")).collect());
+        if lines.is_empty() { Ok(()) } else { Err(Error::weights(format!("tensors do not fit\n{}", lines.join("\n")))) }
+    }
+}
+
+/// Reads every tensor of a safetensors file onto the CPU, in its own type.
+///
+/// # Errors
+/// If the file cannot be read, or is not a complete safetensors file.
+pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
+        let start = bytes.iter().take(64).map(|b| if b.is_ascii_graphic() { *b as char } else { ' ' });
+        let text: String = start.collect::<String>().trim().chars().take(24).collect();
+        let looks = if text.starts_with('<') { "; it looks like a web page" } else { "" };
+        Error::weights(format!("`{}` is not a complete safetensors file: {e}{looks}", path.display()))
+    })?;
+    Ok(tensors.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors(names: &[(&str, usize)]) -> BTreeMap<String, Tensor> {
+        let zeros = |n| Tensor::zeros(n, DType::F16, &Device::Cpu).expect("zeros");
+        names.iter().map(|(name, n)| (name.to_string(), zeros(*n))).collect()
+    }
+
+    #[test]
+    fn new_weights_are_named_by_their_path() {
+        let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.5; count]);
+        let build = |w: &Weights| {
+            w.pp("a").pp(0).parameter("weight", (2, 3), Init::Constant(0.0))?;
+            w.pp("a").buffer("running_mean", 3, 0.0)
+        };
+        let (_, made) = Weights::create(&Device::Cpu, draw, build).expect("new weights");
+        assert_eq!(made.parameters.keys().collect::<Vec<_>>(), ["a.0.weight"]);
+        assert_eq!(made.buffers.keys().collect::<Vec<_>>(), ["a.running_mean"]);
+    }
+
+    #[test]
+    fn every_misfit_is_named_at_once() {
+        let file = tensors(&[("a.weigth", 2), ("b", 3), ("extra", 1), ("skip.me", 1)]);
+        let build = |w: &Weights| {
+            w.pp("a").parameter("weight", 2, Init::Constant(0.0))?;
+            w.parameter("b", 4, Init::Constant(0.0))
+        };
+        let error = Weights::read(file, &Device::Cpu, |name| name.starts_with("skip"), build).expect_err("misfits");
+        let text = error.to_string();
+        assert!(text.contains("`a.weight` (nearest in the file: `a.weigth`)"), "{text}");
+        assert!(text.contains("`b` expected [4], found [3]"), "{text}");
+        assert!(text.contains("`extra`") && !text.contains("skip.me"), "{text}");
+    }
+
+    #[test]
+    fn half_precision_becomes_float32() {
+        let build = |w: &Weights| w.parameter("b", 3, Init::Constant(0.0));
+        let tensor = Weights::read(tensors(&[("b", 3)]), &Device::Cpu, |_| false, build).expect("fits");
+        assert_eq!(tensor.dtype(), DType::F32);
+    }
+}
