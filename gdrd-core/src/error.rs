@@ -119,6 +119,27 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
+/// A mistake that a configuration finds in itself: which key, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key inside the configuration's own table.
+    pub key: &'static str,
+    /// What was expected and what was found.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at `key`.
+    pub fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self { key, message: message.into() }
+    }
+
+    /// A problem at `key` if `good` is false.
+    pub fn unless(good: bool, key: &'static str, message: impl FnOnce() -> String) -> Option<Self> {
+        (!good).then(|| Self::new(key, message()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,1 +1,23 @@
-//! gdrd.
+//! Students of gdrd: the networks, and an API to embed faces with a trained one.
+//!
+//! A program that only embeds uses [`FaceEncoder`] and none of the features. The feature `train` registers the kinds of
+//! students for recipes.
+
+mod diffusion_trunk;
+mod diffusion_unet;
+mod encoder;
+mod head;
+mod resnet_trunk;
+#[cfg(feature = "train")]
+mod training;
+
+pub use diffusion_trunk::DiffusionTrunk;
+pub use diffusion_unet::DiffusionUnet;
+pub use encoder::{FaceEncoder, embed};
+pub use gdrd_core::embedder::{Embedder, Embeddings};
+pub use gdrd_core::error::{Error, Result};
+pub use gdrd_core::face::{Face, Kernel};
+pub use head::{HeadOptions, Pool};
+pub use resnet_trunk::ResnetTrunk;
+#[cfg(feature = "train")]
+pub use training::{StudentTeacher, register};

@@ -7,6 +7,7 @@ mod activation;
 mod conv;
 mod linear;
 mod norm;
+mod resize;
 pub mod unet;
 pub mod weights;
 
@@ -14,6 +15,7 @@ pub use activation::{PRelu, l2_normalise, relu, silu};
 pub use conv::{Conv2d, ConvConfig};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm};
+pub use resize::resize_bicubic;
 pub use weights::{Init, Weights};
 
 /// Whether a network is being trained or used.

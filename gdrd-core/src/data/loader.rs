@@ -1,0 +1,239 @@
+//! Batches, made ahead of the training step on worker threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::views::{Augment, Views};
+use crate::error::{Error, Result};
+use crate::face::{Face, Kernel};
+use crate::seed::{Seed, shuffled};
+use crate::teacher::View;
+
+/// Batches that are ready before they are asked for.
+const AHEAD: u64 = 6;
+
+/// Which samples make which step; a pure function of the seed, so that it need not be saved.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The run's seed.
+    pub seed: Seed,
+    /// The stage's name: stages draw apart.
+    pub stage: String,
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Number of samples in the dataset; the rest of an epoch that fills no batch is left out of it.
+    pub samples: usize,
+    /// Random changes.
+    pub augment: Augment,
+}
+
+impl Plan {
+    /// Steps in an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        (self.samples / self.batch_size) as u64
+    }
+
+    fn order(&self, epoch: u64) -> Vec<usize> {
+        shuffled(&mut self.seed.stream(&format!("order/{}", self.stage), &[epoch]), self.samples)
+    }
+}
+
+/// The faces of one step.
+pub struct Batch {
+    /// The step that it is for.
+    pub step: u64,
+    /// The samples' indices.
+    pub indices: Vec<usize>,
+    /// Which of them are mirrored.
+    pub flipped: Vec<bool>,
+    /// The student's view.
+    pub faces: Vec<Face>,
+    /// Views for teachers that run live, in the order asked for.
+    pub views: Vec<Vec<Face>>,
+}
+
+/// A view that a live teacher needs: the form, and the size it is brought to.
+pub type Wanted = (View, Option<usize>);
+
+/// Worker threads that make batches in the order of their steps.
+pub struct Loader {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    next: u64,
+    end: u64,
+}
+
+struct Shared {
+    views: Views,
+    plan: Plan,
+    wanted: Vec<Wanted>,
+    claimed: AtomicU64,
+    closed: AtomicBool,
+    ready: Mutex<Ready>,
+    changed: Condvar,
+}
+
+struct Ready {
+    taken: u64,
+    batches: BTreeMap<u64, Result<Batch>>,
+}
+
+impl Loader {
+    /// Starts `workers` threads that make the batches of the steps `from..to`.
+    pub fn start(views: Views, plan: Plan, wanted: Vec<Wanted>, steps: std::ops::Range<u64>, workers: usize) -> Self {
+        let shared = Arc::new(Shared {
+            views,
+            plan,
+            wanted,
+            claimed: AtomicU64::new(steps.start),
+            closed: AtomicBool::new(false),
+            ready: Mutex::new(Ready { taken: steps.start, batches: BTreeMap::new() }),
+            changed: Condvar::new(),
+        });
+        let run = |_| {
+            let shared = shared.clone();
+            std::thread::spawn(move || shared.work(steps.end))
+        };
+        let workers = (0..workers.max(1)).map(run).collect();
+        Self { shared, workers, next: steps.start, end: steps.end }
+    }
+
+    /// The next batch; none when the steps are over.
+    pub fn next_batch(&mut self) -> Option<Result<Batch>> {
+        if self.next == self.end {
+            return None;
+        }
+        let mut ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = loop {
+            if let Some(batch) = ready.batches.remove(&self.next) {
+                break batch;
+            }
+            if self.workers.iter().all(JoinHandle::is_finished) && !ready.batches.contains_key(&self.next) {
+                break Err(Error::data("the threads that read faces have died"));
+            }
+            let wait = std::time::Duration::from_millis(200);
+            ready = self.shared.changed.wait_timeout(ready, wait).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        self.next += 1;
+        ready.taken = self.next;
+        self.shared.changed.notify_all();
+        Some(batch)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.changed.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has been reported by `next_batch` already.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, end: u64) {
+        let mut order = (u64::MAX, Vec::new());
+        loop {
+            let step = self.claimed.fetch_add(1, Ordering::Relaxed);
+            let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            while step >= ready.taken + AHEAD && !self.closed.load(Ordering::Relaxed) {
+                let wait = std::time::Duration::from_millis(200);
+                ready = self.changed.wait_timeout(ready, wait).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            drop(ready);
+            if step >= end || self.closed.load(Ordering::Relaxed) {
+                return;
+            }
+            let epoch = step / self.plan.steps_per_epoch();
+            if order.0 != epoch {
+                order = (epoch, self.plan.order(epoch));
+            }
+            let batch = self.batch(step, epoch, &order.1);
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).batches.insert(step, batch);
+            self.changed.notify_all();
+        }
+    }
+
+    fn batch(&self, step: u64, epoch: u64, order: &[usize]) -> Result<Batch> {
+        let size = self.plan.batch_size;
+        let start = (step % self.plan.steps_per_epoch()) as usize * size;
+        let indices = order[start..start + size].to_vec();
+        let mut batch = Batch {
+            step,
+            flipped: Vec::with_capacity(size),
+            faces: Vec::with_capacity(size),
+            views: self.wanted.iter().map(|_| Vec::with_capacity(size)).collect(),
+            indices,
+        };
+        for &index in &batch.indices {
+            let (drawn, random) = self.plan.augment.draw(self.plan.seed, &self.plan.stage, epoch, index);
+            // Each view takes its own copy of the stream, so that all of them see one and the same small face.
+            let form = |view| {
+                let face = self.views.face(index, view, &mut random.clone())?;
+                Ok::<_, Error>(if drawn.flipped { face.flipped() } else { face })
+            };
+            let face = form(View::Low)?;
+            let (dx, dy) = drawn.shift;
+            batch.faces.push(if (dx, dy) == (0, 0) { face } else { face.shifted(dx, dy) });
+            batch.flipped.push(drawn.flipped);
+            for (faces, (view, size)) in batch.views.iter_mut().zip(&self.wanted) {
+                let face = form(*view)?;
+                faces.push(match size {
+                    Some(size) => face.resized(*size, Kernel::Bicubic, true)?,
+                    None => face,
+                });
+            }
+        }
+        Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DatasetConfig, SyntheticFaces};
+    use crate::degrade::Downscale;
+
+    fn loader(from: u64, workers: usize) -> Loader {
+        let config = SyntheticFaces { identities: 5, images_per_identity: 2, first_identity: 0, size: 16 };
+        let dataset: Arc<dyn crate::data::Dataset> = config.build().expect("data").into();
+        let views = Views::new(dataset, Arc::new(Downscale { size: 8, ..Downscale::default() }));
+        let augment = Augment { flip: true, shift: 1 };
+        let plan = Plan { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment };
+        Loader::start(views, plan, vec![(View::High, Some(12))], from..7, workers)
+    }
+
+    fn all(mut loader: Loader) -> Vec<Batch> {
+        std::iter::from_fn(|| loader.next_batch()).map(|batch| batch.expect("batch")).collect()
+    }
+
+    #[test]
+    fn batches_come_in_order_and_do_not_depend_on_the_workers() {
+        let (one, three) = (all(loader(0, 1)), all(loader(0, 3)));
+        assert_eq!(one.len(), 7);
+        for (a, b) in one.iter().zip(&three) {
+            assert_eq!((a.step, &a.indices, &a.faces), (b.step, &b.indices, &b.faces));
+            assert_eq!((a.faces[0].width(), a.views[0][0].width()), (8, 12));
+        }
+    }
+
+    #[test]
+    fn a_later_start_gives_the_same_later_batches() {
+        let (whole, rest) = (all(loader(0, 2)), all(loader(5, 2)));
+        assert_eq!(whole[5].indices, rest[0].indices);
+        assert_eq!(whole[6].faces, rest[1].faces);
+    }
+
+    #[test]
+    fn an_epoch_sees_no_sample_twice() {
+        let batches = all(loader(0, 2));
+        let mut epoch: Vec<usize> = batches[0].indices.iter().chain(&batches[1].indices).copied().collect();
+        epoch.sort_unstable();
+        epoch.dedup();
+        assert_eq!(epoch.len(), 8);
+    }
+}

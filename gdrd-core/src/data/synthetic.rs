@@ -1,0 +1,114 @@
+//! Drawn faces as a dataset: no download, no one's photograph.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::synthetic_faces::{Identity, Nuisance, VERSION, draw};
+use super::{Dataset, DatasetConfig};
+use crate::error::{Problem, Result};
+use crate::face::Face;
+use crate::registry::Kind;
+
+/// Faces drawn by gdrd: `identities` people with `images_per_identity` faces each. Two datasets share nobody if
+/// their ranges `first_identity .. first_identity + identities` do not overlap.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticFaces {
+    /// Number of people.
+    pub identities: usize,
+    /// Faces of each person.
+    pub images_per_identity: usize,
+    /// The first person's number.
+    #[serde(default)]
+    pub first_identity: u64,
+    /// Height and width of a face, in pixels.
+    #[serde(default = "default_size")]
+    pub size: usize,
+}
+
+fn default_size() -> usize {
+    112
+}
+
+impl Kind for SyntheticFaces {
+    const NAME: &'static str = "synthetic-faces";
+    const PURPOSE: &'static str = "faces drawn by gdrd, identity apart from pose, light, expression and occlusion";
+}
+
+impl DatasetConfig for SyntheticFaces {
+    fn check(&self) -> Vec<Problem> {
+        [
+            Problem::unless(self.identities > 0, "identities", || "expected at least 1, found 0".into()),
+            Problem::unless(self.images_per_identity > 0, "images_per_identity", || "expected at least 1, found 0".into()),
+            Problem::unless(self.size >= 8, "size", || format!("expected at least 8 pixels, found {}", self.size)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn build(&self) -> Result<Box<dyn Dataset>> {
+        let mut hash = Sha256::new();
+        hash.update(b"synthetic-faces");
+        for number in [VERSION, self.identities as u64, self.images_per_identity as u64, self.first_identity, self.size as u64] {
+            hash.update(number.to_le_bytes());
+        }
+        Ok(Box::new(Drawn { config: self.clone(), fingerprint: crate::digest::hex(&hash.finalize()) }))
+    }
+}
+
+struct Drawn {
+    config: SyntheticFaces,
+    fingerprint: String,
+}
+
+impl Dataset for Drawn {
+    fn len(&self) -> usize {
+        self.config.identities * self.config.images_per_identity
+    }
+
+    fn identities(&self) -> usize {
+        self.config.identities
+    }
+
+    fn identity(&self, index: usize) -> usize {
+        index / self.config.images_per_identity
+    }
+
+    fn name(&self, index: usize) -> String {
+        let number = index % self.config.images_per_identity + 1;
+        format!("drawn person {}, face {number}", self.config.first_identity + self.identity(index) as u64)
+    }
+
+    fn find(&self, _: &str, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn face(&self, index: usize) -> Result<Face> {
+        let person = self.config.first_identity + self.identity(index) as u64;
+        let number = (index % self.config.images_per_identity) as u64;
+        // The face's number is mixed with the person's so that two people never share their lights and poses.
+        let scene = person.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
+        Ok(draw(&Identity::from_seed(person), &Nuisance::from_seed(scene), self.config.size))
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_keep_their_numbers_across_datasets() {
+        let config = SyntheticFaces { identities: 3, images_per_identity: 2, first_identity: 10, size: 24 };
+        let later = SyntheticFaces { first_identity: 11, ..config.clone() };
+        let (a, b) = (config.build().expect("data"), later.build().expect("data"));
+        assert_eq!(a.face(2).expect("face"), b.face(0).expect("face"));
+        assert_ne!(a.fingerprint(), b.fingerprint());
+        assert_eq!((a.len(), a.identity(5)), (6, 2));
+    }
+}

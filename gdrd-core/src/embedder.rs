@@ -1,0 +1,138 @@
+//! Anything that turns faces into vectors.
+
+use crate::error::{Error, Result};
+use crate::face::Face;
+
+/// Vectors of unit length, one a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    width: usize,
+    values: Vec<f32>,
+}
+
+impl Embeddings {
+    /// Embeddings from rows of `width` values, each brought to unit length.
+    ///
+    /// # Errors
+    /// If the count is not a multiple of `width`, or a row is zero or not finite.
+    pub fn from_rows(width: usize, mut values: Vec<f32>) -> Result<Self> {
+        if width == 0 || values.len() % width != 0 {
+            return Err(Error::component(format!("expected rows of {width} values, found {} values", values.len())));
+        }
+        for (row, vector) in values.chunks_exact_mut(width).enumerate() {
+            let length = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            if !length.is_finite() || length == 0.0 {
+                return Err(Error::component(format!("embedding {row} has length {length}, expected a finite positive one")));
+            }
+            vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+        }
+        Ok(Self { width, values })
+    }
+
+    /// Values in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// All values, row by row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, at: usize) -> &[f32] {
+        &self.values[at * self.width..(at + 1) * self.width]
+    }
+
+    /// The cosine similarity of two rows, in `[-1, 1]`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn similarity(&self, left: usize, right: usize) -> f32 {
+        self.row(left).iter().zip(self.row(right)).map(|(a, b)| a * b).sum()
+    }
+}
+
+/// Faces in, unit vectors out: a student, a teacher, or anybody's model. Evaluation sees only this.
+///
+/// An embedder brings faces of any size to its own input size itself.
+pub trait Embedder {
+    /// What reports call it.
+    fn name(&self) -> &str;
+
+    /// Values in an embedding.
+    fn width(&self) -> usize;
+
+    /// The embeddings of `faces`, in their order.
+    fn embed(&self, faces: &[Face]) -> Result<Embeddings>;
+}
+
+/// An embedder that sums the embeddings of a face and of its mirror image, as LFW protocols do.
+pub struct FlipFused<'a>(pub &'a dyn Embedder);
+
+impl Embedder for FlipFused<'_> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+
+    fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+        let plain = self.0.embed(faces)?;
+        let mirrored = self.0.embed(&faces.iter().map(Face::flipped).collect::<Vec<_>>())?;
+        let sums = plain.values.iter().zip(&mirrored.values).map(|(a, b)| a + b).collect();
+        Embeddings::from_rows(plain.width, sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct FirstPixels;
+
+    impl Embedder for FirstPixels {
+        fn name(&self) -> &str {
+            "first pixels"
+        }
+
+        fn width(&self) -> usize {
+            3
+        }
+
+        fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+            Embeddings::from_rows(3, faces.iter().flat_map(|f| f.pixels()[..3].iter().map(|p| f32::from(*p))).collect())
+        }
+    }
+
+    #[test]
+    fn rows_have_unit_length_and_zero_is_refused() {
+        let rows = Embeddings::from_rows(2, vec![3.0, 4.0, 0.0, 2.0]).expect("rows");
+        assert_eq!(rows.values(), [0.6, 0.8, 0.0, 1.0]);
+        assert!((rows.similarity(0, 1) - 0.8).abs() < 1e-6);
+        assert!(Embeddings::from_rows(2, vec![0.0, 0.0]).is_err());
+    }
+
+    #[test]
+    fn flip_fusion_sees_both_sides() {
+        let face = Face::new(2, 1, vec![10, 0, 0, 0, 10, 0]).expect("two pixels");
+        let fused = FlipFused(&FirstPixels).embed(&[face]).expect("embedding");
+        let half = 0.5f32.sqrt();
+        assert!(fused.values().iter().zip([half, half, 0.0]).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+}

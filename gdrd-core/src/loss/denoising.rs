@@ -1,0 +1,57 @@
+//! The objective of denoising diffusion, with which a small generative teacher is trained.
+
+use candle_core::Tensor;
+use rand::Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use crate::error::Result;
+use crate::nn::Weights;
+use crate::nn::diffusion::{NoiseSchedule, ScheduleKind};
+use crate::registry::Kind;
+use crate::seed::normal;
+
+/// `|| noise - U(x_t, t) ||^2` with t uniform in 0..1000 (Ho et al., NeurIPS 2020, Eq. 14).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Denoising {
+    /// How noise grows with t.
+    pub schedule: ScheduleKind,
+}
+
+impl Kind for Denoising {
+    const NAME: &'static str = "denoising";
+    const PURPOSE: &'static str = "a diffusion network predicts the noise in a face";
+}
+
+impl LossConfig for Denoising {
+    fn build(&self, _: &dyn LossContext, _: &Weights) -> Result<Box<dyn Loss>> {
+        Ok(Box::new(Live { schedule: NoiseSchedule::new(self.schedule, STEPS) }))
+    }
+}
+
+/// Diffusion steps, as in every public face model.
+const STEPS: usize = 1000;
+
+struct Live {
+    schedule: NoiseSchedule,
+}
+
+impl Loss for Live {
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+        let faces = inputs.faces.tensor().affine(2.0, -1.0)?;
+        let mut stream = inputs.stream.clone();
+        let steps: Vec<usize> = (0..inputs.faces.len()).map(|_| stream.random_range(0..STEPS)).collect();
+        let noise = normal(&mut stream, faces.elem_count(), 1.0);
+        let noise = Tensor::from_vec(noise, faces.shape(), faces.device())?;
+        let noisy = self.schedule.q_sample(&faces, &steps, &noise)?;
+        let timesteps: Vec<f32> = steps.iter().map(|t| *t as f32).collect();
+        let found = inputs.student.denoise(&noisy, &timesteps)?;
+        Ok((found - noise)?.sqr()?.mean_all()?.into())
+    }
+}

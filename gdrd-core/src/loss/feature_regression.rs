@@ -1,0 +1,124 @@
+//! Feature regression, Eq. (1): the student's backbone mimics the generative teacher's encoder.
+
+use candle_core::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use crate::error::{Error, Result};
+use crate::nn::{Conv2d, ConvConfig, Weights};
+use crate::registry::Kind;
+use crate::teacher::Output;
+
+/// `|| S_b(x_lr) - T_g(x_lr) ||^2`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeatureRegression {
+    /// The teacher's name in the recipe; may be left out when only one has feature maps.
+    pub teacher: Option<String>,
+    /// The teacher's feature map; its own default when left out.
+    pub tap: Option<String>,
+    /// What stands between the student's map and the teacher's.
+    pub connector: Connector,
+    /// Sum over the map's values, as Eq. (1) reads, instead of their mean. The batch is averaged in both cases.
+    pub sum: bool,
+}
+
+/// What stands between two feature maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Connector {
+    /// Nothing where the shapes are equal, as the paper; a 1x1 convolution where only the channels differ.
+    #[default]
+    Auto,
+    /// Nothing; other shapes are an error.
+    None,
+    /// A learned 1x1 convolution with a bias.
+    Linear,
+}
+
+impl Kind for FeatureRegression {
+    const NAME: &'static str = "feature-regression";
+    const PURPOSE: &'static str = "the backbone's map mimics a teacher's feature map (Eq. 1)";
+}
+
+impl LossConfig for FeatureRegression {
+    fn teachers(&self) -> Vec<&str> {
+        self.teacher.as_deref().into_iter().collect()
+    }
+
+    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+        let named = self.tap.clone().map(Output::Map);
+        let teacher = context.only_teacher(self.teacher.as_deref(), named.as_ref().unwrap_or(&Output::Map(String::new())))?;
+        let output = named.map_or_else(|| context.default_map(&teacher), Ok)?;
+        let target = context.teacher_shape(&teacher, &output)?;
+        let map = context.student().map;
+        let linear = match self.connector {
+            Connector::None => false,
+            Connector::Linear => true,
+            Connector::Auto => target[0] != map[0],
+        };
+        if target[1..] != map[1..] || (!linear && target[0] != map[0]) {
+            return Err(Error::component(format!(
+                "{output} of teacher `{teacher}` is {target:?} (channels, height, width) and the student's map is {map:?}; \
+                 choose another tap, the teacher's input size, or the student's channels"
+            )));
+        }
+        let config = ConvConfig { bias: true, ..ConvConfig::default() };
+        let connector = linear.then(|| Conv2d::new(map[0], target[0], 1, config, &weights.pp("connector"))).transpose()?;
+        Ok(Box::new(Live { teacher, output, connector, sum: self.sum }))
+    }
+}
+
+struct Live {
+    teacher: String,
+    output: Output,
+    connector: Option<Conv2d>,
+    sum: bool,
+}
+
+impl Loss for Live {
+    fn needs(&self) -> Needs {
+        Needs { teachers: vec![(self.teacher.clone(), self.output.clone())], map: true, ..Needs::default() }
+    }
+
+    fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+        let target = inputs.teacher(&self.teacher, &self.output)?;
+        let map = match &self.connector {
+            Some(connector) => connector.forward(inputs.map()?)?,
+            None => inputs.map()?.clone(),
+        };
+        let mean = regression(&map, target)?;
+        let details = vec![("explained".into(), explained(&mean, target)?)];
+        let value = if self.sum { (mean * target.elem_count() as f64 / target.dim(0)? as f64)? } else { mean };
+        Ok(LossValue { value, logits: None, details })
+    }
+}
+
+fn regression(map: &Tensor, target: &Tensor) -> Result<Tensor> {
+    Ok((map - target)?.sqr()?.mean_all()?)
+}
+
+/// The share of the target's variance about its mean that the regression explains; 1 is perfect.
+fn explained(mean_square: &Tensor, target: &Tensor) -> Result<f64> {
+    let centre = target.mean_keepdim(0)?;
+    let variance = target.broadcast_sub(&centre)?.sqr()?.mean_all()?.to_scalar::<f32>()?;
+    Ok(1.0 - f64::from(mean_square.detach().to_scalar::<f32>()?) / f64::from(variance).max(1e-12))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn equal_maps_cost_nothing_and_are_explained() {
+        let target = Tensor::new(&[[1f32, 2.0], [3.0, 5.0]], &Device::Cpu).expect("target");
+        let zero = regression(&target, &target).expect("value");
+        assert_eq!(zero.to_scalar::<f32>().expect("scalar"), 0.0);
+        assert_eq!(explained(&zero, &target).expect("share"), 1.0);
+        let mean = target.mean_keepdim(0).and_then(|m| m.broadcast_as((2, 2))).expect("mean");
+        let value = regression(&mean, &target).expect("value");
+        assert!(explained(&value, &target).expect("share").abs() < 1e-6);
+    }
+}

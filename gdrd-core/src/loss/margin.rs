@@ -1,0 +1,169 @@
+//! Margin losses, with which discriminative teachers are trained.
+
+use std::f64::consts::PI;
+
+use candle_core::{DType, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, cross_entropy};
+use crate::error::{Problem, Result};
+use crate::nn::{Init, Weights, l2_normalise};
+use crate::registry::Kind;
+
+/// ArcFace: the target's logit is `scale * cos(theta + margin)` (Deng et al., CVPR 2019).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArcFace {
+    /// Factor of all logits.
+    pub scale: f64,
+    /// Angle added to the target's, in radians.
+    pub margin: f64,
+}
+
+impl Default for ArcFace {
+    fn default() -> Self {
+        Self { scale: 64.0, margin: 0.5 }
+    }
+}
+
+impl Kind for ArcFace {
+    const NAME: &'static str = "arcface";
+    const PURPOSE: &'static str = "classification with an additive angular margin";
+}
+
+impl LossConfig for ArcFace {
+    fn check(&self) -> Vec<Problem> {
+        check(self.scale, self.margin, PI / 2.0)
+    }
+
+    fn classifies(&self) -> bool {
+        true
+    }
+
+    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+        Live::build(Margin::Angle(self.margin), self.scale, context, weights)
+    }
+}
+
+/// CosFace: the target's logit is `scale * (cos(theta) - margin)` (Wang et al., CVPR 2018).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CosFace {
+    /// Factor of all logits.
+    pub scale: f64,
+    /// Cosine taken off the target's.
+    pub margin: f64,
+}
+
+impl Default for CosFace {
+    fn default() -> Self {
+        Self { scale: 64.0, margin: 0.4 }
+    }
+}
+
+impl Kind for CosFace {
+    const NAME: &'static str = "cosface";
+    const PURPOSE: &'static str = "classification with an additive cosine margin";
+}
+
+impl LossConfig for CosFace {
+    fn check(&self) -> Vec<Problem> {
+        check(self.scale, self.margin, 1.0)
+    }
+
+    fn classifies(&self) -> bool {
+        true
+    }
+
+    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+        Live::build(Margin::Cosine(self.margin), self.scale, context, weights)
+    }
+}
+
+fn check(scale: f64, margin: f64, most: f64) -> Vec<Problem> {
+    [
+        Problem::unless(scale > 0.0, "scale", || format!("expected a positive number, found {scale}")),
+        Problem::unless((0.0..most).contains(&margin), "margin", || format!("expected 0 to {most:.2}, found {margin}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+enum Margin {
+    Angle(f64),
+    Cosine(f64),
+}
+
+struct Live {
+    weight: Tensor,
+    margin: Margin,
+    scale: f64,
+}
+
+impl Live {
+    fn build(margin: Margin, scale: f64, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+        let shape = (context.identities()?, super::embedding_width(context)?);
+        let weight = weights.parameter("weight", shape, Init::Normal { std: 0.01 })?;
+        Ok(Box::new(Self { weight, margin, scale }))
+    }
+}
+
+impl Loss for Live {
+    fn needs(&self) -> Needs {
+        Needs { embedding: true, labels: true, ..Needs::default() }
+    }
+
+    fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+        let labels = inputs.labels()?.unsqueeze(1)?;
+        let cosine = l2_normalise(inputs.embedding()?)?.matmul(&l2_normalise(&self.weight)?.t()?)?;
+        let target = cosine.gather(&labels, 1)?;
+        let moved = with_margin(&target, &self.margin)?;
+        // The target's column gets the difference; all others stay.
+        let gap = (moved - &target)?;
+        let hot = Tensor::zeros(cosine.shape(), DType::F32, cosine.device())?;
+        let hot = hot.scatter_add(&labels, &Tensor::ones(target.shape(), DType::F32, cosine.device())?, 1)?;
+        let logits = ((&cosine + hot.broadcast_mul(&gap)?)? * self.scale)?;
+        let value = cross_entropy(&logits, inputs.labels()?, 0.0)?;
+        let details = vec![("accuracy".into(), super::accuracy(&cosine, inputs.identities)?)];
+        Ok(LossValue { value, logits: Some((cosine * self.scale)?), details })
+    }
+}
+
+/// The target's cosine with its margin. Where `theta + margin` would pass pi the angle margin becomes a linear
+/// penalty, so that the logit keeps falling with the angle.
+fn with_margin(cosine: &Tensor, margin: &Margin) -> Result<Tensor> {
+    match *margin {
+        Margin::Cosine(margin) => Ok((cosine - margin)?),
+        Margin::Angle(margin) => {
+            let clamped = cosine.clamp(-1.0 + 1e-6, 1.0 - 1e-6)?;
+            let sine = (1.0 - clamped.sqr()?)?.sqrt()?;
+            let turned = ((clamped * margin.cos())? - (sine * margin.sin())?)?;
+            let beyond = (cosine - margin * margin.sin())?;
+            Ok(cosine.gt((PI - margin).cos())?.where_cond(&turned, &beyond)?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_angle_margin_adds_to_the_angle() {
+        for theta in [0.3f64, 1.0, 2.0, 2.5] {
+            let cosine = Tensor::new(&[theta.cos() as f32], &Device::Cpu).expect("cosine");
+            let found = with_margin(&cosine, &Margin::Angle(0.5)).and_then(|t| Ok(t.to_vec1::<f32>()?)).expect("margin");
+            assert!((f64::from(found[0]) - (theta + 0.5).cos()).abs() < 1e-5, "{theta}");
+        }
+    }
+
+    #[test]
+    fn beyond_pi_the_logit_still_falls() {
+        let cosines = Tensor::new(&[-0.99f32, -0.95, -0.9], &Device::Cpu).expect("cosines");
+        let found = with_margin(&cosines, &Margin::Angle(0.5)).and_then(|t| Ok(t.to_vec1::<f32>()?)).expect("margin");
+        assert!(found[0] < found[1] && found[1] < found[2], "{found:?}");
+    }
+}

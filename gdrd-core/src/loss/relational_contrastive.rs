@@ -1,0 +1,251 @@
+//! Cross-resolution relational contrastive distillation, Eq. (2).
+
+use candle_core::{D, Tensor};
+use rand::Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use crate::error::{Problem, Result};
+use crate::nn::{Linear, Weights, l2_normalise};
+use crate::registry::Kind;
+use crate::seed::Stream;
+use crate::teacher::Output;
+
+/// Eq. (2): relations between faces, the teacher's among themselves and the teacher's to the student's, are told apart.
+///
+/// With t_i the teacher's and s_j the student's embeddings of a batch, v^t_ij = F^t(t_i, t_j) and
+/// v^{t,s}_ij = F^{t,s}(t_i, s_j). A positive is (v^t_ij, v^{t,s}_ij); a negative is (v^t_ij, v^{t,s}_ik) with another face k of
+/// another identity, drawn at random from the batch: as many negatives as positives, nothing outside the batch, no
+/// memory bank. h = exp(h1(v^t) . h2(v^{t,s}) / tau) / (exp(..) + n/m), with n/m = 1/2.
+///
+/// Where the paper is silent: F(a, b) = W2 ReLU(W1 (a - b)) on unit-length embeddings, h1 and h2 are a linear map and the
+/// projection to unit length, and the sums over positives and negatives are means.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RelationalContrastive {
+    /// The teacher's name in the recipe; may be left out when only one has embeddings.
+    pub teacher: Option<String>,
+    /// tau.
+    pub temperature: f64,
+    /// Width of the hidden layer of F.
+    pub hidden: usize,
+    /// Width of relations and of what h1 and h2 give.
+    pub relation: usize,
+    /// Partners j of each anchor i; all others of the batch when left out.
+    pub partners: Option<usize>,
+    /// Sum over the positives and negatives of an anchor, as Eq. (2) reads, instead of their mean.
+    pub sum: bool,
+}
+
+impl Default for RelationalContrastive {
+    fn default() -> Self {
+        Self { teacher: None, temperature: 0.4, hidden: 256, relation: 128, partners: None, sum: false }
+    }
+}
+
+impl Kind for RelationalContrastive {
+    const NAME: &'static str = "relational-contrastive";
+    const PURPOSE: &'static str = "cross-resolution relational contrastive distillation (Eq. 2)";
+}
+
+impl LossConfig for RelationalContrastive {
+    fn check(&self) -> Vec<Problem> {
+        let good = self.temperature > 0.0;
+        [
+            Problem::unless(good, "temperature", || format!("expected a positive number, found {}", self.temperature)),
+            Problem::unless(self.hidden > 0, "hidden", || "expected at least 1, found 0".into()),
+            Problem::unless(self.relation > 0, "relation", || "expected at least 1, found 0".into()),
+            Problem::unless(self.partners != Some(0), "partners", || "expected at least 1, found 0".into()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn teachers(&self) -> Vec<&str> {
+        self.teacher.as_deref().into_iter().collect()
+    }
+
+    fn needs_labels(&self) -> bool {
+        true
+    }
+
+    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+        let teacher = context.only_teacher(self.teacher.as_deref(), &Output::Embedding)?;
+        let wide: usize = context.teacher_shape(&teacher, &Output::Embedding)?.iter().product();
+        let narrow = super::embedding_width(context)?;
+        Ok(Box::new(Live {
+            config: self.clone(),
+            teacher,
+            same: Relation::new(wide, wide, self.hidden, self.relation, &weights.pp("f_t"))?,
+            cross: Relation::new(wide, narrow, self.hidden, self.relation, &weights.pp("f_ts"))?,
+            h1: Linear::new(self.relation, self.relation, true, &weights.pp("h1"))?,
+            h2: Linear::new(self.relation, self.relation, true, &weights.pp("h2"))?,
+        }))
+    }
+}
+
+/// F(a, b) = W2 ReLU(W1 a - W1' b). Where a and b have the same width W1' is W1, so that F sees the difference.
+struct Relation {
+    left: Linear,
+    right: Option<Linear>,
+    out: Linear,
+}
+
+impl Relation {
+    fn new(left: usize, right: usize, hidden: usize, out: usize, weights: &Weights) -> Result<Self> {
+        let differ = left != right;
+        Ok(Self {
+            left: Linear::new(left, hidden, true, &weights.pp("w1"))?,
+            right: differ.then(|| Linear::new(right, hidden, false, &weights.pp("w1_right"))).transpose()?,
+            out: Linear::new(hidden, out, true, &weights.pp("w2"))?,
+        })
+    }
+
+    /// Both sides after W1, `[batch, hidden]`: the difference is linear, so pairs are made after it.
+    fn project(&self, left: &Tensor, right: &Tensor) -> Result<(Tensor, Tensor)> {
+        let right = match &self.right {
+            Some(map) => map.forward(right)?,
+            None => right.matmul(&self.left.weight().t()?)?,
+        };
+        Ok((self.left.forward(left)?, right))
+    }
+
+    /// The relations of the pairs `(anchors[p], others[p])`, `[pairs, relation]`.
+    fn pairs(&self, sides: &(Tensor, Tensor), anchors: &Tensor, others: &Tensor) -> Result<Tensor> {
+        let left = sides.0.index_select(anchors, 0)?;
+        let right = sides.1.index_select(others, 0)?;
+        self.out.forward(&(left - right)?.relu()?)
+    }
+}
+
+struct Live {
+    config: RelationalContrastive,
+    teacher: String,
+    same: Relation,
+    cross: Relation,
+    h1: Linear,
+    h2: Linear,
+}
+
+impl Loss for Live {
+    fn needs(&self) -> Needs {
+        Needs {
+            teachers: vec![(self.teacher.clone(), Output::Embedding)],
+            embedding: true,
+            labels: true,
+            ..Needs::default()
+        }
+    }
+
+    fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+        let teacher = l2_normalise(inputs.teacher(&self.teacher, &Output::Embedding)?)?;
+        let student = l2_normalise(inputs.embedding()?)?;
+        let pairs = Pairs::draw(inputs.identities, self.config.partners, &mut inputs.stream.clone());
+        let index = |numbers: &[u32]| Tensor::new(numbers, teacher.device());
+        let (anchors, positives) = (index(&pairs.anchors)?, index(&pairs.partners)?);
+        let anchor = l2_normalise(&self.h1.forward(&self.same.pairs(
+            &self.same.project(&teacher, &teacher)?,
+            &anchors,
+            &positives,
+        )?)?)?;
+        let sides = self.cross.project(&teacher, &student)?;
+        let cross = |others: &Tensor| l2_normalise(&self.h2.forward(&self.cross.pairs(&sides, &anchors, others)?)?);
+        let positive = (&anchor * cross(&positives)?)?.sum(D::Minus1)?;
+        let negative = (&anchor * cross(&index(&pairs.negatives)?)?)?.sum(D::Minus1)?;
+        let details = vec![
+            ("positive_cosine".into(), f64::from(positive.detach().mean_all()?.to_scalar::<f32>()?)),
+            ("negative_cosine".into(), f64::from(negative.detach().mean_all()?.to_scalar::<f32>()?)),
+        ];
+        let mean = contrast(&positive, &negative, self.config.temperature)?;
+        let per_anchor = pairs.anchors.len() as f64 / inputs.identities.len() as f64;
+        let value = if self.config.sum { (mean * per_anchor)? } else { mean };
+        Ok(LossValue { value, logits: None, details })
+    }
+}
+
+/// n/m of Eq. (2), with as many negative pairs as positive ones.
+const NEGATIVE_SHARE: f64 = 0.5;
+
+/// `-mean log h(positive) - mean log(1 - h(negative))` of cosines.
+///
+/// With z = cosine / tau, h = e^z / (e^z + n/m) = sigmoid(z - ln(n/m)), so -log h and -log(1 - h) are softplus of its
+/// negative and of itself; cosines are within 1 and tau is not tiny, so `ln(1 + e^x)` needs no further care.
+fn contrast(positive: &Tensor, negative: &Tensor, temperature: f64) -> Result<Tensor> {
+    let softplus = |x: Tensor| -> Result<Tensor> { Ok((x.exp()? + 1.0)?.log()?) };
+    let offset = NEGATIVE_SHARE.ln();
+    let hit = softplus(positive.affine(-1.0 / temperature, offset)?)?;
+    let miss = softplus(negative.affine(1.0 / temperature, -offset)?)?;
+    Ok((hit.mean_all()? + miss.mean_all()?)?)
+}
+
+/// Index triples (i, j, k): the positive partner j and the negative partner k of the anchor i.
+#[derive(Debug, PartialEq)]
+struct Pairs {
+    anchors: Vec<u32>,
+    partners: Vec<u32>,
+    negatives: Vec<u32>,
+}
+
+impl Pairs {
+    /// Every anchor with its partners, each with one k that is neither i nor j and not of j's identity; a pair for
+    /// which the batch has no such k is left out.
+    fn draw(identities: &[usize], partners: Option<usize>, stream: &mut Stream) -> Self {
+        let count = identities.len();
+        let mut pairs = Self { anchors: Vec::new(), partners: Vec::new(), negatives: Vec::new() };
+        for i in 0..count {
+            let others: Vec<usize> = match partners {
+                Some(wanted) if wanted < count - 1 => {
+                    let start = stream.random_range(0..count - 1);
+                    (0..wanted).map(|step| (i + 1 + (start + step) % (count - 1)) % count).collect()
+                }
+                _ => (0..count).filter(|&j| j != i).collect(),
+            };
+            for j in others {
+                let start = stream.random_range(0..count);
+                let fits = |k: &usize| *k != i && *k != j && identities[*k] != identities[j];
+                if let Some(k) = (0..count).map(|step| (start + step) % count).find(fits) {
+                    pairs.anchors.push(i as u32);
+                    pairs.partners.push(j as u32);
+                    pairs.negatives.push(k as u32);
+                }
+            }
+        }
+        pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+    use candle_core::Device;
+
+    #[test]
+    fn the_value_is_eq_2_by_hand() {
+        let tensor = |v: f32| Tensor::new(&[v], &Device::Cpu).expect("tensor");
+        let found = contrast(&tensor(0.6), &tensor(-0.2), 0.4).and_then(|t| Ok(t.to_scalar::<f32>()?)).expect("value");
+        let h = |cosine: f64| (cosine / 0.4).exp() / ((cosine / 0.4).exp() + 0.5);
+        let expected = -h(0.6).ln() - (1.0 - h(-0.2)).ln();
+        assert!((f64::from(found) - expected).abs() < 1e-6, "{found} {expected}");
+    }
+
+    #[test]
+    fn negatives_are_of_other_identities() {
+        let identities = [0, 0, 1, 2, 2, 2];
+        for partners in [None, Some(2)] {
+            let pairs = Pairs::draw(&identities, partners, &mut Seed(7).stream("test", &[]));
+            assert_eq!(pairs.anchors.len(), 6 * partners.unwrap_or(5));
+            for at in 0..pairs.anchors.len() {
+                let [i, j, k] = [pairs.anchors[at], pairs.partners[at], pairs.negatives[at]].map(|n| n as usize);
+                assert!(i != j && k != i && k != j && identities[k] != identities[j]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_of_one_identity_gives_no_pair() {
+        assert!(Pairs::draw(&[3, 3, 3], None, &mut Seed(7).stream("test", &[])).anchors.is_empty());
+    }
+}

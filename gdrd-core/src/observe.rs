@@ -1,0 +1,130 @@
+//! Events of a run. Libraries report; who listens decides what to show.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Something that happened.
+#[non_exhaustive]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A run begins or goes on.
+    RunStarted {
+        /// Its folder.
+        folder: PathBuf,
+        /// The step that it goes on from; zero for a new run.
+        from_step: u64,
+    },
+    /// Something long that is not training: `what` is done up to `done` of `total`.
+    Working {
+        /// For example "features of teacher `discriminative`".
+        what: String,
+        /// How many are done.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
+    /// A stage begins or goes on.
+    StageStarted {
+        /// Its name.
+        stage: String,
+        /// What it minimises, in words.
+        objective: String,
+        /// Steps done before.
+        from_step: u64,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// An optimiser step was made.
+    StepDone {
+        /// The stage.
+        stage: String,
+        /// Steps done in the stage.
+        step: u64,
+        /// Steps of the stage in all.
+        steps: u64,
+        /// The sum that was minimised.
+        loss: f64,
+        /// Every term, unweighted, and every detail that terms tell of, by `term` or `term.detail`.
+        terms: Vec<(String, f64)>,
+        /// The learning rate.
+        rate: f64,
+        /// Euclidean norm of the gradient before clipping.
+        gradient_norm: f64,
+        /// Images per second since the step before.
+        images_per_second: f64,
+    },
+    /// A checkpoint was written.
+    CheckpointWritten {
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// Something was measured.
+    ProtocolDone {
+        /// The protocol's name in the recipe.
+        protocol: String,
+        /// What was measured.
+        embedder: String,
+        /// The main score in its unit, with its name.
+        score: f64,
+    },
+    /// Something looks wrong but does not stop the run.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// The run is over.
+    RunEnded {
+        /// Its folder.
+        folder: PathBuf,
+    },
+}
+
+/// What an observer wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Write a checkpoint and stop.
+    Stop,
+}
+
+/// Receives events.
+pub trait Observer {
+    /// Takes note of an event; says whether the run shall go on.
+    fn on(&mut self, event: &Event) -> Flow;
+}
+
+/// Takes note of nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn on(&mut self, _: &Event) -> Flow {
+        Flow::Continue
+    }
+}
+
+/// Keeps every event, for tests.
+#[derive(Default)]
+pub struct Recorder {
+    /// What happened, in order.
+    pub events: Vec<Event>,
+}
+
+impl Observer for Recorder {
+    fn on(&mut self, event: &Event) -> Flow {
+        self.events.push(event.clone());
+        Flow::Continue
+    }
+}
+
+/// Several observers as one; each sees every event, and one that wants to stop is enough.
+pub struct FanOut<'a>(pub Vec<&'a mut dyn Observer>);
+
+impl Observer for FanOut<'_> {
+    fn on(&mut self, event: &Event) -> Flow {
+        let wishes: Vec<Flow> = self.0.iter_mut().map(|observer| observer.on(event)).collect();
+        if wishes.contains(&Flow::Stop) { Flow::Stop } else { Flow::Continue }
+    }
+}

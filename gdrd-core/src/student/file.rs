@@ -1,0 +1,112 @@
+//! The student file: one safetensors file that says of itself what it is and how faces must be prepared for it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::StudentCard;
+use crate::degrade::Downscale;
+use crate::error::{Error, Result};
+
+/// What a student file says of itself, as JSON under the metadata key `gdrd`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudentHeader {
+    /// Version of this header.
+    pub format: u32,
+    /// The kind of network.
+    pub kind: String,
+    /// The network's options, every default written out.
+    pub options: serde_json::Value,
+    /// Its sizes.
+    pub card: StudentCard,
+    /// How an aligned face becomes the network's input: RGB, values divided by 255.
+    pub prepare: Downscale,
+    /// Digest of the recipe that made it.
+    pub recipe: String,
+    /// Digests of the teachers that it learned from, by their names in the recipe.
+    pub teachers: BTreeMap<String, String>,
+}
+
+/// The header version that this gdrd writes and reads.
+pub const STUDENT_FORMAT: u32 = 1;
+const KEY: &str = "gdrd";
+
+impl StudentHeader {
+    /// The bytes of a student file. Equal headers and tensors give equal bytes.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read from its device.
+    pub fn to_bytes(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
+        let text = serde_json::to_string(self).map_err(|e| Error::weights(e.to_string()))?;
+        // One key only: a second one would make the order of the header's bytes a matter of chance.
+        let metadata = HashMap::from([(KEY.to_string(), text)]);
+        safetensors::serialize(tensors.iter(), Some(metadata)).map_err(|e| Error::weights(e.to_string()))
+    }
+
+    /// The header and the tensors of a student file, on the CPU, float32.
+    ///
+    /// # Errors
+    /// If the bytes are no complete safetensors file, have no header of ours, or one of another version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Tensor>)> {
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes)
+            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
+        let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
+            Error::weights("a safetensors file, but not a student of gdrd: its metadata has no key `gdrd`")
+        })?;
+        let format = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| v.get("format")?.as_u64());
+        if format != Some(u64::from(STUDENT_FORMAT)) {
+            return Err(Error::weights(format!(
+                "the student's header has format {}, this gdrd reads {STUDENT_FORMAT}",
+                format.map_or("none".into(), |f| f.to_string())
+            )));
+        }
+        let header = serde_json::from_str(text).map_err(|e| Error::weights(format!("the student's header: {e}")))?;
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
+        let single = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_dtype(DType::F32)?));
+        Ok((header, tensors.into_iter().map(single).collect::<Result<_>>()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> StudentHeader {
+        StudentHeader {
+            format: STUDENT_FORMAT,
+            kind: "resnet-trunk".into(),
+            options: serde_json::json!({"channels": [8, 16]}),
+            card: StudentCard { input_size: 16, map: [16, 8, 8], embedding: Some(4) },
+            prepare: Downscale::default(),
+            recipe: "abc".into(),
+            teachers: BTreeMap::from([("t".into(), "d".into())]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_bytes_repeat() {
+        let tensors = BTreeMap::from([
+            ("head.b".to_string(), Tensor::new(&[1f32, 2.0], &Device::Cpu).expect("tensor")),
+            ("backbone.a".to_string(), Tensor::new(&[3f32], &Device::Cpu).expect("tensor")),
+        ]);
+        let bytes = header().to_bytes(&tensors).expect("bytes");
+        assert_eq!(bytes, header().to_bytes(&tensors).expect("bytes"));
+        let (read, found) = StudentHeader::from_bytes(&bytes).expect("read");
+        assert_eq!(read, header());
+        assert_eq!(found["head.b"].to_vec1::<f32>().expect("values"), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn foreign_cut_and_newer_files_are_refused() {
+        let foreign = safetensors::serialize(BTreeMap::<String, Tensor>::new(), None).expect("bytes");
+        let text = StudentHeader::from_bytes(&foreign).expect_err("foreign").to_string();
+        assert!(text.contains("no key `gdrd`"), "{text}");
+        let newer = StudentHeader { format: 9, ..header() };
+        let bytes = newer.to_bytes(&BTreeMap::new()).expect("bytes");
+        let text = StudentHeader::from_bytes(&bytes).expect_err("newer").to_string();
+        assert!(text.contains("format 9, this gdrd reads 1"), "{text}");
+        assert!(StudentHeader::from_bytes(&bytes[..bytes.len() / 2]).is_err());
+    }
+}

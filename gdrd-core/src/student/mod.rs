@@ -1,0 +1,82 @@
+//! What the trainer and the embedding API need of a student.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Problem, Result};
+use crate::face::FaceBatch;
+use crate::nn::{Mode, Weights};
+
+mod file;
+
+pub use file::{STUDENT_FORMAT, StudentHeader};
+
+/// The two parts of a student that stages train or freeze, S = {S_b, S_h} in the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// S_b: a face to a feature map.
+    Backbone,
+    /// S_h: a feature map to an embedding.
+    Head,
+}
+
+/// The sizes of a student.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StudentCard {
+    /// Height and width of its input, in pixels.
+    pub input_size: usize,
+    /// Channels, height and width of the backbone's feature map.
+    pub map: [usize; 3],
+    /// Values in an embedding; none for a network that only denoises.
+    pub embedding: Option<usize>,
+}
+
+/// A network that is being trained or used. Input is `[batch, 3, size, size]` in `[0, 1]`.
+///
+/// Names of parameters begin with the part that they belong to, unless [`part`](Student::part) says otherwise.
+pub trait Student {
+    /// Its sizes.
+    fn card(&self) -> &StudentCard;
+
+    /// S_b: the feature map of `faces`, `[batch, channels, height, width]`.
+    fn backbone(&self, faces: &FaceBatch, mode: Mode) -> Result<Tensor>;
+
+    /// S_h: the embedding of a feature map, `[batch, width]`, not normalised.
+    fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;
+
+    /// The part that a parameter belongs to.
+    fn part(&self, parameter: &str) -> Part {
+        if parameter.starts_with("head.") { Part::Head } else { Part::Backbone }
+    }
+
+    /// The noise in `noisy` `[batch, 3, size, size]` (values about `[-1, 1]`) at `timesteps` of 0 to 999.
+    ///
+    /// # Errors
+    /// If the network is not a denoiser.
+    fn denoise(&self, noisy: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
+        let _ = (noisy, timesteps);
+        Err(Error::component("this student cannot denoise; a denoising stage needs kind `diffusion-unet`"))
+    }
+
+    /// Weights that the network starts from instead of random ones, by parameter name.
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(BTreeMap::new())
+    }
+}
+
+/// What a recipe says of a student, and what its file keeps.
+pub trait StudentConfig {
+    /// What is wrong with the options.
+    fn check(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The network for faces of `input_size` pixels, with its parameters in `weights`.
+    ///
+    /// # Errors
+    /// If the options do not fit the input size, or the weights do not fit.
+    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>>;
+}

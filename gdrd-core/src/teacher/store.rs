@@ -1,0 +1,255 @@
+//! Teacher features on disk: each teacher runs once for a dataset, whatever number of runs use it.
+//!
+//! A file is named by the sha256 of everything that its values depend on: the teacher's digest, the output, the
+//! view (degradation, mirrored or not, size) and the dataset's fingerprint. It is a safetensors file with one
+//! half-precision tensor `features`, `[faces, ...]`, and is read through a memory map.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use half::f16;
+use rayon::prelude::*;
+
+use super::{Output, Teacher, View, prepared};
+use crate::data::Views;
+use crate::digest;
+use crate::error::{Context, Error, Result};
+use crate::face::{Face, FaceBatch};
+use crate::seed::Seed;
+
+/// Faces that a teacher sees at once while features are stored.
+const BATCH: usize = 32;
+
+/// A folder of stored features.
+#[derive(Clone, Debug)]
+pub struct FeatureStore {
+    folder: PathBuf,
+}
+
+/// A teacher and what it looks at.
+pub struct Source<'a> {
+    /// The teacher.
+    pub teacher: &'a dyn Teacher,
+    /// The faces.
+    pub views: &'a Views,
+    /// The form that it is shown.
+    pub view: View,
+    /// Whether faces are mirrored.
+    pub flipped: bool,
+    /// The device that the teacher is on.
+    pub device: &'a Device,
+}
+
+impl Source<'_> {
+    /// Height and width of the faces that reach the teacher.
+    pub fn input_size(&self) -> usize {
+        let shown = match self.view {
+            View::High => 112,
+            View::Low => self.views.degradation().downscale().size,
+        };
+        self.teacher.card().input_size.unwrap_or(shown)
+    }
+
+    fn key(&self, output: &Output) -> String {
+        let degradation = (self.view == View::Low).then(|| self.views.degradation().downscale());
+        digest::of_value(&serde_json::json!({
+            "store": 1,
+            "teacher": self.teacher.card().digest,
+            "output": output.to_string(),
+            "view": self.view,
+            "degradation": degradation,
+            "input": self.teacher.card().input_size,
+            "flipped": self.flipped,
+            "dataset": self.views.dataset().fingerprint(),
+        }))
+    }
+
+    fn batch(&self, indices: std::ops::Range<usize>) -> Result<FaceBatch> {
+        let face = |index: usize| {
+            let face = self.views.face(index, self.view, &mut Seed(0).stream("unused", &[]))?;
+            prepared(self.teacher.card(), if self.flipped { face.flipped() } else { face })
+        };
+        let faces = indices.into_par_iter().map(face).collect::<Result<Vec<Face>>>()?;
+        FaceBatch::from_faces(&faces, self.device)
+    }
+}
+
+impl FeatureStore {
+    /// The store in `folder`, which is made when first written to.
+    pub fn open(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The features of every face of the source, one [`Stored`] for each output; what is not stored yet is
+    /// computed in one pass. `report` is told how many faces are done, and may stop the pass with an error.
+    ///
+    /// # Errors
+    /// If the teacher cannot offer an output, a face cannot be read, a feature is not finite in half precision,
+    /// or the file cannot be written; nothing half-written stays.
+    pub fn features(
+        &self,
+        source: &Source,
+        outputs: &[Output],
+        report: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Vec<Stored>> {
+        let paths: Vec<PathBuf> =
+            outputs.iter().map(|output| self.folder.join(format!("{}.safetensors", source.key(output)))).collect();
+        let missing: Vec<usize> = (0..outputs.len()).filter(|&at| !paths[at].exists()).collect();
+        if !missing.is_empty() {
+            std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+            let mut writers = missing
+                .iter()
+                .map(|&at| {
+                    let mut shape = vec![source.views.dataset().len()];
+                    shape.extend(source.teacher.shape(&outputs[at], source.input_size())?);
+                    Writer::create(&paths[at], &shape)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let wanted: Vec<Output> = missing.iter().map(|&at| outputs[at].clone()).collect();
+            fill(source, &wanted, &mut writers, report)?;
+            writers.into_iter().try_for_each(Writer::finish)?;
+        }
+        paths.iter().map(|path| Stored::open(path)).collect()
+    }
+}
+
+fn fill(
+    source: &Source,
+    outputs: &[Output],
+    writers: &mut [Writer],
+    report: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<()> {
+    let total = source.views.dataset().len();
+    for start in (0..total).step_by(BATCH) {
+        report(start, total)?;
+        let end = (start + BATCH).min(total);
+        let found = source.teacher.features(&source.batch(start..end)?, outputs)?;
+        for ((tensor, writer), output) in found.iter().zip(writers.iter_mut()).zip(outputs) {
+            writer.append(tensor).at(|| format!("{output} of faces {start} to {}", end - 1))?;
+        }
+    }
+    report(total, total)
+}
+
+/// A file that gets its name only when it is complete.
+struct Writer {
+    path: PathBuf,
+    file: BufWriter<tempfile::NamedTempFile>,
+    values_left: usize,
+}
+
+impl Writer {
+    fn create(path: &Path, shape: &[usize]) -> Result<Self> {
+        let values: usize = shape.iter().product();
+        let tensor = serde_json::json!({"features": {"dtype": "F16", "shape": shape, "data_offsets": [0, 2 * values]}});
+        let mut header = tensor.to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(folder, e))?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let written = file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header));
+        written.map_err(|e| Error::io(path, e))?;
+        Ok(Self { path: path.to_path_buf(), file, values_left: values })
+    }
+
+    fn append(&mut self, tensor: &Tensor) -> Result<()> {
+        let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        let mut bytes = Vec::with_capacity(2 * values.len());
+        for value in &values {
+            let small = f16::from_f32(*value);
+            if !small.is_finite() {
+                return Err(Error::component(format!("the feature value {value} is not finite in half precision")));
+            }
+            bytes.extend_from_slice(&small.to_le_bytes());
+        }
+        self.values_left = self.values_left.checked_sub(values.len()).ok_or_else(|| {
+            Error::component("the teacher returns more values than the shape that it declares")
+        })?;
+        self.file.write_all(&bytes).map_err(|e| Error::io(&self.path, e))
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.values_left != 0 {
+            return Err(Error::component("the teacher returns fewer values than the shape that it declares"));
+        }
+        let file = self.file.into_inner().map_err(|e| Error::io(&self.path, e.into_error()))?;
+        file.as_file().sync_all().map_err(|e| Error::io(&self.path, e))?;
+        file.persist(&self.path).map_err(|e| Error::io(&self.path, e.error))?;
+        Ok(())
+    }
+}
+
+/// One output of one teacher for every face of a dataset.
+pub struct Stored {
+    map: memmap2::Mmap,
+    start: usize,
+    shape: Vec<usize>,
+}
+
+impl Stored {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        #[allow(unsafe_code, reason = "a memory map is unsafe because another process could change the file; \
+                                       files of the store are written once under a name made of their content's key")]
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        let broken = |what: String| Error::data(format!("stored features `{}`: {what}; delete it", path.display()));
+        let (start, shape) = {
+            let tensors = safetensors::SafeTensors::deserialize(&map).map_err(|e| broken(e.to_string()))?;
+            let view = tensors.tensor("features").map_err(|e| broken(e.to_string()))?;
+            (view.data().as_ptr() as usize - map.as_ptr() as usize, view.shape().to_vec())
+        };
+        Ok(Self { map, start, shape })
+    }
+
+    /// Number of faces.
+    pub fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Whether there is no face.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape for one face.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape[1..]
+    }
+
+    /// Copies the values of one face into `out`.
+    ///
+    /// # Panics
+    /// If there is no such face, or `out` has another length.
+    pub fn copy(&self, index: usize, out: &mut [f32]) {
+        let width = out.len();
+        assert_eq!(width, self.shape().iter().product::<usize>());
+        let from = self.start + 2 * width * index;
+        for (value, bytes) in out.iter_mut().zip(self.map[from..from + 2 * width].chunks_exact(2)) {
+            *value = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        }
+    }
+}
+
+/// The features of a batch, `[batch, ...]`, float32: `plain` for faces as they are, `mirrored` for the others.
+pub fn gather(
+    plain: &Stored,
+    mirrored: Option<&Stored>,
+    indices: &[usize],
+    flipped: &[bool],
+    device: &Device,
+) -> Result<Tensor> {
+    let width: usize = plain.shape().iter().product();
+    let mut values = vec![0f32; width * indices.len()];
+    for ((out, &index), &flip) in values.chunks_exact_mut(width).zip(indices).zip(flipped) {
+        match (flip, mirrored) {
+            (true, Some(mirrored)) => mirrored.copy(index, out),
+            (true, None) => return Err(Error::component("mirrored features were not stored")),
+            (false, _) => plain.copy(index, out),
+        }
+    }
+    let mut shape = vec![indices.len()];
+    shape.extend(plain.shape());
+    Ok(Tensor::from_vec(values, shape, device)?)
+}

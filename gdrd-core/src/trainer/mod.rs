@@ -1,0 +1,14 @@
+//! Training of one stage: batches in, steps out. What is trained, by which losses and how long, is the recipe's.
+
+mod checkpoint;
+mod features;
+mod optimizer;
+mod schedule;
+mod stage;
+mod step;
+
+pub use checkpoint::{Checkpoint, Position, write_atomically};
+pub use features::TeacherFeatures;
+pub use optimizer::{AdamW, Optimizer, OptimizerConfig, Sgd};
+pub use schedule::{Constant, Cosine, Schedule, Step};
+pub use stage::{Outcome, Stage, StageOptions, Term};

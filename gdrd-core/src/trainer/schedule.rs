@@ -1,0 +1,100 @@
+//! How the learning rate changes: pure functions of progress, so that there is nothing to save.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Problem;
+use crate::registry::Kind;
+
+/// A factor of the learning rate. The configuration is the schedule.
+pub trait Schedule {
+    /// What is wrong with the options.
+    fn check(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The factor when the share `progress` (0 to below 1) of the stage is done.
+    fn factor(&self, progress: f64) -> f64;
+}
+
+/// Always 1.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Constant {}
+
+impl Kind for Constant {
+    const NAME: &'static str = "constant";
+    const PURPOSE: &'static str = "the learning rate stays";
+}
+
+impl Schedule for Constant {
+    fn factor(&self, _: f64) -> f64 {
+        1.0
+    }
+}
+
+/// A factor of `gamma` after each milestone. The paper's annealing rate is 0.1; its milestones are not given.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Step {
+    /// Shares of the stage, 0 to 1, after which the rate falls.
+    pub milestones: Vec<f64>,
+    /// What it is multiplied with.
+    pub gamma: f64,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Self { milestones: vec![0.5, 0.75, 0.9], gamma: 0.1 }
+    }
+}
+
+impl Kind for Step {
+    const NAME: &'static str = "step";
+    const PURPOSE: &'static str = "the learning rate falls at milestones";
+}
+
+impl Schedule for Step {
+    fn check(&self) -> Vec<Problem> {
+        let good = self.milestones.iter().all(|m| (0.0..=1.0).contains(m));
+        let found = || format!("expected shares of the stage between 0 and 1, found {:?}", self.milestones);
+        Problem::unless(good, "milestones", found).into_iter().collect()
+    }
+
+    fn factor(&self, progress: f64) -> f64 {
+        self.gamma.powi(self.milestones.iter().filter(|m| progress >= **m).count() as i32)
+    }
+}
+
+/// Half a cosine from 1 down to `end`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cosine {
+    /// The factor at the end.
+    pub end: f64,
+}
+
+impl Kind for Cosine {
+    const NAME: &'static str = "cosine";
+    const PURPOSE: &'static str = "the learning rate falls along half a cosine";
+}
+
+impl Schedule for Cosine {
+    fn factor(&self, progress: f64) -> f64 {
+        self.end + (1.0 - self.end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_by_hand() {
+        let step = Step { milestones: vec![0.5, 0.75], gamma: 0.1 };
+        assert_eq!(step.factor(0.49), 1.0);
+        assert!((step.factor(0.5) - 0.1).abs() < 1e-12 && (step.factor(0.8) - 0.01).abs() < 1e-12);
+        let cosine = Cosine { end: 0.2 };
+        assert!((cosine.factor(0.0) - 1.0).abs() < 1e-12 && (cosine.factor(0.5) - 0.6).abs() < 1e-12);
+    }
+}

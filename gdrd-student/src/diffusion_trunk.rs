@@ -1,0 +1,101 @@
+//! The student of the ablation SR: a diffusion encoder in the backbone's place, with a head of its own.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use gdrd_core::error::{Error, Problem, Result};
+use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
+use gdrd_core::nn::{Mode, Weights, resize_bicubic};
+use gdrd_core::student::{Student, StudentCard, StudentConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::head::{Head, HeadOptions};
+
+/// A backbone that is the encoder of a face diffusion model. The student file holds the encoder too, so it needs no
+/// other file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DiffusionTrunk {
+    /// The encoder's network.
+    pub network: UnetConfig,
+    /// The file that the encoder's weights come from when training begins.
+    #[cfg(feature = "train")]
+    pub weights: gdrd_core::recipe::RecipePath,
+    /// The same in a file that was trained elsewhere; kept, not read.
+    #[cfg(not(feature = "train"))]
+    #[serde(default)]
+    pub weights: serde_json::Value,
+    /// Height and width that faces are brought to before the encoder, in pixels.
+    pub encoder_size: usize,
+    /// The feature map that the head sees.
+    #[serde(default = "default_tap")]
+    pub tap: Tap,
+    /// Values in an embedding.
+    #[serde(default = "default_embedding")]
+    pub embedding: usize,
+    /// The head.
+    #[serde(default)]
+    pub head: HeadOptions,
+}
+
+fn default_tap() -> Tap {
+    Tap::Middle
+}
+
+fn default_embedding() -> usize {
+    512
+}
+
+impl StudentConfig for DiffusionTrunk {
+    fn check(&self) -> Vec<Problem> {
+        let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
+        let embedding = Problem::unless(self.embedding > 0, "embedding", || "expected at least 1, found 0".into());
+        [network, embedding, self.head.check()].into_iter().flatten().collect()
+    }
+
+    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
+        let encoder = UnetEncoder::new(&self.network, &weights.pp("backbone"))?;
+        let (channels, height, width) = encoder.tap_shape(self.tap, self.encoder_size)?;
+        let map = [channels, height, width];
+        let head = Head::new(&self.head, map, self.embedding, &weights.pp("head"))?;
+        let card = StudentCard { input_size, map, embedding: Some(self.embedding) };
+        Ok(Box::new(Network { card, config: self.clone(), encoder, head }))
+    }
+}
+
+struct Network {
+    card: StudentCard,
+    config: DiffusionTrunk,
+    encoder: UnetEncoder,
+    head: Head,
+}
+
+impl Student for Network {
+    fn card(&self) -> &StudentCard {
+        &self.card
+    }
+
+    fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {
+        let x = resize_bicubic(faces.tensor(), self.config.encoder_size)?.affine(2.0, -1.0)?;
+        let mut taps = self.encoder.taps(&x, &vec![0.0; faces.len()], &[self.config.tap])?;
+        taps.pop().ok_or_else(|| Error::component("the encoder returned no map"))
+    }
+
+    fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.head.forward(map, mode)
+    }
+
+    #[cfg(feature = "train")]
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
+        let tensors = gdrd_core::nn::weights::read_safetensors(self.config.weights.path())?;
+        let encoder = tensors.into_iter().filter(|(name, _)| !UnetEncoder::leaves_out(name));
+        Ok(encoder.map(|(name, tensor)| (format!("backbone.{name}"), tensor)).collect())
+    }
+
+    #[cfg(not(feature = "train"))]
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(BTreeMap::new())
+    }
+}

@@ -1,0 +1,64 @@
+//! A diffusion U-Net as a student: trained by a denoising stage, it becomes a generative teacher.
+
+use candle_core::Tensor;
+use gdrd_core::error::{Error, Problem, Result};
+use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::unet::{Tap, Unet, UnetConfig};
+use gdrd_core::nn::{Mode, Weights};
+use gdrd_core::student::{Part, Student, StudentCard, StudentConfig};
+use serde::{Deserialize, Serialize};
+
+/// The U-Net of guided-diffusion. Its file has the names of the public checkpoints, so that a teacher of kind
+/// `diffusion-encoder` reads it as it reads theirs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct DiffusionUnet {
+    /// The network.
+    pub network: UnetConfig,
+}
+
+impl StudentConfig for DiffusionUnet {
+    fn check(&self) -> Vec<Problem> {
+        let error = self.network.check().err();
+        error.map(|error| Problem::new("network", error.to_string())).into_iter().collect()
+    }
+
+    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
+        let unet = Unet::new(&self.network, weights)?;
+        let (channels, height, width) = unet.encoder().tap_shape(Tap::Middle, input_size)?;
+        let card = StudentCard { input_size, map: [channels, height, width], embedding: None };
+        Ok(Box::new(Network { card, unet }))
+    }
+}
+
+struct Network {
+    card: StudentCard,
+    unet: Unet,
+}
+
+impl Student for Network {
+    fn card(&self) -> &StudentCard {
+        &self.card
+    }
+
+    fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {
+        let x = faces.tensor().affine(2.0, -1.0)?;
+        let mut taps = self.unet.encoder().taps(&x, &vec![0.0; faces.len()], &[Tap::Middle])?;
+        taps.pop().ok_or_else(|| Error::component("the encoder returned no map"))
+    }
+
+    fn head(&self, _: &Tensor, _: Mode) -> Result<Tensor> {
+        Err(Error::component("a diffusion network has no embedding"))
+    }
+
+    fn part(&self, parameter: &str) -> Part {
+        let decoder = parameter.starts_with("output_blocks.") || parameter.starts_with("out.");
+        if decoder { Part::Head } else { Part::Backbone }
+    }
+
+    fn denoise(&self, noisy: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
+        // A network that predicts its variance too has the noise in the first half of its channels.
+        Ok(self.unet.forward(noisy, timesteps)?.narrow(1, 0, 3)?)
+    }
+}

@@ -1,0 +1,132 @@
+//! The embedding API for other people's programs.
+
+use std::path::Path;
+
+use candle_core::Device;
+use gdrd_core::embedder::{Embedder, Embeddings};
+use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::face::{Face, FaceBatch};
+use gdrd_core::nn::{Mode, Weights};
+use gdrd_core::student::{Student, StudentConfig, StudentHeader};
+
+use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
+
+/// A trained student, ready to embed faces.
+///
+/// ```no_run
+/// use gdrd_student::{Face, FaceEncoder};
+///
+/// # fn main() -> Result<(), gdrd_student::Error> {
+/// let encoder = FaceEncoder::open("student.safetensors")?;
+/// let aligned = Face::new(112, 112, vec![127; 3 * 112 * 112])?;
+/// let embeddings = encoder.embed(&[aligned.clone(), aligned.flipped()])?;
+/// println!("similarity {:.3}", embeddings.similarity(0, 1));
+/// # Ok(())
+/// # }
+/// ```
+pub struct FaceEncoder {
+    name: String,
+    header: StudentHeader,
+    student: Box<dyn Student>,
+    width: usize,
+    device: Device,
+}
+
+/// Faces that go through the network at once; more are cut into batches of this size.
+const BATCH: usize = 96;
+
+impl FaceEncoder {
+    /// Opens a student file on the CPU.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not a complete student file, or was made by another version of gdrd.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        Self::from_bytes(&bytes, &Device::Cpu).at(|| format!("`{}`", path.display()))
+    }
+
+    /// A student from the bytes of its file, on `device`.
+    ///
+    /// # Errors
+    /// As [`open`](FaceEncoder::open).
+    pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<Self> {
+        let (header, tensors) = StudentHeader::from_bytes(bytes)?;
+        let config = built_in(&header)?;
+        let size = header.card.input_size;
+        let student = Weights::read(tensors, device, |_| false, |weights| config.build(size, weights))?;
+        if *student.card() != header.card {
+            return Err(Error::weights(format!(
+                "the file declares {:?}, its options make {:?}",
+                header.card,
+                student.card()
+            )));
+        }
+        let width = header
+            .card
+            .embedding
+            .ok_or_else(|| Error::weights(format!("a student of kind `{}` has no embedding", header.kind)))?;
+        let name = format!("student at {size}x{size}");
+        Ok(Self { name, header, student, width, device: device.clone() })
+    }
+
+    /// What the file says of itself.
+    pub fn header(&self) -> &StudentHeader {
+        &self.header
+    }
+
+    /// Embeddings of aligned square faces of any size, `[faces, width]`, rows of unit length.
+    ///
+    /// # Errors
+    /// If a face is not square.
+    pub fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+        embed(&*self.student, self.width, |face| self.header.prepare.apply(face), faces, &self.device)
+    }
+}
+
+/// The embeddings of `faces` after `prepare` has brought them to the network's input size.
+pub fn embed(
+    student: &dyn Student,
+    width: usize,
+    prepare: impl Fn(&Face) -> Result<Face>,
+    faces: &[Face],
+    device: &Device,
+) -> Result<Embeddings> {
+    let mut values = Vec::with_capacity(width * faces.len());
+    for batch in faces.chunks(BATCH) {
+        let small = batch.iter().map(&prepare).collect::<Result<Vec<_>>>()?;
+        let map = student.backbone(&FaceBatch::from_faces(&small, device)?, Mode::Evaluate)?;
+        values.extend(student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Embeddings::from_rows(width, values)
+}
+
+impl Embedder for FaceEncoder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+        FaceEncoder::embed(self, faces)
+    }
+}
+
+/// The network that a header describes, of the kinds that this crate has.
+fn built_in(header: &StudentHeader) -> Result<Box<dyn StudentConfig>> {
+    let options = header.options.clone();
+    let wrong = |e: serde_json::Error| Error::weights(format!("options of kind `{}`: {e}", header.kind));
+    Ok(match header.kind.as_str() {
+        "resnet-trunk" => Box::new(serde_json::from_value::<ResnetTrunk>(options).map_err(wrong)?),
+        "diffusion-trunk" => Box::new(serde_json::from_value::<DiffusionTrunk>(options).map_err(wrong)?),
+        "diffusion-unet" => Box::new(serde_json::from_value::<DiffusionUnet>(options).map_err(wrong)?),
+        other => {
+            return Err(Error::weights(format!(
+                "a student of kind `{other}`; this crate has `resnet-trunk`, `diffusion-trunk` and `diffusion-unet`"
+            )));
+        }
+    })
+}

@@ -1,0 +1,222 @@
+//! The student of the paper: the convolutional layers of a ResNet-18 without its stem's reduction.
+
+use candle_core::Tensor;
+use gdrd_core::error::{Error, Problem, Result};
+use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Mode, Weights, relu};
+use gdrd_core::student::{Student, StudentCard, StudentConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::head::{Head, HeadOptions};
+
+/// A 3x3 stem and stages of basic blocks. The defaults are the paper's student at 16x16 (15.3 M parameters): channels 128,
+/// 256 and 512 at 16, 8 and 4 pixels, and a fully connected layer to 512 values.
+///
+/// The paper gives the channels and the embedding; stem, strides and the number of blocks are our reading of "convolutional
+/// layers of ResNet18".
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ResnetTrunk {
+    /// Channels of each stage; the stem has those of the first.
+    pub channels: Vec<usize>,
+    /// Basic blocks of each stage.
+    pub blocks: Vec<usize>,
+    /// Stride of the first block of each stage.
+    pub strides: Vec<usize>,
+    /// Stride of the stem; 1 for small faces.
+    pub stem_stride: usize,
+    /// Whether the last block ends in a ReLU. Without it the feature map has negative values too, as a diffusion
+    /// encoder's has.
+    pub last_relu: bool,
+    /// Values in an embedding.
+    pub embedding: usize,
+    /// The head.
+    pub head: HeadOptions,
+}
+
+impl Default for ResnetTrunk {
+    fn default() -> Self {
+        Self {
+            channels: vec![128, 256, 512],
+            blocks: vec![2, 2, 2],
+            strides: vec![1, 2, 2],
+            stem_stride: 1,
+            last_relu: true,
+            embedding: 512,
+            head: HeadOptions::default(),
+        }
+    }
+}
+
+impl StudentConfig for ResnetTrunk {
+    fn check(&self) -> Vec<Problem> {
+        let stages = self.channels.len();
+        let same = self.blocks.len() == stages && self.strides.len() == stages;
+        let positive = |values: &[usize]| values.iter().all(|v| *v > 0);
+        [
+            Problem::unless(stages > 0 && positive(&self.channels), "channels", || "expected positive numbers".into()),
+            Problem::unless(same, "blocks", || {
+                let (blocks, strides) = (self.blocks.len(), self.strides.len());
+                format!("expected {stages} `blocks` and `strides` (one for each of `channels`), found {blocks} and {strides}")
+            }),
+            Problem::unless(positive(&self.blocks), "blocks", || "expected positive numbers".into()),
+            Problem::unless(positive(&self.strides) && self.stem_stride > 0, "strides", || "expected positive numbers".into()),
+            Problem::unless(self.embedding > 0, "embedding", || "expected at least 1, found 0".into()),
+            self.head.check(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
+        if let Some(problem) = self.check().into_iter().next() {
+            return Err(Error::component(format!("`{}`: {}", problem.key, problem.message)));
+        }
+        let backbone = weights.pp("backbone");
+        let mut size = input_size.div_ceil(self.stem_stride);
+        let stem = ConvNorm::new(3, self.channels[0], 3, self.stem_stride, &backbone.pp("stem"))?;
+        let mut blocks = Vec::new();
+        let mut inputs = self.channels[0];
+        for (stage, &outputs) in self.channels.iter().enumerate() {
+            for block in 0..self.blocks[stage] {
+                let stride = if block == 0 { self.strides[stage] } else { 1 };
+                let place = backbone.pp(format!("stage{stage}")).pp(block);
+                blocks.push(BasicBlock::new(inputs, outputs, stride, &place)?);
+                inputs = outputs;
+                size = size.div_ceil(stride);
+            }
+        }
+        if let (Some(last), false) = (blocks.last_mut(), self.last_relu) {
+            last.ends_in_relu = false;
+        }
+        let map = [inputs, size, size];
+        let head = Head::new(&self.head, map, self.embedding, &weights.pp("head"))?;
+        let card = StudentCard { input_size, map, embedding: Some(self.embedding) };
+        Ok(Box::new(Network { card, stem, blocks, head }))
+    }
+}
+
+struct Network {
+    card: StudentCard,
+    stem: ConvNorm,
+    blocks: Vec<BasicBlock>,
+    head: Head,
+}
+
+impl Student for Network {
+    fn card(&self) -> &StudentCard {
+        &self.card
+    }
+
+    fn backbone(&self, faces: &FaceBatch, mode: Mode) -> Result<Tensor> {
+        // [0, 1] to [-1, 1], the range of the recognisers and diffusion models that students learn from.
+        let x = faces.tensor().affine(2.0, -1.0)?;
+        let mut x = relu(&self.stem.forward(&x, mode)?)?;
+        for block in &self.blocks {
+            x = block.forward(&x, mode)?;
+        }
+        Ok(x)
+    }
+
+    fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.head.forward(map, mode)
+    }
+}
+
+/// A convolution without bias and its batch normalisation.
+struct ConvNorm {
+    conv: Conv2d,
+    norm: BatchNorm,
+}
+
+impl ConvNorm {
+    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, weights: &Weights) -> Result<Self> {
+        let config = ConvConfig { stride, padding: kernel / 2, ..ConvConfig::default() };
+        let conv = Conv2d::new(inputs, outputs, kernel, config, &weights.pp("conv"))?;
+        Ok(Self { conv, norm: BatchNorm::new(outputs, &weights.pp("bn"))? })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.norm.forward(&self.conv.forward(x)?, mode)
+    }
+}
+
+/// Two 3x3 convolutions around a shortcut (He et al., CVPR 2016).
+struct BasicBlock {
+    first: ConvNorm,
+    second: ConvNorm,
+    shortcut: Option<ConvNorm>,
+    ends_in_relu: bool,
+}
+
+impl BasicBlock {
+    fn new(inputs: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Self> {
+        let reshaped = stride != 1 || inputs != outputs;
+        let shortcut = || ConvNorm::new(inputs, outputs, 1, stride, &weights.pp("shortcut"));
+        Ok(Self {
+            first: ConvNorm::new(inputs, outputs, 3, stride, &weights.pp("first"))?,
+            second: ConvNorm::new(outputs, outputs, 3, 1, &weights.pp("second"))?,
+            shortcut: reshaped.then(shortcut).transpose()?,
+            ends_in_relu: true,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let y = relu(&self.first.forward(x, mode)?)?;
+        let y = self.second.forward(&y, mode)?;
+        let x = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x, mode)?,
+            None => x.clone(),
+        };
+        let sum = (x + y)?;
+        if self.ends_in_relu { relu(&sum) } else { Ok(sum) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use candle_core::{DType, Device};
+    use gdrd_core::nn::weights::Draw;
+
+    use super::*;
+
+    fn build(config: &ResnetTrunk, size: usize) -> (Box<dyn Student>, usize) {
+        let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
+        let (student, made) = Weights::create(&Device::Cpu, draw, |w| config.build(size, w)).expect("student");
+        (student, made.parameters.values().map(|v| v.elem_count()).sum())
+    }
+
+    #[test]
+    fn the_default_is_the_papers_student() {
+        let (student, parameters) = build(&ResnetTrunk::default(), 16);
+        assert_eq!(student.card().map, [512, 4, 4]);
+        assert_eq!((parameters as f64 / 1e5).round(), 153.0, "{parameters}");
+    }
+
+    #[test]
+    fn shapes_follow_the_options() {
+        let config = ResnetTrunk {
+            channels: vec![4, 6],
+            blocks: vec![1, 1],
+            strides: vec![2, 2],
+            embedding: 5,
+            head: HeadOptions { hidden: vec![7], ..HeadOptions::default() },
+            ..ResnetTrunk::default()
+        };
+        let (student, _) = build(&config, 16);
+        let faces = Tensor::zeros((2, 3, 16, 16), DType::F32, &Device::Cpu).expect("faces");
+        let map = student.backbone(&FaceBatch::from_tensor(faces).expect("batch"), Mode::Train).expect("map");
+        assert_eq!(map.dims()[1..], student.card().map);
+        assert_eq!(student.head(&map, Mode::Train).expect("embedding").dims(), [2, 5]);
+    }
+
+    #[test]
+    fn uneven_lists_are_a_problem() {
+        let config = ResnetTrunk { blocks: vec![2], ..ResnetTrunk::default() };
+        assert!(config.check()[0].message.contains("found 1 and 3"));
+    }
+}
