@@ -1,0 +1,3 @@
+//! Where faces come from.
+
+pub mod synthetic_faces;
