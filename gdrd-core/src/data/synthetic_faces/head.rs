@@ -1,0 +1,246 @@
+//! The head as a solid: an ellipse at each height, turned by the pose, seen from the front.
+//!
+//! At height `y` the head's cross-section is the ellipse `(x / W)² + (z / D)² = 1`, with `x` to the
+//! right, `y` down, `z` towards the viewer, in template pixels. Turned by the yaw it is
+//! still an ellipse, so the visible surface point of a picture point has a closed form. The pitch
+//! moves `y` by an amount that depends on the depth found, which two rounds settle.
+
+use super::identity::Identity;
+use super::nuisance::Pose;
+use super::shape::{lerp, smooth};
+
+/// First and last height for which there are slices.
+const TOP: f32 = -84.0;
+const SLICES: usize = 144;
+
+/// The template: eyes, nose tip, mouth corners, relative to the picture point (56, 62) of 112.
+pub(super) const TEMPLATE: [(f32, f32); 5] =
+    [(-17.7, -10.3), (17.5, -10.5), (0.0, 9.7), (-14.5, 30.4), (14.7, 30.2)];
+
+/// Half widths and half depths of a solid, one of each per template pixel of height.
+pub(super) struct Slices {
+    /// Half width, half depth, and how both change with the height.
+    rows: Vec<[f32; 4]>,
+}
+
+impl Slices {
+    fn new(shape: impl Fn(f32) -> (f32, f32)) -> Self {
+        let at = |row: usize| shape(TOP + row as f32);
+        let rows = (0..SLICES)
+            .map(|row| {
+                let (here, next) = (at(row), at(row + 1));
+                [here.0, here.1, next.0 - here.0, next.1 - here.1]
+            })
+            .collect();
+        Self { rows }
+    }
+
+    /// Half width, half depth, and their slopes at height `y`; nothing above and below.
+    #[inline]
+    fn at(&self, y: f32) -> [f32; 4] {
+        let place = (y - TOP).clamp(0.0, (SLICES - 1) as f32 - 0.01);
+        let row = place as usize;
+        let [w, d, dw, dd] = self.rows[row];
+        let t = place - row as f32;
+        [w + dw * t, d + dd * t, dw, dd]
+    }
+
+    /// Half the width at height `y`.
+    pub(super) fn width(&self, y: f32) -> f32 {
+        self.at(y)[0]
+    }
+
+    /// The depth of the front surface at a point.
+    pub(super) fn depth(&self, x: f32, y: f32) -> f32 {
+        let [w, d, ..] = self.at(y);
+        d * (1.0 - (x / w.max(1.0)).powi(2)).max(0.0).sqrt()
+    }
+}
+
+/// A surface point that is seen at a picture point.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    /// On the head, to the right, before it turned.
+    pub(super) x: f32,
+    /// On the head, down, before it turned.
+    pub(super) y: f32,
+    /// Half the head's width at that height.
+    pub(super) width: f32,
+    /// Distance to the outline in the picture; negative inside.
+    pub(super) edge: f32,
+    /// The surface's unit normal, before the head turned.
+    pub(super) normal: [f32; 3],
+}
+
+/// A pose, ready to use: the turn of the head, and the alignment of the picture.
+pub(super) struct View {
+    pub(super) sin_yaw: f32,
+    pub(super) cos_yaw: f32,
+    pub(super) sin_pitch: f32,
+    pub(super) cos_pitch: f32,
+    /// Picture point to head plane: `x' = a x - b y + tx`, `y' = b x + a y + ty`.
+    align: [f32; 4],
+}
+
+impl View {
+    /// The pose, aligned such that the five turned `landmarks` (x, y, z) lie on the template as
+    /// well as turn, size and shift can bring them there (least squares), and then moved by what
+    /// the pose says about misalignment.
+    pub(super) fn new(pose: &Pose, landmarks: &[[f32; 3]; 5]) -> Self {
+        let (sin_yaw, cos_yaw) = pose.yaw.sin_cos();
+        let (sin_pitch, cos_pitch) = pose.pitch.sin_cos();
+        let mut view = Self { sin_yaw, cos_yaw, sin_pitch, cos_pitch, align: [1.0, 0.0, 0.0, 0.0] };
+        let seen = landmarks.map(|at| view.turned(at));
+        let (roll_sin, roll_cos) = pose.roll.sin_cos();
+        let wanted = TEMPLATE.map(|(x, y)| {
+            let (x, y) = (x * pose.scale, y * pose.scale);
+            (roll_cos * x - roll_sin * y + pose.shift[0], roll_sin * x + roll_cos * y + pose.shift[1])
+        });
+        // Least squares from the picture to the head plane: wanted -> seen.
+        let mean = |points: &[(f32, f32); 5]| {
+            points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0 / 5.0, sum.1 + point.1 / 5.0))
+        };
+        let (from, to) = (mean(&wanted), mean(&seen));
+        let (mut dot, mut cross, mut square) = (0.0, 0.0, 0.0);
+        for (&(wx, wy), &(sx, sy)) in wanted.iter().zip(&seen) {
+            let (wx, wy, sx, sy) = (wx - from.0, wy - from.1, sx - to.0, sy - to.1);
+            dot += wx * sx + wy * sy;
+            cross += wx * sy - wy * sx;
+            square += wx * wx + wy * wy;
+        }
+        let (a, b) = (dot / square, cross / square);
+        view.align = [a, b, to.0 - a * from.0 + b * from.1, to.1 - b * from.0 - a * from.1];
+        view
+    }
+
+    /// Where a point of the head lies in the head plane after the turn.
+    pub(super) fn turned(&self, [x, y, z]: [f32; 3]) -> (f32, f32) {
+        let depth = z * self.cos_yaw - x * self.sin_yaw;
+        (x * self.cos_yaw + z * self.sin_yaw, y * self.cos_pitch + depth * self.sin_pitch)
+    }
+
+    /// From the picture (relative to the point (56, 62) of 112) to the head plane.
+    #[inline]
+    pub(super) fn plane(&self, x: f32, y: f32) -> (f32, f32) {
+        let [a, b, tx, ty] = self.align;
+        (a * x - b * y + tx, b * x + a * y + ty)
+    }
+
+    /// Lengths in the head plane over lengths in the picture.
+    pub(super) fn zoom(&self) -> f32 {
+        (self.align[0].powi(2) + self.align[1].powi(2)).sqrt()
+    }
+
+    /// A direction on the head, turned with it.
+    #[inline]
+    pub(super) fn rotate(&self, [x, y, z]: [f32; 3]) -> [f32; 3] {
+        let across = x * self.cos_yaw + z * self.sin_yaw;
+        let depth = z * self.cos_yaw - x * self.sin_yaw;
+        [across, y * self.cos_pitch + depth * self.sin_pitch, depth * self.cos_pitch - y * self.sin_pitch]
+    }
+
+    /// The point of a flat thing at depth `z` in front of the head's middle.
+    #[inline]
+    pub(super) fn on_plane(&self, px: f32, py: f32, z: f32) -> (f32, f32) {
+        let x = (px - z * self.sin_yaw) / self.cos_yaw;
+        let depth = z * self.cos_yaw - x * self.sin_yaw;
+        (x, (py - depth * self.sin_pitch) / self.cos_pitch)
+    }
+
+    /// The surface point of a solid that is seen at a point of the head plane.
+    #[inline]
+    pub(super) fn look(&self, solid: &Slices, px: f32, py: f32) -> Seen {
+        let mut y = py / self.cos_pitch;
+        let mut slice = [0.0; 4];
+        let (mut x, mut z, mut edge) = (0.0, 0.0, 0.0);
+        for _ in 0..3 {
+            slice = solid.at(y);
+            let [w, d, dw, dd] = slice;
+            let (w, d) = (w.max(0.05), d.max(0.05));
+            let (wc, ds) = (w * self.cos_yaw, d * self.sin_yaw);
+            let squared = wc * wc + ds * ds;
+            let reach = squared.sqrt();
+            let slope = (wc * self.cos_yaw * dw + ds * self.sin_yaw * dd) / reach;
+            edge = (px.abs() - reach) / (1.0 + slope * slope).sqrt();
+            let inside = px.clamp(-reach, reach);
+            let root = (squared - inside * inside).max(0.0).sqrt();
+            x = w * (inside * wc - ds * root) / squared;
+            z = d * (inside * ds + wc * root) / squared;
+            if self.sin_pitch == 0.0 {
+                break;
+            }
+            y = (py - (z * self.cos_yaw - x * self.sin_yaw) * self.sin_pitch) / self.cos_pitch;
+        }
+        let [w, d, dw, dd] = slice;
+        let (w, d) = (w.max(0.05), d.max(0.05));
+        let (u, v) = (x / w, z / d);
+        let normal = [u / w, -(u * u * dw / w + v * v * dd / d), v / d];
+        let length = (normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]).sqrt().max(1e-6);
+        Seen { x, y, width: w, edge, normal: normal.map(|part| part / length) }
+    }
+}
+
+/// The head's outline: crown, temples, cheekbones, jaw, chin. The mouth's opening lowers the chin.
+fn outline(identity: &Identity, chin_drop: f32) -> impl Fn(f32) -> (f32, f32) {
+    let head = identity.head.clone();
+    let chin = head.chin_y + chin_drop;
+    move |y: f32| {
+        let temple = head.temple;
+        let side = if y < 0.0 {
+            lerp(temple, 1.0, smooth(-38.0, -2.0, y))
+        } else {
+            lerp(1.0, head.jaw, smooth(4.0, 34.0, y))
+        };
+        let down = ((y - 14.0) / (chin - 14.0)).clamp(0.0, 1.0);
+        let up = ((-22.0 - y) / 50.0).clamp(0.0, 1.0);
+        let cap = (1.0 - down.powf(head.chin_square)).max(0.0).sqrt() * (1.0 - up * up).max(0.0).sqrt();
+        (head.cheek_width * side * cap, head.cheek_width * head.depth * cap.sqrt())
+    }
+}
+
+/// The head without hair.
+pub(super) fn skull(identity: &Identity, chin_drop: f32) -> Slices {
+    Slices::new(outline(identity, chin_drop))
+}
+
+/// The head with hair that stands off by `volume`, wider towards the ends by `flare`.
+pub(super) fn hair_shell(identity: &Identity, volume: f32, flare: f32) -> Slices {
+    let shape = outline(identity, 0.0);
+    Slices::new(move |y| {
+        let (width, depth) = shape((y + volume * smooth(-20.0, -50.0, y)).min(4.0));
+        let (grow, low) = (if width > 0.0 { volume } else { 0.0 }, smooth(0.0, 50.0, y) * flare);
+        (width + grow * 0.8 + low, depth + grow * 0.6 + low)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::synthetic_faces::Nuisance;
+
+    #[test]
+    fn looking_finds_the_point_that_was_turned() {
+        let identity = Identity::from_seed(3);
+        let solid = skull(&identity, 0.0);
+        let pose = Pose { yaw: 0.3, pitch: -0.15, ..Nuisance::neutral().pose };
+        let view = View::new(&pose, &TEMPLATE.map(|(x, y)| [x, y, 30.0]));
+        for (x, y) in [(0.0, 0.0), (17.0, -10.0), (-15.0, 30.0), (10.0, -30.0)] {
+            let (px, py) = view.turned([x, y, solid.depth(x, y)]);
+            let seen = view.look(&solid, px, py);
+            assert!((seen.x - x).abs() < 0.3 && (seen.y - y).abs() < 0.3, "{x},{y} -> {},{}", seen.x, seen.y);
+            assert!(seen.edge < 0.0);
+        }
+    }
+
+    #[test]
+    fn aligned_landmarks_lie_on_the_template() {
+        let pose = Nuisance::neutral().pose;
+        // A face that is larger and off the middle comes back to the template.
+        let view = View::new(&pose, &TEMPLATE.map(|(x, y)| [1.2 * x + 3.0, 1.2 * y - 5.0, 0.0]));
+        for (x, y) in TEMPLATE {
+            let (px, py) = view.plane(x, y);
+            assert!((px - (1.2 * x + 3.0)).abs() < 1e-3 && (py - (1.2 * y - 5.0)).abs() < 1e-3);
+        }
+        assert!((view.zoom() - 1.2).abs() < 1e-4);
+    }
+}
