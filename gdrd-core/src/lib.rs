@@ -3,3 +3,8 @@
 pub mod error;
 pub mod face;
 pub mod nn;
+
+#[cfg(feature = "train")]
+pub mod evaluation;
+#[cfg(feature = "train")]
+pub mod report;
