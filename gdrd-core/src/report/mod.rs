@@ -1,0 +1,3 @@
+//! What a reader gets to see: tables and charts.
+
+pub mod table;
