@@ -38,6 +38,18 @@ impl Conv2d {
     pub fn new(inputs: usize, outputs: usize, kernel: usize, config: ConvConfig, weights: &Weights) -> Result<Self> {
         let fan_out = outputs * kernel * kernel / config.groups;
         let init = Init::Normal { std: (2.0 / fan_out as f32).sqrt() };
+        Self::with_init(inputs, outputs, kernel, config, init, weights)
+    }
+
+    /// As [`Conv2d::new`], with a new weight filled by `init`; a new bias is zero.
+    pub fn with_init(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        config: ConvConfig,
+        init: Init,
+        weights: &Weights,
+    ) -> Result<Self> {
         let weight = weights.parameter("weight", (outputs, inputs / config.groups, kernel, kernel), init)?;
         let bias = config.bias.then(|| weights.parameter("bias", outputs, Init::Constant(0.0))).transpose()?;
         Ok(Self { weight, bias, config })

@@ -1,1 +1,0 @@
-//! U-Net of guided-diffusion.
