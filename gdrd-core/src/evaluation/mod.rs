@@ -13,8 +13,43 @@ pub mod pairs;
 pub mod roc;
 pub mod scores;
 pub mod similarity;
+mod verification;
 
-use crate::error::{Error, Result};
+pub use verification::Verification;
+
+use crate::data::Dataset;
+use crate::embedder::Embedder;
+use crate::error::{Error, Problem, Result};
+use scores::Scores;
+
+/// A way to measure anything that embeds faces, ready to be used.
+pub trait Protocol {
+    /// The scores of `embedder` on the dataset that the protocol was prepared for. `report` is told how many faces are
+    /// done, and may stop the evaluation with an error.
+    fn evaluate(
+        &self,
+        embedder: &dyn Embedder,
+        dataset: &dyn Dataset,
+        report: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Scores>;
+}
+
+/// What a recipe says of a protocol.
+pub trait ProtocolConfig {
+    /// What is wrong with the options.
+    fn check(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The dataset's name in the recipe.
+    fn data(&self) -> &str;
+
+    /// Finds the faces that the protocol needs, before anything is trained.
+    ///
+    /// # Errors
+    /// If the dataset does not have them.
+    fn prepare(&self, dataset: &dyn Dataset) -> Result<Box<dyn Protocol>>;
+}
 
 /// Refuses scores that are not finite, are none, or are not as many as `labels`.
 fn check_scores(scores: &[f64], labels: usize) -> Result<()> {

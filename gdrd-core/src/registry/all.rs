@@ -1,0 +1,99 @@
+//! The registry: every plug-in that recipes can name.
+
+use super::{Boxed, Family};
+use crate::data::{DatasetConfig, Degradation, IdentityFolders, ImageFolder, SyntheticFaces};
+use crate::degrade::Downscale;
+use crate::error::Result;
+use crate::evaluation::{ProtocolConfig, Verification};
+use crate::loss::{
+    ArcFace, CosFace, CrossEntropy, Denoising, EmbeddingRegression, FeatureRegression, LogitDistillation, LossConfig,
+    RelationSimilarity, RelationalContrastive,
+};
+use crate::student::StudentConfig;
+use crate::teacher::TeacherConfig;
+use crate::trainer::{AdamW, Constant, Cosine, OptimizerConfig, Schedule, Sgd, Step};
+
+/// Every plug-in by its contract. A program fills one in its `main` and hands it on; there is no global state.
+pub struct Registry {
+    /// Where faces come from.
+    pub datasets: Family<dyn DatasetConfig>,
+    /// How faces lose their resolution.
+    pub degradations: Family<dyn Degradation>,
+    /// What students learn from.
+    pub teachers: Family<dyn TeacherConfig>,
+    /// What is trained.
+    pub students: Family<dyn StudentConfig>,
+    /// What is minimised.
+    pub losses: Family<dyn LossConfig>,
+    /// How variables change.
+    pub optimizers: Family<dyn OptimizerConfig>,
+    /// How the learning rate changes.
+    pub schedules: Family<dyn Schedule>,
+    /// What is measured.
+    pub protocols: Family<dyn ProtocolConfig>,
+}
+
+impl Registry {
+    /// A registry without any kind.
+    pub fn empty() -> Self {
+        Self {
+            datasets: Family::new("dataset"),
+            degradations: Family::new("degradation"),
+            teachers: Family::new("teacher"),
+            students: Family::new("student"),
+            losses: Family::new("loss"),
+            optimizers: Family::new("optimizer"),
+            schedules: Family::new("schedule"),
+            protocols: Family::new("protocol"),
+        }
+    }
+
+    /// A registry with the kinds of this crate; teachers and students come from their own crates.
+    ///
+    /// # Errors
+    /// Never, as long as the names in this crate differ.
+    pub fn with_core() -> Result<Self> {
+        let mut registry = Self::empty();
+        registry.datasets.register::<IdentityFolders>()?;
+        registry.datasets.register::<ImageFolder>()?;
+        registry.datasets.register::<SyntheticFaces>()?;
+        registry.degradations.register::<Downscale>()?;
+        registry.losses.register::<FeatureRegression>()?;
+        registry.losses.register::<RelationalContrastive>()?;
+        registry.losses.register::<LogitDistillation>()?;
+        registry.losses.register::<CrossEntropy>()?;
+        registry.losses.register::<ArcFace>()?;
+        registry.losses.register::<CosFace>()?;
+        registry.losses.register::<EmbeddingRegression>()?;
+        registry.losses.register::<RelationSimilarity>()?;
+        registry.losses.register::<Denoising>()?;
+        registry.optimizers.register::<Sgd>()?;
+        registry.optimizers.register::<AdamW>()?;
+        registry.schedules.register::<Constant>()?;
+        registry.schedules.register::<Step>()?;
+        registry.schedules.register::<Cosine>()?;
+        registry.protocols.register::<Verification>()?;
+        Ok(registry)
+    }
+}
+
+macro_rules! boxed {
+    ($($contract:path),*) => {$(
+        impl<T: $contract + 'static> Boxed<dyn $contract> for T {
+            fn boxed(self) -> Box<dyn $contract> {
+                Box::new(self)
+            }
+        }
+    )*};
+}
+
+boxed!(
+    DatasetConfig,
+    Degradation,
+    TeacherConfig,
+    StudentConfig,
+    LossConfig,
+    OptimizerConfig,
+    Schedule,
+    ProtocolConfig
+);
