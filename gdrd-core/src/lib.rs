@@ -3,3 +3,7 @@
 pub mod error;
 pub mod face;
 pub mod nn;
+#[cfg(feature = "train")]
+pub mod recipe;
+#[cfg(feature = "train")]
+pub mod registry;
