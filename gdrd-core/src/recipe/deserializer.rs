@@ -189,10 +189,13 @@ struct Item<'a> {
 
 impl<'a> Item<'a> {
     fn read<'de, T: DeserializeSeed<'de>>(self, seed: T, reading: Reading<'a>) -> Result<T::Value, Fault> {
-        match self.value {
-            Some(node) => seed.deserialize(Reader { node, path: self.path, reading }),
-            None => seed.deserialize(StandIn::new()).map_err(|fault| fault.at(self.key_span, &self.path)),
-        }
+        let span = self.value.map_or(self.key_span, |node| node.span);
+        let value = match self.value {
+            Some(node) => seed.deserialize(Reader { node, path: self.path.clone(), reading }),
+            None => seed.deserialize(StandIn::new()),
+        };
+        // What a type says after it has read its value, as with `try_from`, has no place yet.
+        value.map_err(|fault| fault.at(span, &self.path))
     }
 }
 

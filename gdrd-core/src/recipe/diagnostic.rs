@@ -81,12 +81,16 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 /// A hint for an unknown `name`: the nearest of `known`, and all of them.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let list =
-        if known.is_empty() { "nothing is known here".to_string() } else { format!("known: {}", known.join(", ")) };
-    match nearest(name, known) {
-        Some(near) => format!("did you mean `{near}`?\n{list}"),
-        None => list,
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?\n{}", list(known)),
+        None => list(known),
     }
+}
+
+/// A hint that names all of `known`.
+pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    if known.is_empty() { "nothing is known here".to_string() } else { format!("known: {}", known.join(", ")) }
 }
 
 /// All problems that were found in a recipe, with the texts that they point into.

@@ -108,24 +108,27 @@ fn seen(found: &Unexpected<'_>) -> String {
 /// What a Rust type accepts, in the words of a recipe.
 fn wanted(expected: &dyn Expected, found: &Unexpected<'_>) -> String {
     let expected = expected.to_string();
-    let negative = matches!(found, Unexpected::Signed(..0));
-    let largest = match expected.as_str() {
-        "u8" => u64::from(u8::MAX),
-        "u16" => u64::from(u16::MAX),
-        "u32" => u64::from(u32::MAX),
-        "u64" | "usize" => u64::MAX,
-        "i8" | "i16" | "i32" | "i64" | "isize" => return "a whole number".to_string(),
+    let (least, largest) = match expected.as_str() {
+        "u8" => (0, u64::from(u8::MAX)),
+        "u16" => (0, u64::from(u16::MAX)),
+        "u32" => (0, u64::from(u32::MAX)),
+        "u64" | "usize" => (0, u64::MAX),
+        "i8" => (i64::from(i8::MIN), i8::MAX as u64),
+        "i16" => (i64::from(i16::MIN), i16::MAX as u64),
+        "i32" => (i64::from(i32::MIN), i32::MAX as u64),
+        "i64" | "isize" => (i64::MIN, i64::MAX as u64),
         "f32" | "f64" => return "a number".to_string(),
         "a boolean" => return "true or false".to_string(),
         "path string" => return "a path".to_string(),
         "a sequence" => return "an array".to_string(),
         "a map" => return "a table".to_string(),
         other if other.starts_with("struct ") => return "a table".to_string(),
+        other if other.starts_with("a nonzero ") => return "a whole number other than 0".to_string(),
         _ => return expected,
     };
     match found {
-        _ if negative => "a whole number that is not negative".to_string(),
-        Unexpected::Signed(_) | Unexpected::Unsigned(_) => format!("a whole number from 0 to {largest}"),
+        Unexpected::Signed(..0) if least == 0 => "a whole number that is not negative".to_string(),
+        Unexpected::Signed(_) | Unexpected::Unsigned(_) => format!("a whole number from {least} to {largest}"),
         _ => "a whole number".to_string(),
     }
 }

@@ -180,23 +180,6 @@ pub fn parse(text: &str, start: usize) -> Result<Table, Vec<Diagnostic>> {
     Err(converting.problems)
 }
 
-/// The single TOML value in a text whose positions begin at `start`.
-///
-/// # Errors
-/// As [`parse`].
-pub fn parse_value(text: &str, start: usize) -> Result<Node, Vec<Diagnostic>> {
-    let (value, faults) = DeValue::parse_recoverable(text);
-    let mut converting = Converting { start, problems: syntax(faults, start) };
-    if converting.problems.is_empty() {
-        let span = converting.span(value.span());
-        let node = converting.node(value.into_inner(), span);
-        if let (Some(node), true) = (node, converting.problems.is_empty()) {
-            return Ok(node);
-        }
-    }
-    Err(converting.problems)
-}
-
 fn syntax(faults: Vec<toml::de::Error>, start: usize) -> Vec<Diagnostic> {
     let place = |span: Option<Range<usize>>| match span {
         Some(span) => Span::new(start + span.start, start + span.end),

@@ -137,7 +137,11 @@ mod tests {
 
         fn try_from(text: String) -> Result<Self, String> {
             let length = text.len();
-            if length > 0 && length % 2 == 0 { Ok(Self(length)) } else { Err(format!("{length} letters are not even")) }
+            if length > 0 && length.is_multiple_of(2) {
+                Ok(Self(length))
+            } else {
+                Err(format!("{length} letters are not even"))
+            }
         }
     }
 
@@ -153,6 +157,8 @@ mod tests {
         #[serde(default)]
         losses: BTreeMap<String, Loss>,
         even: Option<Even>,
+        #[serde(default)]
+        few: i16,
     }
 
     #[derive(Debug, Deserialize)]
@@ -177,7 +183,7 @@ mod tests {
         assert_eq!((config.depth, config.rate, config.layers), (3, 2.0, vec![1, 2]));
         assert_eq!(config.path, RecipePath::from("/r/x"));
         assert!(matches!(config.kernel, Some(Kernel::Cubic { a: -0.5 })));
-        assert_eq!(config.even.expect("even").0, 2);
+        assert_eq!((config.even.expect("even").0, config.few), (2, 0));
         let loss = &config.losses["one"];
         assert_eq!((loss.weight, loss.tau, loss.name.0), (1.0, 0.5, 4));
         let text = "depth = 3\npath = \"x\"\nkernel = \"box\"";
@@ -197,7 +203,7 @@ error: unknown field `paht`
   | paht = "x"
   | ^^^^
   = did you mean `path`?
-  = known: depth, rate, path, kernel, layers, losses, even
+  = known: depth, rate, path, kernel, layers, losses, even, few
 error: expected a number, found "fast"
  --> /r/a.toml:3:8
   | rate = "fast"
@@ -265,6 +271,8 @@ error: missing field `name`
         assert_eq!(of("kernel = { cubik = { a = 1 } }"), "error: unknown value `cubik`");
         assert_eq!(of("kernel = { cubic = { b = 1 } }"), "error: unknown field `b`");
         assert_eq!(of("kernel = { box = 1 }"), "error: `box` takes no value, expected \"box\"");
+        assert_eq!(of("few = 40000"), "error: expected a whole number from -32768 to 32767, found 40000");
+        assert_eq!(of("few = \"x\""), "error: expected a whole number, found \"x\"");
         assert_eq!(of("rate = true"), "error: expected a number, found true");
     }
 
@@ -274,5 +282,18 @@ error: missing field `name`
         let expected = "error: the environment variable `GDRD_NEVER_SET` is not set\n --> /r/a.toml:2:8\n  \
             | path = \"${GDRD_NEVER_SET}/x\"\n  |        ^^^^^^^^^^^^^^^^^^^^^";
         assert_eq!(read_text(text).expect_err("not set"), expected);
+    }
+
+    #[test]
+    fn a_type_that_contains_itself_ends() {
+        #[derive(Debug, Deserialize)]
+        struct Tree {
+            #[expect(dead_code, reason = "only its type matters")]
+            left: Box<Tree>,
+        }
+        let table = parse("[left]\nleft = 3\n", 0).expect("good TOML");
+        let problems = read::<Tree>(&table, &Sources::default()).expect_err("no end");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].message, "expected a table, found 3");
     }
 }

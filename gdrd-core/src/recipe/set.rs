@@ -1,7 +1,9 @@
 //! `--set a.b=value`: one line of a recipe, written on the command line.
 
+use toml::de::DeTable;
+
 use super::diagnostic::Diagnostic;
-use super::node::{Entry, Node, Table, Value, parse, parse_value};
+use super::node::{Entry, Node, Table, Value, parse};
 use super::source::Span;
 
 /// The table that `text`, whose positions begin at `start`, stands for: one chain of keys with one
@@ -9,23 +11,30 @@ use super::source::Span;
 /// table is taken as a string, so that a shell user may write `--set data.train.folder=/x/y`.
 pub(super) fn parse_set(text: &str, start: usize) -> Result<Table, Vec<Diagnostic>> {
     let whole = Span::new(start, start + text.len());
-    let Some(equals) = equals_sign(text).filter(|equals| !text[..*equals].contains('\n')) else {
-        return Err(vec![Diagnostic::new("expected `key=value`, as in `--set student.embedding=512`", whole)]);
+    let Some(equals) = equals_sign(text).filter(|_| !text.contains('\n')) else {
+        let message = "expected one line `key=value`, as in `--set student.embedding=512`";
+        return Err(vec![Diagnostic::new(message, whole)]);
     };
     // The keys alone, with a value that cannot fail: their positions stay those of the text.
-    let keys = parse(&format!("{}=0", &text[..equals]), start);
-    let value = read_value(&text[equals + 1..], start + equals + 1);
-    match (keys, value) {
-        (Ok(mut table), Ok(value)) => {
-            if let Some((key @ ("format" | "extends"), entry)) = table.iter().next() {
-                let message = format!("`{key}` cannot be set, expected it in the recipe's file");
-                return Err(vec![Diagnostic::new(message, entry.key_span)]);
-            }
-            put(&mut table, value);
-            Ok(table)
-        }
-        (keys, value) => Err(keys.err().into_iter().chain(value.err()).flatten().collect()),
+    let keys = parse(&format!("{}=0", &text[..equals]), start)?;
+    if let Some((key @ ("format" | "extends"), entry)) = keys.iter().next() {
+        let message = format!("`{key}` cannot be set, expected it in the recipe's file");
+        return Err(vec![Diagnostic::new(message, entry.key_span)]);
     }
+    let value = text[equals + 1..].trim();
+    let from = text.len() - text[equals + 1..].trim_start().len();
+    let span = Span::new(start + from, start + from + value.len());
+    if value.is_empty() {
+        return Err(vec![Diagnostic::new("expected a value after `=`", span)]);
+    }
+    let bare = !value.starts_with(['"', '\'', '[', '{']);
+    // Good TOML may still be refused, when it is a date.
+    if bare && DeTable::parse(text).is_err() {
+        let mut table = keys;
+        put(&mut table, Node { value: Value::String(value.to_string()), span });
+        return Ok(table);
+    }
+    parse(text, start)
 }
 
 /// Where the first `=` outside of quotes is.
@@ -46,23 +55,6 @@ fn equals_sign(text: &str) -> Option<usize> {
         escaped = false;
     }
     None
-}
-
-fn read_value(text: &str, start: usize) -> Result<Node, Vec<Diagnostic>> {
-    let start = start + (text.len() - text.trim_start().len());
-    let text = text.trim();
-    let span = Span::new(start, start + text.len());
-    if text.is_empty() {
-        return Err(vec![Diagnostic::new("expected a value after `=`", span)]);
-    }
-    // A date is good TOML, and stays refused with its own message.
-    let structured = text.starts_with(['"', '\'', '[', '{']) || text.contains('\n');
-    match parse_value(text, start) {
-        Err(_) if !structured && toml::de::DeValue::parse(text).is_err() => {
-            Ok(Node { value: Value::String(text.to_string()), span })
-        }
-        result => result,
-    }
 }
 
 /// Puts `value` at the end of the only chain of keys in `table`.
@@ -135,6 +127,7 @@ mod tests {
     #[test]
     fn bad_syntax_is_placed_in_the_text() {
         assert_eq!(message("a.b").1, Span::new(50, 53));
+        assert_eq!(message("a=1\nb=1").1, Span::new(50, 57));
         assert_eq!(message("[a]\nb=1").1, Span::new(50, 57));
         assert_eq!(message("a=").0, "expected a value after `=`");
         assert_eq!(message("a=[1, 2").1.start, 57);

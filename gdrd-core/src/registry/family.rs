@@ -8,7 +8,7 @@ use schemars::Schema;
 
 use super::kind::Kind;
 use crate::error::{Error, Result};
-use crate::recipe::diagnostic::{Diagnostic, suggest};
+use crate::recipe::diagnostic::{Diagnostic, list, suggest};
 use crate::recipe::node::Table;
 use crate::recipe::read::read;
 use crate::recipe::source::{Sources, Span};
@@ -60,6 +60,14 @@ pub struct Component<D: ?Sized> {
     pub resolved: toml::Table,
     /// The table's header.
     pub span: Span,
+    written: Table,
+}
+
+impl<D: ?Sized> Component<D> {
+    /// Where the value of the option `key` stands; the table's header if it is a default.
+    pub fn place_of(&self, key: &str) -> Span {
+        self.written.get(key).map_or(self.span, |node| node.span)
+    }
 }
 
 impl<D: ?Sized> fmt::Debug for Component<D> {
@@ -108,11 +116,11 @@ impl<D: ?Sized> Family<D> {
                 Ok(())
             }
             None => Err(Error::component(format!(
-                "no {} is called `{}`, so `{}` cannot replace it; known: {}",
+                "no {} is called `{}`, so `{}` cannot replace it; {}",
                 self.what,
                 T::NAME,
                 type_name::<T>(),
-                self.names().collect::<Vec<_>>().join(", ")
+                list(self.names())
             ))),
         }
     }
@@ -140,11 +148,11 @@ impl<D: ?Sized> Family<D> {
         let mut options = table.clone();
         let Some(kind) = options.take("kind") else {
             let problem = Diagnostic::new(format!("missing field `kind`, the name of a {}", self.what), table.span);
-            return Err(vec![problem.with_hint(format!("known: {}", self.names().collect::<Vec<_>>().join(", ")))]);
+            return Err(vec![problem.with_hint(list(self.names()))]);
         };
         let Some(name) = kind.as_str() else {
             let message = format!("expected the name of a {}, found {}", self.what, kind.describe());
-            return Err(vec![Diagnostic::new(message, kind.span).with_hint(suggest("", self.names()))]);
+            return Err(vec![Diagnostic::new(message, kind.span).with_hint(list(self.names()))]);
         };
         let Some(registered) = self.kinds.get(name) else {
             let problem = Diagnostic::new(format!("no {} is called `{name}`", self.what), kind.span);
@@ -154,7 +162,7 @@ impl<D: ?Sized> Family<D> {
         let mut resolved = toml::Table::new();
         resolved.insert("kind".to_string(), toml::Value::String(name.to_string()));
         resolved.extend(options);
-        Ok(Component { kind: name.to_string(), config, resolved, span: table.span })
+        Ok(Component { kind: name.to_string(), config, resolved, span: table.span, written: table.clone() })
     }
 }
 
@@ -271,6 +279,8 @@ mod tests {
         let teacher = resolve(&family(), "[teacher]\nkind = \"iresnet\"\npath = \"w\"\n").expect("a teacher");
         assert_eq!((teacher.kind.as_str(), teacher.config.depth()), ("iresnet", 50));
         assert_eq!(teacher.span, Span::new(0, 9));
+        assert_eq!(teacher.place_of("path"), Span::new(34, 37));
+        assert_eq!(teacher.place_of("depth"), teacher.span);
         assert_eq!(teacher.resolved.to_string(), "depth = 50\nkind = \"iresnet\"\npath = \"/r/w\"\n");
         assert_eq!(resolve(&family(), "teacher.kind = \"mine\"").expect("a teacher").config.depth(), 1);
     }
