@@ -1,0 +1,170 @@
+//! One problem of a recipe, and all problems of a recipe together.
+
+use std::fmt::{self, Write as _};
+
+use super::source::{Sources, Span};
+use crate::error::Error;
+
+/// One problem of a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is wrong and what was expected.
+    pub message: String,
+    /// Where; none when there is no text to point at.
+    pub span: Option<Span>,
+    /// What may help; each line is shown on a line of its own.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// A problem at `span`.
+    pub fn new(message: impl Into<String>, span: Span) -> Self {
+        Self { message: message.into(), span: Some(span), hint: None }
+    }
+
+    /// A problem that no text shows.
+    pub fn without_place(message: impl Into<String>) -> Self {
+        Self { message: message.into(), span: None, hint: None }
+    }
+
+    /// The same problem with a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A key that the table does not know; the hint names the nearest key and all of them.
+    pub fn unknown_field<'a>(name: &str, span: Span, known: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::new(format!("unknown field `{name}`"), span).with_hint(suggest(name, known))
+    }
+
+    /// The problem with its place and the text there:
+    ///
+    /// ```text
+    /// error: unknown field `paht`
+    ///  --> lowres.toml:3:1
+    ///   | paht = "x"
+    ///   | ^^^^
+    ///   = did you mean `path`?
+    /// ```
+    ///
+    /// The last line has no end.
+    pub fn render(&self, sources: &Sources) -> String {
+        let mut text = format!("error: {}", self.message);
+        if let Some(place) = self.span.and_then(|span| sources.locate(span)) {
+            // Tabs stay tabs, so that the carets stand under the text at any tab width.
+            let gap: String =
+                place.text.chars().take(place.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
+            let gap = format!("{gap:width$}", width = place.column - 1);
+            let _ = write!(text, "\n --> {}:{}:{}", place.name, place.line, place.column);
+            let _ = write!(text, "\n  | {}\n  | {gap}{}", place.text, "^".repeat(place.width.max(1)));
+        }
+        for line in self.hint.iter().flat_map(|hint| hint.lines()) {
+            let _ = write!(text, "\n  = {line}");
+        }
+        text
+    }
+}
+
+/// The name among `known` that `name` was probably meant to be.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (name.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// A hint for an unknown `name`: the nearest of `known`, and all of them.
+pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?\n{}", list(known)),
+        None => list(known),
+    }
+}
+
+/// A hint that names all of `known`.
+pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    if known.is_empty() { "nothing is known here".to_string() } else { format!("known: {}", known.join(", ")) }
+}
+
+/// All problems that were found in a recipe, with the texts that they point into.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The texts.
+    pub sources: Sources,
+    /// The problems, in the order of the texts.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Failure {
+    /// The problems, sorted by place.
+    pub fn new(sources: Sources, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+        Self { sources, diagnostics }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, diagnostic) in self.diagnostics.iter().enumerate() {
+            let gap = if at == 0 { "" } else { "\n" };
+            write!(f, "{gap}{}", diagnostic.render(&self.sources))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::recipe(failure.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_shows_its_line() {
+        let mut sources = Sources::default();
+        let text = "kind = \"iresnet\"\n\tpaht = \"x\"\n";
+        sources.add_file(Path::new("lowres.toml"), text.to_string());
+        let problem = Diagnostic::unknown_field("paht", Span::new(18, 22), ["depth", "path"]);
+        let expected = "error: unknown field `paht`\n --> lowres.toml:2:2\n  | \tpaht = \"x\"\n  | \t^^^^\n  = did you mean `path`?\n  = known: depth, path";
+        assert_eq!(problem.render(&sources), expected);
+    }
+
+    #[test]
+    fn problems_come_in_the_order_of_the_text() {
+        let mut sources = Sources::default();
+        sources.add_file(Path::new("a.toml"), "a = 1\nb = 2".to_string());
+        let problems = vec![
+            Diagnostic::new("two", Span::new(6, 11)),
+            Diagnostic::without_place("no place"),
+            Diagnostic::new("one", Span::empty(0)),
+        ];
+        let failure = Failure::new(sources, problems);
+        let expected = "error: no place\nerror: one\n --> a.toml:1:1\n  | a = 1\n  | ^\nerror: two\n --> a.toml:2:1\n  | b = 2\n  | ^^^^^";
+        assert_eq!(failure.to_string(), expected);
+        let error = Error::from(failure);
+        assert_eq!(error.kind(), crate::error::ErrorKind::Recipe);
+    }
+
+    #[test]
+    fn only_a_near_name_is_suggested() {
+        assert_eq!(nearest("irsnet", ["iresnet", "mine"]), Some("iresnet"));
+        assert_eq!(nearest("weigth", ["depth", "weight"]), Some("weight"));
+        assert_eq!(nearest("banana", ["iresnet", "mine"]), None);
+        assert_eq!(suggest("banana", []), "nothing is known here");
+    }
+}

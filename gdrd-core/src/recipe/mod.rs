@@ -1,0 +1,21 @@
+//! Recipes: TOML text, merged with its parents and with `--set`, read into typed configs.
+//!
+//! The way of a recipe: [`overlay::load`] reads the files and gives one merged [`Table`], in which
+//! every key and value knows its [`Span`]; [`read::read`] makes a typed config of a table and finds
+//! all its problems; a [`Diagnostic`] says one of them with file, line and column.
+
+mod deserializer;
+pub mod diagnostic;
+mod fault;
+pub mod node;
+pub mod overlay;
+pub mod path;
+pub mod read;
+mod set;
+pub mod source;
+mod stand_in;
+
+pub use diagnostic::{Diagnostic, Failure};
+pub use node::{Node, Table, Value};
+pub use path::RecipePath;
+pub use source::{Sources, Span};

@@ -1,0 +1,134 @@
+//! Paths in recipes: relative to the text that wrote them, with environment variables.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::source::{Sources, Span};
+
+/// The name by which the reader of recipes knows a [`RecipePath`].
+pub(super) const PATH_NAME: &str = "$gdrd::RecipePath";
+
+/// A path in a recipe.
+///
+/// Read from a recipe, it is absolute: `${NAME}` is replaced by the environment variable, and a
+/// relative path starts from the folder of the file that wrote it, or from the current folder when
+/// it was written in `--set`. An address such as `hf://org/repo/file` keeps its form. It is
+/// written, and read by other deserializers, as it is; so is a path inside an untagged or
+/// internally tagged enum or behind `flatten`, where serde hides it from the reader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename = "$gdrd::RecipePath")]
+pub struct RecipePath(pub PathBuf);
+
+impl Deref for RecipePath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for RecipePath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for RecipePath {
+    fn from(path: P) -> Self {
+        Self(path.into())
+    }
+}
+
+impl fmt::Display for RecipePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl JsonSchema for RecipePath {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RecipePath".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+/// The absolute path that `text`, written at `span`, means.
+///
+/// # Errors
+/// A sentence, if the text is empty or a variable is not set.
+pub(super) fn resolve(text: &str, span: Span, sources: &Sources) -> Result<String, String> {
+    let text = expand(text, |name| std::env::var(name).ok())?;
+    if text.is_empty() {
+        return Err("a path cannot be empty".to_string());
+    }
+    if text.contains("://") {
+        return Ok(text);
+    }
+    let path = std::path::absolute(sources.folder_of(span).join(&text)).map_err(|e| format!("path `{text}`: {e}"))?;
+    path.into_os_string().into_string().map_err(|path| format!("the path {} is not UTF-8", path.display()))
+}
+
+/// `text` with each `${NAME}` replaced by what `variable` gives for `NAME`.
+pub(super) fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((name, behind)) = after.split_once('}') else {
+            return Err("`${` without `}`, expected `${NAME}`".to_string());
+        };
+        let value = variable(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
+        expanded.push_str(before);
+        expanded.push_str(&value);
+        rest = behind;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_expanded_anywhere() {
+        let variable = |name: &str| (name == "DATA").then(|| "/data".to_string());
+        assert_eq!(expand("${DATA}/a/${DATA}b", variable), Ok("/data/a//datab".to_string()));
+        assert_eq!(expand("a$b{c}", variable), Ok("a$b{c}".to_string()));
+        assert_eq!(expand("${OTHER}", variable), Err("the environment variable `OTHER` is not set".to_string()));
+        assert_eq!(expand("${DATA", variable), Err("`${` without `}`, expected `${NAME}`".to_string()));
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_text_that_wrote_them() {
+        let mut sources = Sources::default();
+        sources.add_file(Path::new("/recipes/a.toml"), "path = \"x\"".to_string());
+        let set = sources.add_set("path=x".to_string());
+        assert_eq!(resolve("x", Span::empty(7), &sources), Ok("/recipes/x".to_string()));
+        assert_eq!(resolve("/y", Span::empty(7), &sources), Ok("/y".to_string()));
+        assert_eq!(resolve("hf://a/b", Span::empty(7), &sources), Ok("hf://a/b".to_string()));
+        let here = std::env::current_dir().expect("a current folder").join("x");
+        assert_eq!(resolve("x", Span::empty(set), &sources), Ok(here.display().to_string()));
+        assert!(resolve("", Span::empty(7), &sources).is_err());
+    }
+
+    #[test]
+    fn other_formats_write_and_read_the_path_as_it_is() {
+        let path = RecipePath::from("/a/b");
+        let text = serde_json::to_string(&path).expect("a string");
+        assert_eq!(text, "\"/a/b\"");
+        assert_eq!(serde_json::from_str::<RecipePath>(&text).expect("a path"), path);
+        assert_eq!(schemars::schema_for!(RecipePath).get("type").and_then(|t| t.as_str()), Some("string"));
+    }
+}

@@ -1,0 +1,334 @@
+//! The plug-ins of one contract, such as all teachers.
+
+use std::any::type_name;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::Schema;
+
+use super::kind::Kind;
+use crate::error::{Error, Result};
+use crate::recipe::diagnostic::{Diagnostic, list, suggest};
+use crate::recipe::node::Table;
+use crate::recipe::read::read;
+use crate::recipe::source::{Sources, Span};
+
+/// A config that can be put behind the trait object `D` of its family.
+///
+/// Each contract has one blanket implementation beside its trait:
+///
+/// ```
+/// use gdrd_core::registry::{Boxed, Family};
+///
+/// trait TeacherConfig: Send + Sync + 'static {}
+///
+/// impl<T: TeacherConfig> Boxed<dyn TeacherConfig> for T {
+///     fn boxed(self) -> Box<dyn TeacherConfig> {
+///         Box::new(self)
+///     }
+/// }
+///
+/// let teachers: Family<dyn TeacherConfig> = Family::new("teacher");
+/// ```
+pub trait Boxed<D: ?Sized> {
+    /// The config behind its trait.
+    fn boxed(self) -> Box<D>;
+}
+
+/// The kinds of one contract by name. `D` is the trait object of its configs.
+pub struct Family<D: ?Sized> {
+    what: &'static str,
+    kinds: BTreeMap<&'static str, Registered<D>>,
+}
+
+struct Registered<D: ?Sized> {
+    purpose: &'static str,
+    type_name: &'static str,
+    read: Read<D>,
+    schema: fn() -> Schema,
+}
+
+type Read<D> = fn(&Table, &Sources) -> std::result::Result<(Box<D>, toml::Table), Vec<Diagnostic>>;
+
+/// A table of a recipe as the config that its `kind` names.
+pub struct Component<D: ?Sized> {
+    /// The name of the kind.
+    pub kind: String,
+    /// The config.
+    pub config: Box<D>,
+    /// The table with `kind` and every default written out; paths are absolute.
+    pub resolved: toml::Table,
+    /// The table's header.
+    pub span: Span,
+    written: Table,
+}
+
+impl<D: ?Sized> Component<D> {
+    /// Where the value of the option `key` stands; the table's header if it is a default.
+    pub fn place_of(&self, key: &str) -> Span {
+        self.written.get(key).map_or(self.span, |node| node.span)
+    }
+}
+
+impl<D: ?Sized> fmt::Debug for Component<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component").field("kind", &self.kind).field("resolved", &self.resolved).finish_non_exhaustive()
+    }
+}
+
+impl<D: ?Sized> Family<D> {
+    /// A family without kinds; `what` is its word in messages, such as `teacher`.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, kinds: BTreeMap::new() }
+    }
+
+    /// The family's word in messages.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Adds the kind `T`.
+    ///
+    /// # Errors
+    /// If there is a kind of that name.
+    pub fn register<T: Kind + Boxed<D>>(&mut self) -> Result<()> {
+        if let Some(there) = self.kinds.get(T::NAME) {
+            return Err(Error::component(format!(
+                "two kinds of {} are called `{}`: `{}` and `{}`; `replace` puts one in the other's place",
+                self.what,
+                T::NAME,
+                there.type_name,
+                type_name::<T>()
+            )));
+        }
+        self.kinds.insert(T::NAME, registered::<T, D>());
+        Ok(())
+    }
+
+    /// Puts the kind `T` in the place of the kind that has its name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn replace<T: Kind + Boxed<D>>(&mut self) -> Result<()> {
+        match self.kinds.get_mut(T::NAME) {
+            Some(there) => {
+                *there = registered::<T, D>();
+                Ok(())
+            }
+            None => Err(Error::component(format!(
+                "no {} is called `{}`, so `{}` cannot replace it; {}",
+                self.what,
+                T::NAME,
+                type_name::<T>(),
+                list(self.names())
+            ))),
+        }
+    }
+
+    /// Names and purposes of all kinds, in the order of the names.
+    pub fn list(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.kinds.iter().map(|(name, kind)| (*name, kind.purpose))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.kinds.keys().copied()
+    }
+
+    /// The JSON schema of the kind `name`, without the key `kind`.
+    pub fn schema(&self, name: &str) -> Option<Schema> {
+        self.kinds.get(name).map(|kind| (kind.schema)())
+    }
+
+    /// The config that `table` describes: of the kind that its key `kind` names, with the rest of
+    /// the keys as options.
+    ///
+    /// # Errors
+    /// If the kind is missing or unknown; otherwise all problems of the options.
+    pub fn resolve(&self, table: &Table, sources: &Sources) -> std::result::Result<Component<D>, Vec<Diagnostic>> {
+        let mut options = table.clone();
+        let Some(kind) = options.take("kind") else {
+            let problem = Diagnostic::new(format!("missing field `kind`, the name of a {}", self.what), table.span);
+            return Err(vec![problem.with_hint(list(self.names()))]);
+        };
+        let Some(name) = kind.as_str() else {
+            let message = format!("expected the name of a {}, found {}", self.what, kind.describe());
+            return Err(vec![Diagnostic::new(message, kind.span).with_hint(list(self.names()))]);
+        };
+        let Some(registered) = self.kinds.get(name) else {
+            let problem = Diagnostic::new(format!("no {} is called `{name}`", self.what), kind.span);
+            return Err(vec![problem.with_hint(suggest(name, self.names()))]);
+        };
+        let (config, options) = (registered.read)(&options, sources)?;
+        let mut resolved = toml::Table::new();
+        resolved.insert("kind".to_string(), toml::Value::String(name.to_string()));
+        resolved.extend(options);
+        Ok(Component { kind: name.to_string(), config, resolved, span: table.span, written: table.clone() })
+    }
+}
+
+fn registered<T: Kind + Boxed<D>, D: ?Sized>() -> Registered<D> {
+    Registered {
+        purpose: T::PURPOSE,
+        type_name: type_name::<T>(),
+        read: read_kind::<T, D>,
+        schema: || schemars::schema_for!(T),
+    }
+}
+
+fn read_kind<T: Kind + Boxed<D>, D: ?Sized>(
+    table: &Table,
+    sources: &Sources,
+) -> std::result::Result<(Box<D>, toml::Table), Vec<Diagnostic>> {
+    let config: T = read(table, sources)?;
+    let resolved = toml::Table::try_from(&config)
+        .map_err(|error| vec![Diagnostic::new(format!("`{}` cannot be written out: {error}", T::NAME), table.span)])?;
+    Ok((config.boxed(), resolved))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::recipe::{Failure, RecipePath, node};
+
+    trait TeacherConfig: Send + Sync + 'static {
+        fn depth(&self) -> u32;
+    }
+
+    impl<T: TeacherConfig> Boxed<dyn TeacherConfig> for T {
+        fn boxed(self) -> Box<dyn TeacherConfig> {
+            Box::new(self)
+        }
+    }
+
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    struct Iresnet {
+        path: RecipePath,
+        #[serde(default = "fifty")]
+        depth: u32,
+        width: Option<f64>,
+    }
+
+    fn fifty() -> u32 {
+        50
+    }
+
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    struct Mine {}
+
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    struct Other {}
+
+    impl Kind for Iresnet {
+        const NAME: &'static str = "iresnet";
+        const PURPOSE: &'static str = "an ArcFace network";
+    }
+
+    impl Kind for Mine {
+        const NAME: &'static str = "mine";
+        const PURPOSE: &'static str = "a test";
+    }
+
+    impl Kind for Other {
+        const NAME: &'static str = "mine";
+        const PURPOSE: &'static str = "another test";
+    }
+
+    impl TeacherConfig for Iresnet {
+        fn depth(&self) -> u32 {
+            self.depth
+        }
+    }
+
+    impl TeacherConfig for Mine {
+        fn depth(&self) -> u32 {
+            1
+        }
+    }
+
+    impl TeacherConfig for Other {
+        fn depth(&self) -> u32 {
+            2
+        }
+    }
+
+    fn family() -> Family<dyn TeacherConfig> {
+        let mut family = Family::new("teacher");
+        family.register::<Mine>().expect("new");
+        family.register::<Iresnet>().expect("new");
+        family
+    }
+
+    fn resolve(
+        family: &Family<dyn TeacherConfig>,
+        text: &str,
+    ) -> std::result::Result<Component<dyn TeacherConfig>, String> {
+        let mut sources = Sources::default();
+        let start = sources.add_file(Path::new("/r/a.toml"), text.to_string());
+        let mut recipe = node::parse(text, start).expect("good TOML");
+        let table = recipe.take("teacher").expect("a teacher").into_table().expect("a table");
+        family.resolve(&table, &sources).map_err(|problems| Failure::new(sources, problems).to_string())
+    }
+
+    #[test]
+    fn a_table_becomes_its_kind_with_all_defaults() {
+        let teacher = resolve(&family(), "[teacher]\nkind = \"iresnet\"\npath = \"w\"\n").expect("a teacher");
+        assert_eq!((teacher.kind.as_str(), teacher.config.depth()), ("iresnet", 50));
+        assert_eq!(teacher.span, Span::new(0, 9));
+        assert_eq!(teacher.place_of("path"), Span::new(34, 37));
+        assert_eq!(teacher.place_of("depth"), teacher.span);
+        assert_eq!(teacher.resolved.to_string(), "depth = 50\nkind = \"iresnet\"\npath = \"/r/w\"\n");
+        assert_eq!(resolve(&family(), "teacher.kind = \"mine\"").expect("a teacher").config.depth(), 1);
+    }
+
+    #[test]
+    fn an_unknown_kind_shows_the_known_ones() {
+        let problem = resolve(&family(), "[teacher]\nkind = \"irsnet\"\ndepht = 1\n").expect_err("unknown");
+        let expected = "error: no teacher is called `irsnet`\n --> /r/a.toml:2:8\n  | kind = \"irsnet\"\n  |        ^^^^^^^^\n  \
+            = did you mean `iresnet`?\n  = known: iresnet, mine";
+        assert_eq!(problem, expected);
+        let problem = resolve(&family(), "[teacher]\ndepth = 1\n").expect_err("no kind");
+        let expected = "error: missing field `kind`, the name of a teacher\n --> /r/a.toml:1:1\n  | [teacher]\n  | ^^^^^^^^^\n  \
+            = known: iresnet, mine";
+        assert_eq!(problem, expected);
+        let problem = resolve(&family(), "[teacher]\nkind = 1\n").expect_err("a number");
+        assert!(problem.starts_with("error: expected the name of a teacher, found 1\n"), "{problem}");
+    }
+
+    #[test]
+    fn options_show_all_their_problems() {
+        let problem =
+            resolve(&family(), "[teacher]\nkind = \"iresnet\"\ndepth = \"deep\"\nwidht = 2\n").expect_err("bad");
+        let expected = "error: missing field `path`\n --> /r/a.toml:1:1\n  | [teacher]\n  | ^^^^^^^^^\n\
+            error: expected a whole number, found \"deep\"\n --> /r/a.toml:3:9\n  | depth = \"deep\"\n  |         ^^^^^^\n\
+            error: unknown field `widht`\n --> /r/a.toml:4:1\n  | widht = 2\n  | ^^^^^\n  \
+            = did you mean `width`?\n  = known: path, depth, width";
+        assert_eq!(problem, expected);
+    }
+
+    #[test]
+    fn duplicates_are_refused_and_replacing_is_explicit() {
+        let mut family = family();
+        let error = family.register::<Other>().expect_err("a duplicate").to_string();
+        let here = module_path!();
+        assert!(error.starts_with("two kinds of teacher are called `mine`: "), "{error}");
+        assert!(error.contains(&format!("`{here}::Mine` and `{here}::Other`")), "{error}");
+        family.replace::<Other>().expect("there is one");
+        assert_eq!(resolve(&family, "teacher.kind = \"mine\"").expect("a teacher").config.depth(), 2);
+        let mut empty: Family<dyn TeacherConfig> = Family::new("teacher");
+        assert!(empty.replace::<Mine>().is_err());
+    }
+
+    #[test]
+    fn listings_are_sorted_and_have_schemas() {
+        let family = family();
+        assert_eq!(family.list().collect::<Vec<_>>(), [("iresnet", "an ArcFace network"), ("mine", "a test")]);
+        let schema = family.schema("iresnet").expect("a schema").to_value();
+        assert_eq!(schema["properties"]["path"]["type"], "string", "{schema}");
+        assert!(family.schema("none").is_none());
+    }
+}

@@ -1,0 +1,7 @@
+//! Plug-ins by name: families of kinds, each filled in `main` and resolved from a recipe's tables.
+
+pub mod family;
+pub mod kind;
+
+pub use family::{Boxed, Component, Family};
+pub use kind::Kind;
