@@ -1,6 +1,8 @@
 //! The contracts, layers, losses, trainer and evaluation of gdrd.
 //!
-//! Without its one feature `train` (on by default) this crate is the runtime that an embedded student needs.
+//! Without its one feature `train` (on by default) this crate is the runtime that an embedded student needs: faces,
+//! layers, the [`Embedder`](embedder::Embedder) and the student file. The feature adds everything that a recipe does, one
+//! module for each word of the flow: recipe, data, teacher, loss, trainer, student, evaluation, report.
 
 pub mod degrade;
 pub mod embedder;
@@ -12,6 +14,24 @@ pub mod student;
 #[cfg(feature = "train")]
 pub mod data;
 #[cfg(feature = "train")]
+pub mod digest;
+#[cfg(feature = "train")]
+pub mod evaluation;
+#[cfg(feature = "train")]
+pub mod loss;
+#[cfg(feature = "train")]
+pub mod observe;
+#[cfg(feature = "train")]
+pub mod recipe;
+#[cfg(feature = "train")]
+pub mod registry;
+#[cfg(feature = "train")]
+pub mod report;
+#[cfg(feature = "train")]
+pub mod run;
+#[cfg(feature = "train")]
 pub mod seed;
 #[cfg(feature = "train")]
 pub mod teacher;
+#[cfg(feature = "train")]
+pub mod trainer;

@@ -89,7 +89,7 @@ impl Student for Network {
 
     #[cfg(feature = "train")]
     fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
-        let tensors = gdrd_core::nn::weights::read_safetensors(self.config.weights.path())?;
+        let tensors = gdrd_core::nn::weights::read_safetensors(&self.config.weights)?;
         let encoder = tensors.into_iter().filter(|(name, _)| !UnetEncoder::leaves_out(name));
         Ok(encoder.map(|(name, tensor)| (format!("backbone.{name}"), tensor)).collect())
     }

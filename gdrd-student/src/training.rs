@@ -53,7 +53,7 @@ impl Kind for StudentTeacher {
 
 impl TeacherConfig for StudentTeacher {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        let path = self.weights.path();
+        let path: &std::path::Path = &self.weights;
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         let encoder = FaceEncoder::from_bytes(&bytes, device).at(|| format!("`{}`", path.display()))?;
         let card = TeacherCard {

@@ -58,7 +58,7 @@ impl DatasetConfig for IdentityFolders {
         let mut people = Vec::new();
         let mut too_few = Vec::new();
         for root in &self.folders {
-            let root = root.path();
+            let root: &Path = root;
             for folder in sorted_entries(root)?.into_iter().filter(|path| path.is_dir()) {
                 let images: Vec<PathBuf> = sorted_entries(&folder)?.into_iter().filter(|p| is_image(p)).collect();
                 let name = file_name(&folder);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn config(folder: &Path, min_images: usize) -> IdentityFolders {
-        IdentityFolders { folders: vec![RecipePath::new(folder)], size: 8, min_images }
+        IdentityFolders { folders: vec![RecipePath::from(folder)], size: 8, min_images }
     }
 
     #[test]

@@ -42,9 +42,9 @@ impl DatasetConfig for ImageFolder {
         let mut files = Vec::new();
         for folder in &self.folders {
             let before = files.len();
-            collect(folder.path(), &mut files)?;
+            collect(folder, &mut files)?;
             if files.len() == before {
-                return Err(Error::data(format!("`{}` holds no JPEG or PNG", folder.path().display())));
+                return Err(Error::data(format!("`{}` holds no JPEG or PNG", folder)));
             }
         }
         let fingerprint = fingerprint(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), self.size)?;
@@ -110,7 +110,7 @@ mod tests {
         let image = image::RgbImage::from_pixel(9, 8, image::Rgb([7, 0, 0]));
         image.save(folder.path().join("one.png")).expect("an image");
         image.save(folder.path().join("a/b/two.jpg")).expect("an image");
-        let config = ImageFolder { folders: vec![RecipePath::new(folder.path())], size: 8 };
+        let config = ImageFolder { folders: vec![RecipePath::from(folder.path())], size: 8 };
         let data = config.build().expect("dataset");
         assert_eq!((data.len(), data.identities()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
 use crate::error::Result;
 use crate::nn::Weights;
-use crate::nn::diffusion::{NoiseSchedule, ScheduleKind};
+use crate::nn::diffusion::{Diffusion, NoiseSchedule};
 use crate::registry::Kind;
 use crate::seed::normal;
 
@@ -17,7 +17,7 @@ use crate::seed::normal;
 #[serde(deny_unknown_fields, default)]
 pub struct Denoising {
     /// How noise grows with t.
-    pub schedule: ScheduleKind,
+    pub schedule: NoiseSchedule,
 }
 
 impl Kind for Denoising {
@@ -27,7 +27,7 @@ impl Kind for Denoising {
 
 impl LossConfig for Denoising {
     fn build(&self, _: &dyn LossContext, _: &Weights) -> Result<Box<dyn Loss>> {
-        Ok(Box::new(Live { schedule: NoiseSchedule::new(self.schedule, STEPS) }))
+        Ok(Box::new(Live { schedule: Diffusion::new(self.schedule, STEPS)? }))
     }
 }
 
@@ -35,7 +35,7 @@ impl LossConfig for Denoising {
 const STEPS: usize = 1000;
 
 struct Live {
-    schedule: NoiseSchedule,
+    schedule: Diffusion,
 }
 
 impl Loss for Live {

@@ -125,7 +125,7 @@ impl LossConfig for LogitDistillation {
 
 impl LogitDistillation {
     fn read(&self, identities: usize, width: usize, context: &dyn LossContext) -> Result<Tensor> {
-        let path = self.file.as_ref().ok_or_else(|| Error::recipe("`file` is missing"))?.path();
+        let path = self.file.as_ref().ok_or_else(|| Error::recipe("`file` is missing"))?;
         let tensors = read_safetensors(path)?;
         match tensors.get("weight") {
             Some(weight) if weight.dims() == [identities, width] => {

@@ -4,6 +4,7 @@
 //! every key and value knows its [`Span`]; [`read::read`] makes a typed config of a table and finds
 //! all its problems; a [`Diagnostic`] says one of them with file, line and column.
 
+mod check;
 mod deserializer;
 pub mod diagnostic;
 mod fault;
@@ -14,8 +15,10 @@ pub mod read;
 mod set;
 pub mod source;
 mod stand_in;
+mod typed;
 
 pub use diagnostic::{Diagnostic, Failure};
 pub use node::{Node, Table, Value};
 pub use path::RecipePath;
 pub use source::{Sources, Span};
+pub use typed::{Recipe, RunOptions, StageRecipe, TermRecipe};

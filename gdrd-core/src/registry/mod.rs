@@ -1,7 +1,9 @@
 //! Plug-ins by name: families of kinds, each filled in `main` and resolved from a recipe's tables.
 
+mod all;
 pub mod family;
 pub mod kind;
 
+pub use all::Registry;
 pub use family::{Boxed, Component, Family};
 pub use kind::Kind;
