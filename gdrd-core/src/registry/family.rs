@@ -15,20 +15,14 @@ use crate::recipe::source::{Sources, Span};
 
 /// A config that can be put behind the trait object `D` of its family.
 ///
-/// Each contract has one blanket implementation beside its trait:
+/// Each contract has one blanket implementation beside its trait, so that plug-ins do not write it:
 ///
-/// ```
-/// use gdrd_core::registry::{Boxed, Family};
-///
-/// trait TeacherConfig: Send + Sync + 'static {}
-///
+/// ```text
 /// impl<T: TeacherConfig> Boxed<dyn TeacherConfig> for T {
 ///     fn boxed(self) -> Box<dyn TeacherConfig> {
 ///         Box::new(self)
 ///     }
 /// }
-///
-/// let teachers: Family<dyn TeacherConfig> = Family::new("teacher");
 /// ```
 pub trait Boxed<D: ?Sized> {
     /// The config behind its trait.
