@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::{Diagnostic, Failure, suggest};
-use super::node::{Node, Table};
+use super::node::{Entry, Node, Table, Value};
 use super::overlay;
 use super::read::read;
 use super::source::{Sources, Span};
 use crate::data::{DatasetConfig, Degradation};
-use crate::degrade::Downscale;
 use crate::digest;
 use crate::error::Problem;
 use crate::evaluation::ProtocolConfig;
@@ -32,7 +32,7 @@ pub struct Recipe {
     /// Datasets by name.
     pub data: BTreeMap<String, Component<dyn DatasetConfig>>,
     /// How faces lose their resolution.
-    pub degradation: Component<dyn Degradation>,
+    pub degradation: Arc<dyn Degradation>,
     /// Teachers by name.
     pub teachers: BTreeMap<String, Component<dyn TeacherConfig>>,
     /// The student.
@@ -175,18 +175,11 @@ impl Reader<'_> {
         Some(options)
     }
 
-    fn degradation(&mut self, table: &Table) -> Option<Component<dyn Degradation>> {
-        if table.get("degradation").is_none() {
-            let config = Downscale::default();
-            let mut resolved = toml::Table::try_from(&config).expect("plain options can be written");
-            resolved.insert("kind".into(), toml::Value::String("downscale".into()));
-            self.resolved.insert("degradation".into(), toml::Value::Table(resolved.clone()));
-            return Some(Component { kind: "downscale".into(), config: Box::new(config), resolved, span: table.span });
-        }
-        let section = self.sub(table, "degradation")?;
-        let found = self.component(section, &self.registry.degradations, |config| config.check())?;
-        self.resolved.insert("degradation".into(), toml::Value::Table(found.resolved.clone()));
-        Some(found)
+    fn degradation(&mut self, table: &Table) -> Option<Arc<dyn Degradation>> {
+        let family = &self.registry.degradations;
+        let found = self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
+        self.resolved.insert("degradation".into(), toml::Value::Table(found.resolved));
+        Some(found.config.into())
     }
 
     fn student(&mut self, table: &Table) -> Option<Component<dyn StudentConfig>> {
@@ -321,7 +314,7 @@ impl Reader<'_> {
         let table = match node {
             Some(node) => self.table(node)?,
             None => {
-                made = Table::with_kind(default, span);
+                made = with_kind(default, span);
                 &made
             }
         };
@@ -366,7 +359,7 @@ impl Reader<'_> {
     }
 
     fn names(&mut self, node: &Node) -> Option<Vec<(String, Span)>> {
-        let super::node::Value::Array(items) = &node.value else {
+        let Value::Array(items) = &node.value else {
             let message = format!("expected a list of stages, found {}", node.describe());
             self.problems.push(Diagnostic::new(message, node.span));
             return None;
@@ -377,4 +370,12 @@ impl Reader<'_> {
     fn write(&mut self, key: &str, value: Result<toml::Value, toml::ser::Error>) {
         self.resolved.insert(key.to_string(), value.expect("plain options can be written"));
     }
+}
+
+/// The table `{ kind = "name" }`, for a part that the recipe leaves out.
+fn with_kind(name: &str, span: Span) -> Table {
+    let mut table = Table::new(span);
+    let node = Node { value: Value::String(name.to_string()), span };
+    table.insert("kind", Entry { key_span: span, node });
+    table
 }

@@ -128,7 +128,7 @@ fn header(recipe: &Recipe, prepared: &Prepared) -> StudentHeader {
         kind: recipe.student.kind.clone(),
         options: serde_json::to_value(options).expect("TOML tables have a JSON form"),
         card: prepared.student.card().clone(),
-        prepare: recipe.degradation.config.downscale().clone(),
+        prepare: recipe.degradation.downscale().clone(),
         recipe: recipe.digest(),
         teachers: prepared.teacher_digests(),
     }

@@ -51,7 +51,7 @@ impl Prepared {
     /// # Errors
     /// If any of them cannot be had, or a protocol does not find its faces.
     pub fn new(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<Self> {
-        let degradation: Arc<dyn Degradation> = recipe.degradation()?;
+        let degradation: Arc<dyn Degradation> = recipe.degradation.clone();
         let mut views = BTreeMap::new();
         for (name, component) in &recipe.data {
             let used = recipe.stages.iter().any(|stage| stage.options.data == *name)
@@ -74,7 +74,7 @@ impl Prepared {
             teachers.insert(name.clone(), teacher);
         }
         let seed = recipe.seed();
-        let size = recipe.degradation.config.downscale().size;
+        let size = recipe.degradation.downscale().size;
         let build = |weights: &Weights| recipe.student.config.build(size, weights);
         let (student, variables) = Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
         adopt(&variables, student.initial()?).at(|| "student".into())?;

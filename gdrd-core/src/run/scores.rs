@@ -71,7 +71,7 @@ pub(super) fn evaluate(
     place: &Place,
     observer: &mut dyn Observer,
 ) -> Result<BTreeMap<String, Vec<Measured>>> {
-    let downscale = recipe.degradation.config.downscale();
+    let downscale = recipe.degradation.downscale();
     let mut found = BTreeMap::new();
     for (name, (data, protocol)) in &prepared.protocols {
         let dataset = prepared.views(data)?.dataset();

@@ -52,6 +52,14 @@ impl Source<'_> {
         self.teacher.card().input_size.unwrap_or(shown)
     }
 
+    /// Seconds that the teacher needs for a batch of `count` faces.
+    pub fn seconds(&self, count: usize, output: &Output) -> Result<f64> {
+        let batch = self.batch(0..count)?;
+        let since = std::time::Instant::now();
+        self.teacher.features(&batch, std::slice::from_ref(output))?;
+        Ok(since.elapsed().as_secs_f64())
+    }
+
     fn key(&self, output: &Output) -> String {
         let degradation = (self.view == View::Low).then(|| self.views.degradation().downscale());
         digest::of_value(&serde_json::json!({

@@ -1,0 +1,106 @@
+//! What a run will cost, from a few timed steps, before it starts.
+
+use std::time::Instant;
+
+use super::prepared::Prepared;
+use crate::error::Result;
+use crate::observe::{Event, Flow, Observer};
+use crate::recipe::Recipe;
+use crate::student::Part;
+use crate::teacher::Output;
+
+/// The plan of one stage.
+#[derive(Clone, Debug)]
+pub struct StagePlan {
+    /// The stage's name.
+    pub stage: String,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Parameters that are trained: of the student, and of losses.
+    pub trained: usize,
+    /// Bytes of parameters, gradients and optimiser state (two values a parameter).
+    pub state_bytes: usize,
+    /// Teacher outputs that losses read: teacher, output, shape for one face.
+    pub taps: Vec<(String, Output, Vec<usize>)>,
+    /// Variables of losses, connectors among them, with their shapes.
+    pub loss_variables: Vec<(String, Vec<usize>)>,
+    /// Bytes of stored teacher features.
+    pub store_bytes: usize,
+    /// Seconds of a step, with teachers from the store.
+    pub seconds_per_step: f64,
+    /// Seconds that the teachers need for the dataset, once for all runs.
+    pub teacher_seconds: f64,
+}
+
+/// Steps that are timed, after one that is not.
+const TIMED: u64 = 3;
+
+/// Builds everything and makes a few steps of each stage, without writing anything. Class centres are zeros here; nothing
+/// else differs from the real steps.
+pub fn plan(recipe: &Recipe, prepared: &Prepared) -> Result<Vec<StagePlan>> {
+    let mut plans = Vec::new();
+    for stage in &recipe.stages {
+        let views = prepared.views(&stage.options.data)?;
+        let faces = views.dataset().len();
+        let sides = if stage.options.augment.flip { 2 } else { 1 };
+        let mut trial = prepared.trial(stage)?;
+        let mut taps = Vec::new();
+        for (name, output) in trial.terms.iter().flat_map(|term| term.loss.needs().teachers) {
+            let source = prepared.source(prepared.teacher(&name)?, stage, false)?;
+            let shape = source.teacher.shape(&output, source.input_size())?;
+            if !taps.iter().any(|(known, tap, _)| *known == name && *tap == output) {
+                taps.push((name, output, shape));
+            }
+        }
+        let values: usize = taps.iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum();
+        let steps = trial.steps()?;
+        let trained: usize = trial.trained.values().map(|var| var.elem_count()).sum();
+        let of_losses = trial.trained.iter().filter(|(name, _)| name.starts_with("loss."));
+        let loss_variables = of_losses.map(|(name, var)| (name.clone(), var.dims().to_vec())).collect();
+        // A step with live teachers, less the teachers' own time on such a batch.
+        let mut teacher_step = 0.0;
+        for (name, output, _) in &taps {
+            let source = prepared.source(prepared.teacher(name)?, stage, false)?;
+            teacher_step += source.seconds(stage.options.batch_size.min(faces), output)?;
+        }
+        let mut clock = Clock { since: Instant::now(), steps: Vec::new() };
+        trial.run(0, &mut clock, &mut |_, _, _| Ok(()))?;
+        let live = clock.steps.iter().skip(1).sum::<f64>() / (clock.steps.len() - 1).max(1) as f64;
+        let stored = stage.options.store_features;
+        let batches = faces as f64 / stage.options.batch_size as f64 * f64::from(sides);
+        plans.push(StagePlan {
+            stage: stage.name.clone(),
+            steps,
+            trained,
+            state_bytes: 4 * 4 * trained,
+            taps,
+            loss_variables,
+            store_bytes: if stored { 2 * values * faces * sides as usize } else { 0 },
+            seconds_per_step: if stored { (live - teacher_step).max(live * 0.05) } else { live },
+            teacher_seconds: if stored { teacher_step * batches } else { 0.0 },
+        });
+    }
+    Ok(plans)
+}
+
+struct Clock {
+    since: Instant,
+    steps: Vec<f64>,
+}
+
+impl Observer for Clock {
+    fn on(&mut self, event: &Event) -> Flow {
+        if matches!(event, Event::StepDone { .. }) {
+            self.steps.push(self.since.elapsed().as_secs_f64());
+        }
+        self.since = Instant::now();
+        if self.steps.len() as u64 > TIMED { Flow::Stop } else { Flow::Continue }
+    }
+}
+
+impl Prepared {
+    /// Parameters of the student, backbone and head.
+    pub fn student_parameters(&self) -> (usize, usize) {
+        (self.parameters(Part::Backbone), self.parameters(Part::Head))
+    }
+}
