@@ -29,7 +29,7 @@ pub struct Pair {
 /// # Errors
 /// If `pairs` is zero or no multiple of twice `folds`, or if the images do not give that many.
 pub fn generated(identity_of: &[usize], pairs: usize, folds: usize, rng: &mut impl RngCore) -> Result<Vec<Pair>> {
-    if pairs == 0 || folds == 0 || pairs % (2 * folds) != 0 {
+    if pairs == 0 || folds == 0 || !pairs.is_multiple_of(folds) || !(pairs / folds).is_multiple_of(2) {
         return Err(Error::data(format!(
             "expected a number of pairs that {folds} folds (at least one) share evenly, half of them of the same \
              person, found {pairs}"

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// If `width` is zero or does not divide the number of values, if a row (of a pair or not) holds a
 /// value that is not finite or has no direction (is zero), or if a pair names a row that is absent.
 pub fn cosines(embeddings: &[f32], width: usize, pairs: &[Pair]) -> Result<Vec<f64>> {
-    if width == 0 || embeddings.len() % width != 0 {
+    if width == 0 || !embeddings.len().is_multiple_of(width) {
         return Err(Error::data(format!(
             "expected rows of {width} values (at least one each), found {} values",
             embeddings.len()

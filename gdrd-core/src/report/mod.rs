@@ -1,3 +1,11 @@
 //! What a reader gets to see: tables and charts.
+//!
+//! A [`chart`] lays out a [`picture`], which is written as SVG and PNG; a [`table`] is written as
+//! Markdown, CSV and LaTeX. Equal input gives equal bytes: the font is part of the program, and
+//! nothing depends on the system.
 
+pub mod chart;
+mod frame;
+pub mod picture;
+mod ruler;
 pub mod table;
