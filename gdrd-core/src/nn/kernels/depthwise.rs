@@ -1,0 +1,98 @@
+//! Depthwise convolution: one kernel per channel, computed directly.
+
+use rayon::prelude::*;
+
+use super::buffer::{Filling, Shared};
+use super::shape::ConvShape;
+
+/// Whether every group has one input and one output channel.
+pub(super) fn applies(shape: &ConvShape) -> bool {
+    shape.groups > 1 && shape.group_inputs() == 1 && shape.group_outputs() == 1
+}
+
+/// Calls `visit(tap, output range, first input)` for every kernel tap and output row that meet the input; the inputs
+/// lie `stride` apart.
+fn lines(shape: &ConvShape, mut visit: impl FnMut(usize, std::ops::Range<usize>, usize)) {
+    let (oh, ow, stride) = (shape.out_height(), shape.out_width(), shape.stride);
+    for tap in 0..shape.taps() {
+        let (ky, kx) = (tap / shape.kernel_w, tap % shape.kernel_w);
+        let (top, bottom) = shape.inside(ky, shape.height, oh);
+        let (left, right) = shape.inside(kx, shape.width, ow);
+        if left == right {
+            continue;
+        }
+        for y in top..bottom {
+            let from = (y * stride + ky - shape.padding) * shape.width + left * stride + kx - shape.padding;
+            visit(tap, y * ow + left..y * ow + right, from);
+        }
+    }
+}
+
+/// `y [b, c, oh, ow]`.
+pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+    let mut out = vec![0f32; shape.output_len()];
+    out.par_chunks_mut(shape.out_plane()).with_min_len(8).enumerate().for_each(|(at, out)| {
+        let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
+        let kernel = &weight[at % shape.groups * shape.taps()..];
+        lines(shape, |tap, to, from| {
+            let factor = kernel[tap];
+            if shape.stride == 1 {
+                for (value, source) in out[to].iter_mut().zip(&map[from..]) {
+                    *value += factor * source;
+                }
+            } else {
+                for (value, source) in out[to].iter_mut().zip(map[from..].iter().step_by(shape.stride)) {
+                    *value += factor * source;
+                }
+            }
+        });
+    });
+    out
+}
+
+/// The gradient of the input, `[b, c, h, w]`.
+pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+    let mut out = vec![0f32; shape.input_len()];
+    out.par_chunks_mut(shape.plane()).with_min_len(8).enumerate().for_each(|(at, out)| {
+        let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
+        let kernel = &weight[at % shape.groups * shape.taps()..];
+        lines(shape, |tap, from, to| {
+            let factor = kernel[tap];
+            if shape.stride == 1 {
+                for (value, source) in out[to..].iter_mut().zip(&grad[from]) {
+                    *value += factor * source;
+                }
+            } else {
+                for (value, source) in out[to..].iter_mut().step_by(shape.stride).zip(&grad[from]) {
+                    *value += factor * source;
+                }
+            }
+        });
+    });
+    out
+}
+
+/// The gradient of the weight, `[c, 1, kh, kw]`.
+pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let mut out = Filling::new(shape.groups * shape.taps());
+    let target: Shared = out.shared();
+    (0..shape.groups).into_par_iter().for_each(|channel| {
+        let mut sums = vec![0f32; shape.taps()];
+        for image in 0..shape.batch {
+            let at = image * shape.groups + channel;
+            let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
+            let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
+            lines(shape, |tap, to, from| {
+                let inputs = map[from..].iter().step_by(shape.stride);
+                sums[tap] += grad[to].iter().zip(inputs).map(|(g, v)| g * v).sum::<f32>();
+            });
+        }
+        // SAFETY: each channel has `taps` values of its own.
+        let kernel = unsafe { target.slots(channel * shape.taps(), shape.taps()) };
+        for (slot, sum) in kernel.iter_mut().zip(sums) {
+            slot.write(sum);
+        }
+    });
+    // SAFETY: all channels were visited.
+    unsafe { out.finish() }
+}

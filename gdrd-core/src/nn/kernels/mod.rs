@@ -1,0 +1,27 @@
+//! Fast float32 kernels for the CPU, as candle operations with gradients.
+//!
+//! Maps of very small faces are small and have many channels, which candle's own kernels serve
+//! badly. The functions here take and give ordinary candle tensors (`[batch, channel, height,
+//! width]`, contiguous or not) and take part in `backward`. On another device or in another
+//! type they fall back to candle's own operations.
+//!
+//! Results do not depend on the number of threads: work is split over outputs, and sums run
+//! over chunks whose size depends on the shape alone.
+#![allow(unsafe_code, reason = "threads write disjoint parts of one output; products and vector loads take pointers")]
+
+mod activation;
+mod buffer;
+mod channels;
+mod conv;
+mod depthwise;
+mod im2col;
+mod norm;
+mod pool;
+mod shape;
+#[cfg(test)]
+mod testing;
+
+pub use activation::{add_relu, prelu, relu};
+pub use conv::conv2d;
+pub use norm::{batch_norm_train, scale_shift};
+pub use pool::global_average_pool;

@@ -1,0 +1,65 @@
+//! Pooling.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::buffer::{floats, supported, tensor, with_floats};
+
+/// The mean over height and width: `[b, c, h, w]` to `[b, c]`.
+///
+/// # Errors
+/// If `x` does not have four dimensions.
+pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
+    x.dims4()?;
+    if !supported(&[x]) {
+        return x.mean((2, 3));
+    }
+    x.contiguous()?.apply_op1(GlobalAverage)
+}
+
+struct GlobalAverage;
+
+impl CustomOp1 for GlobalAverage {
+    fn name(&self) -> &'static str {
+        "gdrd-global-average-pool"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (b, c, h, w) = layout.shape().dims4()?;
+        let x = floats(x, layout)?;
+        let mut out = vec![0f32; b * c];
+        if h * w > 0 {
+            out.par_iter_mut().zip(x.par_chunks(h * w)).with_min_len(64).for_each(|(out, map)| {
+                *out = super::norm::sum(map) / (h * w) as f32;
+            });
+        }
+        Ok((CpuStorage::F32(out), (b, c).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (_, _, h, w) = x.dims4()?;
+        with_floats([grad], |[grad]| {
+            let mut out = vec![0f32; grad.len() * h * w];
+            if h * w > 0 {
+                out.par_chunks_mut(h * w).zip(grad).with_min_len(64).for_each(|(map, grad)| {
+                    map.fill(grad / (h * w) as f32);
+                });
+            }
+            tensor(out, x.shape()).map(Some)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, gradients, random};
+    use super::*;
+
+    #[test]
+    fn pooling_and_its_gradient_equal_candles() {
+        let x = random((3, 5, 7, 11), 1).expect("x");
+        let ours = gradients(&[&x], |v| global_average_pool(&v[0]));
+        let theirs = gradients(&[&x], |v| v[0].mean((2, 3)));
+        assert_close(&ours, &theirs, 1e-6);
+    }
+}
