@@ -22,7 +22,9 @@ impl Embeddings {
         for (row, vector) in values.chunks_exact_mut(width).enumerate() {
             let length = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             if !length.is_finite() || length == 0.0 {
-                return Err(Error::component(format!("embedding {row} has length {length}, expected a finite positive one")));
+                return Err(Error::component(format!(
+                    "embedding {row} has length {length}, expected a finite positive one"
+                )));
             }
             vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
         }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Mode, Weights, relu};
+use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Mode, Weights, add_relu, relu};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -170,8 +170,7 @@ impl BasicBlock {
             Some(shortcut) => shortcut.forward(x, mode)?,
             None => x.clone(),
         };
-        let sum = (x + y)?;
-        if self.ends_in_relu { relu(&sum) } else { Ok(sum) }
+        if self.ends_in_relu { add_relu(&x, &y) } else { Ok((x + y)?) }
     }
 }
 

@@ -134,9 +134,8 @@ impl Dataset for Opened {
 /// The entries of a folder in the order of their names.
 pub(super) fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let mut paths = entries
-        .map(|entry| entry.map(|e| e.path()).map_err(|e| Error::io(folder, e)))
-        .collect::<Result<Vec<_>>>()?;
+    let mut paths =
+        entries.map(|entry| entry.map(|e| e.path()).map_err(|e| Error::io(folder, e))).collect::<Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
@@ -224,7 +223,8 @@ mod tests {
     #[test]
     fn the_fingerprint_follows_the_bytes() {
         let (a, b) = (tree(&[("Ann", 2)]), tree(&[("Ann", 2)]));
-        let print = |folder: &tempfile::TempDir| config(folder.path(), 1).build().expect("data").fingerprint().to_string();
+        let print =
+            |folder: &tempfile::TempDir| config(folder.path(), 1).build().expect("data").fingerprint().to_string();
         assert_eq!(print(&a), print(&b));
         std::fs::copy(a.path().join("Ann/Ann_0001.png"), a.path().join("Ann/Ann_0002.png")).expect("copy");
         assert_ne!(print(&a), print(&b));

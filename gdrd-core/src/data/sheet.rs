@@ -20,7 +20,8 @@ pub fn write_sheet(views: &Views, path: &Path) -> Result<()> {
     let count = (COLUMNS * ROWS).min(views.dataset().len());
     let columns = COLUMNS.min(count);
     let rows = count.div_ceil(columns);
-    let mut sheet = image::RgbImage::from_pixel((columns * CELL) as u32, (2 * rows * CELL) as u32, image::Rgb([255; 3]));
+    let mut sheet =
+        image::RgbImage::from_pixel((columns * CELL) as u32, (2 * rows * CELL) as u32, image::Rgb([255; 3]));
     // Two neighbours at a time from all over the dataset: where faces are sorted by person, the same person twice.
     let pairs = count.div_ceil(2);
     for at in 0..count {
@@ -28,7 +29,12 @@ pub fn write_sheet(views: &Views, path: &Path) -> Result<()> {
         let mut random = Seed(0).stream("sheet", &[index as u64]);
         let (x, y) = (at % columns * CELL, at / columns * 2 * CELL);
         paste(&mut sheet, &views.face(index, View::High, &mut random)?.resized(CELL, Kernel::Bicubic, true)?, x, y);
-        paste(&mut sheet, &views.face(index, View::Low, &mut random)?.resized(CELL, Kernel::Nearest, false)?, x, y + CELL);
+        paste(
+            &mut sheet,
+            &views.face(index, View::Low, &mut random)?.resized(CELL, Kernel::Nearest, false)?,
+            x,
+            y + CELL,
+        );
     }
     sheet.save(path).map_err(|e| Error::io(path, std::io::Error::other(e)))
 }

@@ -4,11 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::synthetic_faces::{Identity, Nuisance, VERSION, draw};
+use super::synthetic_faces::{Identity, Nuisance, draw};
 use super::{Dataset, DatasetConfig};
 use crate::error::{Problem, Result};
 use crate::face::Face;
 use crate::registry::Kind;
+
+/// Raised when the same numbers give other pictures, so that features of old ones are not taken for theirs.
+const VERSION: u64 = 1;
 
 /// Faces drawn by gdrd: `identities` people with `images_per_identity` faces each. Two datasets share nobody if
 /// their ranges `first_identity .. first_identity + identities` do not overlap.
@@ -40,7 +43,9 @@ impl DatasetConfig for SyntheticFaces {
     fn check(&self) -> Vec<Problem> {
         [
             Problem::unless(self.identities > 0, "identities", || "expected at least 1, found 0".into()),
-            Problem::unless(self.images_per_identity > 0, "images_per_identity", || "expected at least 1, found 0".into()),
+            Problem::unless(self.images_per_identity > 0, "images_per_identity", || {
+                "expected at least 1, found 0".into()
+            }),
             Problem::unless(self.size >= 8, "size", || format!("expected at least 8 pixels, found {}", self.size)),
         ]
         .into_iter()
@@ -51,7 +56,9 @@ impl DatasetConfig for SyntheticFaces {
     fn build(&self) -> Result<Box<dyn Dataset>> {
         let mut hash = Sha256::new();
         hash.update(b"synthetic-faces");
-        for number in [VERSION, self.identities as u64, self.images_per_identity as u64, self.first_identity, self.size as u64] {
+        for number in
+            [VERSION, self.identities as u64, self.images_per_identity as u64, self.first_identity, self.size as u64]
+        {
             hash.update(number.to_le_bytes());
         }
         Ok(Box::new(Drawn { config: self.clone(), fingerprint: crate::digest::hex(&hash.finalize()) }))

@@ -49,7 +49,8 @@ impl LossConfig for FeatureRegression {
 
     fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
         let named = self.tap.clone().map(Output::Map);
-        let teacher = context.only_teacher(self.teacher.as_deref(), named.as_ref().unwrap_or(&Output::Map(String::new())))?;
+        let teacher =
+            context.only_teacher(self.teacher.as_deref(), named.as_ref().unwrap_or(&Output::Map(String::new())))?;
         let output = named.map_or_else(|| context.default_map(&teacher), Ok)?;
         let target = context.teacher_shape(&teacher, &output)?;
         let map = context.student().map;
@@ -65,7 +66,8 @@ impl LossConfig for FeatureRegression {
             )));
         }
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
-        let connector = linear.then(|| Conv2d::new(map[0], target[0], 1, config, &weights.pp("connector"))).transpose()?;
+        let connector =
+            linear.then(|| Conv2d::new(map[0], target[0], 1, config, &weights.pp("connector"))).transpose()?;
         Ok(Box::new(Live { teacher, output, connector, sum: self.sum }))
     }
 }
@@ -90,7 +92,8 @@ impl Loss for Live {
         };
         let mean = regression(&map, target)?;
         let details = vec![("explained".into(), explained(&mean, target)?)];
-        let value = if self.sum { (mean * target.elem_count() as f64 / target.dim(0)? as f64)? } else { mean };
+        let per_face = target.elem_count() / target.dim(0)?;
+        let value = if self.sum { (mean * per_face as f64)? } else { mean };
         Ok(LossValue { value, logits: None, details })
     }
 }

@@ -70,7 +70,9 @@ impl LossConfig for LogitDistillation {
             Problem::unless(positive(self.temperature), "temperature", || {
                 format!("expected a positive number, found {}", self.temperature)
             }),
-            Problem::unless(positive(self.scale), "scale", || format!("expected a positive number, found {}", self.scale)),
+            Problem::unless(positive(self.scale), "scale", || {
+                format!("expected a positive number, found {}", self.scale)
+            }),
             Problem::unless(from_file == self.file.is_some(), "file", || {
                 "`file` and `teacher_logits = \"file\"` go together".into()
             }),
@@ -112,7 +114,9 @@ impl LossConfig for LogitDistillation {
         let identities = context.identities()?;
         let centres = match self.teacher_logits {
             TeacherLogits::Offered if width != identities => {
-                return Err(Error::component(format!("the teacher has logits of {width} identities, the data has {identities}")));
+                return Err(Error::component(format!(
+                    "the teacher has logits of {width} identities, the data has {identities}"
+                )));
             }
             TeacherLogits::Offered => None,
             TeacherLogits::ClassCentres => Some(context.class_centres(&teacher)?),
@@ -165,9 +169,10 @@ impl Loss for Live {
             Some(centres) => (l2_normalise(teacher)?.matmul(&centres.t()?)? * self.scale)?,
             None => teacher.clone(),
         };
-        let student = inputs.logits.get(&self.classifier).ok_or_else(|| {
-            Error::component(format!("the term `{}` has given no logits", self.classifier))
-        })?;
+        let student = inputs
+            .logits
+            .get(&self.classifier)
+            .ok_or_else(|| Error::component(format!("the term `{}` has given no logits", self.classifier)))?;
         let details = vec![("teacher_accuracy".into(), super::accuracy(&teacher, inputs.identities)?)];
         let value = divergence(&teacher, student, self.temperature)?;
         Ok(LossValue { value, logits: None, details })

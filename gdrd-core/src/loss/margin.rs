@@ -155,7 +155,8 @@ mod tests {
     fn the_angle_margin_adds_to_the_angle() {
         for theta in [0.3f64, 1.0, 2.0, 2.5] {
             let cosine = Tensor::new(&[theta.cos() as f32], &Device::Cpu).expect("cosine");
-            let found = with_margin(&cosine, &Margin::Angle(0.5)).and_then(|t| Ok(t.to_vec1::<f32>()?)).expect("margin");
+            let found =
+                with_margin(&cosine, &Margin::Angle(0.5)).and_then(|t| Ok(t.to_vec1::<f32>()?)).expect("margin");
             assert!((f64::from(found[0]) - (theta + 0.5).cos()).abs() < 1e-5, "{theta}");
         }
     }

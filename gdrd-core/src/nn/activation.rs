@@ -2,12 +2,18 @@
 
 use candle_core::{D, Tensor};
 
+use super::kernels;
 use super::weights::{Init, Weights};
 use crate::error::Result;
 
 /// `max(x, 0)`.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.relu()?)
+    Ok(kernels::relu(x)?)
+}
+
+/// `max(a + b, 0)`, the end of a residual block.
+pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok(kernels::add_relu(a, b)?)
 }
 
 /// `x * sigmoid(x)`.
@@ -35,8 +41,6 @@ impl PRelu {
 
     /// The activation of `x` `[batch, channels, h, w]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let positive = x.relu()?;
-        let negative = (x - &positive)?.broadcast_mul(&self.slope.reshape((1, (), 1, 1))?)?;
-        Ok((positive + negative)?)
+        Ok(kernels::prelu(x, &self.slope)?)
     }
 }

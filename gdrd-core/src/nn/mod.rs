@@ -6,13 +6,14 @@
 mod activation;
 mod conv;
 pub mod diffusion;
+pub mod kernels;
 mod linear;
 mod norm;
 mod resize;
 pub mod unet;
 pub mod weights;
 
-pub use activation::{PRelu, l2_normalise, relu, silu};
+pub use activation::{PRelu, add_relu, l2_normalise, relu, silu};
 pub use conv::{Conv2d, ConvConfig};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm};

@@ -2,8 +2,8 @@
 
 use candle_core::{D, Tensor, Var};
 
-use super::Mode;
 use super::weights::{Init, Weights};
+use super::{Mode, kernels};
 use crate::error::Result;
 
 /// Batch normalisation over `[batch, channels, h, w]` or `[batch, channels]`, with PyTorch's names and defaults.
@@ -34,25 +34,16 @@ impl BatchNorm {
     /// Normalises `x`: by the batch's own statistics in [`Mode::Train`] (and moves the running ones), by the
     /// running ones in [`Mode::Evaluate`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let channels = self.weight.elem_count();
-        let shape = if x.rank() == 2 { vec![1, channels] } else { vec![1, channels, 1, 1] };
         if mode == Mode::Evaluate {
             let scale = (&self.weight / (self.running_var.as_tensor() + self.eps)?.sqrt()?)?;
             let shift = (&self.bias - (self.running_mean.as_tensor() * &scale)?)?;
-            return Ok(x.broadcast_mul(&scale.reshape(&*shape)?)?.broadcast_add(&shift.reshape(&*shape)?)?);
+            return Ok(kernels::scale_shift(x, &scale, &shift)?);
         }
-        let count = x.elem_count() / channels;
-        let flat = x.transpose(0, 1)?.flatten_from(1)?;
-        let mean = flat.mean_keepdim(D::Minus1)?;
-        let centred = flat.broadcast_sub(&mean)?;
-        let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let unbiased = (var.flatten_all()?.detach() * (count as f64 / (count as f64 - 1.0).max(1.0)))?;
-        self.running_mean.set(&self.moved(&self.running_mean, &mean.flatten_all()?.detach())?)?;
-        self.running_var.set(&self.moved(&self.running_var, &unbiased)?)?;
-        let mean = mean.reshape(&*shape)?;
-        let scale = (self.weight.reshape(&*shape)? / (var.reshape(&*shape)? + self.eps)?.sqrt()?)?;
-        let centred = x.broadcast_sub(&mean)?;
-        Ok(centred.broadcast_mul(&scale)?.broadcast_add(&self.bias.reshape(&*shape)?)?)
+        let (y, mean, var) = kernels::batch_norm_train(x, &self.weight, &self.bias, self.eps)?;
+        let count = (x.elem_count() / self.weight.elem_count()) as f64;
+        self.running_mean.set(&self.moved(&self.running_mean, &mean)?)?;
+        self.running_var.set(&self.moved(&self.running_var, &(var * (count / (count - 1.0).max(1.0)))?)?)?;
+        Ok(y)
     }
 
     fn moved(&self, running: &Var, batch: &Tensor) -> Result<Tensor> {

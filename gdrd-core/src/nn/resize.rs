@@ -50,7 +50,8 @@ mod tests {
         let pixels = (0..3 * 16 * 16).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let face = Face::new(16, 16, pixels).expect("a face");
         for size in [8, 16, 40] {
-            let bytes = FaceBatch::from_faces(&[face.resized(size, Kernel::Bicubic, true).expect("face")], &Device::Cpu);
+            let bytes =
+                FaceBatch::from_faces(&[face.resized(size, Kernel::Bicubic, true).expect("face")], &Device::Cpu);
             let small = FaceBatch::from_faces(std::slice::from_ref(&face), &Device::Cpu).expect("batch");
             let float = resize_bicubic(small.tensor(), size).expect("resized").clamp(0f32, 1f32).expect("clamped");
             let gap = (bytes.expect("batch").tensor() - float).expect("gap").abs().expect("size");

@@ -170,14 +170,16 @@ impl Reader<'_> {
 
     fn run(&mut self, table: &Table) -> Option<RunOptions> {
         let empty = Table::new(table.span);
-        let options: RunOptions = self.options(self.sub(table, "run").unwrap_or(&empty))?;
+        let section = self.sub(table, "run");
+        let options: RunOptions = self.options(section.unwrap_or(&empty))?;
         self.write("run", toml::Value::try_from(&options));
         Some(options)
     }
 
     fn degradation(&mut self, table: &Table) -> Option<Arc<dyn Degradation>> {
         let family = &self.registry.degradations;
-        let found = self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
+        let found =
+            self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
         self.resolved.insert("degradation".into(), toml::Value::Table(found.resolved));
         Some(found.config.into())
     }

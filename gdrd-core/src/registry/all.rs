@@ -87,13 +87,4 @@ macro_rules! boxed {
     )*};
 }
 
-boxed!(
-    DatasetConfig,
-    Degradation,
-    TeacherConfig,
-    StudentConfig,
-    LossConfig,
-    OptimizerConfig,
-    Schedule,
-    ProtocolConfig
-);
+boxed!(DatasetConfig, Degradation, TeacherConfig, StudentConfig, LossConfig, OptimizerConfig, Schedule, ProtocolConfig);

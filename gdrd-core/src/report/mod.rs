@@ -6,6 +6,9 @@
 
 pub mod chart;
 mod frame;
+mod page;
 pub mod picture;
 mod ruler;
 pub mod table;
+
+pub use page::{results_table, run_page};

@@ -87,9 +87,8 @@ impl LossContext for StageContext<'_> {
     }
 
     fn classifiers(&self) -> Vec<String> {
-        let classifies = |(name, term): (&String, &crate::recipe::TermRecipe)| {
-            term.loss.config.classifies().then(|| name.clone())
-        };
+        let classifies =
+            |(name, term): (&String, &crate::recipe::TermRecipe)| term.loss.config.classifies().then(|| name.clone());
         self.stage.losses.iter().filter_map(classifies).collect()
     }
 

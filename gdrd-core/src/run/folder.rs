@@ -107,8 +107,11 @@ impl RunFolder {
     pub(super) fn lock(&self, recipe: &Recipe, prepared: &Prepared) -> Result<Lock> {
         let data = |(name, views): (&String, &crate::data::Views)| {
             let set = views.dataset();
-            let locked =
-                LockedData { fingerprint: set.fingerprint().to_string(), faces: set.len(), identities: set.identities() };
+            let locked = LockedData {
+                fingerprint: set.fingerprint().to_string(),
+                faces: set.len(),
+                identities: set.identities(),
+            };
             (name.clone(), locked)
         };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -229,7 +232,10 @@ impl Lock {
         if changes.is_empty() {
             return Ok(());
         }
-        Err(Error::data(format!("changed since this run began: {}; start a new run in another folder", changes.join(", "))))
+        Err(Error::data(format!(
+            "changed since this run began: {}; start a new run in another folder",
+            changes.join(", ")
+        )))
     }
 }
 

@@ -20,7 +20,7 @@ pub use prepared::Prepared;
 pub use scores::{Measured, StudentEmbedder};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::{Event, Flow, Observer};
+use crate::observe::{Event, FanOut, Flow, Observer};
 use crate::recipe::Recipe;
 use crate::student::{STUDENT_FORMAT, StudentHeader};
 use crate::trainer::{Checkpoint, Optimizer, Outcome, Position};
@@ -58,21 +58,18 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
         optimizer_state = Some(checkpoint.optimizer);
     }
     let mut log = folder.log(from_step)?;
-    let mut observer = crate::observe::FanOut(vec![observer, &mut log]);
     let all = prepared.variables(&terms);
     for (at, stage) in recipe.stages.iter().enumerate().skip(position.stage) {
-        let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]), &mut observer)?;
+        let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]), observer)?;
         if let Some(state) = optimizer_state.take().filter(|_| position.stage_steps > 0) {
             ready.optimizer.restore(state)?;
         }
         let steps = ready.steps()?;
         let from = position.stage_steps;
-        tell(&mut observer, &Event::StageStarted {
-            stage: stage.name.clone(),
-            objective: objective(stage),
-            from_step: from,
-            steps,
-        })?;
+        tell(
+            observer,
+            &Event::StageStarted { stage: stage.name.clone(), objective: objective(stage), from_step: from, steps },
+        )?;
         let before = position.total_steps - from;
         let mut written = None;
         let mut save = |done: u64, optimizer: &dyn Optimizer, stopping: bool| -> Result<()> {
@@ -87,19 +84,21 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
             written = Some(folder.save(&checkpoint, recipe.run.keep_checkpoints)?);
             Ok(())
         };
-        let outcome = ready.run(from, &mut observer, &mut save)?;
+        let outcome = ready.run(from, &mut FanOut(vec![&mut *observer, &mut log]), &mut save);
+        log.check()?;
         if let Some(folder) = written {
-            tell(&mut observer, &Event::CheckpointWritten { folder })?;
+            tell(observer, &Event::CheckpointWritten { folder })?;
         }
+        let outcome = outcome?;
         if let Outcome::Stopped(step) = outcome {
             let what = format!("stopped by the user after step {step} of stage `{}`", stage.name);
             return Err(Error::new(ErrorKind::Stopped, what));
         }
     }
     folder.write_student(&header(recipe, &prepared), &prepared.student_tensors(recipe.run.half_precision)?)?;
-    let measured = scores::evaluate(recipe, &prepared, place, &mut observer)?;
+    let measured = scores::evaluate(recipe, &prepared, place, observer)?;
     folder.write_results(recipe, &lock, &measured)?;
-    tell(&mut observer, &Event::RunEnded { folder: place.folder.clone() })?;
+    tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
     Ok(folder)
 }
 

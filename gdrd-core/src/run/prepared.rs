@@ -76,7 +76,8 @@ impl Prepared {
         let seed = recipe.seed();
         let size = recipe.degradation.downscale().size;
         let build = |weights: &Weights| recipe.student.config.build(size, weights);
-        let (student, variables) = Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
+        let (student, variables) =
+            Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
         adopt(&variables, student.initial()?).at(|| "student".into())?;
         let (device, store) = (place.device.clone(), FeatureStore::open(&place.store));
         let workers = recipe.run.workers;
@@ -91,8 +92,16 @@ impl Prepared {
         recipe.stages.iter().map(|stage| self.stage_terms(stage, observer, true)).collect()
     }
 
-    pub(super) fn stage_terms(&self, stage: &StageRecipe, observer: &mut dyn Observer, may_compute: bool) -> Result<StageTerms> {
-        stage.options.total_steps(self.views(&stage.options.data)?.dataset().len()).at(|| format!("stage `{}`", stage.name))?;
+    pub(super) fn stage_terms(
+        &self,
+        stage: &StageRecipe,
+        observer: &mut dyn Observer,
+        may_compute: bool,
+    ) -> Result<StageTerms> {
+        stage
+            .options
+            .total_steps(self.views(&stage.options.data)?.dataset().len())
+            .at(|| format!("stage `{}`", stage.name))?;
         let context = StageContext { prepared: self, stage, observer: RefCell::new(observer), may_compute };
         let mut made = StageTerms::default();
         for (name, term) in &stage.losses {
@@ -154,7 +163,12 @@ impl Prepared {
     }
 
     /// What `teacher` looks at in a stage.
-    pub(super) fn source<'a>(&'a self, teacher: &'a dyn Teacher, stage: &StageRecipe, flipped: bool) -> Result<Source<'a>> {
+    pub(super) fn source<'a>(
+        &'a self,
+        teacher: &'a dyn Teacher,
+        stage: &StageRecipe,
+        flipped: bool,
+    ) -> Result<Source<'a>> {
         let views = self.views(&stage.options.data)?;
         Ok(Source { teacher, views, view: teacher.card().view, flipped, device: &self.device })
     }
@@ -173,7 +187,12 @@ impl Prepared {
     }
 
     /// A stage that is ready to run. Features that its losses need are stored first, where they can be.
-    pub fn stage<'a>(&'a self, stage: &'a StageRecipe, terms: StageTerms, observer: &mut dyn Observer) -> Result<Stage<'a>> {
+    pub fn stage<'a>(
+        &'a self,
+        stage: &'a StageRecipe,
+        terms: StageTerms,
+        observer: &mut dyn Observer,
+    ) -> Result<Stage<'a>> {
         let mut wanted: BTreeMap<String, Vec<Output>> = BTreeMap::new();
         for (name, output) in terms.terms.iter().flat_map(|term| term.loss.needs().teachers) {
             let outputs = wanted.entry(name).or_default();

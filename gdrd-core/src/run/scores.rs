@@ -126,7 +126,9 @@ pub(super) fn evaluate(
             measure(&degraded, Some(key(&digest::of_value(downscale))))?;
         }
         if rows.is_empty() {
-            return Err(Error::component(format!("protocol `{name}`: neither the student nor a teacher has embeddings")));
+            return Err(Error::component(format!(
+                "protocol `{name}`: neither the student nor a teacher has embeddings"
+            )));
         }
         found.insert(name.clone(), rows);
     }

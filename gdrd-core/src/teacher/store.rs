@@ -75,9 +75,11 @@ impl Source<'_> {
     }
 
     fn batch(&self, indices: std::ops::Range<usize>) -> Result<FaceBatch> {
+        // Teachers need not be shared between threads; what preparing a face needs is.
+        let (card, views, view, flipped) = (self.teacher.card(), self.views, self.view, self.flipped);
         let face = |index: usize| {
-            let face = self.views.face(index, self.view, &mut Seed(0).stream("unused", &[]))?;
-            prepared(self.teacher.card(), if self.flipped { face.flipped() } else { face })
+            let face = views.face(index, view, &mut Seed(0).stream("unused", &[]))?;
+            prepared(card, if flipped { face.flipped() } else { face })
         };
         let faces = indices.into_par_iter().map(face).collect::<Result<Vec<Face>>>()?;
         FaceBatch::from_faces(&faces, self.device)
@@ -172,9 +174,10 @@ impl Writer {
             }
             bytes.extend_from_slice(&small.to_le_bytes());
         }
-        self.values_left = self.values_left.checked_sub(values.len()).ok_or_else(|| {
-            Error::component("the teacher returns more values than the shape that it declares")
-        })?;
+        self.values_left = self
+            .values_left
+            .checked_sub(values.len())
+            .ok_or_else(|| Error::component("the teacher returns more values than the shape that it declares"))?;
         self.file.write_all(&bytes).map_err(|e| Error::io(&self.path, e))
     }
 
@@ -199,8 +202,11 @@ pub struct Stored {
 impl Stored {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        #[allow(unsafe_code, reason = "a memory map is unsafe because another process could change the file; \
-                                       files of the store are written once under a name made of their content's key")]
+        #[allow(
+            unsafe_code,
+            reason = "a memory map is unsafe because another process could change the file; \
+                                       files of the store are written once under a name made of their content's key"
+        )]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         let broken = |what: String| Error::data(format!("stored features `{}`: {what}; delete it", path.display()));
         let (start, shape) = {

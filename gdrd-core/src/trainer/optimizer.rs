@@ -12,7 +12,12 @@ use crate::registry::Kind;
 /// Changes variables by their gradients.
 pub trait Optimizer {
     /// One step at the learning rate `rate`. A variable without a gradient stays as it is.
-    fn step(&mut self, parameters: &BTreeMap<String, Var>, gradients: &BTreeMap<String, Tensor>, rate: f64) -> Result<()>;
+    fn step(
+        &mut self,
+        parameters: &BTreeMap<String, Var>,
+        gradients: &BTreeMap<String, Tensor>,
+        rate: f64,
+    ) -> Result<()>;
 
     /// Everything that the next step depends on, by name.
     fn state(&self) -> BTreeMap<String, Tensor>;
@@ -89,11 +94,17 @@ struct LiveSgd {
 }
 
 impl Optimizer for LiveSgd {
-    fn step(&mut self, parameters: &BTreeMap<String, Var>, gradients: &BTreeMap<String, Tensor>, rate: f64) -> Result<()> {
+    fn step(
+        &mut self,
+        parameters: &BTreeMap<String, Var>,
+        gradients: &BTreeMap<String, Tensor>,
+        rate: f64,
+    ) -> Result<()> {
         let Sgd { momentum, weight_decay, nesterov } = self.config;
         for (name, gradient) in gradients {
             let var = &parameters[name];
-            let gradient = if weight_decay > 0.0 { (gradient + (var.as_tensor() * weight_decay)?)? } else { gradient.clone() };
+            let gradient =
+                if weight_decay > 0.0 { (gradient + (var.as_tensor() * weight_decay)?)? } else { gradient.clone() };
             let direction = if momentum == 0.0 {
                 gradient
             } else {
@@ -173,7 +184,12 @@ struct LiveAdamW {
 }
 
 impl Optimizer for LiveAdamW {
-    fn step(&mut self, parameters: &BTreeMap<String, Var>, gradients: &BTreeMap<String, Tensor>, rate: f64) -> Result<()> {
+    fn step(
+        &mut self,
+        parameters: &BTreeMap<String, Var>,
+        gradients: &BTreeMap<String, Tensor>,
+        rate: f64,
+    ) -> Result<()> {
         let AdamW { beta1, beta2, eps, weight_decay } = self.config;
         self.steps += 1;
         let corrected = |beta: f64| 1.0 - beta.powi(self.steps as i32);

@@ -68,14 +68,18 @@ impl StageOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Vec<Problem> {
         let length = match (self.epochs, self.steps) {
-            (Some(epochs), None) => Problem::unless(epochs > 0.0, "epochs", || format!("expected above 0, found {epochs}")),
+            (Some(epochs), None) => {
+                Problem::unless(epochs > 0.0, "epochs", || format!("expected above 0, found {epochs}"))
+            }
             (None, Some(steps)) => Problem::unless(steps > 0, "steps", || "expected at least 1, found 0".into()),
             _ => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`")),
         };
         [
             length,
             Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
-            Problem::unless(self.batch_size >= 2, "batch_size", || format!("expected at least 2, found {}", self.batch_size)),
+            Problem::unless(self.batch_size >= 2, "batch_size", || {
+                format!("expected at least 2, found {}", self.batch_size)
+            }),
             Problem::unless(self.accumulate >= 1, "accumulate", || "expected at least 1, found 0".into()),
             Problem::unless(self.learning_rate > 0.0, "learning_rate", || {
                 format!("expected above 0, found {}", self.learning_rate)
@@ -94,7 +98,10 @@ impl StageOptions {
     pub fn total_steps(&self, samples: usize) -> Result<u64> {
         let per_epoch = samples / self.batch_size;
         if per_epoch == 0 {
-            return Err(Error::data(format!("a batch of {} needs as many faces, the data has {samples}", self.batch_size)));
+            return Err(Error::data(format!(
+                "a batch of {} needs as many faces, the data has {samples}",
+                self.batch_size
+            )));
         }
         let batches = |epochs: f64| (epochs * per_epoch as f64 / self.accumulate as f64).round() as u64;
         Ok(self.steps.unwrap_or_else(|| batches(self.epochs.unwrap_or(1.0))).max(1))
@@ -181,7 +188,8 @@ impl Stage<'_> {
         let mut loader = Loader::start(self.views.clone(), plan, self.teachers.wanted(), range, self.workers);
         let mut since = Instant::now();
         for step in from..steps {
-            let done = self.step(step, &mut loader, maps.as_ref()).at(|| format!("stage `{}`, step {step}", self.name))?;
+            let done =
+                self.step(step, &mut loader, maps.as_ref()).at(|| format!("stage `{}`, step {step}", self.name))?;
             let rate = self.rate(step, steps);
             let shortened = done.clipped(options.clip_norm)?;
             self.optimizer.step(&self.trained, &shortened, rate)?;
@@ -209,7 +217,8 @@ impl Stage<'_> {
     fn step(&self, step: u64, loader: &mut Loader, maps: Option<&FrozenMaps>) -> Result<super::step::Done> {
         let mut sum = Step::new(self, step);
         for _ in 0..self.options.accumulate {
-            let batch = loader.next_batch().unwrap_or_else(|| Err(Error::new(ErrorKind::Data, "there are no batches left")))?;
+            let batch =
+                loader.next_batch().unwrap_or_else(|| Err(Error::new(ErrorKind::Data, "there are no batches left")))?;
             sum.add(&batch, maps)?;
         }
         sum.finish()

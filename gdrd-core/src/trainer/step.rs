@@ -29,7 +29,8 @@ impl Done {
     pub(super) fn clipped(&self, longest: Option<f64>) -> Result<BTreeMap<String, Tensor>> {
         match longest {
             Some(longest) if self.norm > longest => {
-                let shorten = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), (tensor * (longest / self.norm))?));
+                let shorten =
+                    |(name, tensor): (&String, &Tensor)| Ok((name.clone(), (tensor * (longest / self.norm))?));
                 self.gradients.iter().map(shorten).collect()
             }
             _ => Ok(self.gradients.clone()),
@@ -196,14 +197,16 @@ impl FrozenMaps {
         let map = stage.student.card().map;
         let bytes = samples * sides * map.iter().product::<usize>() * 4;
         let seen = steps as usize * options.accumulate * options.batch_size;
-        let repeats = !stage.trains(Part::Backbone) && options.augment.shift == 0 && !stage.views.degradation().is_random();
+        let repeats =
+            !stage.trains(Part::Backbone) && options.augment.shift == 0 && !stage.views.degradation().is_random();
         if !used || !repeats || bytes > KEPT_BYTES || seen <= samples * sides {
             return Ok(None);
         }
         let mut side = |flipped: bool| -> Result<Vec<f32>> {
             let mut values = Vec::with_capacity(bytes / 4 / sides);
             for start in (0..samples).step_by(options.batch_size) {
-                let what = if flipped { "maps of the frozen backbone, mirrored" } else { "maps of the frozen backbone" };
+                let what =
+                    if flipped { "maps of the frozen backbone, mirrored" } else { "maps of the frozen backbone" };
                 let event = Event::Working { what: what.into(), done: start, total: samples };
                 if observer.on(&event) == Flow::Stop {
                     return Err(Error::new(crate::error::ErrorKind::Stopped, "stopped by the user"));

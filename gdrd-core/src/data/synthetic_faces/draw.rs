@@ -137,10 +137,8 @@ impl<'a> Scene<'a> {
 
     #[inline]
     fn skin_at(&self, head: &super::head::Seen, pixel: f32) -> Rgb {
-        let (shift_x, shift_y) = (
-            self.view.sin_yaw / self.view.cos_yaw,
-            self.view.cos_yaw * self.view.sin_pitch / self.view.cos_pitch,
-        );
+        let (shift_x, shift_y) =
+            (self.view.sin_yaw / self.view.cos_yaw, self.view.cos_yaw * self.view.sin_pitch / self.view.cos_pitch);
         let (x, y) = self.relief.behind(head.x, head.y, shift_x, shift_y);
         let albedo = self.skin.at(x, y, head.width, pixel);
         let (right, down) = self.relief.slopes(x, y);

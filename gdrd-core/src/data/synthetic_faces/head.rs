@@ -14,8 +14,7 @@ const TOP: f32 = -84.0;
 const SLICES: usize = 144;
 
 /// The template: eyes, nose tip, mouth corners, relative to the picture point (56, 62) of 112.
-pub(super) const TEMPLATE: [(f32, f32); 5] =
-    [(-17.7, -10.3), (17.5, -10.5), (0.0, 9.7), (-14.5, 30.4), (14.7, 30.2)];
+pub(super) const TEMPLATE: [(f32, f32); 5] = [(-17.7, -10.3), (17.5, -10.5), (0.0, 9.7), (-14.5, 30.4), (14.7, 30.2)];
 
 /// Half widths and half depths of a solid, one of each per template pixel of height.
 pub(super) struct Slices {
@@ -186,11 +185,8 @@ fn outline(identity: &Identity, chin_drop: f32) -> impl Fn(f32) -> (f32, f32) {
     let chin = head.chin_y + chin_drop;
     move |y: f32| {
         let temple = head.temple;
-        let side = if y < 0.0 {
-            lerp(temple, 1.0, smooth(-38.0, -2.0, y))
-        } else {
-            lerp(1.0, head.jaw, smooth(4.0, 34.0, y))
-        };
+        let side =
+            if y < 0.0 { lerp(temple, 1.0, smooth(-38.0, -2.0, y)) } else { lerp(1.0, head.jaw, smooth(4.0, 34.0, y)) };
         let down = ((y - 14.0) / (chin - 14.0)).clamp(0.0, 1.0);
         let up = ((-22.0 - y) / 50.0).clamp(0.0, 1.0);
         let cap = (1.0 - down.powf(head.chin_square)).max(0.0).sqrt() * (1.0 - up * up).max(0.0).sqrt();

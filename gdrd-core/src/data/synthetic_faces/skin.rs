@@ -62,7 +62,8 @@ impl SkinPaint {
         let Identity { head, marks, mouth, eyes, .. } = &self.identity;
         let blotch = self.noise.at(x * 0.11 + self.texture, y * 0.11);
         let mut colour = scale(head.skin, 1.0 + 0.06 * blotch);
-        let cheek = spot(x.abs() - eyes.spacing - 5.0, y - 10.0, 15.0, 13.0) * (marks.blush + 0.1 * self.smile.max(0.0));
+        let cheek =
+            spot(x.abs() - eyes.spacing - 5.0, y - 10.0, 15.0, 13.0) * (marks.blush + 0.1 * self.smile.max(0.0));
         colour = tint(colour, mix([1.0; 3], [1.05, 0.62, 0.62], cheek));
         if marks.freckles > 0.0 && y.abs() < 24.0 {
             let dots = self.noise.at(x * 0.62 + self.texture, y * 0.62 + 7.0);
