@@ -5,6 +5,7 @@
 
 mod activation;
 mod conv;
+pub mod diffusion;
 mod linear;
 mod norm;
 pub mod unet;
