@@ -1,1 +1,3 @@
-//! gdrd.
+//! Pretrained face networks as teachers of gdrd.
+
+pub mod mobilefacenet;

@@ -1,0 +1,344 @@
+//! MobileFaceNet (Chen et al. 2018), as two public repositories lay it out.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use gdrd_core::error::{Error, Result};
+use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Linear, Mode, PRelu, Weights, relu};
+
+/// Side of the input in pixels.
+pub const INPUT_SIZE: usize = 112;
+
+/// Whose network it is. The two differ in names, widths, activations and the last layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// foamliu/MobileFaceNet: 128-d; RGB / 255, then ImageNet's mean and standard deviation.
+    Foamliu,
+    /// insightface's `arcface_torch` (`get_mbf` has blocks 1, 4, 6, 2 and scale 2); RGB / 127.5 - 1.
+    Insightface {
+        /// Blocks of each stage.
+        blocks: [usize; 4],
+        /// Channels of the first stage, in units of 64.
+        scale: usize,
+        /// Width of the embedding.
+        embedding: usize,
+    },
+}
+
+impl Layout {
+    /// The layout of a checkpoint, by the names and shapes of its tensors.
+    ///
+    /// # Errors
+    /// If the names are of neither layout.
+    pub fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
+        if tensors.contains_key("gdconv.depthwise.weight") {
+            return Ok(Self::Foamliu);
+        }
+        let (stem, last) = ("layers.0.layers.0.weight", "features.layers.2.weight");
+        let outputs = |name: &str| tensors.get(name).and_then(|tensor| tensor.dims().first().copied());
+        let (Some(channels), Some(embedding)) = (outputs(stem), outputs(last)) else {
+            return Err(Error::weights(format!(
+                "no MobileFaceNet: expected `gdconv.depthwise.weight` (foamliu), or `{stem}` and `{last}` (insightface)"
+            )));
+        };
+        let count = |stage: usize| {
+            let first = |block: &usize| format!("layers.{stage}.layers.{block}.layers.0.layers.0.weight");
+            let is_there = |block: &usize| tensors.contains_key(&first(block));
+            (0..).take_while(is_there).count()
+        };
+        // A first stage of a single block has no residual blocks at all.
+        let blocks = [count(1).max(1), count(3), count(5), count(7)];
+        Ok(Self::Insightface { blocks, scale: channels / 64, embedding })
+    }
+
+    /// Width of the embedding.
+    pub fn embedding(&self) -> usize {
+        match self {
+            Self::Foamliu => 128,
+            Self::Insightface { embedding, .. } => *embedding,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Activation {
+    None,
+    Relu,
+    Relu6,
+    PRelu(PRelu),
+}
+
+/// Convolution, batch normalisation, activation.
+#[derive(Clone, Debug)]
+struct ConvNorm {
+    conv: Conv2d,
+    norm: BatchNorm,
+    activation: Activation,
+}
+
+impl ConvNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.norm.forward(&self.conv.forward(x)?, Mode::Evaluate)?;
+        match &self.activation {
+            Activation::None => Ok(x),
+            Activation::Relu => relu(&x),
+            Activation::Relu6 => Ok(x.clamp(0f32, 6f32)?),
+            Activation::PRelu(prelu) => prelu.forward(&x),
+        }
+    }
+}
+
+/// Layers in a row, with the input added at the end where `residual`.
+#[derive(Clone, Debug)]
+struct Block {
+    layers: Vec<ConvNorm>,
+    residual: bool,
+}
+
+impl Block {
+    fn plain(layers: Vec<ConvNorm>) -> Self {
+        Self { layers, residual: false }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = x.clone();
+        for layer in &self.layers {
+            y = layer.forward(&y)?;
+        }
+        if self.residual { Ok((y + x)?) } else { Ok(y) }
+    }
+}
+
+/// The map from 512 numbers to the embedding.
+#[derive(Clone, Debug)]
+enum Last {
+    Conv(Conv2d),
+    Linear(Linear),
+}
+
+/// A frozen MobileFaceNet.
+#[derive(Clone, Debug)]
+pub struct MobileFaceNet {
+    layout: Layout,
+    blocks: Vec<Block>,
+    last: Last,
+    norm: BatchNorm,
+}
+
+impl MobileFaceNet {
+    /// Takes the weights of `layout`.
+    pub fn new(layout: Layout, weights: &Weights) -> Result<Self> {
+        match layout {
+            Layout::Foamliu => Self::foamliu(weights),
+            Layout::Insightface { blocks, .. } => Self::insightface(layout, blocks, weights),
+        }
+    }
+
+    /// The network of a checkpoint, whose names tell the layout. Names may all start with `module.`; counters of batch
+    /// normalisation are dropped.
+    ///
+    /// # Errors
+    /// If the names are of no known layout, or the tensors do not fit it.
+    pub fn read(tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
+        let plain = |name: String| name.strip_prefix("module.").map(str::to_string).unwrap_or(name);
+        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, t)| (plain(name), t)).collect();
+        let layout = Layout::of(&tensors)?;
+        let ignored = |name: &str| name.ends_with(".num_batches_tracked");
+        Weights::read(tensors, device, ignored, |weights| Self::new(layout, weights))
+    }
+
+    /// Whose network it is.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The embedding `[batch, width]` (not normalised) of `x` `[batch, 3, 112, 112]`, RGB, normalised as the layout asks.
+    ///
+    /// # Errors
+    /// If `x` has another shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, channels, h, w) = x.dims4()?;
+        if (channels, h, w) != (3, INPUT_SIZE, INPUT_SIZE) {
+            return Err(Error::component(format!("expected faces [batch, 3, 112, 112], found {:?}", x.dims())));
+        }
+        let mut x = x.clone();
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        let x = match &self.last {
+            Last::Conv(conv) => conv.forward(&x)?.flatten_from(1)?,
+            Last::Linear(linear) => linear.forward(&x.flatten_from(1)?)?,
+        };
+        self.norm.forward(&x, Mode::Evaluate)
+    }
+
+    fn foamliu(weights: &Weights) -> Result<Self> {
+        // Where convolution and normalisation lie, and what follows them.
+        let layer = |conv: &str, norm: &str, shape: Shape, activation: Activation| -> Result<ConvNorm> {
+            shape.layer(&weights.pp(conv), &weights.pp(norm), activation)
+        };
+        let mut blocks = vec![Block::plain(vec![
+            layer("conv1.0", "conv1.1", Shape::dense(3, 64, 3, 2), Activation::Relu6)?,
+            layer("dw_conv.depthwise", "dw_conv.bn1", Shape::depthwise(64, 1), Activation::Relu)?,
+            layer("dw_conv.pointwise", "dw_conv.bn2", Shape::dense(64, 64, 1, 1), Activation::Relu)?,
+        ])];
+        let mut inputs = 64;
+        for (expansion, outputs, count, first_stride) in
+            [(2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1)]
+        {
+            for index in 0..count {
+                let stride = if index == 0 { first_stride } else { 1 };
+                let (place, hidden) = (format!("features.{}.conv", blocks.len() - 1), expansion * inputs);
+                let at = |name: &str| format!("{place}.{name}");
+                let layers = vec![
+                    layer(&at("0.0"), &at("0.1"), Shape::dense(inputs, hidden, 1, 1), Activation::Relu6)?,
+                    layer(&at("1.0"), &at("1.1"), Shape::depthwise(hidden, stride), Activation::Relu6)?,
+                    layer(&at("2"), &at("3"), Shape::dense(hidden, outputs, 1, 1), Activation::None)?,
+                ];
+                blocks.push(Block { layers, residual: stride == 1 && inputs == outputs });
+                inputs = outputs;
+            }
+        }
+        blocks.push(Block::plain(vec![
+            layer("conv2.0", "conv2.1", Shape::dense(inputs, 512, 1, 1), Activation::Relu6)?,
+            layer("gdconv.depthwise", "gdconv.bn", Shape::global(512), Activation::None)?,
+        ]));
+        let config = ConvConfig { bias: true, ..ConvConfig::default() };
+        let last = Last::Conv(Conv2d::new(512, 128, 1, config, &weights.pp("conv3"))?);
+        Ok(Self { layout: Layout::Foamliu, blocks, last, norm: BatchNorm::new(128, &weights.pp("bn"))? })
+    }
+
+    fn insightface(layout: Layout, counts: [usize; 4], weights: &Weights) -> Result<Self> {
+        let Layout::Insightface { scale, embedding, .. } = layout else {
+            return Err(Error::component("expected the layout of insightface"));
+        };
+        let (narrow, wide) = (64 * scale, 128 * scale);
+        let stages = weights.pp("layers");
+        let mut blocks = vec![Block::plain(vec![with_prelu(Shape::dense(3, narrow, 3, 2), &stages.pp(0))?])];
+        if counts[0] == 1 {
+            // Groups of `scale` channels: not depthwise, whatever the paper says.
+            let shape = Shape { inputs: narrow, outputs: narrow, kernel: 3, stride: 1, groups: 64 };
+            blocks.push(Block::plain(vec![with_prelu(shape, &stages.pp(1))?]));
+        } else {
+            residuals(&mut blocks, counts[0], narrow, 128, &stages.pp(1))?;
+        }
+        blocks.push(bottleneck(narrow, 128, narrow, 2, &stages.pp(2))?);
+        residuals(&mut blocks, counts[1], narrow, 128, &stages.pp(3))?;
+        blocks.push(bottleneck(narrow, 256, wide, 2, &stages.pp(4))?);
+        residuals(&mut blocks, counts[2], wide, 256, &stages.pp(5))?;
+        blocks.push(bottleneck(wide, 512, wide, 2, &stages.pp(6))?);
+        residuals(&mut blocks, counts[3], wide, 256, &stages.pp(7))?;
+        let tail = weights.pp("features").pp("layers");
+        blocks.push(Block::plain(vec![
+            with_prelu(Shape::dense(wide, 512, 1, 1), &weights.pp("conv_sep"))?,
+            without_activation(Shape::global(512), &tail.pp(0))?,
+        ]));
+        let last = Last::Linear(Linear::new(512, embedding, false, &tail.pp(2))?);
+        Ok(Self { layout, blocks, last, norm: BatchNorm::new(embedding, &tail.pp(3))? })
+    }
+}
+
+/// Shape of a convolution without bias.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+}
+
+impl Shape {
+    fn dense(inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Self {
+        Self { inputs, outputs, kernel, stride, groups: 1 }
+    }
+
+    fn depthwise(channels: usize, stride: usize) -> Self {
+        Self { inputs: channels, outputs: channels, kernel: 3, stride, groups: channels }
+    }
+
+    /// One weight for each pixel of a 7x7 map, for each channel.
+    fn global(channels: usize) -> Self {
+        Self { inputs: channels, outputs: channels, kernel: 7, stride: 1, groups: channels }
+    }
+
+    fn layer(self, conv: &Weights, norm: &Weights, activation: Activation) -> Result<ConvNorm> {
+        let Self { inputs, outputs, kernel, stride, groups } = self;
+        let padding = if kernel == 3 { 1 } else { 0 };
+        let config = ConvConfig { stride, padding, groups, bias: false };
+        let conv = Conv2d::new(inputs, outputs, kernel, config, conv)?;
+        Ok(ConvNorm { conv, norm: BatchNorm::new(outputs, norm)?, activation })
+    }
+}
+
+/// insightface's `ConvBlock`.
+fn with_prelu(shape: Shape, weights: &Weights) -> Result<ConvNorm> {
+    let layers = weights.pp("layers");
+    let prelu = PRelu::new(shape.outputs, &layers.pp(2))?;
+    shape.layer(&layers.pp(0), &layers.pp(1), Activation::PRelu(prelu))
+}
+
+/// insightface's `LinearBlock`.
+fn without_activation(shape: Shape, weights: &Weights) -> Result<ConvNorm> {
+    let layers = weights.pp("layers");
+    shape.layer(&layers.pp(0), &layers.pp(1), Activation::None)
+}
+
+/// insightface's `DepthWise`: widen, filter each channel, narrow.
+fn bottleneck(inputs: usize, hidden: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Block> {
+    let layers = weights.pp("layers");
+    Ok(Block::plain(vec![
+        with_prelu(Shape::dense(inputs, hidden, 1, 1), &layers.pp(0))?,
+        with_prelu(Shape::depthwise(hidden, stride), &layers.pp(1))?,
+        without_activation(Shape::dense(hidden, outputs, 1, 1), &layers.pp(2))?,
+    ]))
+}
+
+/// insightface's `Residual`.
+fn residuals(blocks: &mut Vec<Block>, count: usize, channels: usize, hidden: usize, weights: &Weights) -> Result<()> {
+    for index in 0..count {
+        let block = bottleneck(channels, hidden, channels, 1, &weights.pp("layers").pp(index))?;
+        blocks.push(Block { residual: true, ..block });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use candle_core::DType;
+    use gdrd_core::nn::weights::Draw;
+
+    use super::*;
+
+    fn tensors(layout: Layout) -> BTreeMap<String, Tensor> {
+        let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.5; count]);
+        let made = Weights::create(&Device::Cpu, draw, |weights| MobileFaceNet::new(layout, weights));
+        made.expect("a network").1.tensors()
+    }
+
+    #[test]
+    fn the_layout_is_known_by_its_names() {
+        let usual = Layout::Insightface { blocks: [1, 4, 6, 2], scale: 2, embedding: 512 };
+        let large = Layout::Insightface { blocks: [2, 8, 12, 4], scale: 4, embedding: 256 };
+        for layout in [Layout::Foamliu, usual, large] {
+            let mut tensors = tensors(layout);
+            assert_eq!(Layout::of(&tensors).expect("a layout"), layout);
+            let counter = Tensor::zeros(1, DType::I64, &Device::Cpu).expect("a counter");
+            tensors.insert("bn.num_batches_tracked".into(), counter);
+            let tensors = tensors.into_iter().map(|(name, t)| (format!("module.{name}"), t)).collect();
+            assert_eq!(MobileFaceNet::read(tensors, &Device::Cpu).expect("fits").layout(), layout);
+        }
+        let error = Layout::of(&BTreeMap::new()).expect_err("no tensors").to_string();
+        assert!(error.contains("gdconv.depthwise.weight") && error.contains("features.layers.2.weight"), "{error}");
+    }
+
+    #[test]
+    fn faces_of_another_size_are_refused() {
+        let net = MobileFaceNet::read(tensors(Layout::Foamliu), &Device::Cpu).expect("a network");
+        let x = Tensor::zeros((1, 3, 96, 112), DType::F32, &Device::Cpu).expect("a face");
+        let error = net.forward(&x).expect_err("another size").to_string();
+        assert!(error.contains("found [1, 3, 96, 112]"), "{error}");
+    }
+}
