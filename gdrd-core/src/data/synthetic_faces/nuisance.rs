@@ -115,7 +115,7 @@ pub struct Background {
 /// The camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
-    /// Exposure, 0.6 to 1.6.
+    /// Exposure, 0.55 to 1.35.
     pub gain: f32,
     /// How much of the colours is kept, 0.25 to 1.1.
     pub saturation: f32,
@@ -157,14 +157,7 @@ impl Nuisance {
     pub fn neutral() -> Self {
         Self {
             pose: Pose { yaw: 0.0, pitch: 0.0, roll: 0.0, scale: 1.0, shift: [0.0; 2] },
-            light: Light {
-                azimuth: -0.35,
-                elevation: 0.55,
-                strength: 0.65,
-                ambient: 0.5,
-                warmth: 0.0,
-                shine: 0.06,
-            },
+            light: Light { azimuth: -0.35, elevation: 0.55, strength: 0.65, ambient: 0.5, warmth: 0.0, shine: 0.06 },
             expression: Expression { smile: 0.1, mouth_open: 0.0, brow_raise: 0.0, blink: 0.0, gaze: [0.0; 2] },
             hair_volume: 1.0,
             hair_shift: 0.0,
@@ -211,11 +204,8 @@ impl Nuisance {
         };
         let hair_volume = d.range(0.6, 1.4);
         let hair_shift = d.bell(-3.0, 3.0);
-        let worn = d.index(&[
-            1.0 - GLASSES_PROBABILITY - SUNGLASSES_PROBABILITY,
-            GLASSES_PROBABILITY,
-            SUNGLASSES_PROBABILITY,
-        ]);
+        let worn =
+            d.index(&[1.0 - GLASSES_PROBABILITY - SUNGLASSES_PROBABILITY, GLASSES_PROBABILITY, SUNGLASSES_PROBABILITY]);
         let frames = [[0.01, 0.01, 0.012], [0.06, 0.03, 0.015], [0.35, 0.34, 0.33], [0.12, 0.01, 0.015]];
         let glasses = (worn > 0).then(|| Glasses {
             half_width: d.range(9.5, 14.0),
@@ -240,7 +230,7 @@ impl Nuisance {
             texture: d.seed(),
         };
         let camera = Camera {
-            gain: d.range(0.6, 1.6),
+            gain: d.range(0.55, 1.35),
             saturation: d.range(0.25, 1.1),
             contrast: d.range(0.8, 1.2),
             noise: d.range(0.0, 7.0),
