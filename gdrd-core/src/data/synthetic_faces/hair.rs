@@ -49,9 +49,10 @@ impl HairPaint {
         }
     }
 
-    /// Whether it hangs behind neck and ears.
-    pub(super) fn is_long(&self) -> bool {
-        self.style == HairStyle::Long
+    /// How much of it there is behind the head at this height.
+    #[inline]
+    pub(super) fn behind(&self, y: f32) -> f32 {
+        smooth(self.side, self.side - 4.0, y)
     }
 
     /// Where the hair begins at a point of the hair's surface: above this height is hair.

@@ -43,11 +43,11 @@ pub struct Head {
     pub cheek_width: f32,
     /// Width at the temples over that at the cheekbones, 0.88 to 1.0.
     pub temple: f32,
-    /// Width at the jaw over that at the cheekbones, 0.72 to 0.97.
+    /// Width at the jaw over that at the cheekbones, 0.7 to 0.96.
     pub jaw: f32,
     /// Where the chin ends, 44 to 54.
     pub chin_y: f32,
-    /// From a pointed (1.6) to a square (4.0) chin: exponent of the outline.
+    /// From a pointed (1.7) to a square (3.6) chin: exponent of the outline.
     pub chin_square: f32,
     /// Depth of the head over its width, 0.88 to 1.1.
     pub depth: f32,
@@ -74,11 +74,11 @@ pub struct Eyes {
     pub spacing: f32,
     /// Height of the eyes, -12.5 to -8.5.
     pub y: f32,
-    /// Half the width of an eye, 6.6 to 9.6.
+    /// Half the width of an eye, 7 to 10.
     pub half_width: f32,
-    /// From the corners' line to the upper lid, 2.4 to 5.2.
+    /// From the corners' line to the upper lid, 2.6 to 5.6.
     pub upper: f32,
-    /// From the corners' line to the lower lid, 1.2 to 2.8.
+    /// From the corners' line to the lower lid, 1.3 to 3.
     pub lower: f32,
     /// The outer corner's rise, -0.16 to 0.2.
     pub tilt: f32,
@@ -111,7 +111,7 @@ pub struct Brows {
     pub inner: f32,
     /// Length from the inner to the outer end, 15 to 23.
     pub length: f32,
-    /// Half the thickness at the inner third, 0.8 to 2.7.
+    /// Half the thickness at the inner third, 0.9 to 2.9.
     pub thickness: f32,
     /// Thickness at the outer end over that at the inner third, 0.15 to 0.7.
     pub taper: f32,
@@ -121,7 +121,7 @@ pub struct Brows {
     pub arch_at: f32,
     /// Rise of the outer end over the inner one, -2.5 to 3.
     pub slope: f32,
-    /// How much of the skin they cover, 0.45 to 0.95.
+    /// How much of the skin they cover, 0.55 to 1.
     pub density: f32,
     /// How much higher the left brow sits, -1.2 to 1.2.
     pub asymmetry: f32,
@@ -157,15 +157,15 @@ pub struct Nose {
 pub struct Mouth {
     /// Height of the line between the lips, 27.5 to 33.
     pub y: f32,
-    /// Half the width, 11 to 17.5.
+    /// Half the width, 10 to 16.5.
     pub half_width: f32,
-    /// Thickness of the upper lip, 1.3 to 5.
+    /// Thickness of the upper lip, 1.6 to 5.4.
     pub upper: f32,
-    /// Thickness of the lower lip, 2.2 to 6.5.
+    /// Thickness of the lower lip, 2.4 to 7.
     pub lower: f32,
     /// Depth of the bow in the upper lip, 0 to 0.6.
     pub bow: f32,
-    /// How far the corners hang (negative) or rise at rest, -1.8 to 1.4.
+    /// How far the corners hang (negative) or rise at rest, -1.2 to 1.6.
     pub corners: f32,
     /// How red the lips are, 0.15 to 0.85.
     pub red: f32,
@@ -277,9 +277,9 @@ impl Identity {
         let head = Head {
             cheek_width: d.bell(37.0, 44.0),
             temple: d.range(0.88, 1.0),
-            jaw: d.range(0.72, 0.97),
+            jaw: d.range(0.7, 0.96),
             chin_y: d.bell(44.0, 54.0),
-            chin_square: d.range(1.6, 4.0),
+            chin_square: d.range(1.7, 3.6),
             depth: d.range(0.88, 1.1),
             cheekbone: d.range(0.0, 2.5),
             chin: d.range(0.0, 4.0),
@@ -292,9 +292,9 @@ impl Identity {
         let eyes = Eyes {
             spacing: d.range(15.2, 20.0),
             y: d.range(-12.5, -8.5),
-            half_width: d.range(6.6, 9.6),
-            upper: d.range(2.4, 5.2),
-            lower: d.range(1.2, 2.8),
+            half_width: d.range(7.0, 10.0),
+            upper: d.range(2.6, 5.6),
+            lower: d.range(1.3, 3.0),
             tilt: d.range(-0.16, 0.2),
             peak: d.range(-0.4, 0.4),
             iris: d.range(2.9, 3.8),
@@ -310,12 +310,12 @@ impl Identity {
             height: d.range(8.2, 13.0),
             inner: d.range(4.5, 9.5),
             length: d.range(15.0, 23.0),
-            thickness: d.range(0.8, 2.7),
+            thickness: d.range(0.9, 2.9),
             taper: d.range(0.15, 0.7),
             arch: d.range(-0.3, 4.0),
             arch_at: d.range(0.45, 0.8),
             slope: d.range(-2.5, 3.0),
-            density: d.range(0.45, 0.95),
+            density: d.range(0.55, 1.0),
             asymmetry: d.bell(-1.2, 1.2),
         };
         let nose = Nose {
@@ -332,11 +332,11 @@ impl Identity {
         };
         let mouth = Mouth {
             y: d.range(27.5, 33.0),
-            half_width: d.range(11.0, 17.5),
-            upper: d.range(1.3, 5.0),
-            lower: d.range(2.2, 6.5),
+            half_width: d.range(10.0, 16.5),
+            upper: d.range(1.6, 5.4),
+            lower: d.range(2.4, 7.0),
             bow: d.range(0.0, 0.6),
-            corners: d.range(-1.8, 1.4),
+            corners: d.range(-1.2, 1.6),
             red: d.range(0.15, 0.85),
             philtrum: d.range(0.0, 1.2),
             asymmetry: d.bell(-0.9, 0.9),

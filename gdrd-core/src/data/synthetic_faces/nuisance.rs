@@ -115,7 +115,7 @@ pub struct Background {
 /// The camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
-    /// Exposure, 0.6 to 1.6.
+    /// Exposure, 0.55 to 1.35.
     pub gain: f32,
     /// How much of the colours is kept, 0.25 to 1.1.
     pub saturation: f32,
@@ -230,7 +230,7 @@ impl Nuisance {
             texture: d.seed(),
         };
         let camera = Camera {
-            gain: d.range(0.6, 1.6),
+            gain: d.range(0.55, 1.35),
             saturation: d.range(0.25, 1.1),
             contrast: d.range(0.8, 1.2),
             noise: d.range(0.0, 7.0),

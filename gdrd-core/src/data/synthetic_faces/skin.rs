@@ -38,7 +38,7 @@ impl SkinPaint {
     #[inline]
     pub(super) fn at(&self, x: f32, y: f32, width: f32, pixel: f32) -> Rgb {
         let mut colour = self.tone(x, y, pixel);
-        if self.bearded && y > 8.0 {
+        if self.bearded && y > -14.0 {
             colour = self.beard(x, y, width, colour);
         }
         if y > -10.0 && y < 24.0 && x.abs() < 16.0 {
@@ -66,19 +66,19 @@ impl SkinPaint {
             spot(x.abs() - eyes.spacing - 5.0, y - 10.0, 15.0, 13.0) * (marks.blush + 0.1 * self.smile.max(0.0));
         colour = tint(colour, mix([1.0; 3], [1.05, 0.62, 0.62], cheek));
         if marks.freckles > 0.0 && y.abs() < 24.0 {
-            let dots = self.noise.at(x * 0.62 + self.texture, y * 0.62 + 7.0);
+            let dots = self.noise.at(x * 0.55 + y * 0.35 + self.texture, y * 0.55 - x * 0.35);
             let where_ = spot(x.abs() - 12.0, y - 3.0, 24.0, 16.0);
             let alpha = smooth(0.35, 0.6, dots) * where_ * marks.freckles * 1.6;
             colour = tint(colour, mix([1.0; 3], [0.62, 0.46, 0.38], alpha.min(1.0)));
         }
         if marks.forehead_lines > 0.0 && y < -26.0 && y > -42.0 {
-            let wave = y + 0.012 * x * x * 0.4 - 0.6 * self.noise.at(x * 0.08, 3.0);
+            let wave = y + 0.005 * x * x - 0.6 * self.noise.at(x * 0.08, 3.0);
             let line = ((wave + 44.0) / 4.6).fract() - 0.5;
             let alpha = cover(line.abs() * 4.6 - 0.3, pixel.max(1.0)) * smooth(24.0, 14.0, x.abs());
             colour = scale(colour, 1.0 - 0.28 * marks.forehead_lines * alpha);
         }
         // The folds from the wings of the nose to the corners of the mouth.
-        let strength = (0.35 * marks.folds + 0.35 * self.smile.max(0.0)).min(0.6);
+        let strength = (0.28 * marks.folds + 0.3 * self.smile.max(0.0)).min(0.6);
         let (top, bottom) = (self.identity.nose.tip_y + 1.0, mouth.y + 1.0);
         let along = (y - top) / (bottom - top);
         if (0.0..1.0).contains(&along) {
@@ -149,20 +149,20 @@ impl SkinPaint {
         let between = (y - line).abs() - 0.45;
         let closed = smooth(1.2, 0.2, gap) * smooth(1.12, 0.98, t.abs());
         colour = mix(colour, rgb(58, 26, 24), cover(between, pixel.max(0.9)) * closed * 0.85);
-        let corner = spot(x.abs() - half - 0.3, y - line + 0.0, 2.6, 2.2) * 0.5;
+        let corner = spot(x.abs() - half - 0.3, y - line, 2.6, 2.2) * 0.5;
         tint(colour, mix([1.0; 3], [0.4, 0.3, 0.28], corner))
     }
 
     fn beard(&self, x: f32, y: f32, width: f32, colour: Rgb) -> Rgb {
         let Identity { hair, mouth, nose, .. } = &self.identity;
-        let speckle = 0.72 + 0.4 * self.noise.at(x * 0.8 + self.texture, y * 0.55);
+        let speckle = 0.72 + 0.4 * self.noise.at(x * 0.9 + y * 0.5 + self.texture, y * 0.8 - x * 0.4);
         let side = (x.abs() / width.max(1.0)).min(1.0);
         let edge = hair.beard_line - 24.0 * smooth(0.62, 0.95, side);
         let around = smooth(1.0, 1.25, ((x / (mouth.half_width + 2.0)).powi(2) + ((y - mouth.y) / 9.0).powi(2)).sqrt());
         let beard = hair.beard * smooth(edge - 2.5, edge + 3.5, y) * around;
         let lip_top = mouth.y - 1.5 - 0.5 * mouth.upper;
-        let above = smooth(nose.tip_y + 4.5, nose.tip_y + 8.0, y + 0.012 * x * x * 0.0)
-            * smooth(lip_top + 3.0, lip_top, y - 0.03 * x * x * 0.6)
+        let above = smooth(nose.tip_y + 4.5, nose.tip_y + 8.0, y)
+            * smooth(lip_top + 3.0, lip_top, y - 0.018 * x * x)
             * smooth(mouth.half_width + 4.0, mouth.half_width - 1.0, x.abs());
         let alpha = (beard.max(hair.moustache * above) * speckle).clamp(0.0, 0.95);
         mix(colour, mix(hair.colour, rgb(34, 26, 24), 0.3), alpha)
