@@ -1,1 +1,64 @@
-//! gdrd.
+//! The `gdrd` command as a function, for programs that add plug-ins of their own.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     gdrd_cli::main_with(|registry| {
+//!         // registry.losses.register::<MyLoss>()?;
+//!         let _ = registry;
+//!         Ok(())
+//!     })
+//! }
+//! ```
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this crate is the one that talks to people")]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gdrd_core::error::{Error, ErrorKind, Result};
+use gdrd_core::registry::Registry;
+
+mod args;
+mod commands;
+mod progress;
+mod stop;
+
+/// Runs the command line of this process. `extend` adds plug-ins to the built-in ones.
+///
+/// Exit codes: 0 good, 1 the run failed, 2 the command line or the recipe is wrong, 130 stopped by the user.
+pub fn main_with(extend: impl FnOnce(&mut Registry) -> Result<()>) -> ExitCode {
+    let arguments = match args::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A failed write to a closed terminal leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let registry = registry().and_then(|mut registry| extend(&mut registry).map(|()| registry));
+    match registry.and_then(|registry| commands::run(arguments, &registry)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = error.to_string();
+            // Diagnostics of a recipe come with their own heading.
+            eprintln!("{}{text}", if text.starts_with("error:") { "" } else { "error: " });
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn registry() -> Result<Registry> {
+    let mut registry = Registry::with_core()?;
+    gdrd_teachers::register(&mut registry)?;
+    gdrd_student::register(&mut registry)?;
+    Ok(registry)
+}
+
+fn code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Recipe => 2,
+        ErrorKind::Stopped => 130,
+        _ => 1,
+    }
+}

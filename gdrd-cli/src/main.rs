@@ -1,2 +1,7 @@
-//! gdrd.
-fn main() {}
+//! The `gdrd` command, without plug-ins beyond gdrd's own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gdrd_cli::main_with(|_| Ok(()))
+}

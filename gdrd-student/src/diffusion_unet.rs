@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// The U-Net of guided-diffusion. Its file has the names of the public checkpoints, so that a teacher of kind
 /// `diffusion-encoder` reads it as it reads theirs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct DiffusionUnet {
     /// The network.
     pub network: UnetConfig,

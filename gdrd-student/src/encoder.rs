@@ -26,9 +26,9 @@ use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
 /// ```
 pub struct FaceEncoder {
     name: String,
-    header: StudentHeader,
-    student: Box<dyn Student>,
-    width: usize,
+    pub(crate) header: StudentHeader,
+    pub(crate) student: Box<dyn Student>,
+    pub(crate) width: usize,
     device: Device,
 }
 
@@ -87,7 +87,7 @@ impl FaceEncoder {
 /// The embeddings of `faces` after `prepare` has brought them to the network's input size.
 pub fn embed(
     student: &dyn Student,
-    width: usize,
+    pub(crate) width: usize,
     prepare: impl Fn(&Face) -> Result<Face>,
     faces: &[Face],
     device: &Device,

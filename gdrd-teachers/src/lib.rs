@@ -1,3 +1,19 @@
 //! Pretrained face networks as teachers of gdrd.
 
+use gdrd_core::error::Result;
+use gdrd_core::registry::Registry;
+
+mod diffusion_encoder;
 pub mod mobilefacenet;
+
+pub use diffusion_encoder::DiffusionEncoder;
+pub use mobilefacenet::MobileFaceNetTeacher;
+
+/// Registers every teacher of this crate.
+///
+/// # Errors
+/// If a name is taken.
+pub fn register(registry: &mut Registry) -> Result<()> {
+    registry.teachers.register::<DiffusionEncoder>()?;
+    registry.teachers.register::<MobileFaceNetTeacher>()
+}

@@ -77,6 +77,38 @@ impl Registry {
     }
 }
 
+/// A kind in a listing.
+pub struct Listed {
+    /// The word of its family.
+    pub family: &'static str,
+    /// Its name in recipes.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub purpose: &'static str,
+    /// The JSON schema of its options.
+    pub schema: schemars::Schema,
+}
+
+impl Registry {
+    /// Every kind, in the order of the flow and then of the names.
+    pub fn kinds(&self) -> Vec<Listed> {
+        fn of<D: ?Sized>(family: &Family<D>) -> impl Iterator<Item = Listed> {
+            family.list().filter_map(|(name, purpose)| {
+                Some(Listed { family: family.what(), name, purpose, schema: family.schema(name)? })
+            })
+        }
+        of(&self.datasets)
+            .chain(of(&self.degradations))
+            .chain(of(&self.teachers))
+            .chain(of(&self.students))
+            .chain(of(&self.losses))
+            .chain(of(&self.optimizers))
+            .chain(of(&self.schedules))
+            .chain(of(&self.protocols))
+            .collect()
+    }
+}
+
 macro_rules! boxed {
     ($($contract:path),*) => {$(
         impl<T: $contract + 'static> Boxed<dyn $contract> for T {

@@ -4,6 +4,6 @@ mod all;
 pub mod family;
 pub mod kind;
 
-pub use all::Registry;
+pub use all::{Listed, Registry};
 pub use family::{Boxed, Component, Family};
 pub use kind::Kind;

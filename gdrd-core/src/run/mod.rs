@@ -16,9 +16,10 @@ use candle_core::Device;
 pub use ablation::{Ablation, Cell, ablate};
 pub use folder::{Lock, RunFolder};
 pub use plan::{StagePlan, plan};
-pub use prepared::Prepared;
-pub use scores::{Measured, StudentEmbedder};
+pub use prepared::{Opened, Prepared, StageTerms};
+pub use scores::{Measured, Measuring, StudentEmbedder, measure};
 
+use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Event, FanOut, Flow, Observer};
 use crate::recipe::Recipe;
@@ -96,7 +97,9 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
         }
     }
     folder.write_student(&header(recipe, &prepared), &prepared.student_tensors(recipe.run.half_precision)?)?;
-    let measured = scores::evaluate(recipe, &prepared, place, observer)?;
+    let student = StudentEmbedder::new(&*prepared.student, recipe.degradation.downscale(), &place.device);
+    let student = student.as_ref().map(|student| student as &dyn Embedder);
+    let measured = scores::evaluate(recipe, &prepared.opened, student, &prepared.teachers, place, observer)?;
     folder.write_results(recipe, &lock, &measured)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
     Ok(folder)

@@ -3,14 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 use super::Place;
 use super::context::StageContext;
 use super::tell;
-use crate::data::{Degradation, Views};
+use crate::data::Views;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::Protocol;
 use crate::nn::Weights;
@@ -19,8 +18,50 @@ use crate::observe::{Event, Observer, Silent};
 use crate::recipe::{Recipe, StageRecipe};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
-use crate::teacher::{FeatureStore, Output, Source, Stored, Teacher, View};
+use crate::teacher::{FeatureStore, Output, Source, Stored, Teacher, TeacherConfig, View};
 use crate::trainer::{Stage, TeacherFeatures, Term};
+
+/// Datasets and protocols that are open.
+pub struct Opened {
+    /// Protocols by name, with the name of their dataset.
+    pub protocols: BTreeMap<String, (String, Box<dyn Protocol>)>,
+    views: BTreeMap<String, Views>,
+}
+
+impl Opened {
+    /// Opens the datasets for which `wanted` is true and prepares every protocol.
+    ///
+    /// # Errors
+    /// If a dataset cannot be opened, or a protocol does not find its faces.
+    pub fn new(recipe: &Recipe, observer: &mut dyn Observer, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut views = BTreeMap::new();
+        for (name, component) in recipe.data.iter().filter(|(name, _)| wanted(name)) {
+            tell(observer, &Event::Working { what: format!("reading dataset `{name}`"), done: 0, total: 1 })?;
+            let dataset = component.config.build().at(|| format!("dataset `{name}`"))?;
+            views.insert(name.clone(), Views::new(dataset.into(), recipe.degradation.clone()));
+        }
+        let mut protocols = BTreeMap::new();
+        for (name, component) in &recipe.evaluate {
+            let data = component.config.data();
+            let protocol = component.config.prepare(views[data].dataset()).at(|| format!("protocol `{name}`"))?;
+            protocols.insert(name.clone(), (data.to_string(), protocol));
+        }
+        Ok(Self { protocols, views })
+    }
+
+    /// The dataset called `name` and its degraded form.
+    pub fn views(&self, name: &str) -> Result<&Views> {
+        self.views.get(name).ok_or_else(|| Error::component(format!("no dataset is called `{name}`")))
+    }
+}
+
+/// Loads every teacher of a recipe.
+pub(super) fn build_teachers(recipe: &Recipe, device: &Device) -> Result<BTreeMap<String, Box<dyn Teacher>>> {
+    let build = |(name, component): (&String, &crate::registry::Component<dyn TeacherConfig>)| {
+        Ok((name.clone(), component.config.build(device).at(|| format!("teacher `{name}`"))?))
+    };
+    recipe.teachers.iter().map(build).collect()
+}
 
 /// The parts of a run.
 pub struct Prepared {
@@ -28,10 +69,9 @@ pub struct Prepared {
     pub student: Box<dyn Student>,
     /// Teachers by name.
     pub teachers: BTreeMap<String, Box<dyn Teacher>>,
-    /// Protocols by name, with the name of their dataset.
-    pub protocols: BTreeMap<String, (String, Box<dyn Protocol>)>,
+    /// Datasets and protocols.
+    pub opened: Opened,
     pub(super) device: Device,
-    views: BTreeMap<String, Views>,
     variables: Variables,
     seed: Seed,
     workers: usize,
@@ -51,37 +91,19 @@ impl Prepared {
     /// # Errors
     /// If any of them cannot be had, or a protocol does not find its faces.
     pub fn new(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<Self> {
-        let degradation: Arc<dyn Degradation> = recipe.degradation.clone();
-        let mut views = BTreeMap::new();
-        for (name, component) in &recipe.data {
-            let used = recipe.stages.iter().any(|stage| stage.options.data == *name)
-                || recipe.evaluate.values().any(|protocol| protocol.config.data() == name);
-            if used {
-                tell(observer, &Event::Working { what: format!("reading dataset `{name}`"), done: 0, total: 1 })?;
-                let dataset = component.config.build().at(|| format!("dataset `{name}`"))?;
-                views.insert(name.clone(), Views::new(dataset.into(), degradation.clone()));
-            }
-        }
-        let mut protocols = BTreeMap::new();
-        for (name, component) in &recipe.evaluate {
-            let data = component.config.data();
-            let protocol = component.config.prepare(views[data].dataset()).at(|| format!("protocol `{name}`"))?;
-            protocols.insert(name.clone(), (data.to_string(), protocol));
-        }
-        let mut teachers = BTreeMap::new();
-        for (name, component) in &recipe.teachers {
-            let teacher = component.config.build(&place.device).at(|| format!("teacher `{name}`"))?;
-            teachers.insert(name.clone(), teacher);
-        }
+        let opened = Opened::new(recipe, observer, |name| {
+            recipe.stages.iter().any(|stage| stage.options.data == name)
+                || recipe.evaluate.values().any(|protocol| protocol.config.data() == name)
+        })?;
+        let teachers = build_teachers(recipe, &place.device)?;
         let seed = recipe.seed();
         let size = recipe.degradation.downscale().size;
         let build = |weights: &Weights| recipe.student.config.build(size, weights);
-        let (student, variables) =
-            Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
+        let (student, variables) = Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
         adopt(&variables, student.initial()?).at(|| "student".into())?;
         let (device, store) = (place.device.clone(), FeatureStore::open(&place.store));
         let workers = recipe.run.workers;
-        Ok(Self { student, teachers, protocols, device, views, variables, seed, workers, store })
+        Ok(Self { student, teachers, opened, device, variables, seed, workers, store })
     }
 
     /// The losses of every stage, in the recipe's order. Class centres are computed or read from the store.
@@ -154,12 +176,12 @@ impl Prepared {
 
     /// The dataset called `name` and its degraded form.
     pub fn views(&self, name: &str) -> Result<&Views> {
-        self.views.get(name).ok_or_else(|| Error::component(format!("no dataset is called `{name}`")))
+        self.opened.views(name)
     }
 
     /// All datasets that the recipe uses.
     pub fn datasets(&self) -> impl Iterator<Item = (&String, &Views)> {
-        self.views.iter()
+        self.opened.views.iter()
     }
 
     /// What `teacher` looks at in a stage.

@@ -1,11 +1,12 @@
 //! Measuring the student and its teachers by the recipe's protocols.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::prepared::Prepared;
+use super::prepared::{Opened, build_teachers};
 use super::{Place, tell};
 use crate::degrade::{Degraded, Downscale};
 use crate::digest;
@@ -17,7 +18,7 @@ use crate::nn::Mode;
 use crate::observe::{Event, Observer};
 use crate::recipe::Recipe;
 use crate::student::Student;
-use crate::teacher::{Output, TeacherEmbedder};
+use crate::teacher::{Output, Teacher, TeacherEmbedder};
 use crate::trainer::write_atomically;
 
 /// One embedder measured by one protocol.
@@ -63,74 +64,127 @@ impl Embedder for StudentEmbedder<'_> {
     }
 }
 
-/// Every protocol on the student, on each teacher that embeds, and on that teacher behind the degradation. What teachers
-/// score is kept in the store: it is the same for every run with these teachers and data.
-pub(super) fn evaluate(
+/// What is measured.
+pub enum Measuring<'a> {
+    /// Anything that embeds, a student from its file for example.
+    Embedder(&'a dyn Embedder),
+    /// The recipe's teachers alone.
+    Teachers,
+}
+
+/// Measures by the protocols of a recipe, without its student. Teachers are measured too when they are asked for.
+///
+/// # Errors
+/// If a dataset or a teacher cannot be had, or the observer stops the evaluation.
+pub fn measure(
     recipe: &Recipe,
-    prepared: &Prepared,
+    what: &Measuring,
     place: &Place,
     observer: &mut dyn Observer,
 ) -> Result<BTreeMap<String, Vec<Measured>>> {
-    let downscale = recipe.degradation.downscale();
+    let opened = Opened::new(recipe, observer, |data| recipe.evaluate.values().any(|p| p.config.data() == data))?;
+    let teachers = match what {
+        Measuring::Embedder(_) => BTreeMap::new(),
+        Measuring::Teachers => build_teachers(recipe, &place.device)?,
+    };
+    let first = match what {
+        Measuring::Embedder(embedder) => Some(*embedder),
+        Measuring::Teachers => None,
+    };
+    evaluate(recipe, &opened, first, &teachers, place, observer)
+}
+
+/// Every protocol on `first`, on each teacher that embeds, and on that teacher behind the degradation. What teachers score
+/// is kept in the store: it is the same for every run with these teachers and data.
+pub(super) fn evaluate(
+    recipe: &Recipe,
+    opened: &Opened,
+    first: Option<&dyn Embedder>,
+    teachers: &BTreeMap<String, Box<dyn Teacher>>,
+    place: &Place,
+    observer: &mut dyn Observer,
+) -> Result<BTreeMap<String, Vec<Measured>>> {
     let mut found = BTreeMap::new();
-    for (name, (data, protocol)) in &prepared.protocols {
-        let dataset = prepared.views(data)?.dataset();
-        let mut rows = Vec::new();
-        let mut measure = |embedder: &dyn Embedder, kept: Option<String>| -> Result<()> {
-            let path = kept.map(|key| place.store.join(format!("{key}.json")));
-            let what = format!("{name}: {}", embedder.name());
-            let scores = match path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
-                Some(text) => Scores::from_json(&text).at(|| "a kept score".into())?,
-                None => {
-                    let mut report = |done, total| tell(observer, &Event::Working { what: what.clone(), done, total });
-                    protocol.evaluate(embedder, dataset, &mut report).at(|| what.clone())?
-                }
-            };
-            if let Some(path) = path.filter(|path| !path.exists()) {
-                write_atomically(&path, scores.to_json()?.as_bytes())?;
-            }
-            let score = scores.scores.first().map_or(0.0, |score| score.value);
-            let embedder = embedder.name().to_string();
-            tell(observer, &Event::ProtocolDone { protocol: name.clone(), embedder: embedder.clone(), score })?;
-            rows.push(Measured { embedder, scores });
-            Ok(())
-        };
-        if let Some(student) = StudentEmbedder::new(&*prepared.student, downscale, &prepared.device) {
-            measure(&student, None)?;
+    for name in opened.protocols.keys() {
+        let mut bench = Bench { recipe, opened, name, place, observer: &mut *observer, rows: Vec::new() };
+        if let Some(embedder) = first {
+            bench.measure(embedder, None)?;
         }
-        for (teacher_name, teacher) in &prepared.teachers {
-            let size = teacher.card().input_size.unwrap_or(112);
-            if teacher.shape(&Output::Embedding, size).is_err() {
-                continue;
-            }
-            let key = |form: &str| {
-                digest::of_value(&serde_json::json!({
-                    "scores": 1,
-                    "gdrd": env!("CARGO_PKG_VERSION"),
-                    "teacher": teacher.card().digest,
-                    "name": teacher_name,
-                    "protocol": recipe.evaluate[name].resolved,
-                    "pairs": recipe.evaluate[name].resolved.get("pairs").and_then(|path| {
-                        digest::of_file(std::path::Path::new(path.as_str()?)).ok()
-                    }),
-                    "dataset": dataset.fingerprint(),
-                    "form": form,
-                }))
-            };
-            let label = format!("teacher `{teacher_name}` at {size}");
-            let plain = TeacherEmbedder::new(&label, &**teacher, &prepared.device)?;
-            measure(&plain, Some(key("plain")))?;
-            let label = format!("teacher `{teacher_name}`");
-            let plain = TeacherEmbedder::new(&label, &**teacher, &prepared.device)?;
-            let degraded = Degraded::new(&plain, downscale.clone());
-            measure(&degraded, Some(key(&digest::of_value(downscale))))?;
+        for (teacher_name, teacher) in teachers {
+            bench.measure_teacher(teacher_name, &**teacher)?;
         }
-        if rows.is_empty() {
-            return Err(Error::component(format!(
-                "protocol `{name}`: neither the student nor a teacher has embeddings"
-            )));
+        if bench.rows.is_empty() {
+            return Err(Error::component(format!("protocol `{name}`: neither the student nor a teacher has embeddings")));
         }
-        found.insert(name.clone(), rows);
+        found.insert(name.clone(), bench.rows);
     }
     Ok(found)
+}
+
+/// One protocol while it measures.
+struct Bench<'a> {
+    recipe: &'a Recipe,
+    opened: &'a Opened,
+    name: &'a str,
+    place: &'a Place,
+    observer: &'a mut dyn Observer,
+    rows: Vec<Measured>,
+}
+
+impl Bench<'_> {
+    /// Measures `embedder`, or takes the scores kept under the key `kept`.
+    fn measure(&mut self, embedder: &dyn Embedder, kept: Option<String>) -> Result<()> {
+        let path = kept.map(|key| self.place.store.join(format!("{key}.json")));
+        let what = format!("{}: {}", self.name, embedder.name());
+        let scores = match path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
+            Some(text) => Scores::from_json(&text).at(|| "a kept score".into())?,
+            None => {
+                let (data, protocol) = &self.opened.protocols[self.name];
+                let dataset = self.opened.views(data)?.dataset();
+                let observer = &mut *self.observer;
+                let mut report = |done, total| tell(observer, &Event::Working { what: what.clone(), done, total });
+                protocol.evaluate(embedder, dataset, &mut report).at(|| what.clone())?
+            }
+        };
+        if let Some(path) = path.filter(|path| !path.exists()) {
+            write_atomically(&path, scores.to_json()?.as_bytes())?;
+        }
+        let score = scores.scores.first().map_or(0.0, |score| score.value);
+        let (protocol, embedder) = (self.name.to_string(), embedder.name().to_string());
+        tell(self.observer, &Event::ProtocolDone { protocol, embedder: embedder.clone(), score })?;
+        self.rows.push(Measured { embedder, scores });
+        Ok(())
+    }
+
+    /// Measures a teacher that embeds, as it is and behind the degradation.
+    fn measure_teacher(&mut self, name: &str, teacher: &dyn Teacher) -> Result<()> {
+        let size = teacher.card().input_size.unwrap_or(112);
+        if teacher.shape(&Output::Embedding, size).is_err() {
+            return Ok(());
+        }
+        let downscale = self.recipe.degradation.downscale();
+        let plain = TeacherEmbedder::new(&format!("teacher `{name}` at {size}x{size}"), teacher, &self.place.device)?;
+        self.measure(&plain, Some(self.key(name, teacher, None)?))?;
+        let inner = TeacherEmbedder::new(&format!("teacher `{name}`"), teacher, &self.place.device)?;
+        let degraded = Degraded::new(&inner, downscale.clone());
+        self.measure(&degraded, Some(self.key(name, teacher, Some(downscale))?))
+    }
+
+    /// Everything that a teacher's scores depend on.
+    fn key(&self, name: &str, teacher: &dyn Teacher, degradation: Option<&Downscale>) -> Result<String> {
+        let (data, _) = &self.opened.protocols[self.name];
+        let protocol = &self.recipe.evaluate[self.name].resolved;
+        // The list's own bytes count, not only its path.
+        let list = protocol.get("pairs").and_then(|path| path.as_str());
+        let pairs = list.map(|path| digest::of_file(Path::new(path))).transpose()?;
+        Ok(digest::of_value(&serde_json::json!({
+            "scores": env!("CARGO_PKG_VERSION"),
+            "teacher": teacher.card().digest,
+            "name": name,
+            "protocol": protocol,
+            "pairs": pairs,
+            "dataset": self.opened.views(data)?.dataset().fingerprint(),
+            "degradation": degradation,
+        })))
+    }
 }

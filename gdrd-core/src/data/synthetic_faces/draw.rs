@@ -1,7 +1,7 @@
 //! From a person and circumstances to pixels: one pass, each pixel on its own.
 
 use super::hair::HairPaint;
-use super::head::{Slices, View, hair_shell, skull};
+use super::head::{Seen, TurnedSolid, View, hair_shell, skull};
 use super::identity::Identity;
 use super::nuisance::{Background, Camera, Light, Nuisance};
 use super::relief::Relief;
@@ -32,11 +32,19 @@ pub fn draw(identity: &Identity, nuisance: &Nuisance, size: usize) -> Face {
     drawn.resized(size, Kernel::Box, true).expect("a whole number of pixels is averaged")
 }
 
+/// A point of the picture, relative to (56, 62) of 112, and in the head plane.
+struct At {
+    x: f32,
+    y: f32,
+    px: f32,
+    py: f32,
+}
+
 /// Everything that is the same for all pixels of a picture.
 struct Scene<'a> {
     view: View,
-    solid: Slices,
-    shell: Slices,
+    solid: TurnedSolid,
+    shell: TurnedSolid,
     relief: Relief,
     skin: SkinPaint,
     hair: HairPaint,
@@ -70,7 +78,7 @@ impl<'a> Scene<'a> {
         let ear_x = solid.width(2.0) + 0.5 + head.ear_off * 0.5;
         let depth = solid.depth(0.0, eyes.y) + 2.0;
         Self {
-            shell: hair_shell(identity, volume, flare),
+            shell: hair_shell(identity, volume, flare).turned(&view),
             skin: SkinPaint::new(identity, &nuisance.expression),
             hair: HairPaint::new(identity, nuisance),
             glasses: nuisance.glasses.as_ref().map(|worn| GlassesPaint::new(worn, eyes.spacing, eyes.y, depth)),
@@ -79,8 +87,8 @@ impl<'a> Scene<'a> {
             ears: [-ear_x, ear_x].map(|x| view.turned([x, 1.0, -2.0])),
             ear_radii: (3.2 * head.ear_size + 0.5 * head.ear_off, 10.0 * head.ear_size),
             neck: head.cheek_width * lerp(0.5, 0.82, head.jaw),
+            solid: solid.turned(&view),
             view,
-            solid,
             relief,
             identity,
             nuisance,
@@ -92,38 +100,49 @@ impl<'a> Scene<'a> {
         let pixel = step * self.view.zoom();
         let exposure = Exposure::new(&self.nuisance.camera, &self.nuisance.light);
         let mut pixels = vec![0; 3 * size * size];
-        for (at, out) in pixels.chunks_exact_mut(3).enumerate() {
-            let (row, column) = (at / size, at % size);
-            let (x, y) = ((column as f32 + 0.5) * step - 56.0, (row as f32 + 0.5) * step - 62.0);
-            let colour = self.colour(x, y, pixel);
-            exposure.expose(colour, (112 * 112 * row + column) as u32, out);
+        let mut seen = Vec::with_capacity(size);
+        for (row, line) in pixels.chunks_exact_mut(3 * size).enumerate() {
+            // What is seen is found for a row at a time: short loops keep the processor busy.
+            let y = (row as f32 + 0.5) * step - 62.0;
+            seen.clear();
+            seen.extend((0..size).map(|column| {
+                let x = (column as f32 + 0.5) * step - 56.0;
+                let (px, py) = self.view.plane(x, y);
+                let head = self.view.look(&self.solid, px, py);
+                // The middle of the face is always free of hair.
+                let free = head.edge < -6.0 && head.x.abs() < 0.5 * head.width && head.y > -12.0;
+                let shell = (!free).then(|| self.view.look(&self.shell, px, py));
+                (At { x, y, px, py }, head, shell)
+            }));
+            for (column, (out, (at, head, shell))) in line.chunks_exact_mut(3).zip(&seen).enumerate() {
+                let colour = self.colour(at, head, shell.as_ref(), pixel);
+                exposure.expose(colour, (4096 * row + column) as u32, out);
+            }
         }
         Face::new(size, size, pixels).expect("three bytes for each pixel")
     }
 
-    /// The light that comes from a picture point, which is relative to (56, 62) of 112.
+    /// The light that comes from a point where `head` and, unless hidden, `shell` are seen.
     #[inline]
-    fn colour(&self, x: f32, y: f32, pixel: f32) -> Rgb {
-        let (px, py) = self.view.plane(x, y);
-        let head = self.view.look(&self.solid, px, py);
-        let shell = self.view.look(&self.shell, px, py);
-        let (hair, hair_alpha) = self.hair.at(&shell, pixel);
+    fn colour(&self, at: &At, head: &Seen, shell: Option<&Seen>, pixel: f32) -> Rgb {
+        let At { px, py, .. } = *at;
+        let (hair, hair_alpha) = shell.map_or(([0.0; 3], 0.0), |shell| self.hair.at(shell, pixel));
         let inside = cover(head.edge, pixel);
         let mut colour = [0.0; 3];
         if inside.max(hair_alpha) < 1.0 {
-            colour = self.behind(x, y, px, py, shell.edge, pixel);
+            colour = self.behind(at, shell.map_or(0.0, |shell| shell.edge), pixel);
         }
         if inside > 0.0 && hair_alpha < 1.0 {
-            colour = mix(colour, self.skin_at(&head, pixel), inside);
+            colour = mix(colour, self.skin_at(head, pixel), inside);
             // Hair and cap throw a shadow on the skin below them.
             colour = scale(colour, 1.0 - 0.3 * hair_alpha);
         }
-        if hair_alpha > 0.0 {
+        if let (Some(shell), true) = (shell, hair_alpha > 0.0) {
             let normal = self.view.rotate(shell.normal);
-            colour = mix(colour, self.lamp.lit(hair, normal, 0.35), hair_alpha);
+            colour = mix(colour, self.lamp.lit(hair, normal, 0.1), hair_alpha);
         }
         if let Some(worn) = &self.nuisance.scarf {
-            let (cloth, alpha) = scarf(worn, &head, px, py, pixel, self.noise);
+            let (cloth, alpha) = scarf(worn, head, px, py, pixel, self.noise);
             if alpha > 0.0 {
                 let normal = if head.edge < 2.0 { self.view.rotate(head.normal) } else { [0.0, -0.3, 0.95] };
                 colour = mix(colour, self.lamp.lit(cloth, normal, 0.0), alpha);
@@ -136,7 +155,7 @@ impl<'a> Scene<'a> {
     }
 
     #[inline]
-    fn skin_at(&self, head: &super::head::Seen, pixel: f32) -> Rgb {
+    fn skin_at(&self, head: &Seen, pixel: f32) -> Rgb {
         let (shift_x, shift_y) =
             (self.view.sin_yaw / self.view.cos_yaw, self.view.cos_yaw * self.view.sin_pitch / self.view.cos_pitch);
         let (x, y) = self.relief.behind(head.x, head.y, shift_x, shift_y);
@@ -144,17 +163,19 @@ impl<'a> Scene<'a> {
         let (right, down) = self.relief.slopes(x, y);
         let [nx, ny, nz] = head.normal;
         let normal = self.view.rotate([nx - right * nz, ny - down * nz, nz]);
-        // Less light reaches what faces away from the viewer: hair, ears and neck are close.
         self.lamp.lit(albedo, normal, self.nuisance.light.shine)
     }
 
     /// What is behind the head: background, clothes, neck, ears, long hair.
-    fn behind(&self, x: f32, y: f32, px: f32, py: f32, hair_edge: f32, pixel: f32) -> Rgb {
+    fn behind(&self, at: &At, hair_edge: f32, pixel: f32) -> Rgb {
+        let At { x, y, px, py } = *at;
         let mut colour = backdrop(&self.nuisance.background, x, y, self.noise);
         let skin = self.identity.head.skin;
-        if self.hair.is_long() && py > -30.0 {
+        // The hair's far side, which shows between its near side and a turned face.
+        let far = cover(hair_edge, pixel.max(1.2)) * self.hair.behind(py);
+        if far > 0.0 {
             let strands = self.lamp.lit(scale(self.hair.strands(px, py), 0.55), [0.0, 0.0, 1.0], 0.0);
-            colour = mix(colour, strands, cover(hair_edge, pixel.max(1.2)));
+            colour = mix(colour, strands, far);
         }
         if py > 10.0 {
             let neck = cover(px.abs() - self.neck - (py - 44.0).max(0.0) * 0.3, pixel);
@@ -255,7 +276,7 @@ impl Exposure {
             gain: camera.gain * level.max(0.1).powf(-0.7),
             saturation: camera.saturation,
             contrast: camera.contrast,
-            noise: camera.noise,
+            noise: camera.noise / 104.1,
             seed: scramble(camera.seed),
         }
     }
@@ -263,19 +284,16 @@ impl Exposure {
     #[inline]
     fn expose(&self, colour: Rgb, at: u32, out: &mut [u8]) {
         let grey = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2];
-        let grain = if self.noise > 0.0 { scramble(self.seed ^ at) } else { 0 };
+        // Two bytes for each channel: their sum is spread like a triangle, with deviation 104.1.
+        let low = scramble(self.seed ^ at);
+        let bits = u64::from(low) << 32 | u64::from(low.wrapping_mul(0x9E37_79B9) ^ (low >> 15));
         for (channel, byte) in out.iter_mut().enumerate() {
             let light = (grey + (colour[channel] - grey) * self.saturation) * self.gain;
             // Bright parts bend towards white instead of being cut off.
             let light = if light > 0.7 { 1.0 - 0.09 / (light - 0.4) } else { light.max(0.0) };
-            let tone = (light.sqrt() - 0.5) * self.contrast + 0.5;
-            let mut value = 255.0 * tone;
-            if self.noise > 0.0 {
-                // The sum of four uniform values is close to normal; its deviation here is 0.577.
-                let bits = scramble(grain ^ channel as u32);
-                let sum: u32 = bits.to_le_bytes().into_iter().map(u32::from).sum();
-                value += self.noise * (sum as f32 / 255.0 - 2.0) / 0.577;
-            }
+            let two = (bits >> (16 * channel)) as u32;
+            let grain = ((two & 255) + (two >> 8 & 255)) as f32 - 255.0;
+            let value = 255.0 * ((light.sqrt() - 0.5) * self.contrast + 0.5) + grain * self.noise;
             *byte = (value + 0.5).clamp(0.0, 255.0) as u8;
         }
     }

@@ -3,58 +3,104 @@
 //! At height `y` the head's cross-section is the ellipse `(x / W)² + (z / D)² = 1`, with `x` to the
 //! right, `y` down, `z` towards the viewer, in template pixels. Turned by the yaw it is
 //! still an ellipse, so the visible surface point of a picture point has a closed form. The pitch
-//! moves `y` by an amount that depends on the depth found, which two rounds settle.
+//! moves `y` by an amount that depends on the depth found: one step from a guess settles it.
 
 use super::identity::Identity;
 use super::nuisance::Pose;
 use super::shape::{lerp, smooth};
 
-/// First and last height for which there are slices.
+/// The height of the first slice, slices per template pixel, and their number.
 const TOP: f32 = -84.0;
-const SLICES: usize = 144;
+const PER_PIXEL: f32 = 2.0;
+const SLICES: usize = 288;
 
 /// The template: eyes, nose tip, mouth corners, relative to the picture point (56, 62) of 112.
 pub(super) const TEMPLATE: [(f32, f32); 5] = [(-17.7, -10.3), (17.5, -10.5), (0.0, 9.7), (-14.5, 30.4), (14.7, 30.2)];
 
-/// Half widths and half depths of a solid, one of each per template pixel of height.
-pub(super) struct Slices {
-    /// Half width, half depth, and how both change with the height.
-    rows: Vec<[f32; 4]>,
-}
+/// Half widths and half depths of a solid, one of each per slice.
+pub(super) struct Slices(Vec<(f32, f32)>);
 
 impl Slices {
     fn new(shape: impl Fn(f32) -> (f32, f32)) -> Self {
-        let at = |row: usize| shape(TOP + row as f32);
-        let rows = (0..SLICES)
-            .map(|row| {
-                let (here, next) = (at(row), at(row + 1));
-                [here.0, here.1, next.0 - here.0, next.1 - here.1]
-            })
-            .collect();
-        Self { rows }
+        Self((0..=SLICES).map(|row| shape(TOP + row as f32 / PER_PIXEL)).collect())
     }
 
-    /// Half width, half depth, and their slopes at height `y`; nothing above and below.
-    #[inline]
-    fn at(&self, y: f32) -> [f32; 4] {
-        let place = (y - TOP).clamp(0.0, (SLICES - 1) as f32 - 0.01);
-        let row = place as usize;
-        let [w, d, dw, dd] = self.rows[row];
-        let t = place - row as f32;
-        [w + dw * t, d + dd * t, dw, dd]
+    /// Half width and half depth at height `y`.
+    fn at(&self, y: f32) -> (f32, f32) {
+        let (row, t) = place(y);
+        let (here, next) = (self.0[row], self.0[row + 1]);
+        (lerp(here.0, next.0, t), lerp(here.1, next.1, t))
     }
 
     /// Half the width at height `y`.
     pub(super) fn width(&self, y: f32) -> f32 {
-        self.at(y)[0]
+        self.at(y).0
     }
 
     /// The depth of the front surface at a point.
     pub(super) fn depth(&self, x: f32, y: f32) -> f32 {
-        let [w, d, ..] = self.at(y);
+        let (w, d) = self.at(y);
         d * (1.0 - (x / w.max(1.0)).powi(2)).max(0.0).sqrt()
     }
+
+    /// The solid as a view sees it.
+    pub(super) fn turned(&self, view: &View) -> TurnedSolid {
+        let (sin, cos) = (view.sin_yaw, view.cos_yaw);
+        let rows = self.0.windows(2).map(|pair| {
+            let ((w, d), (next_w, next_d)) = (pair[0], pair[1]);
+            let (dw, dd) = ((next_w - w) * PER_PIXEL, (next_d - d) * PER_PIXEL);
+            let (w, d) = (w.max(0.05), d.max(0.05));
+            let squared = (w * cos).powi(2) + (d * sin).powi(2);
+            let reach = squared.sqrt();
+            let slope = (w * cos * cos * dw + d * sin * sin * dd) / reach;
+            Row {
+                reach,
+                depth: [(d * d - w * w) * sin * cos / squared, w * d / squared],
+                x: [w * w * cos / squared, -w * d * sin / squared],
+                z: [d * d * sin / squared, w * d * cos / squared],
+                width: w,
+                over_width: 1.0 / w,
+                over_depth: 1.0 / d,
+                bend: [dw / w, dd / d],
+                lean: 1.0 / (1.0 + slope * slope).sqrt(),
+            }
+        });
+        TurnedSolid(rows.collect())
+    }
 }
+
+/// The row of a height, and how far it is on the way to the next.
+#[inline]
+fn place(y: f32) -> (usize, f32) {
+    let place = ((y - TOP) * PER_PIXEL).clamp(0.0, (SLICES - 1) as f32);
+    // By way of `i32`, for which processors have an instruction.
+    let row = place as i32 as usize;
+    (row, place - row as f32)
+}
+
+/// One cross-section, turned by the yaw: what the visible point at distance `a` from the middle
+/// is computed from. With `b² = reach² - a²`, a pair `[p, q]` stands for `p a + q b`.
+struct Row {
+    /// Half the width that is seen.
+    reach: f32,
+    /// Towards the viewer, after the turn.
+    depth: [f32; 2],
+    /// To the right on the head.
+    x: [f32; 2],
+    /// To the front of the head.
+    z: [f32; 2],
+    /// Half width on the head.
+    width: f32,
+    over_width: f32,
+    over_depth: f32,
+    /// Relative change of half width and half depth with the height.
+    bend: [f32; 2],
+    /// Cosine of the outline's slope.
+    lean: f32,
+}
+
+/// A solid turned by a view's yaw.
+pub(super) struct TurnedSolid(Vec<Row>);
 
 /// A surface point that is seen at a picture point.
 #[derive(Clone, Copy)]
@@ -67,7 +113,7 @@ pub(super) struct Seen {
     pub(super) width: f32,
     /// Distance to the outline in the picture; negative inside.
     pub(super) edge: f32,
-    /// The surface's unit normal, before the head turned.
+    /// The surface's normal, before the head turned; not of unit length.
     pub(super) normal: [f32; 3],
 }
 
@@ -148,34 +194,28 @@ impl View {
 
     /// The surface point of a solid that is seen at a point of the head plane.
     #[inline]
-    pub(super) fn look(&self, solid: &Slices, px: f32, py: f32) -> Seen {
-        let mut y = py / self.cos_pitch;
-        let mut slice = [0.0; 4];
-        let (mut x, mut z, mut edge) = (0.0, 0.0, 0.0);
-        for _ in 0..3 {
-            slice = solid.at(y);
-            let [w, d, dw, dd] = slice;
-            let (w, d) = (w.max(0.05), d.max(0.05));
-            let (wc, ds) = (w * self.cos_yaw, d * self.sin_yaw);
-            let squared = wc * wc + ds * ds;
-            let reach = squared.sqrt();
-            let slope = (wc * self.cos_yaw * dw + ds * self.sin_yaw * dd) / reach;
-            edge = (px.abs() - reach) / (1.0 + slope * slope).sqrt();
-            let inside = px.clamp(-reach, reach);
-            let root = (squared - inside * inside).max(0.0).sqrt();
-            x = w * (inside * wc - ds * root) / squared;
-            z = d * (inside * ds + wc * root) / squared;
-            if self.sin_pitch == 0.0 {
-                break;
-            }
-            y = (py - (z * self.cos_yaw - x * self.sin_yaw) * self.sin_pitch) / self.cos_pitch;
+    pub(super) fn look(&self, solid: &TurnedSolid, px: f32, py: f32) -> Seen {
+        let over_cos = 1.0 / self.cos_pitch;
+        let mut y = py * over_cos;
+        if self.sin_pitch != 0.0 {
+            // How deep the surface lies says how far the pitch moved it: a guess, then one step from there.
+            let (across, down) = (px / 46.0, py / 58.0);
+            let guess = 40.0 * (1.0 - across * across).max(0.0) * (1.0 - down * down).max(0.0);
+            let row = &solid.0[place((py - guess * self.sin_pitch) * over_cos).0];
+            let inside = px.clamp(-row.reach, row.reach);
+            let root = (row.reach * row.reach - inside * inside).sqrt();
+            y = (py - (row.depth[0] * inside + row.depth[1] * root) * self.sin_pitch) * over_cos;
         }
-        let [w, d, dw, dd] = slice;
-        let (w, d) = (w.max(0.05), d.max(0.05));
-        let (u, v) = (x / w, z / d);
-        let normal = [u / w, -(u * u * dw / w + v * v * dd / d), v / d];
-        let length = (normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]).sqrt().max(1e-6);
-        Seen { x, y, width: w, edge, normal: normal.map(|part| part / length) }
+        let (at, t) = place(y);
+        let (row, next) = (&solid.0[at], &solid.0[(at + 1).min(SLICES - 1)]);
+        let reach = lerp(row.reach, next.reach, t);
+        let inside = px.clamp(-reach, reach);
+        let root = (reach * reach - inside * inside).sqrt();
+        let x = lerp(row.x[0], next.x[0], t) * inside + lerp(row.x[1], next.x[1], t) * root;
+        let z = row.z[0] * inside + row.z[1] * root;
+        let (u, v) = (x * row.over_width, z * row.over_depth);
+        let normal = [u * row.over_width, -(u * u * row.bend[0] + v * v * row.bend[1]), v * row.over_depth];
+        Seen { x, y, width: row.width, edge: (px.abs() - reach) * row.lean, normal }
     }
 }
 
@@ -186,8 +226,8 @@ fn outline(identity: &Identity, chin_drop: f32) -> impl Fn(f32) -> (f32, f32) {
     move |y: f32| {
         let temple = head.temple;
         let side =
-            if y < 0.0 { lerp(temple, 1.0, smooth(-38.0, -2.0, y)) } else { lerp(1.0, head.jaw, smooth(4.0, 34.0, y)) };
-        let down = ((y - 14.0) / (chin - 14.0)).clamp(0.0, 1.0);
+            if y < 0.0 { lerp(temple, 1.0, smooth(-38.0, -2.0, y)) } else { lerp(1.0, head.jaw, smooth(2.0, 34.0, y)) };
+        let down = ((y - 8.0) / (chin - 8.0)).clamp(0.0, 1.0);
         let up = ((-22.0 - y) / 50.0).clamp(0.0, 1.0);
         let cap = (1.0 - down.powf(head.chin_square)).max(0.0).sqrt() * (1.0 - up * up).max(0.0).sqrt();
         (head.cheek_width * side * cap, head.cheek_width * head.depth * cap.sqrt())
@@ -220,9 +260,10 @@ mod tests {
         let solid = skull(&identity, 0.0);
         let pose = Pose { yaw: 0.3, pitch: -0.15, ..Nuisance::neutral().pose };
         let view = View::new(&pose, &TEMPLATE.map(|(x, y)| [x, y, 30.0]));
+        let turned = solid.turned(&view);
         for (x, y) in [(0.0, 0.0), (17.0, -10.0), (-15.0, 30.0), (10.0, -30.0)] {
             let (px, py) = view.turned([x, y, solid.depth(x, y)]);
-            let seen = view.look(&solid, px, py);
+            let seen = view.look(&turned, px, py);
             assert!((seen.x - x).abs() < 0.3 && (seen.y - y).abs() < 0.3, "{x},{y} -> {},{}", seen.x, seen.y);
             assert!(seen.edge < 0.0);
         }

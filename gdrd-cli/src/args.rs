@@ -1,0 +1,155 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand};
+use gdrd_core::error::{Context, Error, Result};
+
+/// Distils face recognisers for faces of about 16x16 pixels.
+#[derive(Parser)]
+#[command(name = "gdrd", version, about, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a recipe: its stages, the evaluation, the report
+    Train {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// Folder of the run [default: runs/<recipe>-<digest>]
+        #[arg(long, value_name = "DIR")]
+        run_dir: Option<PathBuf>,
+        /// Delete what an earlier run left in the run folder
+        #[arg(long)]
+        fresh: bool,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Go on with a run that was stopped, from its newest checkpoint
+    Resume {
+        /// Folder of the run
+        run: PathBuf,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Run several recipes with several seeds and compare them in one table
+    Ablate {
+        /// Recipe files, one for each row
+        #[arg(required = true)]
+        recipes: Vec<PathBuf>,
+        /// Seeds, separated by commas
+        #[arg(long, value_delimiter = ',', default_value = "7")]
+        seeds: Vec<u64>,
+        /// The row that the others are compared with [default: the first]
+        #[arg(long, value_name = "NAME")]
+        against: Option<String>,
+        /// Change a value in every recipe, as in `train`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+        /// Folder of the table and of the runs
+        #[arg(long, value_name = "DIR", default_value = "runs/ablation")]
+        run_dir: PathBuf,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Measure a student file, or a recipe's teachers, by a recipe's protocols
+    Evaluate {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// Student file; the recipe's teachers are measured when left out
+        #[arg(long, value_name = "FILE")]
+        student: Option<PathBuf>,
+        /// Write the scores as JSON
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Write embeddings of images to a safetensors file
+    Embed {
+        /// JPEG or PNG files of aligned faces
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Student file
+        #[arg(long, value_name = "FILE", required_unless_present = "recipe", conflicts_with = "recipe")]
+        student: Option<PathBuf>,
+        /// Recipe whose teacher embeds
+        #[arg(long, value_name = "FILE", requires = "teacher")]
+        recipe: Option<PathBuf>,
+        /// The teacher's name in the recipe
+        #[arg(long, value_name = "NAME", requires = "recipe")]
+        teacher: Option<String>,
+        /// Change a value in the recipe, as in `train`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+        /// The file to write: `embeddings` [images, width], rows of unit length; names in the metadata
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Say everything that is wrong with recipes, without building anything
+    Check {
+        /// Recipe files
+        #[arg(required = true)]
+        recipes: Vec<PathBuf>,
+        /// Change a value in every recipe, as in `train`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// Show shapes, parameters, bytes and seconds of a recipe, from a few timed steps
+    Plan {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// List the plug-ins, or explain one with its options
+    Kinds {
+        /// A kind, such as `relational-contrastive`
+        kind: Option<String>,
+    },
+    /// Print the JSON schema of recipes, for editors
+    Schema,
+}
+
+#[derive(Args)]
+pub(crate) struct RecipeArguments {
+    /// Recipe file
+    pub(crate) recipe: PathBuf,
+    /// Change a value: --set stage.discriminative.loss.relation.weight=2
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct PlaceArguments {
+    /// Where tensors are: cpu, or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Use no network; what is not on this machine is an error
+    #[arg(long)]
+    #[expect(dead_code, reason = "nothing is fetched yet, so there is nothing to forbid")]
+    offline: bool,
+}
+
+impl PlaceArguments {
+    pub(crate) fn device(&self) -> Result<Device> {
+        if self.device == "cpu" {
+            return Ok(Device::Cpu);
+        }
+        let number = match self.device.strip_prefix("cuda") {
+            Some("") => Some(0),
+            Some(rest) => rest.strip_prefix(':').and_then(|number| number.parse().ok()),
+            None => None,
+        };
+        let number = number.ok_or_else(|| {
+            Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device))
+        })?;
+        Device::new_cuda(number).at(|| format!("`--device {}`", self.device))
+    }
+}

@@ -1,0 +1,24 @@
+//! `check`.
+
+use std::path::PathBuf;
+
+use gdrd_core::error::{Error, Result};
+use gdrd_core::recipe::Recipe;
+use gdrd_core::registry::Registry;
+
+pub(crate) fn check(paths: &[PathBuf], sets: &[String], registry: &Registry) -> Result<()> {
+    let mut wrong = 0;
+    for path in paths {
+        match Recipe::load(path, sets, registry) {
+            Ok(_) => println!("{}: good", path.display()),
+            Err(failure) => {
+                wrong += 1;
+                eprintln!("{failure}");
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        count => Err(Error::recipe(format!("{count} of {} recipes are wrong", paths.len()))),
+    }
+}

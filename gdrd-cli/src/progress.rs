@@ -1,0 +1,126 @@
+//! What a run shows while it works: bars on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use gdrd_core::observe::{Event, Flow, Observer};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::stop;
+
+/// Seconds between plain lines.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Shows events on standard error.
+pub(crate) struct Progress {
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    task: String,
+    started: Instant,
+    shown: Instant,
+    from: u64,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        stop::listen();
+        let now = Instant::now();
+        Self { terminal: std::io::stderr().is_terminal(), bar: None, task: String::new(), started: now, shown: now, from: 0 }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.task.clear();
+    }
+
+    /// Begins a task if `name` is a new one.
+    fn begin(&mut self, name: &str, from: u64, total: u64) {
+        if self.task == name {
+            return;
+        }
+        self.close();
+        self.task = name.to_string();
+        self.from = from;
+        (self.started, self.shown) = (Instant::now(), Instant::now());
+        if self.terminal {
+            let bar = ProgressBar::new(total);
+            let template = "{prefix} {wide_bar:.cyan/dim} {pos}/{len} {eta} {msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name.to_string());
+            self.bar = Some(bar.with_position(from));
+        } else if total > 1 {
+            eprintln!("{name}: 0 of {total}");
+        } else {
+            eprintln!("{name}");
+        }
+    }
+
+    fn show(&mut self, done: u64, total: u64, message: &str) {
+        let over = done >= total;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(message.to_string());
+        } else if total > 1 && (over || self.shown.elapsed() > PAUSE) {
+            self.shown = Instant::now();
+            let spent = self.started.elapsed();
+            let left = spent.mul_f64((total - done.min(total)) as f64 / (done - self.from.min(done)).max(1) as f64);
+            let clock = if over { format!("{} spent", HumanDuration(spent)) } else { format!("{} left", HumanDuration(left)) };
+            let message = if message.is_empty() { String::new() } else { format!(", {message}") };
+            eprintln!("{}: {done} of {total}, {clock}{message}", self.task);
+        }
+        if over {
+            self.close();
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn on(&mut self, event: &Event) -> Flow {
+        match event {
+            Event::RunStarted { folder, from_step } => match from_step {
+                0 => self.say(&format!("run {}", folder.display())),
+                step => self.say(&format!("run {}, going on from step {step}", folder.display())),
+            },
+            Event::Working { what, done, total } => {
+                self.begin(what, 0, *total as u64);
+                self.show(*done as u64, *total as u64, "");
+            }
+            Event::StageStarted { stage, objective, from_step, steps } => {
+                self.close();
+                self.say(&format!("stage `{stage}`: {objective}"));
+                self.begin(stage, *from_step, *steps);
+            }
+            Event::StepDone { step, steps, loss, terms, rate, images_per_second, .. } => {
+                let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+                let message =
+                    format!("{images_per_second:.0} images/s, rate {rate:.1e}, loss {loss:.4}, {}", terms.join(", "));
+                self.show(*step, *steps, &message);
+            }
+            Event::ProtocolDone { protocol, embedder, score } => {
+                self.close();
+                self.say(&format!("{protocol}: {embedder}: {score:.2} %"));
+            }
+            Event::Warning { message } => self.say(&format!("warning: {message}")),
+            Event::RunEnded { .. } => self.close(),
+            _ => {}
+        }
+        if stop::asked() { Flow::Stop } else { Flow::Continue }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

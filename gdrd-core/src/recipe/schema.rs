@@ -1,0 +1,70 @@
+//! The JSON schema of recipes, made from the live registry, so that a program with plug-ins of its own has them in it.
+
+use serde_json::{Map, Value, json};
+
+use super::typed::RunOptions;
+use crate::registry::{Listed, Registry};
+use crate::trainer::StageOptions;
+
+/// The schema of a whole recipe, for editors. Values from `extends` and `--set` are not in the file that an editor sees, so
+/// nothing but `format` is required.
+pub fn schema(registry: &Registry) -> Value {
+    let kinds = registry.kinds();
+    let one_of = |family: &str| -> Value {
+        let of_family = kinds.iter().filter(|kind| kind.family == family);
+        json!({ "oneOf": of_family.map(with_kind).collect::<Vec<_>>() })
+    };
+    let tables = |inner: Value| json!({ "type": "object", "additionalProperties": inner });
+    let mut stage = plain(schemars::schema_for!(StageOptions));
+    if let Some(properties) = stage.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("optimizer".into(), one_of("optimizer"));
+        properties.insert("schedule".into(), one_of("schedule"));
+        let mut loss = one_of("loss");
+        for option in loss["oneOf"].as_array_mut().into_iter().flatten() {
+            let weight = json!({ "type": "number", "default": 1.0, "description": "Factor in the stage's sum." });
+            option["properties"]["weight"] = weight;
+        }
+        properties.insert("loss".into(), tables(loss));
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "gdrd recipe",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["format"],
+        "properties": {
+            "format": { "const": 1 },
+            "extends": { "type": "string", "description": "A recipe that this one changes, relative to this file." },
+            "name": { "type": "string", "description": "What the run is called; the file's name when left out." },
+            "stages": { "type": "array", "items": { "type": "string" }, "description": "Stages to run, in order." },
+            "run": plain(schemars::schema_for!(RunOptions)),
+            "data": tables(one_of("dataset")),
+            "degradation": one_of("degradation"),
+            "teacher": tables(one_of("teacher")),
+            "student": one_of("student"),
+            "stage": tables(stage),
+            "evaluate": tables(one_of("protocol")),
+        },
+    })
+}
+
+/// A component's schema with the key `kind`, and with `enabled`, which takes a table out.
+fn with_kind(kind: &Listed) -> Value {
+    let mut schema = plain(kind.schema.clone());
+    if let Some(table) = schema.as_object_mut() {
+        let properties = table.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+        properties["kind"] = json!({ "const": kind.name, "description": kind.purpose });
+        properties["enabled"] = json!({ "type": "boolean" });
+        // A file may change one option of its parent's table and leave the rest, required ones too.
+        table.insert("required".into(), json!(["kind"]));
+    }
+    schema
+}
+
+fn plain(schema: schemars::Schema) -> Value {
+    let mut value = Value::from(schema);
+    if let Some(table) = value.as_object_mut() {
+        table.remove("$schema");
+    }
+    value
+}

@@ -1,0 +1,126 @@
+//! The generative teacher: the encoder of a face diffusion model.
+
+use candle_core::{Device, Tensor};
+use gdrd_core::digest;
+use gdrd_core::error::{Context, Error, Problem, Result};
+use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule};
+use gdrd_core::nn::resize_bicubic;
+use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
+use gdrd_core::nn::weights::read_safetensors;
+use gdrd_core::recipe::RecipePath;
+use gdrd_core::registry::Kind;
+use gdrd_core::seed::{Seed, normal};
+use gdrd_core::teacher::{Output, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The encoder of a guided-diffusion U-Net, shown the small face.
+///
+/// The paper takes "the encoder of PGDiff" and says neither which layer, which timestep, nor how 16 pixels become the
+/// network's input. Defaults: the middle block, timestep 0 and no noise (the face is clean), and the face brought to
+/// `input_size` by the bicubic filter.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiffusionEncoder {
+    /// The U-Net's weights, a safetensors file with the names of guided-diffusion; only the encoder is read.
+    pub weights: RecipePath,
+    /// The network.
+    pub network: UnetConfig,
+    /// Height and width that faces are brought to, in pixels; the network's own `image_size` when left out.
+    #[serde(default)]
+    pub input_size: Option<usize>,
+    /// The feature map that is meant when a loss names none.
+    #[serde(default = "default_tap")]
+    pub tap: Tap,
+    /// The diffusion step that the network is told, 0 to 999.
+    #[serde(default)]
+    pub timestep: usize,
+    /// Whether the face gets the noise of that step.
+    #[serde(default)]
+    pub add_noise: bool,
+}
+
+fn default_tap() -> Tap {
+    Tap::Middle
+}
+
+impl Kind for DiffusionEncoder {
+    const NAME: &'static str = "diffusion-encoder";
+    const PURPOSE: &'static str = "feature maps of a face diffusion model's encoder (the paper's T_g)";
+}
+
+/// Diffusion steps of every public face model.
+const STEPS: usize = 1000;
+
+impl TeacherConfig for DiffusionEncoder {
+    fn check(&self) -> Vec<Problem> {
+        let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
+        let step = Problem::unless(self.timestep < STEPS, "timestep", || format!("expected 0 to 999, found {}", self.timestep));
+        let size = Problem::unless(self.input_size.is_none_or(|size| size >= 4), "input_size", || "expected at least 4 pixels".into());
+        [network, step, size].into_iter().flatten().collect()
+    }
+
+    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+        let tensors = read_safetensors(&self.weights)?;
+        let place = || format!("`{}`", self.weights);
+        let encoder = UnetEncoder::read(&self.network, tensors, device).at(place)?;
+        let input_size = self.input_size.unwrap_or(self.network.image_size);
+        encoder.tap_shape(self.tap, input_size).at(|| "`tap`".into())?;
+        let settings = serde_json::json!({
+            "network": self.network, "input_size": input_size, "timestep": self.timestep, "add_noise": self.add_noise,
+        });
+        let card = TeacherCard {
+            input_size: None,
+            view: View::Low,
+            digest: digest::of_value(&(digest::of_file(&self.weights)?, settings)),
+            default_map: Some(self.tap.to_string()),
+        };
+        let noise = self.add_noise.then(|| Diffusion::new(NoiseSchedule::Linear, STEPS)).transpose()?;
+        Ok(Box::new(Live { encoder, card, input_size, timestep: self.timestep, noise }))
+    }
+}
+
+struct Live {
+    encoder: UnetEncoder,
+    card: TeacherCard,
+    input_size: usize,
+    timestep: usize,
+    noise: Option<Diffusion>,
+}
+
+fn tap(output: &Output) -> Result<Tap> {
+    match output {
+        Output::Map(name) => name.parse(),
+        other => Err(cannot_offer(other, "feature maps `input_blocks.N` and `middle_block`")),
+    }
+}
+
+impl Teacher for Live {
+    fn card(&self) -> &TeacherCard {
+        &self.card
+    }
+
+    fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
+        let (channels, height, width) = self.encoder.tap_shape(tap(output)?, self.input_size)?;
+        Ok(vec![channels, height, width])
+    }
+
+    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
+        let taps = outputs.iter().map(tap).collect::<Result<Vec<_>>>()?;
+        let x = resize_bicubic(faces.tensor(), self.input_size)?.affine(2.0, -1.0)?;
+        let x = match &self.noise {
+            None => x,
+            Some(diffusion) => {
+                // The same noise for every face: a teacher is a function.
+                let (_, channels, height, width) = x.dims4().map_err(Error::from)?;
+                let mut stream = Seed(0).stream("teacher noise", &[]);
+                let noise = normal(&mut stream, channels * height * width, 1.0);
+                let noise = Tensor::from_vec(noise, (1, channels, height, width), x.device())?.broadcast_as(x.shape())?;
+                diffusion.q_sample(&x, &vec![self.timestep; faces.len()], &noise.contiguous()?)?
+            }
+        };
+        let maps = self.encoder.taps(&x, &vec![self.timestep as f32; faces.len()], &taps)?;
+        Ok(maps.into_iter().map(|map| map.detach()).collect())
+    }
+}
