@@ -74,7 +74,8 @@ def main() -> None:
     case("levels", model, 8, [0.0, 421.5], taps)
     case("levels", model, 9, [999.0], ["input_blocks.5", "middle_block"], whole=False)
     model = pgdiff(image_size=16, model_channels=32, num_res_blocks=1, attention_resolutions=(16,),
-                   channel_mult=(1, 2), num_heads=2, use_scale_shift_norm=False, use_new_attention_order=True, **small)
+                   channel_mult=(1, 2), num_head_channels=16, use_scale_shift_norm=False,
+                   use_new_attention_order=True, **small)
     case("added", model, 8, [7.0, 999.0], ["input_blocks.1", "input_blocks.2", "input_blocks.3", "middle_block"])
 
     # The published 512x512 model at its full size; the encoder at 128, the size of a face of 16 pixels times 8.
@@ -97,20 +98,23 @@ def main() -> None:
                    num_heads=4, use_scale_shift_norm=False, resblock_updown=True, **small)
     case("openai_added", plain, 8, [3.0, 250.0], ["input_blocks.2", "middle_block"])
 
-    # Noise levels, and DDIM over the model above.
+    # Noise levels, and DDIM.
     for name in ("linear", "cosine"):
         betas = diffusion.get_named_beta_schedule(name, 1000)
         out[f"{name}.alphas_cumprod"] = torch.from_numpy(np.cumprod(1.0 - betas)[[0, 1, 10, 500, 998, 999]])
     spaced = respace.SpacedDiffusion(
         use_timesteps=respace.space_timesteps(1000, [8]),
-        betas=diffusion.get_named_beta_schedule("cosine", 1000),
+        betas=diffusion.get_named_beta_schedule("linear", 1000),
         model_mean_type=diffusion.ModelMeanType.EPSILON,
         model_var_type=diffusion.ModelVarType.LEARNED_RANGE,
         loss_type=diffusion.LossType.MSE,
     )
-    noise = image("ddim", (2, 3, 8, 8))
-    out["ddim.sample"] = spaced.ddim_sample_loop(plain, (2, 3, 8, 8), noise=noise, device="cpu", eta=0.0)
     out["ddim.timesteps"] = torch.tensor(spaced.timestep_map)
+    # A denoiser whose images are partly in range: a formula-made network's would all be clipped.
+    out["ddim.sample"] = spaced.ddim_sample_loop(
+        lambda x, t: torch.cat([x * (t.float() / 1000).view(-1, 1, 1, 1), x], dim=1),
+        (2, 3, 8, 8), noise=image("ddim", (2, 3, 8, 8)), device="cpu", eta=0.0,
+    )
 
     save_file({name: tensor.contiguous() for name, tensor in sorted(out.items())}, HERE / "values.safetensors")
 

@@ -1,0 +1,51 @@
+//! Weights and inputs that Rust and Python make alike; `golden/formula.py` is the same formula.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use gdrd_core::nn::weights::Variables;
+
+fn fnv1a(text: &str) -> u32 {
+    text.bytes().fold(0x811C_9DC5, |state, byte| (state ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// `count` numbers in `[-1, 1)`.
+fn uniform(name: &str, count: usize) -> Vec<f32> {
+    let seed = fnv1a(name);
+    let number = |index: usize| {
+        let mut x = (index as u32).wrapping_mul(0x9E37_79B9).wrapping_add(seed);
+        for (shift, factor) in [(16, 0x85EB_CA6B), (13, 0xC2B2_AE35)] {
+            x = (x ^ (x >> shift)).wrapping_mul(factor);
+        }
+        x ^= x >> 16;
+        (x >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(number).collect()
+}
+
+/// An input in `[-1, 1)`.
+pub(super) fn image(name: &str, shape: (usize, usize, usize, usize)) -> Tensor {
+    let values = uniform(name, shape.0 * shape.1 * shape.2 * shape.3);
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape holds")
+}
+
+/// The formula's tensors for every name and shape of `made`, and the hash of the names and shapes.
+pub(super) fn tensors(made: &Variables) -> (BTreeMap<String, Tensor>, i64) {
+    let mut tensors = made.tensors();
+    let mut lines = String::new();
+    for (name, tensor) in &mut tensors {
+        let dims = tensor.dims().to_vec();
+        lines += &format!("{name} {dims:?}\n");
+        let mut values = uniform(name, tensor.elem_count());
+        let fan_in: usize = dims[1..].iter().product();
+        let scales = name.ends_with("weight") || name.ends_with("running_var");
+        let (offset, factor) = match dims.len() {
+            1 if scales => (0.75, 0.5),
+            1 => (0.0, 0.125),
+            _ => (0.0, (3.0 / fan_in as f64).sqrt() as f32),
+        };
+        values.iter_mut().for_each(|value| *value = offset + factor * *value);
+        *tensor = Tensor::from_vec(values, dims, &Device::Cpu).expect("as many values as the shape holds");
+    }
+    (tensors, i64::from(fnv1a(&lines)))
+}
