@@ -133,7 +133,6 @@ pub(crate) struct PlaceArguments {
     device: String,
     /// Use no network; what is not on this machine is an error
     #[arg(long)]
-    #[expect(dead_code, reason = "nothing is fetched yet, so there is nothing to forbid")]
     offline: bool,
 }
 

@@ -87,7 +87,7 @@ impl FaceEncoder {
 /// The embeddings of `faces` after `prepare` has brought them to the network's input size.
 pub fn embed(
     student: &dyn Student,
-    pub(crate) width: usize,
+    width: usize,
     prepare: impl Fn(&Face) -> Result<Face>,
     faces: &[Face],
     device: &Device,

@@ -7,7 +7,7 @@ use gdrd_core::error::{Error, Result};
 use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Linear, Mode, PRelu, Weights, relu};
 
 /// Side of the input in pixels.
-pub const INPUT_SIZE: usize = 112;
+const INPUT_SIZE: usize = 112;
 
 /// Whose network it is. The two differ in names, widths, activations and the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
