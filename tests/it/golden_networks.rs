@@ -41,7 +41,6 @@ impl Golden {
             x.and_then(|x| x.to_scalar::<f64>()).expect("a number")
         };
         let error = largest(&(found - expected).expect("a difference")) / largest(expected);
-        println!("{name}: relative error {error:.1e}");
         assert!(error < TOLERANCE, "`{name}`: relative error {error:.1e}");
     }
 }
