@@ -4,6 +4,8 @@
 //!
 //! The upper half shows the faces at 112x112, the lower half the same faces at 16x16, blown up.
 
+#![allow(clippy::print_stderr, reason = "an example reports on the terminal")]
+
 use std::time::Instant;
 
 use gdrd_core::data::synthetic_faces::{Identity, Nuisance, draw};

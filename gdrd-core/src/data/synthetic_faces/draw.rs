@@ -5,7 +5,7 @@ use super::head::{Seen, TurnedSolid, View, hair_shell, skull};
 use super::identity::Identity;
 use super::nuisance::{Background, Camera, Light, Nuisance};
 use super::relief::Relief;
-use super::shape::{Noise, Rgb, cover, ellipse, lerp, mix, scale, scramble, smooth, tint};
+use super::shape::{Noise, Rgb, cover, ellipse, greater, lerp, mix, scale, scramble, smooth, tint};
 use super::skin::SkinPaint;
 use super::worn::{GlassesPaint, scarf};
 use crate::face::{Face, Kernel};
@@ -100,44 +100,50 @@ impl<'a> Scene<'a> {
         let pixel = step * self.view.zoom();
         let exposure = Exposure::new(&self.nuisance.camera, &self.nuisance.light);
         let mut pixels = vec![0; 3 * size * size];
-        let mut seen = Vec::with_capacity(size);
+        let hair_end = self.hair.end() + 60.0 * self.view.sin_pitch.abs();
+        let mut points = vec![(0.0, 0.0); size];
+        let (mut heads, mut shells) = (vec![Seen::BESIDE; size], vec![Seen::BESIDE; size]);
+        let mut colours = [vec![0.0; size], vec![0.0; size], vec![0.0; size]];
         for (row, line) in pixels.chunks_exact_mut(3 * size).enumerate() {
-            // What is seen is found for a row at a time: short loops keep the processor busy.
             let y = (row as f32 + 0.5) * step - 62.0;
-            seen.clear();
-            seen.extend((0..size).map(|column| {
-                let x = (column as f32 + 0.5) * step - 56.0;
-                let (px, py) = self.view.plane(x, y);
-                let head = self.view.look(&self.solid, px, py);
-                // The middle of the face is always free of hair.
-                let free = head.edge < -6.0 && head.x.abs() < 0.5 * head.width && head.y > -12.0;
-                let shell = (!free).then(|| self.view.look(&self.shell, px, py));
-                (At { x, y, px, py }, head, shell)
-            }));
-            for (column, (out, (at, head, shell))) in line.chunks_exact_mut(3).zip(&seen).enumerate() {
-                let colour = self.colour(at, head, shell.as_ref(), pixel);
-                exposure.expose(colour, (4096 * row + column) as u32, out);
+            let x = |column: usize| (column as f32 + 0.5) * step - 56.0;
+            for (column, point) in points.iter_mut().enumerate() {
+                *point = self.view.plane(x(column), y);
             }
+            self.view.look_along(&self.solid, &points, |_| true, &mut heads);
+            // The middle of the face is always free of hair, and so is what lies below its end.
+            let haired = |column: usize| {
+                let head: &Seen = &heads[column];
+                let middle = head.edge < -6.0 && head.x.abs() < 0.5 * head.width && head.y > -12.0;
+                !middle && points[column].1 < hair_end
+            };
+            self.view.look_along(&self.shell, &points, haired, &mut shells);
+            for column in 0..size {
+                let at = At { x: x(column), y, px: points[column].0, py: points[column].1 };
+                let colour = self.colour(&at, &heads[column], &shells[column], pixel);
+                (0..3).for_each(|channel| colours[channel][column] = colour[channel]);
+            }
+            exposure.expose(&colours, row as u32, line);
         }
         Face::new(size, size, pixels).expect("three bytes for each pixel")
     }
 
-    /// The light that comes from a point where `head` and, unless hidden, `shell` are seen.
+    /// The light that comes from a point where `head` and the `shell` of hair are seen.
     #[inline]
-    fn colour(&self, at: &At, head: &Seen, shell: Option<&Seen>, pixel: f32) -> Rgb {
+    fn colour(&self, at: &At, head: &Seen, shell: &Seen, pixel: f32) -> Rgb {
         let At { px, py, .. } = *at;
-        let (hair, hair_alpha) = shell.map_or(([0.0; 3], 0.0), |shell| self.hair.at(shell, pixel));
+        let (hair, hair_alpha) = self.hair.at(shell, pixel);
         let inside = cover(head.edge, pixel);
         let mut colour = [0.0; 3];
         if inside.max(hair_alpha) < 1.0 {
-            colour = self.behind(at, shell.map_or(0.0, |shell| shell.edge), pixel);
+            colour = self.behind(at, shell.edge, pixel);
         }
         if inside > 0.0 && hair_alpha < 1.0 {
             colour = mix(colour, self.skin_at(head, pixel), inside);
             // Hair and cap throw a shadow on the skin below them.
             colour = scale(colour, 1.0 - 0.3 * hair_alpha);
         }
-        if let (Some(shell), true) = (shell, hair_alpha > 0.0) {
+        if hair_alpha > 0.0 {
             let normal = self.view.rotate(shell.normal);
             colour = mix(colour, self.lamp.lit(hair, normal, 0.1), hair_alpha);
         }
@@ -186,6 +192,9 @@ impl<'a> Scene<'a> {
             let collar = 62.0 - 0.42 * px.abs() + 0.006 * px * px;
             let clothes = self.lamp.lit(self.nuisance.background.clothes, [0.2 * round, -0.4, 0.9], 0.0);
             colour = mix(colour, clothes, cover(collar - py, pixel));
+        }
+        if self.hair.hides_ears() {
+            return colour;
         }
         for (side, (ex, ey)) in [-1.0, 1.0].into_iter().zip(self.ears) {
             let (rx, ry) = self.ear_radii;
@@ -243,13 +252,13 @@ impl Lamp {
     #[inline]
     fn lit(&self, albedo: Rgb, normal: [f32; 3], shine: f32) -> Rgb {
         let [x, y, z] = normal;
-        let inverse = 1.0 / (x * x + y * y + z * z).sqrt().max(1e-6);
+        let inverse = 1.0 / (x * x + y * y + z * z + 1e-12).sqrt();
         let along = |d: &[f32; 3]| (x * d[0] + y * d[1] + z * d[2]) * inverse;
         // Skin scatters: the light reaches a little around the edge.
-        let direct = ((along(&self.direction) + 0.22) / 1.22).max(0.0);
+        let direct = greater((along(&self.direction) + 0.22) * (1.0 / 1.22), 0.0);
         // From everywhere, but more from above, and less where the surface faces away.
         let everywhere = (0.8 - 0.2 * y * inverse) * (0.72 + 0.28 * z * inverse);
-        let mirror = along(&self.half_way).max(0.0);
+        let mirror = greater(along(&self.half_way), 0.0);
         let mirror = mirror * mirror;
         let mirror = mirror * mirror;
         let glint = shine * (mirror * mirror) * (mirror * mirror);
@@ -281,20 +290,25 @@ impl Exposure {
         }
     }
 
-    #[inline]
-    fn expose(&self, colour: Rgb, at: u32, out: &mut [u8]) {
-        let grey = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2];
-        // Two bytes for each channel: their sum is spread like a triangle, with deviation 104.1.
-        let low = scramble(self.seed ^ at);
-        let bits = u64::from(low) << 32 | u64::from(low.wrapping_mul(0x9E37_79B9) ^ (low >> 15));
-        for (channel, byte) in out.iter_mut().enumerate() {
-            let light = (grey + (colour[channel] - grey) * self.saturation) * self.gain;
-            // Bright parts bend towards white instead of being cut off.
-            let light = if light > 0.7 { 1.0 - 0.09 / (light - 0.4) } else { light.max(0.0) };
-            let two = (bits >> (16 * channel)) as u32;
-            let grain = ((two & 255) + (two >> 8 & 255)) as f32 - 255.0;
-            let value = 255.0 * ((light.sqrt() - 0.5) * self.contrast + 0.5) + grain * self.noise;
-            *byte = (value + 0.5).clamp(0.0, 255.0) as u8;
+    /// The bytes of one row, whose channels are given one by one.
+    fn expose(&self, colours: &[Vec<f32>; 3], row: u32, out: &mut [u8]) {
+        let [red, green, blue] = colours;
+        for (channel, colour) in colours.iter().enumerate() {
+            let first = self.seed ^ scramble(3 * row + channel as u32);
+            let tone = |at: usize| {
+                let grey = 0.3 * red[at] + 0.59 * green[at] + 0.11 * blue[at];
+                let light = greater((grey + (colour[at] - grey) * self.saturation) * self.gain, 0.0);
+                // Bright parts bend towards white instead of being cut off.
+                let bent = 1.0 - 0.09 / (greater(light, 0.7) - 0.4);
+                let light = if light > 0.7 { bent } else { light };
+                // The sum of two bytes is spread like a triangle, with deviation 104.1.
+                let bits = scramble(first.wrapping_add(at as u32));
+                let grain = ((bits & 255) + (bits >> 8 & 255)) as i32 as f32 - 255.0;
+                255.0 * ((light.sqrt() - 0.5) * self.contrast + 0.5) + grain * self.noise
+            };
+            for (at, pixel) in out.chunks_exact_mut(3).enumerate() {
+                pixel[channel] = (tone(at) + 0.5).clamp(0.0, 255.0) as i32 as u8;
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::identity::{Brows, Eyes, Identity};
 use super::nuisance::Expression;
-use super::shape::{Noise, Rgb, cover, lerp, mix, rgb, scale, smooth, spot, tint};
+use super::shape::{Noise, Rgb, cover, greater, lerp, mix, rgb, scale, smooth, spot, tint};
 
 /// The eyes and brows of one face with one expression.
 pub(super) struct EyePaint {
@@ -98,7 +98,7 @@ impl EyePaint {
         }
         colour = scale(colour, 1.0 - 0.6 * crease_alpha * cover((ly - crease).abs() * steep - 0.35, pixel.max(0.9)));
 
-        let inside = (lid - ly).max(ly - low) * steep;
+        let inside = greater(lid - ly, ly - low) * steep;
         let open = cover(inside, pixel);
         if open > 0.0 {
             let ball = self.ball(lx, ly, lid, t, side, pixel);

@@ -49,10 +49,20 @@ impl HairPaint {
         }
     }
 
+    /// The height below which there is none.
+    pub(super) fn end(&self) -> f32 {
+        self.side + 2.0
+    }
+
     /// How much of it there is behind the head at this height.
     #[inline]
     pub(super) fn behind(&self, y: f32) -> f32 {
         smooth(self.side, self.side - 4.0, y)
+    }
+
+    /// Whether it falls over the ears.
+    pub(super) fn hides_ears(&self) -> bool {
+        self.style == HairStyle::Long
     }
 
     /// Where the hair begins at a point of the hair's surface: above this height is hair.

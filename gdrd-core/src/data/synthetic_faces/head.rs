@@ -7,12 +7,17 @@
 
 use super::identity::Identity;
 use super::nuisance::Pose;
-use super::shape::{lerp, smooth};
+use super::shape::{greater, lerp, lesser, smooth};
 
 /// The height of the first slice, slices per template pixel, and their number.
 const TOP: f32 = -84.0;
 const PER_PIXEL: f32 = 2.0;
 const SLICES: usize = 288;
+
+/// At this distance from a solid its exact outline does not matter.
+const FAR: f32 = 14.0;
+/// And at this distance from its outline the surface is smooth.
+const SMOOTH: f32 = 5.0;
 
 /// The template: eyes, nose tip, mouth corners, relative to the picture point (56, 62) of 112.
 pub(super) const TEMPLATE: [(f32, f32); 5] = [(-17.7, -10.3), (17.5, -10.5), (0.0, 9.7), (-14.5, 30.4), (14.7, 30.2)];
@@ -117,6 +122,23 @@ pub(super) struct Seen {
     pub(super) normal: [f32; 3],
 }
 
+impl Seen {
+    /// Nothing is seen: far outside of the outline.
+    pub(super) const BESIDE: Self = Self { x: 0.0, y: 0.0, width: 1.0, edge: 1e6, normal: [0.0, 0.0, 1.0] };
+
+    #[inline]
+    fn midway(&self, other: &Self) -> Self {
+        let half = |a: f32, b: f32| 0.5 * (a + b);
+        Self {
+            x: half(self.x, other.x),
+            y: half(self.y, other.y),
+            width: half(self.width, other.width),
+            edge: half(self.edge, other.edge),
+            normal: std::array::from_fn(|axis| half(self.normal[axis], other.normal[axis])),
+        }
+    }
+}
+
 /// A pose, ready to use: the turn of the head, and the alignment of the picture.
 pub(super) struct View {
     pub(super) sin_yaw: f32,
@@ -192,24 +214,50 @@ impl View {
         (x, (py - depth * self.sin_pitch) / self.cos_pitch)
     }
 
+    /// What is seen of a solid at a row of points of the head plane, for those that are `wanted`;
+    /// the others get what is seen beside a solid. Away from the outline the surface is so smooth
+    /// that every second point can be the middle between its neighbours.
+    pub(super) fn look_along(
+        &self,
+        solid: &TurnedSolid,
+        points: &[(f32, f32)],
+        wanted: impl Fn(usize) -> bool,
+        out: &mut [Seen],
+    ) {
+        let look = |at: usize| if wanted(at) { self.look(solid, points[at].0, points[at].1) } else { Seen::BESIDE };
+        for at in (0..points.len()).step_by(2) {
+            out[at] = look(at);
+        }
+        for at in (1..points.len()).step_by(2) {
+            let left = out[at - 1];
+            let right = out.get(at + 1).copied().unwrap_or(Seen::BESIDE);
+            let inside = greater(left.edge, right.edge) < -SMOOTH;
+            let outside = lesser(left.edge, right.edge) > SMOOTH;
+            out[at] = if inside || outside { left.midway(&right) } else { look(at) };
+        }
+    }
+
     /// The surface point of a solid that is seen at a point of the head plane.
-    #[inline]
+    #[inline(always)]
     pub(super) fn look(&self, solid: &TurnedSolid, px: f32, py: f32) -> Seen {
         let over_cos = 1.0 / self.cos_pitch;
         let mut y = py * over_cos;
         if self.sin_pitch != 0.0 {
             // How deep the surface lies says how far the pitch moved it: a guess, then one step from there.
-            let (across, down) = (px / 46.0, py / 58.0);
-            let guess = 40.0 * (1.0 - across * across).max(0.0) * (1.0 - down * down).max(0.0);
+            let (across, down) = (px * (1.0 / 46.0), py * (1.0 / 58.0));
+            let guess = 40.0 * greater(1.0 - across * across, 0.0) * greater(1.0 - down * down, 0.0);
             let row = &solid.0[place((py - guess * self.sin_pitch) * over_cos).0];
-            let inside = px.clamp(-row.reach, row.reach);
+            let inside = greater(lesser(px, row.reach), -row.reach);
+            if px.abs() > row.reach + FAR {
+                return Seen { x: inside, y, width: row.width, edge: px.abs() - row.reach, normal: [0.0, 0.0, 1.0] };
+            }
             let root = (row.reach * row.reach - inside * inside).sqrt();
             y = (py - (row.depth[0] * inside + row.depth[1] * root) * self.sin_pitch) * over_cos;
         }
         let (at, t) = place(y);
         let (row, next) = (&solid.0[at], &solid.0[(at + 1).min(SLICES - 1)]);
         let reach = lerp(row.reach, next.reach, t);
-        let inside = px.clamp(-reach, reach);
+        let inside = greater(lesser(px, reach), -reach);
         let root = (reach * reach - inside * inside).sqrt();
         let x = lerp(row.x[0], next.x[0], t) * inside + lerp(row.x[1], next.x[1], t) * root;
         let z = row.z[0] * inside + row.z[1] * root;

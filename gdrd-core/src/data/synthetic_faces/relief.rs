@@ -33,12 +33,21 @@ impl Hill {
     }
 }
 
+/// Below this height nothing of brows and eyes stands out.
+const UPPER_END: f32 = 0.5;
+/// Above this height nothing of mouth, chin, cheeks and the nose's wings stands out.
+const LOWER_START: f32 = 0.0;
+
 /// The relief of one face with one expression.
 pub(super) struct Relief {
-    nose: Vec<Hill>,
-    middle: Vec<Hill>,
-    /// Given for the right half, mirrored on the left.
-    sides: Vec<Hill>,
+    nose: [Hill; 4],
+    /// In the middle, below [`LOWER_START`].
+    lower: [Hill; 7],
+    forehead: Hill,
+    /// Given for the right half, mirrored on the left: above [`UPPER_END`] and below [`LOWER_START`].
+    upper_sides: [Hill; 3],
+    lower_sides: [Hill; 3],
+    cheekbones: Hill,
     /// The nose lies within these: half width, top, bottom.
     nose_box: [f32; 3],
     nose_height: f32,
@@ -52,13 +61,13 @@ impl Relief {
         let half = (root + nose.tip_y) / 2.0;
         let lip = mouth.y + 3.0 * expression.mouth_open;
         let chin = head.chin_y + 5.0 * expression.mouth_open - 9.0;
-        let nose_hills = vec![
+        let nose_hills = [
             Hill::new(0.0, root + 2.0, nose.bridge_width + 2.0, 15.0, nose.bridge * 0.7),
             Hill::new(nose.bend * 0.5, half + 1.0, nose.bridge_width + 2.5, 14.0, nose.bridge * 0.8 + nose.hump),
             Hill::new(nose.bend, nose.tip_y - 1.5, nose.tip_width + 1.5, nose.tip_width + 2.5, nose.tip * 0.75),
             Hill::new(0.0, nose.tip_y - 2.0, nose.half_width + 5.0, 10.0, nose.tip * 0.3),
         ];
-        let middle = vec![
+        let lower = [
             Hill::new(0.0, (nose.tip_y + mouth.y) / 2.0 + 1.5, 2.6, 6.5, -mouth.philtrum),
             Hill::new(0.0, mouth.y, mouth.half_width + 7.0, 13.0, 3.0),
             Hill::new(0.0, mouth.y - 1.4, mouth.half_width * 0.8, 3.6, 0.3 + 0.22 * mouth.upper),
@@ -66,19 +75,30 @@ impl Relief {
             Hill::new(0.0, chin - 3.5, 15.0, 4.0, -0.7),
             Hill::new(0.0, chin, 15.0, 10.0, head.chin),
             Hill::new(0.0, chin + 1.0, 2.6, 6.0, -1.6 * head.cleft),
-            Hill::new(0.0, -36.0, 34.0, 22.0, 2.0),
         ];
-        let sides = vec![
-            Hill::new(nose.half_width * 0.72, nose.tip_y + nose.wings, nose.half_width * 0.5, 4.6, 2.4),
+        let upper_sides = [
             Hill::new(eyes.spacing - 1.0, eyes.y - 9.5, 17.0, 7.5, head.brow_ridge),
             Hill::new(eyes.spacing - 2.5, eyes.y - 0.5, eyes.half_width + 5.5, 9.0, -eyes.depth),
             Hill::new(eyes.spacing, eyes.y, eyes.half_width + 0.5, 5.5, 1.9),
-            Hill::new(eyes.spacing + 9.0, eyes.y + 17.0, 15.0, 13.0, head.cheekbone),
+        ];
+        let lower_sides = [
+            Hill::new(nose.half_width * 0.72, nose.tip_y + nose.wings, nose.half_width * 0.5, 4.6, 2.4),
             Hill::new(mouth.half_width + 9.0, mouth.y - 10.0, 13.0, 12.0, 0.4 + 1.8 * smile),
             Hill::new(mouth.half_width + 3.0, mouth.y - 6.0, 4.0, 11.0, -0.7 * marks.folds - 0.5 * smile),
         ];
         let nose_box = [nose.half_width + 6.0, root - 14.0, nose.tip_y + 9.0];
-        Self { nose: nose_hills, middle, sides, nose_box, nose_height: 1.4 * nose.tip }
+        let forehead = Hill::new(0.0, -36.0, 34.0, 22.0, 2.0);
+        let cheekbones = Hill::new(eyes.spacing + 9.0, eyes.y + 17.0, 15.0, 13.0, head.cheekbone);
+        Self {
+            nose: nose_hills,
+            lower,
+            forehead,
+            upper_sides,
+            lower_sides,
+            cheekbones,
+            nose_box,
+            nose_height: 1.4 * nose.tip,
+        }
     }
 
     /// How far the nose stands out at a point.
@@ -93,9 +113,20 @@ impl Relief {
     #[inline]
     pub(super) fn slopes(&self, x: f32, y: f32) -> (f32, f32) {
         let mut sum = [0.0; 3];
-        self.sides.iter().for_each(|hill| hill.add(x.abs(), y, &mut sum));
+        let side = x.abs();
+        self.cheekbones.add(side, y, &mut sum);
+        if y > LOWER_START {
+            self.lower_sides.iter().for_each(|hill| hill.add(side, y, &mut sum));
+        }
+        if y < UPPER_END {
+            self.upper_sides.iter().for_each(|hill| hill.add(side, y, &mut sum));
+        }
         sum[1] *= x.signum();
-        self.middle.iter().for_each(|hill| hill.add(x, y, &mut sum));
+        if y > LOWER_START {
+            self.lower.iter().for_each(|hill| hill.add(x, y, &mut sum));
+        } else {
+            self.forehead.add(x, y, &mut sum);
+        }
         let [half_width, top, bottom] = self.nose_box;
         if x.abs() < half_width && y > top && y < bottom {
             self.nose.iter().for_each(|hill| hill.add(x, y, &mut sum));
@@ -112,7 +143,7 @@ impl Relief {
         if x.abs() > half_width + far_x || y < top - far_y || y > bottom + far_y {
             return (x, y);
         }
-        const STEPS: usize = 7;
+        const STEPS: usize = 5;
         let step = self.nose_height / STEPS as f32;
         let mut gap_above = None;
         for level in (0..=STEPS).rev() {
@@ -148,6 +179,24 @@ mod tests {
         assert!((sum[1] - (right[0] - left[0]) / 0.02).abs() < 1e-2);
         let (at_right, at_left) = (relief().slopes(25.0, 5.0), relief().slopes(-25.0, 5.0));
         assert!((at_right.0 + at_left.0).abs() < 1e-6 && (at_right.1 - at_left.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn hills_stay_where_they_are_looked_for() {
+        for seed in 0..200 {
+            let relief = Relief::new(&Identity::from_seed(seed), &Nuisance::from_seed(seed).expression);
+            let radius = |hill: &Hill| 1.0 / hill.iy.sqrt();
+            assert!(relief.upper_sides.iter().all(|hill| hill.y + radius(hill) < UPPER_END), "{seed}");
+            let mut lower = relief.lower.iter().chain(&relief.lower_sides);
+            assert!(lower.all(|hill| hill.y - radius(hill) > LOWER_START), "{seed}");
+            assert!(relief.forehead.y + radius(&relief.forehead) < LOWER_START);
+            let nose = relief.nose.iter().all(|hill| {
+                hill.x.abs() + 1.0 / hill.ix.sqrt() <= relief.nose_box[0] + 1.0
+                    && hill.y - radius(hill) >= relief.nose_box[1] - 1.0
+                    && hill.y + radius(hill) <= relief.nose_box[2] + 1.5
+            });
+            assert!(nose, "{seed}");
+        }
     }
 
     #[test]

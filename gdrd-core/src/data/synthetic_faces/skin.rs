@@ -3,7 +3,7 @@
 use super::eyes::EyePaint;
 use super::identity::{Identity, Mole};
 use super::nuisance::Expression;
-use super::shape::{Noise, Rgb, cover, ellipse, lerp, mix, rgb, scale, smooth, spot, tint};
+use super::shape::{Noise, Rgb, cover, ellipse, greater, lerp, mix, rgb, scale, smooth, spot, tint};
 
 /// What a face's surface looks like without light.
 pub(super) struct SkinPaint {
@@ -122,7 +122,7 @@ impl SkinPaint {
         if t.abs() > 1.35 || (y - m.y).abs() > 19.0 {
             return colour;
         }
-        let arc = (1.0 - t * t).max(0.0);
+        let arc = greater(1.0 - t * t, 0.0);
         let beyond = (t.abs() - 1.0).max(0.0) * half;
         let rise = m.corners + 3.4 * self.smile;
         let line = m.y - rise * (t * t - 0.4) - m.asymmetry * 0.5 * t;
@@ -135,11 +135,11 @@ impl SkinPaint {
 
         let shadow = spot(x, y - bottom - 2.2, half * 0.75, 3.4) * 0.3;
         let mut colour = tint(colour, mix([1.0; 3], [0.5, 0.4, 0.38], shadow));
-        let lips = (top - y).max(y - bottom).max(beyond);
+        let lips = greater(greater(top - y, y - bottom), beyond);
         let lip = if y < line { scale(self.lip, 0.74) } else { self.lip };
         let streaks = 1.0 + 0.08 * self.noise.at(x * 0.9, y * 0.12);
         colour = mix(colour, scale(lip, streaks), cover(lips, pixel.max(1.1)) * 0.92);
-        let hollow = cover((upper_edge - y).max(y - lower_edge).max(beyond), pixel);
+        let hollow = cover(greater(greater(upper_edge - y, y - lower_edge), beyond), pixel);
         if gap > 0.3 && hollow > 0.0 {
             let teeth = cover(y - upper_edge - (0.55 * gap).min(3.2), pixel) * smooth(0.95, 0.75, t.abs());
             let shade = lerp(0.55, 1.0, smooth(1.0, 0.2, t.abs()));
