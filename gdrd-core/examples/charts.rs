@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     let many: Vec<Bar> =
         (0..14).map(|i| bar(&format!("configuration {i}"), 0.2 + 0.05 * f64::from(i), Some(0.03), i == 3)).collect();
     bar_chart("Many bars", "seconds", &many)?.write(&folder.join("many-bars"))?;
-    bar_chart("Teachers", "%", &[bar("at 112", 99.39, Some(0.8), false), bar("at 32", 97.33, Some(0.36), false)])?
+    bar_chart("Teachers", "%", &[bar("at 112", 99.39, Some(0.08), false), bar("at 32", 97.33, Some(0.36), false)])?
         .write(&folder.join("two-bars"))?;
 
     let mut curve = |start: f64, rate: f64| -> Vec<(f64, f64)> {

@@ -1,7 +1,7 @@
 //! Bar charts, line charts and histograms of similarities, as [`Picture`]s.
 
 use super::frame::{
-    BASELINE, FAINT, Frame, INK, LABEL, SERIES, TICK, crisp, fitting, heading, label, left_of, sample, wrapped,
+    BASELINE, FAINT, Frame, INK, LABEL, Names, SERIES, TICK, crisp, fitting, heading, label, left_of, on_white, sample,
 };
 use super::picture::{Anchor, HEIGHT, Picture, Text, WIDTH};
 use super::ruler::{Ruler, number};
@@ -42,9 +42,9 @@ impl<'a> Axis<'a> {
         Self { label, log: false }
     }
 
-    /// An axis with even decades. A value of zero or less has no place on it: such points are left
-    /// out, but for the last one before a point that has a place, which is put at the low end (a
-    /// ROC curve starts there).
+    /// An axis with even decades. A value of zero or less has no place on it and interrupts the
+    /// line; but on a horizontal axis the last such point before one that has a place is put at the
+    /// left end, since a ROC curve starts there.
     pub fn log(label: &'a str) -> Self {
         Self { label, log: true }
     }
@@ -64,7 +64,8 @@ impl<'a> Axis<'a> {
 /// Bars beside each other, each with its value above it (and below that `±` its error).
 ///
 /// The axis starts at zero, unless every bar ends beyond half of the longest: then it starts at a
-/// tick a little below the lowest, and the axis label says so. A `unit` of `%` ends it at 100.
+/// tick a little below the lowest, and the axis label says so. If the `unit` ends with `%` and no
+/// value is above 100, the axis ends there at the latest, and so do error bars.
 ///
 /// # Errors
 /// If there is no bar, or a number is not finite or an error is negative.
@@ -82,11 +83,15 @@ pub fn bar_chart(title: &str, unit: &str, bars: &[Bar]) -> Result<Picture> {
         }
     }
     let low = bars.iter().map(|bar| bar.value - bar.error.unwrap_or(0.0)).fold(f64::INFINITY, f64::min);
-    let high = bars.iter().map(|bar| bar.value + bar.error.unwrap_or(0.0)).fold(f64::NEG_INFINITY, f64::max);
+    let mut high = bars.iter().map(|bar| bar.value + bar.error.unwrap_or(0.0)).fold(f64::NEG_INFINITY, f64::max);
+    let percent = unit.ends_with('%') && bars.iter().all(|bar| bar.value <= 100.0);
+    if percent {
+        high = high.min(100.0);
+    }
     let zoomed = low > high / 2.0 && high > low;
     let from = if zoomed { (low - 0.3 * (high - low)).max(0.0) } else { low.min(0.0) };
     let mut ruler = Ruler::linear(from, high.max(0.0));
-    if unit == "%" && high <= 100.0 && ruler.high() > 100.0 {
+    if percent {
         ruler = ruler.up_to(100.0);
     }
     let cut = ruler.low() > 0.0;
@@ -99,12 +104,12 @@ pub fn bar_chart(title: &str, unit: &str, bars: &[Bar]) -> Result<Picture> {
     heading(&mut picture, title, &[])?;
     let left = left_of(&ruler, &y_label)?;
     let slot = (WIDTH as f64 - 30.0 - left) / bars.len() as f64;
-    let names: Vec<&str> = bars.iter().map(|bar| bar.label.as_str()).collect();
-    let (size, names) = wrapped(&names, slot - 10.0)?;
-    let lines = names.iter().map(Vec::len).max().unwrap_or(1) as f64;
-    // Above the axis there is room for two lines of text.
-    let frame =
-        Frame { left, right: WIDTH as f64 - 30.0, top: 100.0, bottom: HEIGHT as f64 - 22.0 - lines * size * 1.3 };
+    let names = Names::fit(bars.iter().map(|bar| bar.label.as_str()).collect(), slot - 10.0)?;
+    let bottom = HEIGHT as f64 - 22.0 - names.height;
+    // The two lines of text above the longest bar need room below the heading.
+    let longest = bottom - 94.0;
+    let top = (bottom - longest / ruler.part(high).max(0.5)).max(64.0);
+    let frame = Frame { left, right: WIDTH as f64 - 30.0, top, bottom };
     frame.vertical(&mut picture, &ruler, &y_label);
     let zero = frame.y(&ruler, 0.0);
     let baselines: Vec<&Bar> = bars.iter().filter(|bar| bar.baseline).collect();
@@ -112,9 +117,14 @@ pub fn bar_chart(title: &str, unit: &str, bars: &[Bar]) -> Result<Picture> {
         let y = frame.y(&ruler, one.value);
         picture.dashed(&[(frame.left, y), (frame.right, y)], 1.25, BASELINE, 5.0);
     }
-    let decimals = if high.abs().max(low.abs()) < 1.0 { 3 } else { 2 };
+    let decimals = match high.abs().max(low.abs()) {
+        largest if largest >= 1000.0 => 0,
+        largest if largest >= 1.0 || largest == 0.0 => 2,
+        // Three digits that count.
+        largest => (2.0 - largest.log10().floor()).min(9.0) as usize,
+    };
     let half = (slot * 0.31).min(52.0);
-    for (at, (bar, lines)) in bars.iter().zip(&names).enumerate() {
+    for (at, bar) in bars.iter().enumerate() {
         let x = frame.left + (at as f64 + 0.5) * slot;
         let y = frame.y(&ruler, bar.value);
         picture.rect((x - half, y.min(zero)), (x + half, y.max(zero)), if bar.baseline { BASELINE } else { SERIES[0] });
@@ -128,22 +138,13 @@ pub fn bar_chart(title: &str, unit: &str, bars: &[Bar]) -> Result<Picture> {
             above = above.min(top);
             let text = format!("± {}", number(error, decimals));
             let size = fitting(&text, 11.0, slot - 4.0, false)?;
-            picture.text(label(x, above - 7.0, &text, size, Anchor::Middle, FAINT));
+            on_white(&mut picture, label(x, above - 7.0, &text, size, Anchor::Middle, FAINT))?;
             above -= 15.0;
         }
         let text = number(bar.value, decimals);
         let value = label(x, above - 7.0, &text, fitting(&text, LABEL, slot - 4.0, true)?, Anchor::Middle, INK);
-        picture.text(Text { bold: true, ..value });
-        for (row, line) in lines.iter().enumerate() {
-            picture.text(label(
-                x,
-                frame.bottom + 8.0 + size + row as f64 * size * 1.3,
-                line,
-                size,
-                Anchor::Middle,
-                INK,
-            ));
-        }
+        on_white(&mut picture, Text { bold: true, ..value })?;
+        names.draw(&mut picture, at, x, frame.bottom);
     }
     let base = crisp(zero);
     picture.line(vec![(frame.left, base), (frame.right, base)], 1.0, INK);
@@ -173,7 +174,7 @@ pub fn line_chart(title: &str, x: Axis, y: Axis, series: &[Series]) -> Result<Pi
         let mut pieces: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
         for (i, point) in one.points.iter().enumerate() {
             let finite = point.0.is_finite() && point.1.is_finite();
-            let entry = off(point) && one.points.get(i + 1).is_some_and(|next| !off(next));
+            let entry = !(y.log && point.1 <= 0.0) && one.points.get(i + 1).is_some_and(|next| !off(next));
             match pieces.last_mut() {
                 Some(piece) if finite && (!off(point) || entry) => {
                     piece.push((frame.x(&x_ruler, point.0), frame.y(&y_ruler, point.1)));
@@ -229,13 +230,16 @@ pub fn similarity_histogram(title: &str, same: &[f64], different: &[f64], thresh
     frame.vertical(&mut picture, &y_ruler, y_label);
     frame.horizontal(&mut picture, &x_ruler, "cosine similarity");
     for (_, scores, colour) in classes {
-        let mut outline = vec![(frame.left, frame.bottom)];
-        for (column, share) in shares(scores).into_iter().enumerate() {
-            let at = |column: usize| frame.left + column as f64 / COLUMNS as f64 * (frame.right - frame.left);
+        let shares = shares(scores);
+        let at = |column: usize| frame.left + column as f64 / COLUMNS as f64 * (frame.right - frame.left);
+        let first = shares.iter().position(|&share| share > 0.0).unwrap_or(0);
+        let last = shares.iter().rposition(|&share| share > 0.0).unwrap_or(COLUMNS - 1);
+        let mut outline = vec![(at(first), frame.bottom)];
+        for (column, share) in shares.into_iter().enumerate().take(last + 1).skip(first) {
             let y = frame.y(&y_ruler, share);
             outline.extend([(at(column), y), (at(column + 1), y)]);
         }
-        outline.push((frame.right, frame.bottom));
+        outline.push((at(last + 1), frame.bottom));
         outline.dedup();
         picture.area(outline.clone(), SERIES[colour], 0.3);
         picture.line(outline, 1.5, SERIES[colour]);
@@ -291,7 +295,7 @@ mod tests {
 
     #[test]
     fn per_cent_ends_at_a_hundred() {
-        let svg = bar_chart("t", "%", &[bar("a", 99.4, Some(0.6)), bar("b", 98.0, None)]).and_then(|p| p.svg());
+        let svg = bar_chart("t", "x, %", &[bar("a", 99.4, Some(0.9)), bar("b", 98.0, None)]).and_then(|p| p.svg());
         let svg = svg.expect("drawn");
         assert!(svg.contains("\n100") && !svg.contains("\n101") && !svg.contains("\n100.5"), "{svg}");
     }

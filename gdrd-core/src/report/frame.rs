@@ -103,25 +103,74 @@ pub(super) fn fitting(text: &str, size: f64, room: f64, bold: bool) -> Result<f6
     Ok(if width > room { size * room / width } else { size })
 }
 
-/// Texts broken at spaces into lines of `room` pixels, and the size at which the longest word fits.
-pub(super) fn wrapped(texts: &[&str], room: f64) -> Result<(f64, Vec<Vec<String>>)> {
-    let mut size = LABEL;
-    for word in texts.iter().flat_map(|text| text.split_whitespace()) {
-        size = fitting(word, size, room, false)?;
+/// The names under the bars, all in one size: in lines broken at spaces, or upright where words are too long.
+pub(super) struct Names {
+    lines: Vec<Vec<String>>,
+    size: f64,
+    upright: bool,
+    /// Pixels from the first line's top to the last line's bottom.
+    pub(super) height: f64,
+}
+
+impl Names {
+    /// Fits `names` into `room` pixels each.
+    pub(super) fn fit(names: Vec<&str>, room: f64) -> Result<Self> {
+        let mut size = LABEL;
+        for word in names.iter().flat_map(|name| name.split_whitespace()) {
+            size = fitting(word, size, room, false)?;
+        }
+        if size < 9.5 {
+            return Self::upright(&names, (room * 0.8).clamp(7.0, 11.0));
+        }
+        let lines = names.iter().map(|name| broken(name, room, size)).collect::<Result<Vec<_>>>()?;
+        let height = lines.iter().map(Vec::len).max().unwrap_or(1) as f64 * size * 1.3;
+        Ok(Self { lines, size, upright: false, height })
     }
-    let mut all = Vec::with_capacity(texts.len());
-    for text in texts {
-        let mut lines: Vec<String> = Vec::new();
-        for word in text.split_whitespace() {
-            let longer = lines.last().map(|line| format!("{line} {word}"));
-            match (lines.last_mut(), longer) {
-                (Some(line), Some(longer)) if text_width(&longer, size, false)? <= room => *line = longer,
-                _ => lines.push(word.to_string()),
+
+    fn upright(names: &[&str], mut size: f64) -> Result<Self> {
+        for name in names {
+            size = fitting(name, size, 200.0, false)?;
+        }
+        let mut height = 0f64;
+        for name in names {
+            height = height.max(text_width(name, size, false)?);
+        }
+        Ok(Self { lines: names.iter().map(|name| vec![name.to_string()]).collect(), size, upright: true, height })
+    }
+
+    /// Writes name `at` below `y`, with its middle at `x`.
+    pub(super) fn draw(&self, picture: &mut Picture, at: usize, x: f64, y: f64) {
+        for (row, line) in self.lines[at].iter().enumerate() {
+            if self.upright {
+                let text = label(x + 0.36 * self.size, y + 9.0, line, self.size, Anchor::End, INK);
+                picture.text(Text { upwards: true, ..text });
+            } else {
+                let below = y + 8.0 + self.size + row as f64 * self.size * 1.3;
+                picture.text(label(x, below, line, self.size, Anchor::Middle, INK));
             }
         }
-        all.push(lines);
     }
-    Ok((size, all))
+}
+
+/// A text broken at spaces into lines of at most `room` pixels, where words allow it.
+fn broken(text: &str, room: f64, size: f64) -> Result<Vec<String>> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let longer = lines.last().map(|line| format!("{line} {word}"));
+        match (lines.last_mut(), longer) {
+            (Some(line), Some(longer)) if text_width(&longer, size, false)? <= room => *line = longer,
+            _ => lines.push(word.to_string()),
+        }
+    }
+    Ok(lines)
+}
+
+/// Writes a centred text over whatever is behind it.
+pub(super) fn on_white(picture: &mut Picture, text: Text) -> Result<()> {
+    let half = text_width(&text.text, text.size, text.bold)? / 2.0 + 2.0;
+    picture.rect((text.x - half, text.y - text.size * 0.85), (text.x + half, text.y + text.size * 0.2), [255; 3]);
+    picture.text(text);
+    Ok(())
 }
 
 /// A text that is neither bold nor turned.
@@ -139,13 +188,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_break_at_spaces_and_shrink_for_long_words() {
-        let (size, lines) = wrapped(&["one two three four", "five"], 70.0).expect("font");
-        assert_eq!(size, LABEL);
-        assert_eq!(lines, [vec!["one two", "three four"], vec!["five"]]);
-        let (size, lines) = wrapped(&["incomprehensibilities"], 70.0).expect("font");
-        assert!(size < LABEL && lines == [["incomprehensibilities"]], "{size}");
-        assert!(text_width("incomprehensibilities", size, false).expect("font") < 70.1);
+    fn names_break_at_spaces() {
+        let names = Names::fit(vec!["one two three four", "five"], 70.0).expect("font");
+        assert_eq!((names.size, names.upright), (LABEL, false));
+        assert_eq!(names.lines, [vec!["one two", "three four"], vec!["five"]]);
+    }
+
+    #[test]
+    fn long_words_shrink_and_very_long_ones_stand_upright() {
+        let names = Names::fit(vec!["distillation"], 65.0).expect("font");
+        assert!(names.size < LABEL && !names.upright, "{}", names.size);
+        assert!(text_width("distillation", names.size, false).expect("font") < 65.1);
+        let names = Names::fit(vec!["incomprehensibilities now"], 65.0).expect("font");
+        assert!(names.upright && names.size == 11.0 && names.height > 100.0, "{}", names.height);
     }
 
     #[test]

@@ -15,9 +15,13 @@ const STEPS: f64 = 6.0;
 impl Ruler {
     /// A linear axis from a tick at or below `low` to a tick at or above `high`.
     pub(super) fn linear(low: f64, high: f64) -> Self {
-        // One value alone gets some room.
+        // Beyond this, differences overflow.
+        let (low, high) = (low.clamp(-1e300, 1e300), high.clamp(-1e300, 1e300));
+        // One value alone, or two that floats hardly tell apart, get some room.
+        let size = low.abs().max(high.abs());
+        let room = if size < 1e-280 { 0.5 } else { size / 2.0 };
         let (low, high) =
-            if high > low { (low, high) } else { (low - low.abs().max(1.0) / 2.0, low + low.abs().max(1.0) / 2.0) };
+            if high - low > 1e-9 * size && size >= 1e-280 { (low, high) } else { (low - room, high + room) };
         let step = step_of((high - low) / STEPS);
         // A hair, so that 0.3 / 0.1 is three steps and not four.
         let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
@@ -33,6 +37,7 @@ impl Ruler {
 
     /// A logarithmic axis over whole decades; both ends above zero.
     pub(super) fn logarithmic(low: f64, high: f64) -> Self {
+        let (low, high) = (low.clamp(1e-300, 1e300), high.clamp(1e-300, 1e300));
         let first = (low.log10() + 1e-9).floor() as i32;
         let last = ((high.log10() - 1e-9).ceil() as i32).max(first + 1);
         let each = ((last - first) as usize).div_ceil(8);
@@ -40,9 +45,9 @@ impl Ruler {
         Self { low: 10f64.powi(first), high: 10f64.powi(last), log: true, ticks }
     }
 
-    /// The same axis, ending at `high`, with the ticks up to there.
+    /// The same axis, ending at `high` if it went beyond, with the ticks up to there.
     pub(super) fn up_to(mut self, high: f64) -> Self {
-        self.high = high;
+        self.high = self.high.min(high);
         self.ticks.retain(|(value, _)| *value <= high);
         self
     }
@@ -50,11 +55,6 @@ impl Ruler {
     /// The first value.
     pub(super) fn low(&self) -> f64 {
         self.low
-    }
-
-    /// The last value.
-    pub(super) fn high(&self) -> f64 {
-        self.high
     }
 
     /// Values with their labels, rising.
@@ -66,7 +66,7 @@ impl Ruler {
     pub(super) fn part(&self, value: f64) -> f64 {
         let value = value.clamp(self.low, self.high);
         if self.log {
-            (value / self.low).log10() / (self.high / self.low).log10()
+            (value.log10() - self.low.log10()) / (self.high.log10() - self.low.log10())
         } else {
             (value - self.low) / (self.high - self.low)
         }
@@ -126,8 +126,13 @@ mod tests {
     #[test]
     fn one_value_gets_room() {
         let ruler = Ruler::linear(5.0, 5.0);
-        assert!(ruler.low() < 5.0 && ruler.high() > 5.0);
-        assert!(Ruler::linear(0.0, 0.0).high() > 0.0);
+        assert!(ruler.low() < 5.0 && ruler.high > 5.0);
+        assert!(Ruler::linear(0.0, 0.0).high > 0.0);
+        for (low, high) in [(0.5, 0.5f64.next_up()), (f64::MIN, f64::MAX), (0.0, f64::MIN_POSITIVE), (-1e-30, 1e300)] {
+            let ruler = Ruler::linear(low, high);
+            assert!(ruler.part(low) <= ruler.part(high) && ruler.ticks().len() < 20, "{ruler:?}");
+        }
+        assert!(Ruler::logarithmic(f64::MIN_POSITIVE, f64::MAX).part(1.0) > 0.4);
     }
 
     #[test]
@@ -142,7 +147,8 @@ mod tests {
     #[test]
     fn a_cut_axis_ends_at_the_cut() {
         let ruler = Ruler::linear(80.0, 103.0).up_to(100.0);
-        assert_eq!((ruler.high(), ruler.part(100.0)), (100.0, 1.0));
+        assert_eq!((ruler.high, ruler.part(100.0)), (100.0, 1.0));
         assert_eq!(labels(&ruler).last(), Some(&"100"));
+        assert_eq!(Ruler::linear(80.0, 90.0).up_to(100.0), Ruler::linear(80.0, 90.0));
     }
 }
