@@ -20,8 +20,7 @@ pub(crate) fn train(
     registry: &Registry,
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
-    let path = run_dir
-        .unwrap_or_else(|| Path::new("runs").join(format!("{}-{}", recipe.name, &recipe.digest()[..8])));
+    let path = run_dir.unwrap_or_else(|| Path::new("runs").join(recipe.folder_name()));
     let folder = RunFolder::new(&path);
     if folder.is_begun() && fresh {
         std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;

@@ -18,7 +18,7 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// `x * sigmoid(x)`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.silu()?)
+    Ok(kernels::silu(x)?)
 }
 
 /// The rows of `x` `[batch, width]` divided by their Euclidean length (at least 1e-12).

@@ -66,7 +66,7 @@ impl Conv2d {
         let ConvConfig { stride, padding, groups, .. } = self.config;
         let y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
         match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?),
+            Some(bias) => Ok(kernels::scale_shift(&y, &bias.ones_like()?, bias)?),
             None => Ok(y),
         }
     }

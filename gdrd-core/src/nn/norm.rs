@@ -1,6 +1,6 @@
 //! Batch and group normalisation.
 
-use candle_core::{D, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use super::weights::{Init, Weights};
 use super::{Mode, kernels};
@@ -73,14 +73,13 @@ impl GroupNorm {
 
     /// Normalises each group of each sample of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let batch = x.dim(0)?;
-        let flat = x.reshape((batch, self.groups, ()))?;
-        let mean = flat.mean_keepdim(D::Minus1)?;
-        let centred = flat.broadcast_sub(&mean)?;
-        let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let normal = centred.broadcast_div(&(var + self.eps)?.sqrt()?)?.reshape(x.shape())?;
-        let mut shape = vec![1; x.rank()];
-        shape[1] = x.dim(1)?;
-        Ok(normal.broadcast_mul(&self.weight.reshape(&*shape)?)?.broadcast_add(&self.bias.reshape(&*shape)?)?)
+        let (batch, channels) = (x.dim(0)?, x.dim(1)?);
+        // Each group of each sample is a channel of one large sample, normalised by its own statistics.
+        let groups = batch * self.groups;
+        let flat = x.reshape((1, groups, channels / self.groups, ()))?;
+        let ones = Tensor::ones(groups, DType::F32, x.device())?;
+        let (normal, ..) = kernels::batch_norm_train(&flat, &ones, &ones.zeros_like()?, self.eps)?;
+        let normal = normal.reshape((batch, channels, (), 1))?;
+        Ok(kernels::scale_shift(&normal, &self.weight, &self.bias)?.reshape(x.shape())?)
     }
 }

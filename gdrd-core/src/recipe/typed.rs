@@ -108,6 +108,13 @@ impl Recipe {
         }
     }
 
+    /// What a folder of this recipe's runs is called: its name in letters, digits, `+` and `-`, and the start of its digest.
+    pub fn folder_name(&self) -> String {
+        let plain = |c: char| if c.is_alphanumeric() || "+-_.".contains(c) { c } else { '-' };
+        let name: String = self.name.chars().map(plain).collect();
+        format!("{name}-{}", &self.digest()[..8])
+    }
+
     /// The run's seed.
     pub fn seed(&self) -> Seed {
         Seed(self.run.seed)

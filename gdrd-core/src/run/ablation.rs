@@ -46,7 +46,7 @@ pub fn ablate(
     let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
     let protocol = shared_protocol(cells)?;
     for cell in cells {
-        let name = format!("{}-seed{}-{}", cell.row, cell.recipe.run.seed, &cell.recipe.digest()[..8]);
+        let name = format!("{}-seed{}", cell.recipe.folder_name(), cell.recipe.run.seed);
         let path = folder.join(&name);
         let run = RunFolder::new(&path);
         if !run.is_finished() {

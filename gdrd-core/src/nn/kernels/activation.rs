@@ -47,6 +47,17 @@ pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op2(&slope.contiguous()?, Prelu)
 }
 
+/// `x / (1 + exp(-x))`, any shape.
+///
+/// # Errors
+/// None of its own.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    if !supported(&[x]) {
+        return x.silu();
+    }
+    x.contiguous()?.apply_op1(Silu)
+}
+
 /// `out[i] = of(i)` for chunks of `len` values; `fill` writes the chunk that starts where its first argument says.
 fn filled(len: usize, fill: impl Fn(usize, &mut [std::mem::MaybeUninit<f32>]) + Sync) -> Vec<f32> {
     let mut out = Filling::new(len);
@@ -83,6 +94,36 @@ impl CustomOp1 for Relu {
 
     fn bwd(&self, x: &Tensor, result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         with_floats([grad, result], |[grad, result]| tensor(masked(grad, result), x.shape()).map(Some))
+    }
+}
+
+struct Silu;
+
+impl CustomOp1 for Silu {
+    fn name(&self) -> &'static str {
+        "gdrd-silu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = floats(x, layout)?;
+        let out = filled(x.len(), |start, slots| {
+            for (slot, value) in slots.iter_mut().zip(&x[start..]) {
+                slot.write(value / (1.0 + (-value).exp()));
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        with_floats([x, grad], |[values, grads]| {
+            let out = filled(values.len(), |start, slots| {
+                for ((slot, value), grad) in slots.iter_mut().zip(&values[start..]).zip(&grads[start..]) {
+                    let sigmoid = 1.0 / (1.0 + (-value).exp());
+                    slot.write(grad * sigmoid * (1.0 + value * (1.0 - sigmoid)));
+                }
+            });
+            tensor(out, x.shape()).map(Some)
+        })
     }
 }
 
@@ -176,6 +217,14 @@ mod tests {
         let ours = gradients(&[&x], |v| relu(&v[0]));
         let theirs = gradients(&[&x], |v| v[0].relu());
         assert_close(&ours, &theirs, 0.0);
+    }
+
+    #[test]
+    fn silu_and_its_gradient_equal_candles() {
+        let x = random((3, 5, 7, 11), 1).expect("x");
+        let ours = gradients(&[&x], |v| silu(&v[0]));
+        let theirs = gradients(&[&x], |v| v[0].silu());
+        assert_close(&ours, &theirs, 1e-6);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod shape;
 #[cfg(test)]
 mod testing;
 
-pub use activation::{add_relu, prelu, relu};
+pub use activation::{add_relu, prelu, relu, silu};
 pub use conv::conv2d;
 pub use norm::{batch_norm_train, scale_shift};
 pub use pool::global_average_pool;

@@ -5,6 +5,7 @@ use candle_core::{D, Tensor};
 use super::attention::Attention;
 use super::config::UnetConfig;
 use crate::error::Result;
+use crate::nn::kernels::scale_shift;
 use crate::nn::{Conv2d, ConvConfig, GroupNorm, Init, Linear, Weights, silu};
 
 /// What a residual block does to the size.
@@ -69,6 +70,15 @@ pub(super) struct Residual {
     scale_shift: bool,
 }
 
+/// `x * scale + shift` with one value of each for every channel of every sample, `[batch or 1, channels, 1, 1]`.
+fn modulated(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let each = |values: &Tensor| values.broadcast_as((batch, channels, 1, 1))?.contiguous()?.flatten_all();
+    // Every channel of every sample is a channel of one large sample.
+    let flat = x.reshape((1, batch * channels, height, width))?;
+    Ok(scale_shift(&flat, &each(scale)?, &each(shift)?)?.reshape(x.shape())?)
+}
+
 impl Residual {
     /// Weights `in_layers.{0,2}`, `emb_layers.1`, `out_layers.{0,3}` and, where the channels change,
     /// `skip_connection`.
@@ -108,9 +118,9 @@ impl Residual {
         let h = if self.scale_shift {
             let parts = time.chunk(2, 1)?;
             let scale = (&parts[0] + 1.0)?;
-            self.out_norm.forward(&h)?.broadcast_mul(&scale)?.broadcast_add(&parts[1])?
+            modulated(&self.out_norm.forward(&h)?, &scale, &parts[1])?
         } else {
-            self.out_norm.forward(&h.broadcast_add(&time)?)?
+            self.out_norm.forward(&modulated(&h, &time.ones_like()?, &time)?)?
         };
         let h = self.out_conv.forward(&silu(&h)?)?;
         let x = self.resize.apply(x)?;
