@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, supported, tensor, with_floats};
 use super::shape::ConvShape;
-use super::{depthwise, im2col};
+use super::{depthwise, im2col, winograd};
 
 /// Cross-correlation of `x [b, c, h, w]` with `weight [o, c / groups, kh, kw]`, without bias: `[b, o, oh, ow]` with
 /// `oh = (h + 2 padding - kh) / stride + 1`, and `ow` likewise. Both arguments receive gradients; that of an argument
@@ -40,8 +40,13 @@ impl CustomOp2 for Conv2d {
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.shape(xl.shape(), wl.shape())?;
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
-        let out =
-            if depthwise::applies(&shape) { depthwise::forward(&shape, x, w) } else { im2col::forward(&shape, x, w) };
+        let out = if depthwise::applies(&shape) {
+            depthwise::forward(&shape, x, w)
+        } else if winograd::applies(&shape) {
+            winograd::forward(&shape, x, w)
+        } else {
+            im2col::forward(&shape, x, w)
+        };
         let dims = (shape.batch, shape.outputs, shape.out_height(), shape.out_width());
         Ok((CpuStorage::F32(out), dims.into()))
     }
@@ -54,6 +59,11 @@ impl CustomOp2 for Conv2d {
                 (
                     for_x.then(|| depthwise::input_gradient(&shape, ws, gs)),
                     for_weight.then(|| depthwise::weight_gradient(&shape, xs, gs)),
+                )
+            } else if winograd::applies(&shape) {
+                (
+                    for_x.then(|| winograd::input_gradient(&shape, ws, gs)),
+                    for_weight.then(|| winograd::weight_gradient(&shape, xs, gs)),
                 )
             } else {
                 (

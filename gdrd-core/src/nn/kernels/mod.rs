@@ -17,9 +17,13 @@ mod depthwise;
 mod im2col;
 mod norm;
 mod pool;
+mod product;
+mod scratch;
 mod shape;
+mod simd;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};
 pub use conv::conv2d;

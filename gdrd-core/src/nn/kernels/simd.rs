@@ -1,0 +1,357 @@
+//! Vectors of the processor's width, chosen when the program runs.
+//!
+//! A [`Kernel`] is written once over [`Simd`]; [`run`] calls the form for the widest instructions at hand. Everything
+//! below a kernel is `inline(always)`, so that it is compiled with those instructions.
+
+/// Vectors of `LANES` float32 values.
+pub(super) trait Simd: Copy {
+    /// One vector.
+    type V: Copy;
+    /// Values in a vector.
+    const LANES: usize;
+    /// Rows of the block of a product that is kept in registers.
+    const ROWS: usize;
+
+    /// The same value in all lanes.
+    fn splat(self, value: f32) -> Self::V;
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once where the processor can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `LANES` values from `from`.
+    ///
+    /// # Safety
+    /// They may be read.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+    /// `LANES` values to `to`.
+    ///
+    /// # Safety
+    /// They may be written.
+    unsafe fn store(self, to: *mut f32, value: Self::V);
+    /// Transposes a square: row `i` of it lies at `from + i * stride`, and column `j` goes to `to + place(j)`.
+    ///
+    /// # Safety
+    /// All of it may be read and written.
+    unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize);
+}
+
+/// Something to run with vectors.
+pub(super) trait Kernel {
+    /// Runs it. Implementations are `inline(always)`.
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// Runs `kernel` with the widest vectors that this processor has.
+pub(super) fn run(kernel: impl Kernel) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the instructions.
+            return unsafe { x86::with_avx512(kernel) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has the instructions.
+            return unsafe { x86::with_avx2(kernel) };
+        }
+    }
+    kernel.run(Portable);
+}
+
+/// The number of values in the widest vectors of this processor.
+pub(super) fn lanes() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        return 16;
+    }
+    8
+}
+
+/// Eight values that the compiler maps to whatever the target has for certain (SSE2, NEON).
+#[derive(Clone, Copy)]
+struct Portable;
+
+impl Simd for Portable {
+    type V = [f32; 8];
+    const LANES: usize = 8;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::V {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        if cfg!(target_arch = "aarch64") {
+            std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        } else {
+            std::array::from_fn(|i| a[i] * b[i] + c[i])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, value: Self::V) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
+        for j in 0..8 {
+            let to = to.wrapping_add(place(j));
+            for i in 0..8 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(i) = *from.add(i * stride + j) };
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Kernel, Simd};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn with_avx512(kernel: impl Kernel) {
+        kernel.run(Avx512);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn with_avx2(kernel: impl Kernel) {
+        kernel.run(Avx2);
+    }
+
+    /// Exists only within `with_avx512`.
+    #[derive(Clone, Copy)]
+    struct Avx512;
+
+    /// Exists only within `with_avx2`.
+    #[derive(Clone, Copy)]
+    struct Avx2;
+
+    impl Simd for Avx512 {
+        type V = __m512;
+        const LANES: usize = 16;
+        const ROWS: usize = 8;
+
+        #[inline(always)]
+        fn splat(self, value: f32) -> __m512 {
+            // SAFETY: `self` exists only where the instructions do.
+            unsafe { _mm512_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(self, from: *const f32) -> __m512 {
+            // SAFETY: as above, and the caller's promise.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32, value: __m512) {
+            // SAFETY: as above, and the caller's promise.
+            unsafe { _mm512_storeu_ps(to, value) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
+            // SAFETY: as above, and the caller's promise.
+            unsafe {
+                let mut pairs = [_mm512_setzero_ps(); 16];
+                for i in 0..8 {
+                    let (a, b) =
+                        (_mm512_loadu_ps(from.add(2 * i * stride)), _mm512_loadu_ps(from.add((2 * i + 1) * stride)));
+                    pairs[2 * i] = _mm512_unpacklo_ps(a, b);
+                    pairs[2 * i + 1] = _mm512_unpackhi_ps(a, b);
+                }
+                // `quads[4 g + c]` has, in its 128-bit part `q`, column `4 q + c` of the rows `4 g..4 g + 4`.
+                let mut quads = [_mm512_setzero_ps(); 16];
+                for g in 0..4 {
+                    for half in 0..2 {
+                        let (a, b) = (_mm512_castps_pd(pairs[4 * g + half]), _mm512_castps_pd(pairs[4 * g + 2 + half]));
+                        quads[4 * g + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                        quads[4 * g + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                    }
+                }
+                for c in 0..4 {
+                    let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[4 + c]);
+                    let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[4 + c]);
+                    let even2 = _mm512_shuffle_f32x4::<0x88>(quads[8 + c], quads[12 + c]);
+                    let odd2 = _mm512_shuffle_f32x4::<0xdd>(quads[8 + c], quads[12 + c]);
+                    _mm512_storeu_ps(to.add(place(c)), _mm512_shuffle_f32x4::<0x88>(even, even2));
+                    _mm512_storeu_ps(to.add(place(4 + c)), _mm512_shuffle_f32x4::<0x88>(odd, odd2));
+                    _mm512_storeu_ps(to.add(place(8 + c)), _mm512_shuffle_f32x4::<0xdd>(even, even2));
+                    _mm512_storeu_ps(to.add(place(12 + c)), _mm512_shuffle_f32x4::<0xdd>(odd, odd2));
+                }
+            }
+        }
+    }
+
+    impl Simd for Avx2 {
+        type V = __m256;
+        const LANES: usize = 8;
+        const ROWS: usize = 6;
+
+        #[inline(always)]
+        fn splat(self, value: f32) -> __m256 {
+            // SAFETY: `self` exists only where the instructions do.
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(self, from: *const f32) -> __m256 {
+            // SAFETY: as above, and the caller's promise.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32, value: __m256) {
+            // SAFETY: as above, and the caller's promise.
+            unsafe { _mm256_storeu_ps(to, value) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
+            // SAFETY: as above, and the caller's promise.
+            unsafe {
+                let mut pairs = [_mm256_setzero_ps(); 8];
+                for i in 0..4 {
+                    let (a, b) =
+                        (_mm256_loadu_ps(from.add(2 * i * stride)), _mm256_loadu_ps(from.add((2 * i + 1) * stride)));
+                    pairs[2 * i] = _mm256_unpacklo_ps(a, b);
+                    pairs[2 * i + 1] = _mm256_unpackhi_ps(a, b);
+                }
+                // `quads[4 g + c]` has, in its 128-bit part `q`, column `4 q + c` of the rows `4 g..4 g + 4`.
+                let mut quads = [_mm256_setzero_ps(); 8];
+                for g in 0..2 {
+                    for half in 0..2 {
+                        let (a, b) = (_mm256_castps_pd(pairs[4 * g + half]), _mm256_castps_pd(pairs[4 * g + 2 + half]));
+                        quads[4 * g + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+                        quads[4 * g + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+                    }
+                }
+                for c in 0..4 {
+                    let (low, high) = (quads[c], quads[4 + c]);
+                    _mm256_storeu_ps(to.add(place(c)), _mm256_permute2f128_ps::<0x20>(low, high));
+                    _mm256_storeu_ps(to.add(place(4 + c)), _mm256_permute2f128_ps::<0x31>(low, high));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Square<'a> {
+        from: &'a [f32],
+        to: &'a mut [f32],
+        lanes: &'a mut usize,
+    }
+
+    impl Kernel for Square<'_> {
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            *self.lanes = S::LANES;
+            // SAFETY: both slices have room for 16 rows of 20.
+            unsafe { simd.transpose(self.from.as_ptr(), 20, self.to.as_mut_ptr(), |j| 20 * j) };
+        }
+    }
+
+    fn check(run: impl Fn(Square<'_>)) {
+        let from: Vec<f32> = (0..320u16).map(f32::from).collect();
+        let (mut to, mut lanes) = (vec![0f32; 320], 0);
+        run(Square { from: &from, to: &mut to, lanes: &mut lanes });
+        for i in 0..lanes {
+            for j in 0..lanes {
+                assert_eq!(to[20 * j + i], from[20 * i + j], "{i} {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn squares_are_transposed() {
+        check(|square| square.run(Portable));
+        check(|square| run(square));
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has the instructions.
+            check(|square| unsafe { x86::with_avx2(square) });
+        }
+    }
+}

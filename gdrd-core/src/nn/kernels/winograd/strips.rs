@@ -1,0 +1,276 @@
+//! Strips: one row of tiles of one image, for as many channels as a vector has lanes.
+//!
+//! A strip is read from (or written to) maps stored channel by channel, turned so that the channels lie side by side,
+//! and transformed there, all within the nearest cache.
+
+use super::super::scratch;
+use super::super::simd::{Kernel, Simd};
+use super::transform::{self, IN, OUT};
+
+/// Where the transformed tiles lie: position `t` of the 36 of tile `p`, channel `c`, at
+/// `t * position + p * tile + c`.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    /// Distance of neighbouring positions.
+    pub(super) position: usize,
+    /// Distance of neighbouring tiles.
+    pub(super) tile: usize,
+}
+
+impl Places {
+    /// Places for `tiles` tiles of `channels` channels, at distances that spread over the sets of a cache.
+    pub(super) fn new(tiles: usize, channels: usize) -> Self {
+        let lines = channels.div_ceil(16) + 1;
+        Self { position: (tiles * lines | 1) * 16, tile: lines * 16 }
+    }
+
+    /// Values they take in all.
+    pub(super) fn len(&self) -> usize {
+        IN * IN * self.position
+    }
+}
+
+/// Some rows of one image, all columns, some channels.
+#[derive(Clone, Copy)]
+pub(super) struct Maps {
+    /// The first map's first value.
+    pub(super) at: *const f32,
+    /// Channels to take; at most one vector.
+    pub(super) channels: usize,
+    /// Rows of a map.
+    pub(super) height: usize,
+    /// Columns of a map.
+    pub(super) width: usize,
+}
+
+/// Reads `rows` rows from `first` on into `to [rows, pitch, LANES]`, `left` columns to the right, with zeros where
+/// there is no value.
+///
+/// # Safety
+/// The maps may be read and `to` written.
+#[inline(always)]
+unsafe fn read_rows<S: Simd>(
+    simd: S,
+    maps: &Maps,
+    (first, rows): (isize, usize),
+    (left, pitch): (usize, usize),
+    to: *mut f32,
+) {
+    let lanes = S::LANES;
+    let Maps { at, channels, height, width } = *maps;
+    let begin = (-first).clamp(0, rows as isize) as usize;
+    let end = (height as isize - first).clamp(begin as isize, rows as isize) as usize;
+    let zero = simd.splat(0.0);
+    // SAFETY: all indices are below `rows * pitch * LANES` in `to`, and within the maps' rows in `at`.
+    unsafe {
+        for row in 0..rows {
+            let inside = begin <= row && row < end;
+            let (stop, resume) = if inside { (left, left + width) } else { (pitch, pitch) };
+            for column in 0..stop {
+                simd.store(to.add((row * pitch + column) * lanes), zero);
+            }
+            for column in resume..pitch {
+                simd.store(to.add((row * pitch + column) * lanes), zero);
+            }
+        }
+        if begin == end {
+            return;
+        }
+        let plane = height * width;
+        let from = at.add((first + begin as isize) as usize * width);
+        let span = (end - begin) * width;
+        if channels < lanes || span < lanes {
+            for at in 0..span {
+                let to = to.add(((begin + at / width) * pitch + left + at % width) * lanes);
+                for lane in 0..lanes {
+                    *to.add(lane) = if lane < channels { *from.add(lane * plane + at) } else { 0.0 };
+                }
+            }
+            return;
+        }
+        let mut done = 0;
+        while done < span {
+            // The last square may overlap the one before.
+            let start = done.min(span - lanes);
+            let (mut row, mut column) = (begin + start / width, start % width);
+            let mut places = [0usize; 16];
+            for place in &mut places[..lanes] {
+                *place = (row * pitch + left + column) * lanes;
+                column += 1;
+                if column == width {
+                    (row, column) = (row + 1, 0);
+                }
+            }
+            simd.transpose(from.add(start), plane, to, |j| places[j]);
+            done = start + lanes;
+        }
+    }
+}
+
+/// Reads the input tiles of one strip and writes them transformed: `B^T d B`.
+pub(super) struct ReadInput {
+    pub(super) maps: Maps,
+    /// Which row of tiles.
+    pub(super) strip: usize,
+    /// Tiles in the row.
+    pub(super) tiles: usize,
+    pub(super) padding: usize,
+    /// The first tile's first channel.
+    pub(super) to: *mut f32,
+    pub(super) places: Places,
+}
+
+impl Kernel for ReadInput {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (lanes, pitch) = (S::LANES, self.tiles * OUT + IN - OUT);
+        let mut lot = scratch::take(2 * IN * pitch * lanes);
+        let rows = lot.as_mut_ptr();
+        let mid = rows.wrapping_add(IN * pitch * lanes);
+        let first = (self.strip * OUT) as isize - self.padding as isize;
+        // SAFETY: `lot` has room for two blocks of `IN * pitch` vectors; whoever made the kernel vouches for the rest.
+        unsafe {
+            read_rows(simd, &self.maps, (first, IN), (self.padding, pitch), rows);
+            for column in 0..pitch {
+                let mut d = [simd.splat(0.0); IN];
+                for i in 0..IN {
+                    d[i] = simd.load(rows.add((i * pitch + column) * lanes));
+                }
+                let v = transform::input(simd, d);
+                for i in 0..IN {
+                    simd.store(mid.add((i * pitch + column) * lanes), v[i]);
+                }
+            }
+            for tile in 0..self.tiles {
+                for i in 0..IN {
+                    let mut d = [simd.splat(0.0); IN];
+                    for j in 0..IN {
+                        d[j] = simd.load(mid.add((i * pitch + tile * OUT + j) * lanes));
+                    }
+                    let v = transform::input(simd, d);
+                    let to = self.to.add(tile * self.places.tile + i * IN * self.places.position);
+                    for j in 0..IN {
+                        simd.store(to.add(j * self.places.position), v[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads the output gradients of one strip and writes them transformed: `A dy A^T`.
+pub(super) struct ReadGradient {
+    pub(super) maps: Maps,
+    pub(super) strip: usize,
+    pub(super) tiles: usize,
+    pub(super) to: *mut f32,
+    pub(super) places: Places,
+}
+
+impl Kernel for ReadGradient {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (lanes, pitch) = (S::LANES, self.tiles * OUT);
+        let mut lot = scratch::take((OUT + IN) * pitch * lanes);
+        let rows = lot.as_mut_ptr();
+        let mid = rows.wrapping_add(OUT * pitch * lanes);
+        // SAFETY: `lot` has room for `OUT * pitch` and `IN * pitch` vectors; whoever made the kernel vouches for the
+        // rest.
+        unsafe {
+            read_rows(simd, &self.maps, ((self.strip * OUT) as isize, OUT), (0, pitch), rows);
+            for column in 0..pitch {
+                let mut y = [simd.splat(0.0); OUT];
+                for i in 0..OUT {
+                    y[i] = simd.load(rows.add((i * pitch + column) * lanes));
+                }
+                let m = transform::output_adjoint(simd, y);
+                for i in 0..IN {
+                    simd.store(mid.add((i * pitch + column) * lanes), m[i]);
+                }
+            }
+            for tile in 0..self.tiles {
+                for i in 0..IN {
+                    let mut y = [simd.splat(0.0); OUT];
+                    for j in 0..OUT {
+                        y[j] = simd.load(mid.add((i * pitch + tile * OUT + j) * lanes));
+                    }
+                    let m = transform::output_adjoint(simd, y);
+                    let to = self.to.add(tile * self.places.tile + i * IN * self.places.position);
+                    for j in 0..IN {
+                        simd.store(to.add(j * self.places.position), m[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the products of one strip back, `A^T m A`, and writes the outputs that exist.
+pub(super) struct WriteOutput {
+    /// The first tile's first channel.
+    pub(super) from: *const f32,
+    pub(super) places: Places,
+    pub(super) strip: usize,
+    pub(super) tiles: usize,
+    /// The first map's first value; `channels`, `height` and `width` are those of [`Maps`].
+    pub(super) to: *mut f32,
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+impl Kernel for WriteOutput {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let lanes = S::LANES;
+        let (width, plane) = (self.width, self.height * self.width);
+        let rows = OUT.min(self.height - self.strip * OUT);
+        let mut lot = scratch::take((IN * OUT + OUT * width) * lanes);
+        let mid = lot.as_mut_ptr();
+        let turned = mid.wrapping_add(IN * OUT * lanes);
+        // SAFETY: `lot` has room for `IN * OUT` and `OUT * width` vectors; whoever made the kernel vouches for the
+        // rest.
+        unsafe {
+            for tile in 0..self.tiles {
+                for i in 0..IN {
+                    let from = self.from.add(tile * self.places.tile + i * IN * self.places.position);
+                    let mut m = [simd.splat(0.0); IN];
+                    for j in 0..IN {
+                        m[j] = simd.load(from.add(j * self.places.position));
+                    }
+                    let y = transform::output(simd, m);
+                    for j in 0..OUT {
+                        simd.store(mid.add((i * OUT + j) * lanes), y[j]);
+                    }
+                }
+                for j in 0..OUT.min(width - tile * OUT) {
+                    let mut m = [simd.splat(0.0); IN];
+                    for i in 0..IN {
+                        m[i] = simd.load(mid.add((i * OUT + j) * lanes));
+                    }
+                    let y = transform::output(simd, m);
+                    for i in 0..OUT {
+                        simd.store(turned.add((i * width + tile * OUT + j) * lanes), y[i]);
+                    }
+                }
+            }
+            let to = self.to.add(self.strip * OUT * width);
+            let span = rows * width;
+            if self.channels < lanes || span < lanes {
+                for lane in 0..self.channels {
+                    for at in 0..span {
+                        *to.add(lane * plane + at) = *turned.add(at * lanes + lane);
+                    }
+                }
+                return;
+            }
+            let mut done = 0;
+            while done < span {
+                // The last square may overlap the one before.
+                let start = done.min(span - lanes);
+                simd.transpose(turned.add(start * lanes), lanes, to.add(start), |j| j * plane);
+                done = start + lanes;
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Kernels in the form that the products take, and back.
+
+use super::super::product::panel;
+use super::super::scratch;
+use super::super::simd::{Kernel, Simd};
+use super::transform::{self, IN, TAPS};
+
+/// Taps of a kernel.
+const KERNEL: usize = TAPS * TAPS;
+
+/// Weights `[outputs, inputs, 3, 3]`, as they are or as the input's gradient needs them.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) values: &'a [f32],
+    /// Second dimension of the tensor.
+    pub(super) inputs: usize,
+    /// Whether inputs and outputs change places and kernels are turned by half a circle.
+    pub(super) adjoint: bool,
+}
+
+impl Weights<'_> {
+    /// Channels that go into the products, and that come out.
+    pub(super) fn channels(&self) -> (usize, usize) {
+        let outputs = self.values.len() / (self.inputs * KERNEL);
+        if self.adjoint { (outputs, self.inputs) } else { (self.inputs, outputs) }
+    }
+}
+
+/// Distance of neighbouring positions in a transformed panel.
+pub(super) fn position(depth: usize, panel: usize) -> usize {
+    depth * panel + 16
+}
+
+/// Writes `G g G^T` of the kernels to one panel of outputs: position `t`, channel `k`, output `n` at
+/// `t * position + k * panel + n`; zeros for outputs that do not exist.
+pub(super) struct Pack<'a> {
+    pub(super) weights: Weights<'a>,
+    /// Which panel of outputs.
+    pub(super) panel: usize,
+    pub(super) to: *mut f32,
+}
+
+impl Kernel for Pack<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let lanes = S::LANES;
+        let Weights { values, inputs, adjoint } = self.weights;
+        let (depth, outputs) = self.weights.channels();
+        let width = panel::<S>();
+        let mut lot = scratch::take(KERNEL * lanes * lanes);
+        for side in 0..width / lanes {
+            let first = self.panel * width + side * lanes;
+            let valid = outputs.saturating_sub(first).min(lanes);
+            // The kernels of `lanes` input channels at a time, turned so that the outputs lie side by side.
+            for start in (0..depth).step_by(lanes) {
+                let count = lanes.min(depth - start);
+                // SAFETY: kernels that exist are read, `lot` has room for the turned ones, and whoever made the
+                // kernel vouches for the target.
+                unsafe {
+                    turn(simd, values, (inputs, adjoint), (first, valid), (start, count), &mut lot);
+                    for k in 0..count {
+                        let to = self.to.add((start + k) * width + side * lanes);
+                        transform_one(simd, lot.as_ptr().add(k * KERNEL * lanes), to, position(depth, width));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Brings kernels into the order `[channel, tap, output lane]`.
+#[inline(always)]
+unsafe fn turn<S: Simd>(
+    simd: S,
+    values: &[f32],
+    (inputs, adjoint): (usize, bool),
+    (first, valid): (usize, usize),
+    (start, count): (usize, usize),
+    lot: &mut [f32],
+) {
+    let lanes = S::LANES;
+    let row = inputs * KERNEL;
+    if adjoint {
+        for k in 0..count {
+            let at = if valid == 0 { 0 } else { (start + k) * row + first * KERNEL };
+            let from = &values[at..][..valid * KERNEL];
+            let to = &mut lot[k * KERNEL * lanes..][..KERNEL * lanes];
+            for tap in 0..KERNEL {
+                for lane in 0..lanes {
+                    to[tap * lanes + lane] = if lane < valid { from[lane * KERNEL + KERNEL - 1 - tap] } else { 0.0 };
+                }
+            }
+        }
+    } else if valid == lanes && count == lanes {
+        for square in 0..KERNEL {
+            let at = first * row + start * KERNEL + square * lanes;
+            let to = &mut lot[square * lanes * lanes..][..lanes * lanes];
+            // SAFETY: `lanes` rows of the weights from `first` on exist, and have `lanes * KERNEL` values from `start` on.
+            unsafe { simd.transpose(values.as_ptr().add(at), row, to.as_mut_ptr(), |j| j * lanes) };
+        }
+    } else {
+        for at in 0..count * KERNEL {
+            for lane in 0..lanes {
+                lot[at * lanes + lane] =
+                    if lane < valid { values[(first + lane) * row + start * KERNEL + at] } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// `G g G^T` for one vector of kernels `[tap, lane]`.
+///
+/// # Safety
+/// Nine vectors may be read, and 36 written at distances of `position`.
+#[inline(always)]
+unsafe fn transform_one<S: Simd>(simd: S, from: *const f32, to: *mut f32, position: usize) {
+    let zero = simd.splat(0.0);
+    let mut mid = [[zero; TAPS]; IN];
+    for j in 0..TAPS {
+        let mut g = [zero; TAPS];
+        for i in 0..TAPS {
+            // SAFETY: the caller's promise.
+            g[i] = unsafe { simd.load(from.add((i * TAPS + j) * S::LANES)) };
+        }
+        let u = transform::weight(simd, g);
+        for i in 0..IN {
+            mid[i][j] = u[i];
+        }
+    }
+    for i in 0..IN {
+        let u = transform::weight(simd, mid[i]);
+        for j in 0..IN {
+            // SAFETY: the caller's promise.
+            unsafe { simd.store(to.add((i * IN + j) * position), u[j]) };
+        }
+    }
+}
+
+/// `G^T du G` for a block of products: position `t`, output `o`, input `c` at `t * position + o * row + c`; writes the
+/// gradients of the kernels.
+pub(super) struct Unpack {
+    pub(super) from: *const f32,
+    pub(super) position: usize,
+    pub(super) row: usize,
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    /// The first kernel of the block; the next output's lies `stride` further.
+    pub(super) to: *mut f32,
+    pub(super) stride: usize,
+}
+
+impl Kernel for Unpack {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (lanes, zero) = (S::LANES, simd.splat(0.0));
+        let mut lot = scratch::take(KERNEL * lanes);
+        for output in 0..self.outputs {
+            for first in (0..self.inputs).step_by(lanes) {
+                let mut mid = [[zero; IN]; TAPS];
+                // SAFETY: `lot` has room for nine vectors; whoever made the kernel vouches for the rest.
+                unsafe {
+                    let from = self.from.add(output * self.row + first);
+                    for j in 0..IN {
+                        let mut u = [zero; IN];
+                        for i in 0..IN {
+                            u[i] = simd.load(from.add((i * IN + j) * self.position));
+                        }
+                        let w = transform::weight_adjoint(simd, u);
+                        for i in 0..TAPS {
+                            mid[i][j] = w[i];
+                        }
+                    }
+                    for i in 0..TAPS {
+                        let w = transform::weight_adjoint(simd, mid[i]);
+                        for j in 0..TAPS {
+                            simd.store(lot.as_mut_ptr().add((i * TAPS + j) * lanes), w[j]);
+                        }
+                    }
+                    let to = self.to.add(output * self.stride + first * KERNEL);
+                    for lane in 0..lanes.min(self.inputs - first) {
+                        for tap in 0..KERNEL {
+                            *to.add(lane * KERNEL + tap) = lot[tap * lanes + lane];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
