@@ -20,8 +20,9 @@ pub(crate) fn train(
     registry: &Registry,
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
-    let path = run_dir
-        .unwrap_or_else(|| Path::new("runs").join(format!("{}-{}", recipe.name, &recipe.digest()[..8])));
+    // A recipe's name may be a sentence; its folder is one folder.
+    let name = format!("{}-{}", recipe.name.replace(['/', '\\'], "-"), &recipe.digest()[..8]);
+    let path = run_dir.unwrap_or_else(|| Path::new("runs").join(name));
     let folder = RunFolder::new(&path);
     if folder.is_begun() && fresh {
         std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
