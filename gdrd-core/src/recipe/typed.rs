@@ -88,6 +88,20 @@ impl Default for RunOptions {
     }
 }
 
+impl RunOptions {
+    fn check(&self) -> Vec<Problem> {
+        let least = |good: bool, key| Problem::unless(good, key, || "expected at least 1, found 0".into());
+        [
+            least(self.checkpoint_steps > 0, "checkpoint_steps"),
+            least(self.keep_checkpoints > 0, "keep_checkpoints"),
+            least(self.workers > 0, "workers"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
 const TOP: [&str; 10] =
     ["format", "name", "stages", "run", "data", "degradation", "teacher", "student", "stage", "evaluate"];
 
@@ -171,7 +185,9 @@ impl Reader<'_> {
     fn run(&mut self, table: &Table) -> Option<RunOptions> {
         let empty = Table::new(table.span);
         let section = self.sub(table, "run");
-        let options: RunOptions = self.options(section.unwrap_or(&empty))?;
+        let section = section.unwrap_or(&empty);
+        let options: RunOptions = self.options(section)?;
+        self.note(section, options.check());
         self.write("run", toml::Value::try_from(&options));
         Some(options)
     }
