@@ -64,7 +64,10 @@ fn go(recipe: &Recipe, path: PathBuf, place: &PlaceArguments) -> Result<()> {
     match done {
         Ok(folder) => show(&folder),
         Err(error) if error.kind() == ErrorKind::Stopped => {
-            eprintln!("hint: `gdrd resume {}` goes on from here", place.folder.display());
+            // Before the recipe is in the folder there is nothing to go on with.
+            if RunFolder::new(&place.folder).is_begun() {
+                eprintln!("hint: `gdrd resume {}` goes on from here", place.folder.display());
+            }
             Err(error)
         }
         Err(error) => Err(error),
