@@ -1,3 +1,51 @@
 //! Tests across the crates.
 
+use std::process::Command;
+
+use gdrd_tests::{Bench, Said, files_below};
+
+mod ablation;
+mod bad_data;
+mod bad_recipe;
+mod bad_training;
+mod bad_weights;
+mod cli;
+mod flow;
 mod golden_networks;
+mod house;
+mod losses;
+mod resume;
+
+/// The `gdrd` command, started in the bench's folder.
+fn gdrd(bench: &Bench) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gdrd-under-test"));
+    command.current_dir(bench.path());
+    command
+}
+
+/// What `gdrd train` says of a recipe that it must refuse with this exit code before the first step, leaving nothing
+/// half-written.
+#[track_caller]
+fn refused(bench: &Bench, recipe: &str, sets: &[&str], code: i32) -> String {
+    let mut command = gdrd(bench);
+    command.args(["train", recipe, "--run-dir", "runs/refused"]);
+    sets.iter().for_each(|set| {
+        command.args(["--set", set]);
+    });
+    let said = Said::by(&mut command).with_code(code);
+    assert_eq!(said.stdout, "", "data goes to standard output, and there is none");
+    assert!(said.stderr.contains("error: "), "{}", said.stderr);
+    assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+    let steps = std::fs::read(bench.file("runs/refused/metrics.jsonl")).unwrap_or_default();
+    assert!(steps.is_empty(), "steps were made before this was said: {}", said.stderr);
+    assert_nothing_half_written(bench);
+    said.stderr
+}
+
+#[track_caller]
+fn assert_nothing_half_written(bench: &Bench) {
+    let files = files_below(&bench.file("runs"), "");
+    let half = |name: &str| name.contains(".tmp") || name.contains(".partial");
+    let left: Vec<_> = files.iter().filter(|path| half(&path.to_string_lossy())).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -20,7 +20,8 @@ pub(crate) fn train(
     registry: &Registry,
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
-    let path = run_dir.unwrap_or_else(|| Path::new("runs").join(recipe.folder_name()));
+    let name = format!("{}-{}", recipe.plain_name(), &recipe.digest()[..8]);
+    let path = run_dir.unwrap_or_else(|| Path::new("runs").join(name));
     let folder = RunFolder::new(&path);
     if folder.is_begun() && fresh {
         std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
@@ -62,7 +63,10 @@ fn go(recipe: &Recipe, path: PathBuf, place: &PlaceArguments) -> Result<()> {
     match done {
         Ok(folder) => show(&folder),
         Err(error) if error.kind() == ErrorKind::Stopped => {
-            eprintln!("hint: `gdrd resume {}` goes on from here", place.folder.display());
+            // Before the recipe is in the folder there is nothing to go on with.
+            if RunFolder::new(&place.folder).is_begun() {
+                eprintln!("hint: `gdrd resume {}` goes on from here", place.folder.display());
+            }
             Err(error)
         }
         Err(error) => Err(error),

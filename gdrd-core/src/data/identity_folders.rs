@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::decode::check_whole;
 use super::{Dataset, DatasetConfig, read_face};
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
@@ -159,6 +160,8 @@ pub(super) fn fingerprint(paths: &[&Path], size: usize) -> Result<String> {
         .par_iter()
         .map(|path| {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            // All bytes are here once; a truncated file is better found now than in the middle of a run.
+            check_whole(path, &bytes)?;
             let mut hash = Sha256::new();
             hash.update(path.parent().map(file_name).unwrap_or_default().as_bytes());
             hash.update(b"/");

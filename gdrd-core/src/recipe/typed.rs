@@ -88,6 +88,20 @@ impl Default for RunOptions {
     }
 }
 
+impl RunOptions {
+    fn check(&self) -> Vec<Problem> {
+        let least = |good: bool, key| Problem::unless(good, key, || "expected at least 1, found 0".into());
+        [
+            least(self.checkpoint_steps > 0, "checkpoint_steps"),
+            least(self.keep_checkpoints > 0, "keep_checkpoints"),
+            least(self.workers > 0, "workers"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
 const TOP: [&str; 10] =
     ["format", "name", "stages", "run", "data", "degradation", "teacher", "student", "stage", "evaluate"];
 
@@ -108,11 +122,10 @@ impl Recipe {
         }
     }
 
-    /// What a folder of this recipe's runs is called: its name in letters, digits, `+` and `-`, and the start of its digest.
-    pub fn folder_name(&self) -> String {
+    /// The name as a part of a file name: letters, digits, `+`, `-`, `_` and dots.
+    pub fn plain_name(&self) -> String {
         let plain = |c: char| if c.is_alphanumeric() || "+-_.".contains(c) { c } else { '-' };
-        let name: String = self.name.chars().map(plain).collect();
-        format!("{name}-{}", &self.digest()[..8])
+        self.name.chars().map(plain).collect()
     }
 
     /// The run's seed.
@@ -178,7 +191,9 @@ impl Reader<'_> {
     fn run(&mut self, table: &Table) -> Option<RunOptions> {
         let empty = Table::new(table.span);
         let section = self.sub(table, "run");
-        let options: RunOptions = self.options(section.unwrap_or(&empty))?;
+        let section = section.unwrap_or(&empty);
+        let options: RunOptions = self.options(section)?;
+        self.note(section, options.check());
         self.write("run", toml::Value::try_from(&options));
         Some(options)
     }

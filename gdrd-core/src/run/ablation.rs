@@ -45,8 +45,10 @@ pub fn ablate(
 ) -> Result<Ablation> {
     let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
     let protocol = shared_protocol(cells)?;
+    let base = row(cells, against)?;
     for cell in cells {
-        let name = format!("{}-seed{}", cell.recipe.folder_name(), cell.recipe.run.seed);
+        let (row, digest) = (cell.recipe.plain_name(), cell.recipe.digest());
+        let name = format!("{row}-seed{}-{}", cell.recipe.run.seed, &digest[..8]);
         let path = folder.join(&name);
         let run = RunFolder::new(&path);
         if !run.is_finished() {
@@ -60,15 +62,6 @@ pub fn ablate(
             None => rows.push((cell.row.clone(), vec![measured])),
         }
     }
-    let base = match against {
-        Some(name) => rows.iter().position(|(row, _)| row == name).ok_or_else(|| {
-            Error::recipe(format!(
-                "no row is called `{name}`; there are {:?}",
-                rows.iter().map(|r| &r.0).collect::<Vec<_>>()
-            ))
-        })?,
-        None => 0,
-    };
     let table = table(&rows, base)?;
     let mut bars: Vec<Bar> = Vec::new();
     for (name, seeds) in &rows {
@@ -110,6 +103,19 @@ fn shared_protocol(cells: &[Cell]) -> Result<String> {
             .all(|cell| cell.recipe.evaluate.get(*name).is_some_and(|other| other.resolved == protocol.resolved))
     });
     shared.map(|(name, _)| name.clone()).ok_or_else(|| Error::recipe("the recipes share no protocol in `[evaluate]`"))
+}
+
+/// The place of the row called `name`, the first if there is no name.
+fn row(cells: &[Cell], name: Option<&str>) -> Result<usize> {
+    let Some(name) = name else { return Ok(0) };
+    let mut rows: Vec<&str> = Vec::new();
+    for cell in cells {
+        if !rows.contains(&cell.row.as_str()) {
+            rows.push(&cell.row);
+        }
+    }
+    let place = rows.iter().position(|row| *row == name);
+    place.ok_or_else(|| Error::recipe(format!("no row is called `{name}`; there are {rows:?}")))
 }
 
 fn table(rows: &[(String, Vec<Vec<Measured>>)], base: usize) -> Result<Table> {

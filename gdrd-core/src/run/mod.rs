@@ -88,7 +88,8 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
         let outcome = ready.run(from, &mut FanOut(vec![&mut *observer, &mut log]), &mut save);
         log.check()?;
         if let Some(folder) = written {
-            tell(observer, &Event::CheckpointWritten { folder })?;
+            // A wish to stop is told with its step below, or at the next event.
+            observer.on(&Event::CheckpointWritten { folder });
         }
         let outcome = outcome?;
         if let Outcome::Stopped(step) = outcome {

@@ -1,0 +1,217 @@
+//! Rules of the house that no compiler checks.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gdrd_tests::{files_below, registry, root};
+
+/// The longest a Rust file may be.
+const LINES: usize = 400;
+
+/// Longer files, each with its reason.
+const LONG: [(&str, &str); 0] = [];
+
+/// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
+const ORDER: [&str; 18] = [
+    "error",
+    "digest",
+    "face",
+    "nn",
+    "seed",
+    "observe",
+    "embedder",
+    "degrade",
+    "recipe",
+    "registry",
+    "data",
+    "teacher",
+    "loss",
+    "trainer",
+    "student",
+    "evaluation",
+    "report",
+    "run",
+];
+
+/// Uses of a later module, as (file or folder, module, reason). One that nobody needs any longer is an error too.
+const REVERSED: [(&str, &str, &str); 19] = [
+    ("trainer/", "student", "the trainer drives the Student contract"),
+    ("loss/", "student", "a loss is computed on a Student, through its contract"),
+    ("data/", "teacher", "`View` says which form of a face is asked for; it stands beside the contract that chooses it"),
+    ("recipe/typed.rs", "registry", "the whole recipe as typed parts: the one place that knows every contract"),
+    ("recipe/typed.rs", "data", "as above"),
+    ("recipe/typed.rs", "teacher", "as above"),
+    ("recipe/typed.rs", "loss", "as above"),
+    ("recipe/typed.rs", "trainer", "as above"),
+    ("recipe/typed.rs", "student", "as above"),
+    ("recipe/typed.rs", "evaluation", "as above"),
+    ("recipe/schema.rs", "registry", "the schema of all that recipes can say"),
+    ("recipe/schema.rs", "trainer", "as above"),
+    ("registry/all.rs", "data", "the list of every kind"),
+    ("registry/all.rs", "teacher", "as above"),
+    ("registry/all.rs", "loss", "as above"),
+    ("registry/all.rs", "trainer", "as above"),
+    ("registry/all.rs", "student", "as above"),
+    ("registry/all.rs", "evaluation", "as above"),
+    ("report/page.rs", "run", "the page shows what a run has measured and locked"),
+];
+
+/// The files that git knows, or, in a tree without git, all that are not made by a build or a run.
+fn tracked() -> Vec<PathBuf> {
+    let root = root();
+    let listed = Command::new("git").current_dir(&root).args(["ls-files", "-z"]).output();
+    if let Some(listed) = listed.ok().filter(|output| output.status.success() && !output.stdout.is_empty()) {
+        let names = String::from_utf8(listed.stdout).expect("names");
+        let paths = names.split('\0').filter(|name| !name.is_empty()).map(|name| root.join(name));
+        // A file that is deleted and not yet committed is no matter of this test.
+        return paths.filter(|path| path.is_file()).collect();
+    }
+    let made = ["target", ".git", "runs"].map(|folder| root.join(folder));
+    files_below(&root, "").into_iter().filter(|path| !made.iter().any(|folder| path.starts_with(folder))).collect()
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).to_string_lossy().replace('\\', "/")
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).expect("a file")).into_owned()
+}
+
+fn rust_files() -> Vec<PathBuf> {
+    tracked().into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")).collect()
+}
+
+/// The lines of a source file that are neither comments nor its unit tests.
+fn code(source: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = source.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
+    lines.map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn files_are_short() {
+    let mut wrong = Vec::new();
+    for path in rust_files() {
+        let (name, lines) = (shown(&path), text(&path).lines().count());
+        match LONG.iter().any(|(long, _)| *long == name) {
+            true if lines <= LINES => wrong.push(format!("{name} is short and need not be excepted")),
+            false if lines > LINES => wrong.push(format!("{name} has {lines} lines, expected at most {LINES}")),
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn modules_of_core_follow_the_flow() {
+    let source = root().join("gdrd-core/src");
+    let place = |module: &str| ORDER.iter().position(|known| *known == module);
+    let (mut wrong, mut needed) = (Vec::new(), BTreeSet::new());
+    for path in files_below(&source, ".rs") {
+        let name = path.strip_prefix(&source).expect("below").to_string_lossy().replace('\\', "/");
+        let module = name.split(['/', '.']).next().unwrap_or_default();
+        if module == "lib" {
+            continue;
+        }
+        let here = place(module).unwrap_or_else(|| panic!("`{module}` has no place in ORDER"));
+        for (line, code) in code(&text(&path)) {
+            for used in code.split("crate::").skip(1) {
+                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+                // An empty word is `use crate::{...}`, which this test could not read.
+                let Some(there) = place(used) else {
+                    wrong.push(format!("{name}:{line}: `crate::{used}` has no place in ORDER"));
+                    continue;
+                };
+                let excepted = REVERSED.iter().position(|(file, to, _)| name.starts_with(file) && *to == used);
+                match excepted {
+                    Some(at) => drop(needed.insert(at)),
+                    None if there > here => {
+                        wrong.push(format!("{name}:{line}: `{module}` comes before `{used}` and must not use it"));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+    let idle = (0..REVERSED.len()).filter(|at| !needed.contains(at));
+    wrong.extend(idle.map(|at| format!("nobody needs the exception {:?}", REVERSED[at])));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn libraries_never_print() {
+    let mut wrong = Vec::new();
+    for path in rust_files() {
+        let name = shown(&path);
+        let library = ["gdrd-core/src/", "gdrd-teachers/src/", "gdrd-student/src/", "tests/"];
+        if !library.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        for (line, code) in code(&text(&path)) {
+            let prints = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
+            let called = |word: &&&str| code.split_whitespace().any(|part| part.starts_with(&format!("{word}(")));
+            if let Some(word) = prints.iter().find(called) {
+                wrong.push(format!("{name}:{line}: `{word}`; only gdrd-cli talks to people"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_path_of_a_machine_is_committed() {
+    // In pieces, so that this file does not find itself.
+    let folders = [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"]].map(|pieces| pieces.concat());
+    let mut wrong = Vec::new();
+    for path in tracked() {
+        let text = text(&path);
+        for folder in &folders {
+            for (at, _) in text.match_indices(folder.as_str()) {
+                let before = text[..at].chars().next_back();
+                if !before.is_some_and(|c| c.is_alphanumeric() || "._-})>".contains(c)) {
+                    let line = text[..at].lines().count().max(1);
+                    wrong.push(format!("{}:{line}: `{folder}`", shown(&path)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_kind_is_named_where_a_reader_or_a_test_can_find_it() {
+    let read = |path: &Path| {
+        let name = shown(path);
+        let here = name == "tests/it/house.rs" || name.starts_with("assets/schema/");
+        !here && ["md", "toml"].iter().any(|e| path.extension().is_some_and(|found| found == *e))
+            || name.starts_with("tests/") && name.ends_with(".rs") && !here
+    };
+    let all: String = tracked().iter().filter(|path| read(path)).map(|path| text(path)).collect();
+    let named = |kind: &str| all.contains(&format!("\"{kind}\"")) || all.contains(&format!("`{kind}`"));
+    let silent: Vec<String> = registry()
+        .kinds()
+        .into_iter()
+        .filter(|kind| !named(kind.name))
+        .map(|kind| format!("{} `{}`", kind.family, kind.name))
+        .collect();
+    assert!(silent.is_empty(), "no recipe, text or test names {silent:?}");
+}
+
+#[test]
+fn nothing_large_is_committed() {
+    let large: Vec<String> = tracked()
+        .iter()
+        .filter(|path| std::fs::metadata(path).is_ok_and(|m| m.len() > 1 << 20))
+        .map(|path| shown(path))
+        .filter(|name| !name.starts_with("assets/teachers/"))
+        .collect();
+    assert!(large.is_empty(), "over 1 MB and not in assets/teachers: {large:?}");
+}
+
+#[test]
+fn shipped_teachers_are_small() {
+    let teachers = files_below(&root().join("assets/teachers"), ".safetensors");
+    let bytes: u64 = teachers.iter().map(|path| std::fs::metadata(path).expect("a file").len()).sum();
+    assert!(bytes < 12 << 20, "{bytes} bytes of teachers; a clone should stay quick");
+}

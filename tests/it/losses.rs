@@ -1,0 +1,112 @@
+//! Every loss in a stage of its own: it runs, and what it minimises goes down.
+
+use gdrd_core::recipe::Recipe;
+use gdrd_tests::{Bench, GENERATIVE, losses};
+
+/// A recipe with the parts of `tiny.toml` and one stage with these losses.
+fn alone(bench: &Bench, name: &str, stage: &str) -> Recipe {
+    let text = format!(
+        "format = 1\nextends = \"tiny.toml\"\nstages = [\"alone\"]\n\n[stage.alone]\nsteps = 24\nbatch_size = 12\n\
+         learning_rate = 0.01\noptimizer.kind = \"adamw\"\n{stage}\n[evaluate.verification]\nenabled = false\n"
+    );
+    let path = bench.write(&format!("{name}.toml"), text);
+    bench.recipe(&path, &[])
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The means of the first and the last quarter.
+fn ends(values: &[f64]) -> (f64, f64) {
+    assert_eq!(values.len(), 24);
+    (mean(&values[..6]), mean(&values[18..]))
+}
+
+#[test]
+fn every_loss_goes_down() {
+    let bench = Bench::with_teachers();
+    let cases = [
+        ("cross-entropy", "loss.term.kind = \"cross-entropy\"\nloss.term.label_smoothing = 0.1"),
+        ("arcface", "loss.term.kind = \"arcface\"\nloss.term.scale = 16.0\nloss.term.margin = 0.2"),
+        ("cosface", "loss.term.kind = \"cosface\"\nloss.term.scale = 16.0\nloss.term.margin = 0.2"),
+        ("feature-regression", "loss.term.kind = \"feature-regression\"\nloss.term.teacher = \"generative\""),
+        ("embedding-regression", "loss.term.kind = \"embedding-regression\""),
+        ("relation-similarity", "loss.term.kind = \"relation-similarity\""),
+        ("relational-contrastive", "loss.term = { kind = \"relational-contrastive\", hidden = 16, relation = 8 }"),
+        (
+            "logit-distillation",
+            "loss.identity.kind = \"cross-entropy\"\nloss.term.kind = \"logit-distillation\"\nloss.term.weight = 2.0",
+        ),
+    ];
+    for (name, stage) in cases {
+        let (_, events) = bench.train(&alone(&bench, name, stage), name);
+        let (first, last) = ends(&losses(&events, Some("term")));
+        assert!(last < first, "{name}: {first} at first, {last} at last");
+        assert!(losses(&events, None).iter().all(|loss| loss.is_finite()), "{name}");
+    }
+}
+
+#[test]
+fn denoising_goes_down() {
+    let bench = Bench::empty();
+    let path = bench.write("generative.toml", GENERATIVE);
+    let recipe = bench.recipe(&path, &["stage.denoising.steps=24", "stage.denoising.learning_rate=5e-3"]);
+    let (_, events) = bench.train(&recipe, "denoising");
+    let (first, last) = ends(&losses(&events, None));
+    assert!(last < first, "{first} at first, {last} at last");
+}
+
+#[test]
+fn class_weights_of_a_file_serve_as_teacher_logits() {
+    let bench = Bench::with_teachers();
+    // Six identities, and the eight values of the teacher's embedding.
+    let values: Vec<f32> = (0..48).map(|i| ((i * 7 % 11) as f32) - 5.0).collect();
+    let weight = candle_core::Tensor::from_vec(values, (6, 8), &candle_core::Device::Cpu).expect("a tensor");
+    bench.write("classes.safetensors", safetensors::serialize([("weight", &weight)], None).expect("bytes"));
+    let stage = "loss.identity.kind = \"cross-entropy\"\nloss.term.kind = \"logit-distillation\"\n\
+                 loss.term.teacher_logits = \"file\"\nloss.term.file = \"classes.safetensors\"";
+    let (_, events) = bench.train(&alone(&bench, "file", stage), "file");
+    let (first, last) = ends(&losses(&events, Some("term")));
+    assert!(last < first, "{first} at first, {last} at last");
+}
+
+#[test]
+fn the_sum_is_the_weighted_sum_of_the_terms() {
+    let bench = Bench::with_teachers();
+    let (_, events) = bench.train(&bench.tiny(&[]), "sum");
+    let term = |name| losses(&events, Some(name));
+    let (identity, logits, relation) = (term("identity"), term("logits"), term("relation"));
+    let sums = &losses(&events, None)[8..];
+    for (step, sum) in sums.iter().enumerate() {
+        let expected = identity[step] + 0.25 * logits[step] + 4.0 * relation[step];
+        assert!((sum - expected).abs() < 1e-9, "step {step}: {sum}, expected {expected}");
+    }
+}
+
+#[test]
+fn the_rate_warms_up_and_follows_its_schedule() {
+    let bench = Bench::with_teachers();
+    let stage = "loss.term.kind = \"cross-entropy\"\nwarmup_steps = 4\nclip_norm = 0.5\nschedule.kind = \"cosine\"";
+    let (run, _) = bench.train(&alone(&bench, "rates", stage), "rates");
+    let metrics = std::fs::read_to_string(run.path().join("metrics.jsonl")).expect("metrics");
+    let rate = |line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["rate"].as_f64().expect("a rate");
+    let rates: Vec<f64> = metrics.lines().map(rate).collect();
+    assert_eq!(rates.len(), 24);
+    assert!(rates[..4].is_sorted() && rates[0] > 0.0 && rates[0] < 0.004, "warm-up: {rates:?}");
+    assert!(rates[4..].is_sorted_by(|a, b| a >= b) && rates[23] < 0.001, "cosine: {rates:?}");
+}
+
+#[test]
+fn a_clipped_step_is_no_longer_than_the_recipe_says() {
+    let bench = Bench::with_teachers();
+    let stage = "loss.term.kind = \"cross-entropy\"\noptimizer.weight_decay = 0.0\n";
+    let plain = |name: &str, clip: &str| {
+        let recipe = alone(&bench, name, &format!("{stage}{clip}"));
+        let (_, events) = bench.train(&recipe, name);
+        losses(&events, None)
+    };
+    let free = plain("free", "");
+    assert_eq!(free, plain("loose", "clip_norm = 1e9"));
+    assert_ne!(free, plain("tight", "clip_norm = 1e-9"), "AdamW feels a length below its epsilon");
+}
