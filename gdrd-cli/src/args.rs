@@ -146,9 +146,8 @@ impl PlaceArguments {
             Some(rest) => rest.strip_prefix(':').and_then(|number| number.parse().ok()),
             None => None,
         };
-        let number = number.ok_or_else(|| {
-            Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device))
-        })?;
+        let number =
+            number.ok_or_else(|| Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device)))?;
         Device::new_cuda(number).at(|| format!("`--device {}`", self.device))
     }
 }

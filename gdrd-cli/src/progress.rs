@@ -25,7 +25,14 @@ impl Progress {
     pub(crate) fn new() -> Self {
         stop::listen();
         let now = Instant::now();
-        Self { terminal: std::io::stderr().is_terminal(), bar: None, task: String::new(), started: now, shown: now, from: 0 }
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            bar: None,
+            task: String::new(),
+            started: now,
+            shown: now,
+            from: 0,
+        }
     }
 
     fn say(&self, text: &str) {
@@ -75,7 +82,8 @@ impl Progress {
             self.shown = Instant::now();
             let spent = self.started.elapsed();
             let left = spent.mul_f64((total - done.min(total)) as f64 / (done - self.from.min(done)).max(1) as f64);
-            let clock = if over { format!("{} spent", HumanDuration(spent)) } else { format!("{} left", HumanDuration(left)) };
+            let clock =
+                if over { format!("{} spent", HumanDuration(spent)) } else { format!("{} left", HumanDuration(left)) };
             let message = if message.is_empty() { String::new() } else { format!(", {message}") };
             eprintln!("{}: {done} of {total}, {clock}{message}", self.task);
         }

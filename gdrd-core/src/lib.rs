@@ -18,6 +18,8 @@ pub mod digest;
 #[cfg(feature = "train")]
 pub mod evaluation;
 #[cfg(feature = "train")]
+pub mod files;
+#[cfg(feature = "train")]
 pub mod loss;
 #[cfg(feature = "train")]
 pub mod observe;

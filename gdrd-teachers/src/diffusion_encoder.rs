@@ -56,8 +56,12 @@ const STEPS: usize = 1000;
 impl TeacherConfig for DiffusionEncoder {
     fn check(&self) -> Vec<Problem> {
         let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
-        let step = Problem::unless(self.timestep < STEPS, "timestep", || format!("expected 0 to 999, found {}", self.timestep));
-        let size = Problem::unless(self.input_size.is_none_or(|size| size >= 4), "input_size", || "expected at least 4 pixels".into());
+        let step = Problem::unless(self.timestep < STEPS, "timestep", || {
+            format!("expected 0 to 999, found {}", self.timestep)
+        });
+        let size = Problem::unless(self.input_size.is_none_or(|size| size >= 4), "input_size", || {
+            "expected at least 4 pixels".into()
+        });
         [network, step, size].into_iter().flatten().collect()
     }
 
@@ -116,7 +120,8 @@ impl Teacher for Live {
                 let (_, channels, height, width) = x.dims4().map_err(Error::from)?;
                 let mut stream = Seed(0).stream("teacher noise", &[]);
                 let noise = normal(&mut stream, channels * height * width, 1.0);
-                let noise = Tensor::from_vec(noise, (1, channels, height, width), x.device())?.broadcast_as(x.shape())?;
+                let noise =
+                    Tensor::from_vec(noise, (1, channels, height, width), x.device())?.broadcast_as(x.shape())?;
                 diffusion.q_sample(&x, &vec![self.timestep; faces.len()], &noise.contiguous()?)?
             }
         };

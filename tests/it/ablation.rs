@@ -6,8 +6,16 @@ use gdrd_tests::{Bench, Said, files_below};
 
 use crate::gdrd;
 
-const ABLATE: [&str; 8] =
-    ["ablate", "whole.toml", "alone.toml", "--seeds", "7,8", "--run-dir", "runs/cells", "--set=run.checkpoint_steps=50"];
+const ABLATE: [&str; 8] = [
+    "ablate",
+    "whole.toml",
+    "alone.toml",
+    "--seeds",
+    "7,8",
+    "--run-dir",
+    "runs/cells",
+    "--set=run.checkpoint_steps=50",
+];
 
 fn bench() -> Bench {
     let bench = Bench::with_teachers();

@@ -51,7 +51,9 @@ fn a_run_leaves_everything_that_it_promises() {
     let bench = Bench::with_teachers();
     let recipe = bench.tiny(&[]);
     let (run, events) = bench.train(&recipe, "whole");
-    for file in ["recipe.resolved.toml", "lock.json", "samples.png", "metrics.jsonl", "student.safetensors", "report.md"] {
+    for file in
+        ["recipe.resolved.toml", "lock.json", "samples.png", "metrics.jsonl", "student.safetensors", "report.md"]
+    {
         assert!(run.path().join(file).is_file(), "{file}");
     }
     assert!(run.path().join("evaluation/verification.json").is_file());
@@ -62,11 +64,9 @@ fn a_run_leaves_everything_that_it_promises() {
         assert!(metrics.lines().last().expect("a line").contains(&format!("\"{word}\":")), "{word} in {metrics}");
     }
     let report = std::fs::read_to_string(run.path().join("report.md")).expect("report");
-    for embedder in [
-        "student at 16x16",
-        "teacher `discriminative` at 32x32",
-        "teacher `discriminative` on upsampled 16x16 faces",
-    ] {
+    for embedder in
+        ["student at 16x16", "teacher `discriminative` at 32x32", "teacher `discriminative` on upsampled 16x16 faces"]
+    {
         assert!(report.contains(embedder), "{embedder} in\n{report}");
     }
     for picture in report.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name) {
@@ -114,9 +114,8 @@ fn teachers_see_a_dataset_once_for_all_runs() {
     let (_, second) = bench.train(&bench.tiny(&["run.seed=8"]), "second");
     assert_eq!(computed(&second), Vec::<String>::new());
     let measured = |events: &[Event]| {
-        let of_teachers = |event: &&Event| {
-            matches!(event, Event::Working { what, .. } if what.starts_with("verification: teacher"))
-        };
+        let of_teachers =
+            |event: &&Event| matches!(event, Event::Working { what, .. } if what.starts_with("verification: teacher"));
         events.iter().filter(of_teachers).count()
     };
     assert!(measured(&first) > 0);

@@ -13,9 +13,10 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "error",
     "digest",
+    "files",
     "face",
     "nn",
     "seed",
@@ -38,7 +39,11 @@ const ORDER: [&str; 18] = [
 const REVERSED: [(&str, &str, &str); 19] = [
     ("trainer/", "student", "the trainer drives the Student contract"),
     ("loss/", "student", "a loss is computed on a Student, through its contract"),
-    ("data/", "teacher", "`View` says which form of a face is asked for; it stands beside the contract that chooses it"),
+    (
+        "data/",
+        "teacher",
+        "`View` says which form of a face is asked for; it stands beside the contract that chooses it",
+    ),
     ("recipe/typed.rs", "registry", "the whole recipe as typed parts: the one place that knows every contract"),
     ("recipe/typed.rs", "data", "as above"),
     ("recipe/typed.rs", "teacher", "as above"),

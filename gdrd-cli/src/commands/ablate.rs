@@ -30,11 +30,7 @@ pub(crate) fn ablate(wanted: &Wanted, place: &PlaceArguments, registry: &Registr
             cells.push(Cell { row: recipe.name.clone(), recipe });
         }
     }
-    let place = Place {
-        folder: wanted.run_dir.clone(),
-        store: store_beside(&wanted.run_dir),
-        device: place.device()?,
-    };
+    let place = Place { folder: wanted.run_dir.clone(), store: store_beside(&wanted.run_dir), device: place.device()? };
     let mut progress = Progress::new();
     let done = run(&cells, wanted.against.as_deref(), &wanted.run_dir, &place, &mut progress);
     drop(progress);

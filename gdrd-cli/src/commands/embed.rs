@@ -7,9 +7,9 @@ use candle_core::{Device, Tensor};
 use gdrd_core::data::read_face;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::teacher::TeacherEmbedder;
-use gdrd_core::trainer::write_atomically;
 use gdrd_student::FaceEncoder;
 
 use super::load;
@@ -28,7 +28,13 @@ const BATCH: usize = 96;
 /// Height and width that images are read at, in pixels.
 const SIZE: usize = 112;
 
-pub(crate) fn embed(images: &[PathBuf], by: &By, out: &Path, place: &PlaceArguments, registry: &Registry) -> Result<()> {
+pub(crate) fn embed(
+    images: &[PathBuf],
+    by: &By,
+    out: &Path,
+    place: &PlaceArguments,
+    registry: &Registry,
+) -> Result<()> {
     let device = place.device()?;
     match (&by.student, &by.recipe, &by.teacher) {
         (Some(path), _, _) => {
@@ -58,7 +64,8 @@ fn write(images: &[PathBuf], embedder: &dyn Embedder, out: &Path) -> Result<()> 
     let names: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
     let names = serde_json::to_string(&names).map_err(|e| Error::data(e.to_string()))?;
     let metadata = HashMap::from([("images".to_string(), names)]);
-    let bytes = safetensors::serialize([("embeddings", &tensor)], Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
+    let bytes =
+        safetensors::serialize([("embeddings", &tensor)], Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
     write_atomically(out, &bytes)?;
     println!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
     Ok(())

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::results_table;
 use gdrd_core::run::{Measuring, Place, measure};
-use gdrd_core::trainer::write_atomically;
 use gdrd_student::FaceEncoder;
 
 use super::load;

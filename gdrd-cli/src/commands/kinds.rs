@@ -27,7 +27,14 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
         if let Some(text) = kind.schema.get("description").and_then(|d| d.as_str()) {
             println!("{text}\n");
         }
-        let required: Vec<&str> = kind.schema.get("required").and_then(|r| r.as_array()).into_iter().flatten().filter_map(|r| r.as_str()).collect();
+        let required: Vec<&str> = kind
+            .schema
+            .get("required")
+            .and_then(|r| r.as_array())
+            .into_iter()
+            .flatten()
+            .filter_map(|r| r.as_str())
+            .collect();
         let options = kind.schema.get("properties").and_then(|p| p.as_object());
         for (name, option) in options.into_iter().flatten() {
             let default = match option.get("default") {

@@ -37,7 +37,11 @@ pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry
         for (name, shape) in &stage.loss_variables {
             println!("  trains {name}, {shape:?}");
         }
-        println!("  {} trained parameters, {} with gradients and optimiser", stage.trained, HumanBytes(stage.state_bytes as u64));
+        println!(
+            "  {} trained parameters, {} with gradients and optimiser",
+            stage.trained,
+            HumanBytes(stage.state_bytes as u64)
+        );
         if stage.store_bytes > 0 {
             let once = HumanDuration(std::time::Duration::from_secs_f64(stage.teacher_seconds));
             println!("  teachers once: {once}, {} of features", HumanBytes(stage.store_bytes as u64));

@@ -7,12 +7,12 @@ use super::scores::Measured;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
+use crate::files::write_atomically;
 use crate::observe::Observer;
 use crate::recipe::Recipe;
 use crate::report::chart::{Bar, bar_chart};
 use crate::report::table::{Align, Table};
 use crate::seed::Seed;
-use crate::trainer::write_atomically;
 
 /// One recipe with one seed.
 pub struct Cell {

@@ -12,11 +12,12 @@ use super::prepared::Prepared;
 use super::scores::Measured;
 use crate::data::write_sheet;
 use crate::error::{Context, Error, Result};
+use crate::files::write_atomically;
 use crate::observe::{Event, Flow, Observer};
 use crate::recipe::Recipe;
 use crate::report;
 use crate::student::StudentHeader;
-use crate::trainer::{Checkpoint, write_atomically};
+use crate::trainer::Checkpoint;
 
 /// The folder of a run: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
 /// `student.safetensors`, `evaluation/*.json`, `report.md`.

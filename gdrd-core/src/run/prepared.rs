@@ -99,7 +99,8 @@ impl Prepared {
         let seed = recipe.seed();
         let size = recipe.degradation.downscale().size;
         let build = |weights: &Weights| recipe.student.config.build(size, weights);
-        let (student, variables) = Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
+        let (student, variables) =
+            Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
         adopt(&variables, student.initial()?).at(|| "student".into())?;
         let (device, store) = (place.device.clone(), FeatureStore::open(&place.store));
         let workers = recipe.run.workers;

@@ -14,12 +14,12 @@ use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::scores::Scores;
 use crate::face::{Face, FaceBatch};
+use crate::files::write_atomically;
 use crate::nn::Mode;
 use crate::observe::{Event, Observer};
 use crate::recipe::Recipe;
 use crate::student::Student;
 use crate::teacher::{Output, Teacher, TeacherEmbedder};
-use crate::trainer::write_atomically;
 
 /// One embedder measured by one protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,7 +114,9 @@ pub(super) fn evaluate(
             bench.measure_teacher(teacher_name, &**teacher)?;
         }
         if bench.rows.is_empty() {
-            return Err(Error::component(format!("protocol `{name}`: neither the student nor a teacher has embeddings")));
+            return Err(Error::component(format!(
+                "protocol `{name}`: neither the student nor a teacher has embeddings"
+            )));
         }
         found.insert(name.clone(), bench.rows);
     }

@@ -157,7 +157,7 @@ impl Writer {
         let mut header = tensor.to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
         let folder = path.parent().unwrap_or(Path::new("."));
-        let file = crate::trainer::partial_file(folder)?;
+        let file = crate::files::partial_file(folder)?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         let written = file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header));
         written.map_err(|e| Error::io(path, e))?;

@@ -7,8 +7,7 @@ mod schedule;
 mod stage;
 mod step;
 
-pub(crate) use checkpoint::partial_file;
-pub use checkpoint::{Checkpoint, Position, write_atomically};
+pub use checkpoint::{Checkpoint, Position};
 pub use features::TeacherFeatures;
 pub use optimizer::{AdamW, Optimizer, OptimizerConfig, Sgd};
 pub use schedule::{Constant, Cosine, Schedule, Step};
