@@ -110,13 +110,18 @@ impl Face {
             (Some(filter), true) => fir::ResizeAlg::Convolution(filter),
             (Some(filter), false) => fir::ResizeAlg::Interpolation(filter),
         };
-        let source =
-            fir::images::ImageRef::new(self.width as u32, self.height as u32, &self.pixels, fir::PixelType::U8x3)
-                .map_err(|e| failed(&e))?;
-        let mut target = fir::images::Image::new(size as u32, size as u32, fir::PixelType::U8x3);
+        // The typed calls compile for this one pixel type; the untyped ones would for all of the crate's.
+        type Pixels = fir::pixels::U8x3;
+        let (width, height, side) = (self.width as u32, self.height as u32, size as u32);
+        let source = fir::images::TypedImageRef::<Pixels>::from_buffer(width, height, &self.pixels);
+        let source = source.map_err(|e| failed(&e))?;
+        let mut pixels = vec![0; 3 * size * size];
+        let mut target =
+            fir::images::TypedImage::<Pixels>::from_buffer(side, side, &mut pixels).map_err(|e| failed(&e))?;
         let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-        fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
-        Self::new(size, size, target.into_vec())
+        fir::Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| failed(&e))?;
+        drop(target);
+        Self::new(size, size, pixels)
     }
 }
 
