@@ -1,5 +1,6 @@
 //! How fast the kernels are against candle's own, for the paper's student at 16x16:
-//! `cargo run --release -p gdrd-core --example kernel_speed -- [batch] [rounds]`
+//! `cargo run --release -p gdrd-core --example kernel_speed -- [batch] [rounds] [alone]`
+//! (`alone` leaves out candle's own kernels, for a profiler)
 //!
 //! Every figure is the median over rounds in which the contenders take turns. GFLOP/s count the multiplications and
 //! additions of the direct form, whatever the kernel does.
@@ -129,16 +130,14 @@ fn measure(rounds: usize, contenders: &[&dyn Fn() -> Result<()>]) -> Result<Vec<
             }
         }
     }
-    Ok(times
-        .into_iter()
-        .map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            times[times.len() / 2]
-        })
-        .collect())
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
+    Ok(times.iter().map(|times| times[times.len() / 2]).collect())
 }
 
-fn layers(batch: usize, rounds: usize) -> Result<()> {
+fn layers(batch: usize, rounds: usize, alone: bool) -> Result<()> {
+    let rival = if alone { Side::Ours } else { Side::Candle };
     println!("{:<16}{:>8} {:>21} {:>7}  {:>21} {:>7}", "layer", "times", "forward, GFLOP/s", "", "and back", "");
     println!(
         "{:<16}{:>8} {:>10} {:>10} {:>7}  {:>10} {:>10} {:>7}",
@@ -152,10 +151,8 @@ fn layers(batch: usize, rounds: usize) -> Result<()> {
         let still = (x.as_detached_tensor(), w.as_detached_tensor());
         let forward = |side| conv(side, &still.0, &still.1, stride).map(drop);
         let both = |side| conv(side, &x, &w, stride)?.backward().map(drop);
-        let seconds = measure(
-            rounds,
-            &[&|| forward(Side::Ours), &|| forward(Side::Candle), &|| both(Side::Ours), &|| both(Side::Candle)],
-        )?;
+        let seconds =
+            measure(rounds, &[&|| forward(Side::Ours), &|| forward(rival), &|| both(Side::Ours), &|| both(rival)])?;
         println!(
             "{name:<16}{times:>8} {:>10.0} {:>10.0} {:>7.2}  {:>10.0} {:>10.0} {:>7.2}",
             giga / seconds[0],
@@ -169,15 +166,13 @@ fn layers(batch: usize, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-fn network(batch: usize, rounds: usize) -> Result<()> {
+fn network(batch: usize, rounds: usize, alone: bool) -> Result<()> {
+    let rival = if alone { Side::Ours } else { Side::Candle };
     let student = Student::new()?;
     let x = Tensor::randn(0f32, 1.0, (batch, 3, 16, 16), &Device::Cpu)?;
     let embed = |side| student.embed(side, &x, false).map(drop);
     let step = |side| student.embed(side, &x, true)?.backward().map(drop);
-    let seconds = measure(
-        rounds,
-        &[&|| embed(Side::Ours), &|| embed(Side::Candle), &|| step(Side::Ours), &|| step(Side::Candle)],
-    )?;
+    let seconds = measure(rounds, &[&|| embed(Side::Ours), &|| embed(rival), &|| step(Side::Ours), &|| step(rival)])?;
     println!("\nwhole network, batch {batch}: images/s (ours, candle, ratio)");
     for (name, at) in [("embed", 0), ("train", 2)] {
         println!(
@@ -191,9 +186,9 @@ fn network(batch: usize, rounds: usize) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1).map(|a| a.parse::<usize>());
-    let batch = arguments.next().and_then(std::result::Result::ok).unwrap_or(96);
-    let rounds = arguments.next().and_then(std::result::Result::ok).unwrap_or(5);
-    layers(batch, rounds)?;
-    network(batch, rounds)
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, otherwise| arguments.get(at).and_then(|a| a.parse().ok()).unwrap_or(otherwise);
+    let (batch, rounds, alone) = (number(0, 96), number(1, 5), arguments.get(2).is_some_and(|a| a == "alone"));
+    layers(batch, rounds, alone)?;
+    network(batch, rounds, alone)
 }

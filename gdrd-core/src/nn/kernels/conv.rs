@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, supported, tensor, with_floats};
 use super::shape::ConvShape;
-use super::{depthwise, im2col, winograd};
+use super::{depthwise, direct, im2col, winograd};
 
 /// Cross-correlation of `x [b, c, h, w]` with `weight [o, c / groups, kh, kw]`, without bias: `[b, o, oh, ow]` with
 /// `oh = (h + 2 padding - kh) / stride + 1`, and `ow` likewise. Both arguments receive gradients; that of an argument
@@ -44,6 +44,8 @@ impl CustomOp2 for Conv2d {
             depthwise::forward(&shape, x, w)
         } else if winograd::applies(&shape) {
             winograd::forward(&shape, x, w)
+        } else if direct::applies(&shape) {
+            direct::forward(&shape, x, w)
         } else {
             im2col::forward(&shape, x, w)
         };
@@ -65,6 +67,11 @@ impl CustomOp2 for Conv2d {
                     for_x.then(|| winograd::input_gradient(&shape, ws, gs)),
                     for_weight.then(|| winograd::weight_gradient(&shape, xs, gs)),
                 )
+            } else if direct::applies(&shape) {
+                (
+                    for_x.then(|| direct::input_gradient(&shape, ws, gs)),
+                    for_weight.then(|| direct::weight_gradient(&shape, xs, gs)),
+                )
             } else {
                 (
                     for_x.then(|| im2col::input_gradient(&shape, ws, gs)),
@@ -85,7 +92,7 @@ mod tests {
 
     /// `(x, weight, stride, padding, groups)`: odd sizes, primes, batch one, wide maps, every path.
     type Case = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
-    const CASES: [Case; 16] = [
+    const CASES: [Case; 22] = [
         ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
         ((1, 16, 8, 8), (32, 16, 3, 3), 1, 1, 1),
         ((5, 17, 4, 4), (19, 17, 3, 3), 1, 1, 1),
@@ -102,6 +109,13 @@ mod tests {
         ((3, 6, 7, 7), (6, 1, 7, 7), 1, 0, 6),
         ((1, 5, 11, 6), (5, 1, 3, 3), 1, 1, 5),
         ((2, 3, 9, 7), (4, 3, 5, 2), 3, 2, 1),
+        ((3, 19, 9, 7), (21, 19, 3, 3), 2, 1, 1),
+        ((2, 40, 7, 7), (33, 40, 1, 1), 1, 0, 1),
+        ((1, 16, 4, 4), (48, 16, 3, 3), 1, 1, 1),
+        ((2, 24, 9, 9), (32, 24, 5, 5), 2, 2, 1),
+        // More than one chunk.
+        ((41, 96, 16, 16), (32, 96, 3, 3), 1, 1, 1),
+        ((41, 96, 16, 16), (32, 96, 3, 3), 2, 1, 1),
     ];
 
     /// The definition, in float64.

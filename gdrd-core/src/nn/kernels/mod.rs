@@ -14,6 +14,7 @@ mod buffer;
 mod channels;
 mod conv;
 mod depthwise;
+mod direct;
 mod im2col;
 mod norm;
 mod pool;
@@ -23,6 +24,7 @@ mod shape;
 mod simd;
 #[cfg(test)]
 mod testing;
+mod turn;
 mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};

@@ -12,7 +12,7 @@ mod weights;
 
 use rayon::prelude::*;
 
-use self::strips::{Maps, Places, ReadGradient, ReadInput, WriteOutput};
+use self::strips::{Places, ReadGradient, ReadInput, WriteOutput};
 use self::transform::{IN, OUT, TAPS};
 use self::weights::{Pack, Unpack, Weights};
 use super::buffer::{Filling, Shared};
@@ -20,6 +20,7 @@ use super::product::{Product, panel_here};
 use super::scratch::{self, Lot};
 use super::shape::ConvShape;
 use super::simd::{self, Kernel, Simd};
+use super::turn::Maps;
 
 /// Positions in a transformed tile.
 const POSITIONS: usize = IN * IN;

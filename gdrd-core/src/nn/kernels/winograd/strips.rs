@@ -5,6 +5,7 @@
 
 use super::super::scratch;
 use super::super::simd::{Kernel, Simd};
+use super::super::turn::{Maps, read_rows, write_span};
 use super::transform::{self, IN, OUT};
 
 /// Where the transformed tiles lie: position `t` of the 36 of tile `p`, channel `c`, at
@@ -27,83 +28,6 @@ impl Places {
     /// Values they take in all.
     pub(super) fn len(&self) -> usize {
         IN * IN * self.position
-    }
-}
-
-/// Some rows of one image, all columns, some channels.
-#[derive(Clone, Copy)]
-pub(super) struct Maps {
-    /// The first map's first value.
-    pub(super) at: *const f32,
-    /// Channels to take; at most one vector.
-    pub(super) channels: usize,
-    /// Rows of a map.
-    pub(super) height: usize,
-    /// Columns of a map.
-    pub(super) width: usize,
-}
-
-/// Reads `rows` rows from `first` on into `to [rows, pitch, LANES]`, `left` columns to the right, with zeros where
-/// there is no value.
-///
-/// # Safety
-/// The maps may be read and `to` written.
-#[inline(always)]
-unsafe fn read_rows<S: Simd>(
-    simd: S,
-    maps: &Maps,
-    (first, rows): (isize, usize),
-    (left, pitch): (usize, usize),
-    to: *mut f32,
-) {
-    let lanes = S::LANES;
-    let Maps { at, channels, height, width } = *maps;
-    let begin = (-first).clamp(0, rows as isize) as usize;
-    let end = (height as isize - first).clamp(begin as isize, rows as isize) as usize;
-    let zero = simd.splat(0.0);
-    // SAFETY: all indices are below `rows * pitch * LANES` in `to`, and within the maps' rows in `at`.
-    unsafe {
-        for row in 0..rows {
-            let inside = begin <= row && row < end;
-            let (stop, resume) = if inside { (left, left + width) } else { (pitch, pitch) };
-            for column in 0..stop {
-                simd.store(to.add((row * pitch + column) * lanes), zero);
-            }
-            for column in resume..pitch {
-                simd.store(to.add((row * pitch + column) * lanes), zero);
-            }
-        }
-        if begin == end {
-            return;
-        }
-        let plane = height * width;
-        let from = at.add((first + begin as isize) as usize * width);
-        let span = (end - begin) * width;
-        if channels < lanes || span < lanes {
-            for at in 0..span {
-                let to = to.add(((begin + at / width) * pitch + left + at % width) * lanes);
-                for lane in 0..lanes {
-                    *to.add(lane) = if lane < channels { *from.add(lane * plane + at) } else { 0.0 };
-                }
-            }
-            return;
-        }
-        let mut done = 0;
-        while done < span {
-            // The last square may overlap the one before.
-            let start = done.min(span - lanes);
-            let (mut row, mut column) = (begin + start / width, start % width);
-            let mut places = [0usize; 16];
-            for place in &mut places[..lanes] {
-                *place = (row * pitch + left + column) * lanes;
-                column += 1;
-                if column == width {
-                    (row, column) = (row + 1, 0);
-                }
-            }
-            simd.transpose(from.add(start), plane, to, |j| places[j]);
-            done = start + lanes;
-        }
     }
 }
 
@@ -130,7 +54,7 @@ impl Kernel for ReadInput {
         let first = (self.strip * OUT) as isize - self.padding as isize;
         // SAFETY: `lot` has room for two blocks of `IN * pitch` vectors; whoever made the kernel vouches for the rest.
         unsafe {
-            read_rows(simd, &self.maps, (first, IN), (self.padding, pitch), rows);
+            read_rows(simd, &self.maps, (first, IN), (self.padding, pitch), rows, lanes);
             for column in 0..pitch {
                 let mut d = [simd.splat(0.0); IN];
                 for i in 0..IN {
@@ -177,7 +101,7 @@ impl Kernel for ReadGradient {
         // SAFETY: `lot` has room for `OUT * pitch` and `IN * pitch` vectors; whoever made the kernel vouches for the
         // rest.
         unsafe {
-            read_rows(simd, &self.maps, ((self.strip * OUT) as isize, OUT), (0, pitch), rows);
+            read_rows(simd, &self.maps, ((self.strip * OUT) as isize, OUT), (0, pitch), rows, lanes);
             for column in 0..pitch {
                 let mut y = [simd.splat(0.0); OUT];
                 for i in 0..OUT {
@@ -255,22 +179,7 @@ impl Kernel for WriteOutput {
                 }
             }
             let to = self.to.add(self.strip * OUT * width);
-            let span = rows * width;
-            if self.channels < lanes || span < lanes {
-                for lane in 0..self.channels {
-                    for at in 0..span {
-                        *to.add(lane * plane + at) = *turned.add(at * lanes + lane);
-                    }
-                }
-                return;
-            }
-            let mut done = 0;
-            while done < span {
-                // The last square may overlap the one before.
-                let start = done.min(span - lanes);
-                simd.transpose(turned.add(start * lanes), lanes, to.add(start), |j| j * plane);
-                done = start + lanes;
-            }
+            write_span(simd, (turned, lanes), to, plane, self.channels, rows * width);
         }
     }
 }

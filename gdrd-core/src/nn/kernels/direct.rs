@@ -1,0 +1,400 @@
+//! Convolution as one product with channels side by side: row `p` of the left factor has the window of output pixel
+//! `p`, tap by tap and within a tap channel by channel. Any kernel and stride; one group.
+
+use rayon::prelude::*;
+
+use super::buffer::{Filling, Shared};
+use super::product::{Product, panel_here};
+use super::scratch::{self, Lot};
+use super::shape::ConvShape;
+use super::simd::{self, Kernel, Simd};
+use super::turn::{Maps, read_rows, write_span};
+
+/// Values of windows that are made before they are used: about what a last-level cache holds.
+const CHUNK: usize = 2 << 20;
+
+/// Pixels of a strip, about.
+const STRIP: usize = 64;
+
+/// Channels taken at a time on either side of a block of products.
+const SIDE: usize = 64;
+
+/// Whether the method applies and pays.
+pub(super) fn applies(shape: &ConvShape) -> bool {
+    shape.groups == 1 && shape.inputs >= 8 && shape.outputs >= 16
+}
+
+/// How the matrices are laid out.
+#[derive(Clone, Copy)]
+struct Plan {
+    shape: ConvShape,
+    /// Input channels, filled up to whole vectors.
+    channels: usize,
+    /// Values of a window.
+    depth: usize,
+    /// Distance of neighbouring windows, and of neighbouring pixels of gradients: whole panels and one cache line.
+    window: usize,
+    grad: usize,
+    /// Output rows of a strip; they divide those of the output.
+    rows: usize,
+}
+
+impl Plan {
+    fn new(shape: &ConvShape) -> Self {
+        let channels = shape.inputs.next_multiple_of(simd::lanes());
+        let (depth, width) = (shape.taps() * channels, panel_here());
+        let apart = |values: usize| values.next_multiple_of(width) + 16;
+        let (height, limit) = (shape.out_height(), STRIP.div_ceil(shape.out_width()));
+        let rows = (1..=height.min(limit)).rev().find(|rows| height % rows == 0).unwrap_or(1);
+        Self { shape: *shape, channels, depth, window: apart(depth), grad: apart(shape.outputs), rows }
+    }
+
+    /// Pixels of a strip.
+    fn pixels(&self) -> usize {
+        self.rows * self.shape.out_width()
+    }
+
+    /// Strips of an image.
+    fn strips(&self) -> usize {
+        self.shape.out_height() / self.rows
+    }
+
+    /// Strips of a chunk.
+    fn chunk(&self) -> usize {
+        (CHUNK / (self.pixels() * self.window)).clamp(1, self.shape.batch * self.strips())
+    }
+
+    /// Writes the windows of `count` strips from `first` on.
+    fn windows(&self, x: &[f32], first: usize, count: usize, to: &mut Lot) {
+        let (lanes, to, shape) = (simd::lanes(), Shared::new(to), self.shape);
+        let groups = self.channels / lanes;
+        (0..count * groups).into_par_iter().with_min_len(8.min(groups)).for_each(|at| {
+            let (strip, channel) = (at / groups, at % groups * lanes);
+            let (image, row) = ((first + strip) / self.strips(), (first + strip) % self.strips() * self.rows);
+            let maps = Maps {
+                at: x[(image * shape.inputs + channel) * shape.plane()..].as_ptr(),
+                channels: lanes.min(shape.inputs - channel),
+                height: shape.height,
+                width: shape.width,
+            };
+            // SAFETY: each strip and group of channels has places of its own in `to`.
+            let to = unsafe { to.at(strip * self.pixels() * self.window + channel) };
+            simd::run(ReadWindows { maps, plan: *self, row, to });
+        });
+    }
+
+    /// Writes the output gradients of `count` strips from `first` on, channels side by side.
+    fn gradients(&self, grad: &[f32], first: usize, count: usize, to: &mut Lot) {
+        let (lanes, to, shape) = (simd::lanes(), Shared::new(to), self.shape);
+        let groups = shape.outputs.div_ceil(lanes);
+        (0..count * groups).into_par_iter().with_min_len(8.min(groups)).for_each(|at| {
+            let (strip, channel) = (at / groups, at % groups * lanes);
+            let (image, row) = ((first + strip) / self.strips(), (first + strip) % self.strips() * self.rows);
+            let maps = Maps {
+                at: grad[(image * shape.outputs + channel) * shape.out_plane()..].as_ptr(),
+                channels: lanes.min(shape.outputs - channel),
+                height: shape.out_height(),
+                width: shape.out_width(),
+            };
+            // SAFETY: each strip and group of channels has places of its own in `to`.
+            let to = unsafe { to.at(strip * self.pixels() * self.grad + channel) };
+            simd::run(ReadGradients { maps, row, rows: self.rows, to, step: self.grad });
+        });
+    }
+}
+
+/// `y [b, o, oh, ow]`.
+pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+    let (plan, lanes, width) = (Plan::new(shape), simd::lanes(), panel_here());
+    let (taps, panels) = (shape.taps(), shape.outputs.div_ceil(width));
+    let mut packed = scratch::take(panels * plan.depth * width);
+    packed.par_chunks_mut(plan.depth * width).enumerate().for_each(|(panel, to)| {
+        to.fill(0.0);
+        let first = panel * width;
+        for (lane, kernels) in weight.chunks_exact(shape.inputs * taps).skip(first).take(width).enumerate() {
+            for (at, value) in kernels.iter().enumerate() {
+                to[(at % taps * plan.channels + at / taps) * width + lane] = *value;
+            }
+        }
+    });
+
+    let mut out = Filling::new(shape.output_len());
+    let target = out.shared();
+    let (strips, chunk, pixels) = (shape.batch * plan.strips(), plan.chunk(), plan.pixels());
+    let mut windows = scratch::take(chunk * pixels * plan.window);
+    let side = (SIDE / width).max(1);
+    let blocks = panels.div_ceil(side);
+    for first in (0..strips).step_by(chunk) {
+        let count = chunk.min(strips - first);
+        plan.windows(x, first, count, &mut windows);
+        (0..count * blocks).into_par_iter().for_each(|at| {
+            let (strip, panel) = (at / blocks, at % blocks * side);
+            let panels = side.min(panels - panel);
+            let stride = panels * width;
+            let mut products = scratch::take(pixels * stride);
+            let product = Product {
+                rows: pixels,
+                panels,
+                depth: plan.depth,
+                a: windows[strip * pixels * plan.window..].as_ptr(),
+                a_stride: plan.window,
+                b: packed[panel * plan.depth * width..].as_ptr(),
+                b_panel: plan.depth * width,
+                b_stride: width,
+                c: products.as_mut_ptr(),
+                c_stride: stride,
+                add: false,
+            };
+            simd::run(Multiply { product, transposed: false });
+            let (image, row) = ((first + strip) / plan.strips(), (first + strip) % plan.strips() * plan.rows);
+            for channel in (panel * width..shape.outputs.min((panel + panels) * width)).step_by(lanes) {
+                let start = (image * shape.outputs + channel) * shape.out_plane() + row * shape.out_width();
+                simd::run(WriteSpan {
+                    from: products[channel - panel * width..].as_ptr(),
+                    stride,
+                    // SAFETY: these pixels lie within the output and belong to this task.
+                    to: unsafe { target.at(start) },
+                    plane: shape.out_plane(),
+                    channels: lanes.min(shape.outputs - channel),
+                    span: pixels,
+                });
+            }
+        });
+    }
+    // SAFETY: every strip of every image was written for every panel of outputs.
+    unsafe { out.finish() }
+}
+
+/// The gradient of the input, `[b, c, h, w]`.
+pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+    let (plan, lanes, width) = (Plan::new(shape), simd::lanes(), panel_here());
+    let (taps, outputs, panels) = (shape.taps(), shape.outputs, plan.depth.div_ceil(width));
+    let mut packed = scratch::take(panels * outputs * width);
+    packed.par_chunks_mut(outputs * width).enumerate().for_each(|(panel, to)| {
+        for (output, to) in to.chunks_exact_mut(width).enumerate() {
+            for (lane, to) in to.iter_mut().enumerate() {
+                let (tap, channel) = ((panel * width + lane) / plan.channels, (panel * width + lane) % plan.channels);
+                let exists = tap < taps && channel < shape.inputs;
+                *to = if exists { weight[(output * shape.inputs + channel) * taps + tap] } else { 0.0 };
+            }
+        }
+    });
+
+    let mut out = Filling::new(shape.input_len());
+    let target = out.shared();
+    let pixels = shape.out_plane();
+    let images = (CHUNK / (pixels * plan.window)).clamp(1, shape.batch.max(1));
+    let mut windows = scratch::take(images * pixels * plan.window);
+    let mut grads = scratch::take(images * pixels * plan.grad);
+    let side = (4 * SIDE / width).max(1);
+    let blocks = panels.div_ceil(side);
+    for first in (0..shape.batch).step_by(images) {
+        let count = images.min(shape.batch - first);
+        plan.gradients(grad, first * plan.strips(), count * plan.strips(), &mut grads);
+        let products = Shared::new(&mut windows);
+        (0..count * plan.strips() * blocks).into_par_iter().for_each(|at| {
+            let (strip, panel) = (at / blocks, at % blocks * side);
+            let product = Product {
+                rows: plan.pixels(),
+                panels: side.min(panels - panel),
+                depth: outputs,
+                a: grads[strip * plan.pixels() * plan.grad..].as_ptr(),
+                a_stride: plan.grad,
+                b: packed[panel * outputs * width..].as_ptr(),
+                b_panel: outputs * width,
+                b_stride: width,
+                // SAFETY: each strip and block of panels has places of its own.
+                c: unsafe { products.at(strip * plan.pixels() * plan.window + panel * width) },
+                c_stride: plan.window,
+                add: false,
+            };
+            simd::run(Multiply { product, transposed: false });
+        });
+        let groups = plan.channels / lanes;
+        (0..count * groups).into_par_iter().for_each(|at| {
+            let (image, channel) = (at / groups, at % groups * lanes);
+            simd::run(Fold {
+                from: windows[image * pixels * plan.window + channel..].as_ptr(),
+                plan,
+                channels: lanes.min(shape.inputs - channel),
+                // SAFETY: these maps lie within the gradient and belong to this task.
+                to: unsafe { target.at(((first + image) * shape.inputs + channel) * shape.plane()) },
+            });
+        });
+    }
+    // SAFETY: every map of every image was written.
+    unsafe { out.finish() }
+}
+
+/// The gradient of the weight, `[o, c, kh, kw]`.
+pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let (plan, width) = (Plan::new(shape), panel_here());
+    let (taps, outputs, row) = (shape.taps(), shape.outputs, plan.depth.next_multiple_of(width));
+    let (strips, chunk, pixels) = (shape.batch * plan.strips(), plan.chunk(), plan.pixels());
+    let mut windows = scratch::take(chunk * pixels * plan.window);
+    let mut grads = scratch::take(chunk * pixels * plan.grad);
+    let mut sums = scratch::take(outputs * row);
+    let (down, across) = (outputs.div_ceil(SIDE), row.div_ceil(SIDE));
+    for first in (0..strips).step_by(chunk) {
+        let count = chunk.min(strips - first);
+        plan.windows(x, first, count, &mut windows);
+        plan.gradients(grad, first, count, &mut grads);
+        let sums = Shared::new(&mut sums);
+        (0..down * across).into_par_iter().for_each(|at| {
+            let (output, column) = (at / across * SIDE, at % across * SIDE);
+            let product = Product {
+                rows: SIDE.min(outputs - output),
+                panels: SIDE.min(row - column) / width,
+                depth: count * pixels,
+                a: grads[output..].as_ptr(),
+                a_stride: plan.grad,
+                b: windows[column..].as_ptr(),
+                b_panel: width,
+                b_stride: plan.window,
+                // SAFETY: each block has places of its own.
+                c: unsafe { sums.at(output * row + column) },
+                c_stride: row,
+                add: first > 0,
+            };
+            simd::run(Multiply { product, transposed: true });
+        });
+    }
+    let mut out = vec![0f32; outputs * shape.inputs * taps];
+    out.par_chunks_mut(shape.inputs * taps).enumerate().for_each(|(output, out)| {
+        let sums = &sums[output * row..][..plan.depth];
+        for (channel, kernel) in out.chunks_exact_mut(taps).enumerate() {
+            for (tap, value) in kernel.iter_mut().enumerate() {
+                *value = sums[tap * plan.channels + channel];
+            }
+        }
+    });
+    out
+}
+
+struct Multiply {
+    product: Product,
+    transposed: bool,
+}
+
+impl Kernel for Multiply {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // SAFETY: whoever made the kernel vouches for the matrices.
+        unsafe {
+            if self.transposed {
+                self.product.run::<S, true>(simd);
+            } else {
+                self.product.run::<S, false>(simd);
+            }
+        }
+    }
+}
+
+/// The windows of one strip, for as many channels as a vector has lanes.
+struct ReadWindows {
+    maps: Maps,
+    plan: Plan,
+    /// The first output row.
+    row: usize,
+    to: *mut f32,
+}
+
+impl Kernel for ReadWindows {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (lanes, Plan { shape, rows, .. }) = (S::LANES, self.plan);
+        let first = (self.row * shape.stride) as isize - shape.padding as isize;
+        let (count, pitch) = ((rows - 1) * shape.stride + shape.kernel_h, shape.width + 2 * shape.padding);
+        let mut lot = scratch::take(count * pitch * lanes);
+        // SAFETY: `lot` has room for the rows; whoever made the kernel vouches for the rest.
+        unsafe {
+            read_rows(simd, &self.maps, (first, count), (shape.padding, pitch), lot.as_mut_ptr(), lanes);
+            let mut to = self.to;
+            for y in 0..rows {
+                for x in 0..shape.out_width() {
+                    let from = lot.as_ptr().add((y * pitch + x) * shape.stride * lanes);
+                    for ky in 0..shape.kernel_h {
+                        for kx in 0..shape.kernel_w {
+                            let value = simd.load(from.add((ky * pitch + kx) * lanes));
+                            simd.store(to.add((ky * shape.kernel_w + kx) * self.plan.channels), value);
+                        }
+                    }
+                    to = to.add(self.plan.window);
+                }
+            }
+        }
+    }
+}
+
+/// The output gradients of one strip, for as many channels as a vector has lanes.
+struct ReadGradients {
+    maps: Maps,
+    row: usize,
+    rows: usize,
+    to: *mut f32,
+    step: usize,
+}
+
+impl Kernel for ReadGradients {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let width = self.maps.width;
+        // SAFETY: whoever made the kernel vouches for the memory.
+        unsafe { read_rows(simd, &self.maps, (self.row as isize, self.rows), (0, width), self.to, self.step) };
+    }
+}
+
+/// Pixels from the products to the maps.
+struct WriteSpan {
+    from: *const f32,
+    stride: usize,
+    to: *mut f32,
+    plane: usize,
+    channels: usize,
+    span: usize,
+}
+
+impl Kernel for WriteSpan {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // SAFETY: whoever made the kernel vouches for the memory.
+        unsafe { write_span(simd, (self.from, self.stride), self.to, self.plane, self.channels, self.span) };
+    }
+}
+
+/// Adds the windows' gradients of one image where they came from, for as many channels as a vector has lanes.
+struct Fold {
+    from: *const f32,
+    plan: Plan,
+    channels: usize,
+    to: *mut f32,
+}
+
+impl Kernel for Fold {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (lanes, Plan { shape, .. }) = (S::LANES, self.plan);
+        let (height, width) = (shape.out_height(), shape.out_width());
+        let mut lot = scratch::take(shape.plane() * lanes);
+        lot.fill(0.0);
+        for tap in 0..shape.taps() {
+            let (ky, kx) = (tap / shape.kernel_w, tap % shape.kernel_w);
+            let (top, bottom) = shape.inside(ky, shape.height, height);
+            let (left, right) = shape.inside(kx, shape.width, width);
+            for y in top..bottom {
+                for x in left..right {
+                    let pixel =
+                        (y * shape.stride + ky - shape.padding) * shape.width + x * shape.stride + kx - shape.padding;
+                    // SAFETY: `inside` keeps the pixel within the map; whoever made the kernel vouches for the rest.
+                    unsafe {
+                        let from = self.from.add((y * width + x) * self.plan.window + tap * self.plan.channels);
+                        let to = lot.as_mut_ptr().add(pixel * lanes);
+                        simd.store(to, simd.add(simd.load(to), simd.load(from)));
+                    }
+                }
+            }
+        }
+        // SAFETY: `lot` has the whole map; whoever made the kernel vouches for the rest.
+        unsafe { write_span(simd, (lot.as_ptr(), lanes), self.to, shape.plane(), self.channels, shape.plane()) };
+    }
+}
