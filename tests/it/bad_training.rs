@@ -66,7 +66,10 @@ fn a_full_disk_leaves_the_older_checkpoint() {
     assert_nothing_half_written(&bench);
     let kept = files_below(&run.join("checkpoints"), "state.safetensors");
     let kept: Vec<_> = kept.iter().map(|path| path.strip_prefix(&run).expect("below").to_path_buf()).collect();
-    assert_eq!(kept, [Path::new("checkpoints/step-4/state.safetensors"), Path::new("checkpoints/step-8/state.safetensors")]);
+    assert_eq!(
+        kept,
+        [Path::new("checkpoints/step-4/state.safetensors"), Path::new("checkpoints/step-8/state.safetensors")]
+    );
     // With room on the disk again the run ends as if nothing had happened.
     Said::by(crate::gdrd(&bench).args(["resume", "runs/full"])).with_code(0);
     let student = |run: &Path| std::fs::read(run.join("student.safetensors")).expect("a student");

@@ -20,7 +20,8 @@ fn rewrite(bench: &Bench, file: &str, change: impl FnOnce(&mut BTreeMap<String, 
     bench.write(file, safetensors::serialize(&tensors, metadata).expect("bytes"));
 }
 
-const TEACHERS: [(&str, &str); 2] = [("generative", "input_blocks.0.0.weight"), ("discriminative", "backbone.stem.conv.weight")];
+const TEACHERS: [(&str, &str); 2] =
+    [("generative", "input_blocks.0.0.weight"), ("discriminative", "backbone.stem.conv.weight")];
 
 #[test]
 fn missing_misshapen_and_left_over_tensors_are_named() {

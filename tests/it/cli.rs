@@ -11,7 +11,9 @@ use crate::gdrd;
 #[test]
 fn a_wrong_command_line_is_exit_code_2() {
     let bench = Bench::empty();
-    for arguments in [&[][..], &["trian"], &["train"], &["train", "a.toml", "--no-such"], &["embed", "x.png", "--out", "y"]] {
+    for arguments in
+        [&[][..], &["trian"], &["train"], &["train", "a.toml", "--no-such"], &["embed", "x.png", "--out", "y"]]
+    {
         let said = Said::by(gdrd(&bench).args(arguments)).with_code(2);
         assert!(said.stderr.contains("Usage: gdrd"), "{said:#?}");
         assert_eq!(said.stdout, "");

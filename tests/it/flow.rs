@@ -51,7 +51,9 @@ fn a_run_leaves_everything_that_it_promises() {
     let bench = Bench::with_teachers();
     let recipe = bench.tiny(&[]);
     let (run, events) = bench.train(&recipe, "whole");
-    for file in ["recipe.resolved.toml", "lock.json", "samples.png", "metrics.jsonl", "student.safetensors", "report.md"] {
+    for file in
+        ["recipe.resolved.toml", "lock.json", "samples.png", "metrics.jsonl", "student.safetensors", "report.md"]
+    {
         assert!(run.path().join(file).is_file(), "{file}");
     }
     assert!(run.path().join("evaluation/verification.json").is_file());
@@ -62,11 +64,9 @@ fn a_run_leaves_everything_that_it_promises() {
         assert!(metrics.lines().last().expect("a line").contains(&format!("\"{word}\":")), "{word} in {metrics}");
     }
     let report = std::fs::read_to_string(run.path().join("report.md")).expect("report");
-    for embedder in [
-        "student at 16x16",
-        "teacher `discriminative` at 32x32",
-        "teacher `discriminative` on upsampled 16x16 faces",
-    ] {
+    for embedder in
+        ["student at 16x16", "teacher `discriminative` at 32x32", "teacher `discriminative` on upsampled 16x16 faces"]
+    {
         assert!(report.contains(embedder), "{embedder} in\n{report}");
     }
     for picture in report.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name) {
@@ -114,9 +114,8 @@ fn teachers_see_a_dataset_once_for_all_runs() {
     let (_, second) = bench.train(&bench.tiny(&["run.seed=8"]), "second");
     assert_eq!(computed(&second), Vec::<String>::new());
     let measured = |events: &[Event]| {
-        let of_teachers = |event: &&Event| {
-            matches!(event, Event::Working { what, .. } if what.starts_with("verification: teacher"))
-        };
+        let of_teachers =
+            |event: &&Event| matches!(event, Event::Working { what, .. } if what.starts_with("verification: teacher"));
         events.iter().filter(of_teachers).count()
     };
     assert!(measured(&first) > 0);
@@ -218,4 +217,23 @@ fn two_half_batches_are_one_batch() {
     for (step, (whole, halves)) in whole.iter().zip(&halves).enumerate() {
         assert!((whole - halves).abs() < 1e-4 * whole, "step {step}: {whole} and {halves}");
     }
+}
+
+#[test]
+fn a_head_on_the_generative_encoder_is_a_student_too() {
+    let bench = Bench::with_teachers();
+    // The ablation SR: the encoder stands in the backbone's place, and its weights go into the student file.
+    let text = "format = 1\nextends = \"tiny.toml\"\nstages = [\"discriminative\"]\n[student]\n\
+                kind = \"diffusion-trunk\"\nweights = \"teachers/generative.safetensors\"\nencoder_size = 16\n\
+                embedding = 12\nnetwork = { image_size = 16, model_channels = 8, channel_mult = [1, 2], \
+                num_res_blocks = 1, norm_groups = 4 }\n[stage.discriminative]\noptimizer.kind = \"sgd\"\n";
+    let path = bench.write("sr.toml", text);
+    let (run, _) = bench.train(&bench.recipe(&path, &[]), "sr");
+    let student = read_safetensors(&run.student()).expect("a student");
+    let teacher = read_safetensors(&bench.file("teachers/generative.safetensors")).expect("a teacher");
+    let (backbone, encoder) = (bits(&student, "backbone.", ""), bits(&teacher, "", ""));
+    assert!(backbone.len() > 10 && backbone.len() < encoder.len(), "the decoder is left out");
+    assert!(backbone.iter().all(|(name, values)| encoder[name] == *values), "the encoder is as it was");
+    std::fs::remove_dir_all(bench.file("teachers")).expect("the teachers go");
+    assert_eq!(FaceEncoder::open(run.student()).expect("it needs no other file").header().kind, "diffusion-trunk");
 }

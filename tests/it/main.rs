@@ -44,8 +44,9 @@ fn refused(bench: &Bench, recipe: &str, sets: &[&str], code: i32) -> String {
 
 #[track_caller]
 fn assert_nothing_half_written(bench: &Bench) {
-    let files = files_below(&bench.file("runs"), "");
+    let runs = bench.file("runs");
     let half = |name: &str| name.contains(".tmp") || name.contains(".partial");
-    let left: Vec<_> = files.iter().filter(|path| half(&path.to_string_lossy())).collect();
+    let mut left = files_below(&runs, "");
+    left.retain(|path| half(&path.strip_prefix(&runs).expect("below").to_string_lossy()));
     assert!(left.is_empty(), "{left:?}");
 }
