@@ -27,6 +27,8 @@ fn gdrd(bench: &Bench) -> Command {
 /// half-written.
 #[track_caller]
 fn refused(bench: &Bench, recipe: &str, sets: &[&str], code: i32) -> String {
+    // What a refused run before this one has left: its recipe and its lock.
+    let _ = std::fs::remove_dir_all(bench.file("runs/refused"));
     let mut command = gdrd(bench);
     command.args(["train", recipe, "--run-dir", "runs/refused"]);
     sets.iter().for_each(|set| {
