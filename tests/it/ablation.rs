@@ -34,9 +34,12 @@ fn finished_cells_stay_and_the_table_compares_the_rows() {
     let said = Said::by(gdrd(&bench).args(ABLATE).args(["--against", "w/o DIST"])).with_code(0);
     let table: Vec<&str> = said.stdout.lines().take_while(|line| !line.is_empty()).collect();
     assert_eq!(table.len(), 6, "a header, a rule, two rows and two of the teacher: {said:#?}");
-    assert!(table[2].contains("GEN+DIS") && table[2].contains(" ± ") && table[2].contains(" to "), "{}", table[2]);
-    assert!(table[3].contains("w/o DIST") && table[3].contains("| - "), "{}", table[3]);
-    assert!(table[4].contains("teacher `discriminative` at 32x32"), "{}", table[4]);
+    let cells = |line: &str| -> Vec<String> { line.split('|').map(|cell| cell.trim().to_string()).collect() };
+    let (first, base, teacher) = (cells(table[2]), cells(table[3]), cells(table[4]));
+    assert_eq!((first[1].as_str(), base[1].as_str()), ("GEN+DIS", "w/o DIST"));
+    assert!(first[2].contains(" ± ") && first[4].contains(" to "), "{first:?}");
+    assert_eq!(base[3..6], ["-", "-", "-"]);
+    assert_eq!(teacher[1], "teacher `discriminative` at 32x32");
     for extension in ["md", "csv", "tex", "svg", "png"] {
         let file = format!("runs/cells/ablation.{extension}");
         assert!(bench.file(&file).is_file(), "{file}");

@@ -218,3 +218,22 @@ fn two_half_batches_are_one_batch() {
         assert!((whole - halves).abs() < 1e-4 * whole, "step {step}: {whole} and {halves}");
     }
 }
+
+#[test]
+fn a_head_on_the_generative_encoder_is_a_student_too() {
+    let bench = Bench::with_teachers();
+    // The ablation SR: the encoder stands in the backbone's place, and its weights go into the student file.
+    let text = "format = 1\nextends = \"tiny.toml\"\nstages = [\"discriminative\"]\n[student]\n\
+                kind = \"diffusion-trunk\"\nweights = \"teachers/generative.safetensors\"\nencoder_size = 16\n\
+                embedding = 12\nnetwork = { image_size = 16, model_channels = 8, channel_mult = [1, 2], \
+                num_res_blocks = 1, norm_groups = 4 }\n[stage.discriminative]\noptimizer.kind = \"sgd\"\n";
+    let path = bench.write("sr.toml", text);
+    let (run, _) = bench.train(&bench.recipe(&path, &[]), "sr");
+    let student = read_safetensors(&run.student()).expect("a student");
+    let teacher = read_safetensors(&bench.file("teachers/generative.safetensors")).expect("a teacher");
+    let (backbone, encoder) = (bits(&student, "backbone.", ""), bits(&teacher, "", ""));
+    assert!(backbone.len() > 10 && backbone.len() < encoder.len(), "the decoder is left out");
+    assert!(backbone.iter().all(|(name, values)| encoder[name] == *values), "the encoder is as it was");
+    std::fs::remove_dir_all(bench.file("teachers")).expect("the teachers go");
+    assert_eq!(FaceEncoder::open(run.student()).expect("it needs no other file").header().kind, "diffusion-trunk");
+}

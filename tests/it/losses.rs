@@ -84,17 +84,25 @@ fn the_sum_is_the_weighted_sum_of_the_terms() {
     }
 }
 
-#[test]
-fn the_rate_warms_up_and_follows_its_schedule() {
-    let bench = Bench::with_teachers();
-    let stage = "loss.term.kind = \"cross-entropy\"\nwarmup_steps = 4\nclip_norm = 0.5\nschedule.kind = \"cosine\"";
-    let (run, _) = bench.train(&alone(&bench, "rates", stage), "rates");
+fn rates(bench: &Bench, name: &str, stage: &str) -> Vec<f64> {
+    let (run, _) = bench.train(&alone(bench, name, &format!("loss.term.kind = \"cross-entropy\"\n{stage}")), name);
     let metrics = std::fs::read_to_string(run.path().join("metrics.jsonl")).expect("metrics");
     let rate = |line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["rate"].as_f64().expect("a rate");
     let rates: Vec<f64> = metrics.lines().map(rate).collect();
     assert_eq!(rates.len(), 24);
-    assert!(rates[..4].is_sorted() && rates[0] > 0.0 && rates[0] < 0.004, "warm-up: {rates:?}");
-    assert!(rates[4..].is_sorted_by(|a, b| a >= b) && rates[23] < 0.001, "cosine: {rates:?}");
+    rates
+}
+
+#[test]
+fn the_rate_warms_up_and_follows_its_schedule() {
+    let bench = Bench::with_teachers();
+    let cosine = rates(&bench, "cosine", "warmup_steps = 4\nschedule.kind = \"cosine\"");
+    assert!(cosine[..4].is_sorted() && cosine[0] > 0.0 && cosine[0] < 0.004, "warm-up: {cosine:?}");
+    assert!(cosine[4..].is_sorted_by(|a, b| a >= b) && cosine[23] < 0.001, "{cosine:?}");
+    let step = rates(&bench, "step", "schedule = { kind = \"step\", milestones = [0.5] }");
+    assert!(step[..12].iter().all(|rate| *rate == 0.01), "{step:?}");
+    assert!(step[12..].iter().all(|rate| (rate - 0.001).abs() < 1e-12), "{step:?}");
+    assert!(rates(&bench, "constant", "schedule.kind = \"constant\"").iter().all(|rate| *rate == 0.01));
 }
 
 #[test]

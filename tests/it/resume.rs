@@ -17,7 +17,7 @@ const STEPS: usize = 40;
 const SETS: [&str; 4] = [
     "stage.generative.steps=40",
     "stage.discriminative.steps=40",
-    "stage.discriminative.augment={ flip = true, shift = 1 }",
+    "stage.generative.augment={ flip = true, shift = 1 }",
     "run.keep_checkpoints=2",
 ];
 

@@ -249,6 +249,14 @@ impl Misfits {
     }
 }
 
+/// What a file that is no safetensors file may be instead, for the end of an error; empty if nobody knows.
+pub(crate) fn looks_like(bytes: &[u8]) -> &'static str {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'<') => "; it looks like a web page",
+        _ => "",
+    }
+}
+
 /// Reads every tensor of a safetensors file onto the CPU, in its own type.
 ///
 /// # Errors
@@ -256,9 +264,7 @@ impl Misfits {
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
-        let start = bytes.iter().take(64).map(|b| if b.is_ascii_graphic() { *b as char } else { ' ' });
-        let text: String = start.collect::<String>().trim().chars().take(24).collect();
-        let looks = if text.starts_with('<') { "; it looks like a web page" } else { "" };
+        let looks = looks_like(&bytes);
         Error::weights(format!("`{}` is not a complete safetensors file: {e}{looks}", path.display()))
     })?;
     Ok(tensors.into_iter().collect())

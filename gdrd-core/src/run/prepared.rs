@@ -308,8 +308,9 @@ fn adopt(variables: &Variables, initial: BTreeMap<String, Tensor>) -> Result<()>
     if initial.is_empty() {
         return Ok(());
     }
-    let mut all = variables.tensors();
-    all.retain(|name, _| !initial.contains_key(name));
+    // Copies: a variable cannot be set to itself.
+    let own = variables.tensors().into_iter().filter(|(name, _)| !initial.contains_key(name));
+    let mut all = own.map(|(name, tensor)| Ok((name, tensor.copy()?))).collect::<Result<BTreeMap<_, _>>>()?;
     // Names that the student does not have, and shapes that differ, are found by `assign`.
     all.extend(initial);
     variables.assign(&all)

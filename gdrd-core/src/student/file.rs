@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::StudentCard;
 use crate::degrade::Downscale;
 use crate::error::{Error, Result};
+use crate::nn::weights::looks_like;
 
 /// What a student file says of itself, as JSON under the metadata key `gdrd`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ impl StudentHeader {
     /// If the bytes are no complete safetensors file, have no header of ours, or one of another version.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Tensor>)> {
         let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes)
-            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
+            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}{}", looks_like(bytes))))?;
         let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
             Error::weights("a safetensors file, but not a student of gdrd: its metadata has no key `gdrd`")
         })?;
