@@ -1,6 +1,6 @@
 """Weights and inputs that Python and Rust make alike, so that golden files hold only expected values.
 
-`golden_networks/formula.rs` is the same formula.
+`it/golden/formula.rs` is the same formula.
 """
 
 import numpy as np

@@ -1,49 +1,17 @@
 //! The networks answer as the public PyTorch code does; `golden/*/ORIGIN.md` says which code.
 
-mod formula;
-
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::rc::Rc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use gdrd_core::error::Result;
 use gdrd_core::nn::Weights;
 use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule};
 use gdrd_core::nn::unet::{Tap, Unet, UnetConfig, UnetEncoder};
-use gdrd_core::nn::weights::{Draw, read_safetensors};
+use gdrd_core::nn::weights::Draw;
 use gdrd_teachers::mobilefacenet::{Layout, MobileFaceNet};
 
-/// Largest difference, relative to the largest value.
-const TOLERANCE: f64 = 2e-5;
-
-struct Golden(BTreeMap<String, Tensor>);
-
-impl Golden {
-    fn read(subject: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(subject).join("values.safetensors");
-        Self(read_safetensors(&path).expect("golden values"))
-    }
-
-    fn get(&self, name: &str) -> &Tensor {
-        self.0.get(name).unwrap_or_else(|| panic!("no golden value `{name}`"))
-    }
-
-    fn number(&self, name: &str) -> i64 {
-        self.get(name).to_vec1::<i64>().expect("numbers")[0]
-    }
-
-    fn compare(&self, name: &str, found: &Tensor) {
-        let expected = self.get(name);
-        assert_eq!(found.dims(), expected.dims(), "`{name}`");
-        let largest = |x: &Tensor| {
-            let x = x.to_dtype(DType::F64).and_then(|x| x.abs()).and_then(|x| x.max_all());
-            x.and_then(|x| x.to_scalar::<f64>()).expect("a number")
-        };
-        let error = largest(&(found - expected).expect("a difference")) / largest(expected);
-        assert!(error < TOLERANCE, "`{name}`: relative error {error:.1e}");
-    }
-}
+use crate::golden::{Golden, formula};
 
 /// The network with the formula's weights, given through a file's names as any checkpoint; checks that the public code
 /// has the same names and shapes.

@@ -11,6 +11,8 @@ mod bad_training;
 mod bad_weights;
 mod cli;
 mod flow;
+mod golden;
+mod golden_losses;
 mod golden_networks;
 mod house;
 mod losses;

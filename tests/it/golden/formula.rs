@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Shape, Tensor};
 use gdrd_core::nn::weights::Variables;
 
 fn fnv1a(text: &str) -> u32 {
@@ -24,13 +24,14 @@ fn uniform(name: &str, count: usize) -> Vec<f32> {
 }
 
 /// An input in `[-1, 1)`.
-pub(super) fn image(name: &str, shape: (usize, usize, usize, usize)) -> Tensor {
-    let values = uniform(name, shape.0 * shape.1 * shape.2 * shape.3);
+pub(crate) fn image(name: &str, shape: impl Into<Shape>) -> Tensor {
+    let shape = shape.into();
+    let values = uniform(name, shape.elem_count());
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape holds")
 }
 
 /// The formula's tensors for every name and shape of `made`, and the hash of the names and shapes.
-pub(super) fn tensors(made: &Variables) -> (BTreeMap<String, Tensor>, i64) {
+pub(crate) fn tensors(made: &Variables) -> (BTreeMap<String, Tensor>, i64) {
     let mut tensors = made.tensors();
     let mut lines = String::new();
     for (name, tensor) in &mut tensors {
