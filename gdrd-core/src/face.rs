@@ -88,9 +88,10 @@ impl Face {
         Self { pixels, ..*self }
     }
 
-    /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as
-    /// in PIL; without, it has the support of the source's pixel grid, as in OpenCV. A face that
-    /// has that size already is returned as it is.
+    /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as in PIL; without, it
+    /// has the support of the source's pixel grid. `Bilinear` is then as in OpenCV; `Bicubic` is not, whose cubic has
+    /// a = -0.75 there and repeats the border, where this one leaves out what is not there. A face that has that size
+    /// already is returned as it is.
     pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
         if self.width == size && self.height == size {
             return Ok(self.clone());
@@ -110,13 +111,18 @@ impl Face {
             (Some(filter), true) => fir::ResizeAlg::Convolution(filter),
             (Some(filter), false) => fir::ResizeAlg::Interpolation(filter),
         };
-        let source =
-            fir::images::ImageRef::new(self.width as u32, self.height as u32, &self.pixels, fir::PixelType::U8x3)
-                .map_err(|e| failed(&e))?;
-        let mut target = fir::images::Image::new(size as u32, size as u32, fir::PixelType::U8x3);
         let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-        fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
-        Self::new(size, size, target.into_vec())
+        // Rows first: the crate would begin with columns, and bytes between the two are rounded and clipped.
+        let mut face = self.clone();
+        for (width, height) in [(size, self.height), (size, size)] {
+            let source =
+                fir::images::ImageRef::new(face.width as u32, face.height as u32, &face.pixels, fir::PixelType::U8x3)
+                    .map_err(|e| failed(&e))?;
+            let mut target = fir::images::Image::new(width as u32, height as u32, fir::PixelType::U8x3);
+            fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
+            face = Self::new(width, height, target.into_vec())?;
+        }
+        Ok(face)
     }
 }
 
