@@ -104,12 +104,12 @@ impl Observer for Progress {
                 self.begin(what, 0, *total as u64);
                 self.show(*done as u64, *total as u64, "");
             }
-            Event::StageStarted { stage, objective, from_step, steps } => {
+            Event::StageStarted { stage, objective, .. } => {
                 self.close();
                 self.say(&format!("stage `{stage}`: {objective}"));
-                self.begin(stage, *from_step, *steps);
             }
-            Event::StepDone { step, steps, loss, terms, rate, images_per_second, .. } => {
+            Event::StepDone { stage, step, steps, loss, terms, rate, images_per_second, .. } => {
+                self.begin(stage, step - 1, *steps);
                 let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
                 let message =
                     format!("{images_per_second:.0} images/s, rate {rate:.1e}, loss {loss:.4}, {}", terms.join(", "));

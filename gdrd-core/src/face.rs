@@ -88,9 +88,10 @@ impl Face {
         Self { pixels, ..*self }
     }
 
-    /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as
-    /// in PIL; without, it has the support of the source's pixel grid, as in OpenCV. A face that
-    /// has that size already is returned as it is.
+    /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as in PIL; without, it
+    /// has the support of the source's pixel grid. `Bilinear` is then as in OpenCV; `Bicubic` is not, whose cubic has
+    /// a = -0.75 there and repeats the border, where this one leaves out what is not there. A face that has that size
+    /// already is returned as it is.
     pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
         if self.width == size && self.height == size {
             return Ok(self.clone());
@@ -110,18 +111,23 @@ impl Face {
             (Some(filter), true) => fir::ResizeAlg::Convolution(filter),
             (Some(filter), false) => fir::ResizeAlg::Interpolation(filter),
         };
+        let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
         // The typed calls compile for this one pixel type; the untyped ones would for all of the crate's.
         type Pixels = fir::pixels::U8x3;
-        let (width, height, side) = (self.width as u32, self.height as u32, size as u32);
-        let source = fir::images::TypedImageRef::<Pixels>::from_buffer(width, height, &self.pixels);
-        let source = source.map_err(|e| failed(&e))?;
-        let mut pixels = vec![0; 3 * size * size];
-        let mut target =
-            fir::images::TypedImage::<Pixels>::from_buffer(side, side, &mut pixels).map_err(|e| failed(&e))?;
-        let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-        fir::Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| failed(&e))?;
-        drop(target);
-        Self::new(size, size, pixels)
+        // Rows first: the crate would begin with columns, and bytes between the two are rounded and clipped.
+        let mut face = self.clone();
+        for (width, height) in [(size, self.height), (size, size)] {
+            let (from, to) = ((face.width as u32, face.height as u32), (width as u32, height as u32));
+            let source = fir::images::TypedImageRef::<Pixels>::from_buffer(from.0, from.1, &face.pixels);
+            let source = source.map_err(|e| failed(&e))?;
+            let mut pixels = vec![0; 3 * width * height];
+            let mut target =
+                fir::images::TypedImage::<Pixels>::from_buffer(to.0, to.1, &mut pixels).map_err(|e| failed(&e))?;
+            fir::Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| failed(&e))?;
+            drop(target);
+            face = Self::new(width, height, pixels)?;
+        }
+        Ok(face)
     }
 }
 

@@ -53,3 +53,8 @@ def fill(module: torch.nn.Module) -> int:
 def image(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """An input in [-1, 1)."""
     return torch.from_numpy(uniform(name, int(np.prod(shape))).reshape(shape))
+
+
+def pixels(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The bytes of an image."""
+    return ((uniform(name, int(np.prod(shape))) + 1) * 128).astype(np.uint8).reshape(shape)

@@ -21,7 +21,13 @@ const FOLDERS: &str = "kind = \"identity-folders\"\nfolders = [\"faces\"]\nsize 
 /// Writes `faces/<person>/<person>_000N.jpg`.
 fn faces(bench: &Bench, people: &[(&str, usize)]) {
     for (at, (person, count)) in people.iter().enumerate() {
-        let config = SyntheticFaces { identities: 1, images_per_identity: *count, first_identity: at as u64, size: 32 };
+        let config = SyntheticFaces {
+            identities: 1,
+            images_per_identity: *count,
+            first_identity: at as u64,
+            size: 32,
+            fixed_appearance: true,
+        };
         let data = config.build().expect("drawn faces");
         for number in 0..*count {
             let face = data.face(number).expect("a face");

@@ -156,7 +156,8 @@ impl<'a> Case<'a> {
         let numbers: Vec<u32> = self.identities.iter().map(|&identity| identity as u32).collect();
         let labels = Tensor::new(numbers, &Device::Cpu).expect("labels");
         let faces = FaceBatch::from_tensor(formula::image("faces", (1, 3, 2, 2))).expect("faces");
-        let offered = self.teacher.into_iter().map(|(output, tensor)| ((TEACHER.to_string(), output), tensor)).collect();
+        let offered =
+            self.teacher.into_iter().map(|(output, tensor)| ((TEACHER.to_string(), output), tensor)).collect();
         let inputs = LossInputs {
             map,
             embedding,
@@ -229,7 +230,8 @@ fn logit_distillation() {
 #[test]
 fn feature_regression() {
     let golden = Golden::read("losses");
-    for (name, channels, sum) in [("feature_mean", 6, false), ("feature_sum", 6, true), ("feature_connected", 4, true)] {
+    for (name, channels, sum) in [("feature_mean", 6, false), ("feature_sum", 6, true), ("feature_connected", 4, true)]
+    {
         for connector in [Connector::Auto, if channels == 6 { Connector::None } else { Connector::Linear }] {
             let config = FeatureRegression { connector, sum, ..FeatureRegression::default() };
             let mut case = Case::new(&golden, name, &config, formula::image("map", (3, channels, 4, 4)));

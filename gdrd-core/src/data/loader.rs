@@ -199,7 +199,13 @@ mod tests {
     use crate::degrade::Downscale;
 
     fn loader(from: u64, workers: usize) -> Loader {
-        let config = SyntheticFaces { identities: 5, images_per_identity: 2, first_identity: 0, size: 16 };
+        let config = SyntheticFaces {
+            identities: 5,
+            images_per_identity: 2,
+            first_identity: 0,
+            size: 16,
+            fixed_appearance: true,
+        };
         let dataset: Arc<dyn crate::data::Dataset> = config.build().expect("data").into();
         let views = Views::new(dataset, Arc::new(Downscale { size: 8, ..Downscale::default() }));
         let augment = Augment { flip: true, shift: 1 };

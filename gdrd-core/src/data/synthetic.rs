@@ -11,7 +11,7 @@ use crate::face::Face;
 use crate::registry::Kind;
 
 /// Raised when the same numbers give other pictures, so that features of old ones are not taken for theirs.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Faces drawn by gdrd: `identities` people with `images_per_identity` faces each. Two datasets share nobody if
 /// their ranges `first_identity .. first_identity + identities` do not overlap.
@@ -28,6 +28,10 @@ pub struct SyntheticFaces {
     /// Height and width of a face, in pixels.
     #[serde(default = "default_size")]
     pub size: usize,
+    /// Whether a person's skin tone, hair and beard are the same on every face. If not, they are drawn anew for each, and
+    /// only the face's geometry and marks tell people apart: hard at 16 pixels, as real faces are.
+    #[serde(default)]
+    pub fixed_appearance: bool,
 }
 
 fn default_size() -> usize {
@@ -56,9 +60,14 @@ impl DatasetConfig for SyntheticFaces {
     fn build(&self) -> Result<Box<dyn Dataset>> {
         let mut hash = Sha256::new();
         hash.update(b"synthetic-faces");
-        for number in
-            [VERSION, self.identities as u64, self.images_per_identity as u64, self.first_identity, self.size as u64]
-        {
+        for number in [
+            VERSION,
+            self.identities as u64,
+            self.images_per_identity as u64,
+            self.first_identity,
+            self.size as u64,
+            u64::from(self.fixed_appearance),
+        ] {
             hash.update(number.to_le_bytes());
         }
         Ok(Box::new(Drawn { config: self.clone(), fingerprint: crate::digest::hex(&hash.finalize()) }))
@@ -97,7 +106,13 @@ impl Dataset for Drawn {
         let number = (index % self.config.images_per_identity) as u64;
         // The face's number is mixed with the person's so that two people never share their lights and poses.
         let scene = person.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
-        Ok(draw(&Identity::from_seed(person), &Nuisance::from_seed(scene), self.config.size))
+        let mut identity = Identity::from_seed(person);
+        if !self.config.fixed_appearance {
+            let other = Identity::from_seed(!scene);
+            identity.hair = other.hair;
+            identity.head.skin = other.head.skin;
+        }
+        Ok(draw(&identity, &Nuisance::from_seed(scene), self.config.size))
     }
 
     fn fingerprint(&self) -> &str {
@@ -111,7 +126,13 @@ mod tests {
 
     #[test]
     fn people_keep_their_numbers_across_datasets() {
-        let config = SyntheticFaces { identities: 3, images_per_identity: 2, first_identity: 10, size: 24 };
+        let config = SyntheticFaces {
+            identities: 3,
+            images_per_identity: 2,
+            first_identity: 10,
+            size: 24,
+            fixed_appearance: false,
+        };
         let later = SyntheticFaces { first_identity: 11, ..config.clone() };
         let (a, b) = (config.build().expect("data"), later.build().expect("data"));
         assert_eq!(a.face(2).expect("face"), b.face(0).expect("face"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -172,13 +172,19 @@ impl OptimizerConfig for AdamW {
     }
 
     fn build(&self) -> Box<dyn Optimizer> {
-        Box::new(LiveAdamW { config: self.clone(), steps: 0, mean: BTreeMap::new(), square: BTreeMap::new() })
+        Box::new(LiveAdamW {
+            config: self.clone(),
+            steps: BTreeMap::new(),
+            mean: BTreeMap::new(),
+            square: BTreeMap::new(),
+        })
     }
 }
 
 struct LiveAdamW {
     config: AdamW,
-    steps: u32,
+    /// Steps of each variable: one that had no gradient at a step has made fewer.
+    steps: BTreeMap<String, u32>,
     mean: BTreeMap<String, Tensor>,
     square: BTreeMap<String, Tensor>,
 }
@@ -191,10 +197,10 @@ impl Optimizer for LiveAdamW {
         rate: f64,
     ) -> Result<()> {
         let AdamW { beta1, beta2, eps, weight_decay } = self.config;
-        self.steps += 1;
-        let corrected = |beta: f64| 1.0 - beta.powi(self.steps as i32);
         for (name, gradient) in gradients {
             let var = &parameters[name];
+            let steps = self.steps.get(name).map_or(1, |steps| steps + 1);
+            let corrected = |beta: f64| 1.0 - beta.powi(steps as i32);
             let moved = |old: Option<&Tensor>, new: Tensor, beta: f64| -> Result<Tensor> {
                 let new = (new * (1.0 - beta))?;
                 Ok(match old {
@@ -207,6 +213,7 @@ impl Optimizer for LiveAdamW {
             let root = ((&square / corrected(beta2))?.sqrt()? + eps)?;
             let step = ((&mean / corrected(beta1))? / root)?;
             var.set(&((var.as_tensor() * (1.0 - rate * weight_decay))? - (step * rate)?)?)?;
+            self.steps.insert(name.clone(), steps);
             self.mean.insert(name.clone(), mean);
             self.square.insert(name.clone(), square);
         }
@@ -217,20 +224,31 @@ impl Optimizer for LiveAdamW {
         let named = |kind: &'static str, map: &BTreeMap<String, Tensor>| -> Vec<(String, Tensor)> {
             map.iter().map(|(name, tensor)| (format!("{kind}.{name}"), tensor.clone())).collect()
         };
-        let mut state: BTreeMap<String, Tensor> =
-            named("mean", &self.mean).into_iter().chain(named("square", &self.square)).collect();
-        if let Ok(steps) = Tensor::new(&[self.steps], &candle_core::Device::Cpu) {
-            state.insert("steps".into(), steps);
-        }
-        state
+        let count = |(name, steps): (&String, &u32)| {
+            let counted = Tensor::from_slice(&[*steps], 1, &Device::Cpu).expect("one number is a tensor of one");
+            (format!("steps.{name}"), counted)
+        };
+        let moments = named("mean", &self.mean).into_iter().chain(named("square", &self.square));
+        moments.chain(self.steps.iter().map(count)).collect()
     }
 
-    fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<()> {
-        let steps = state.remove("steps").ok_or_else(|| Error::weights("the optimiser state has no `steps`"))?;
-        let (square, mean) = state.into_iter().partition(|(name, _)| name.starts_with("square."));
-        self.steps = steps.to_vec1::<u32>()?[0];
-        self.mean = stripped(mean, "mean.")?;
-        self.square = stripped(square, "square.")?;
+    fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<()> {
+        let (steps, moments): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            state.into_iter().partition(|(name, _)| name.starts_with("steps."));
+        let (square, mean) = moments.into_iter().partition(|(name, _)| name.starts_with("square."));
+        let (steps, mean, square) =
+            (stripped(steps, "steps.")?, stripped(mean, "mean.")?, stripped(square, "square.")?);
+        if !(steps.keys().eq(mean.keys()) && steps.keys().eq(square.keys())) {
+            return Err(Error::weights(format!(
+                "expected `steps`, `mean` and `square` of the same variables, found {}, {} and {}",
+                steps.len(),
+                mean.len(),
+                square.len()
+            )));
+        }
+        let number = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_vec1::<u32>()?[0]));
+        self.steps = steps.into_iter().map(number).collect::<Result<_>>()?;
+        (self.mean, self.square) = (mean, square);
         Ok(())
     }
 }
@@ -246,9 +264,8 @@ fn stripped(state: BTreeMap<String, Tensor>, prefix: &str) -> Result<BTreeMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
-    fn run(config: &dyn OptimizerConfig, restart_after: usize) -> Vec<f32> {
+    fn run(config: &dyn OptimizerConfig, restart_after: usize) -> (Vec<f32>, BTreeMap<String, Tensor>) {
         let var = Var::new(&[1f32, -2.0], &Device::Cpu).expect("variable");
         let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
         let mut optimizer = config.build();
@@ -262,17 +279,21 @@ mod tests {
             let gradients = BTreeMap::from([("w".to_string(), gradient)]);
             optimizer.step(&parameters, &gradients, 0.1).expect("step");
         }
-        var.to_vec1().expect("values")
+        (var.to_vec1().expect("values"), optimizer.state())
     }
 
     #[test]
     fn a_restored_optimiser_goes_on_to_the_bit() {
-        assert_eq!(run(&Sgd::default(), 2), run(&Sgd::default(), 9));
-        assert_eq!(run(&AdamW::default(), 2), run(&AdamW::default(), 9));
+        assert_eq!(run(&Sgd::default(), 2).0, run(&Sgd::default(), 9).0);
+        assert_eq!(run(&AdamW::default(), 2).0, run(&AdamW::default(), 9).0);
     }
 
     #[test]
     fn the_state_of_another_optimiser_is_refused() {
-        assert!(Sgd::default().build().restore(AdamW::default().build().state()).is_err());
+        let (sgd, mut adam) = (run(&Sgd::default(), 9).1, run(&AdamW::default(), 9).1);
+        assert!(Sgd::default().build().restore(adam.clone()).is_err());
+        assert!(AdamW::default().build().restore(sgd).is_err());
+        adam.remove("steps.w");
+        assert!(AdamW::default().build().restore(adam).is_err());
     }
 }

@@ -30,6 +30,11 @@ pub(crate) fn image(name: &str, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape holds")
 }
 
+/// The bytes of an image.
+pub(crate) fn bytes(name: &str, count: usize) -> Vec<u8> {
+    uniform(name, count).into_iter().map(|value| ((value + 1.0) * 128.0) as u8).collect()
+}
+
 /// The formula's tensors for every name and shape of `made`, and the hash of the names and shapes.
 pub(crate) fn tensors(made: &Variables) -> (BTreeMap<String, Tensor>, i64) {
     let mut tensors = made.tensors();
