@@ -16,7 +16,7 @@ impl Embeddings {
     /// # Errors
     /// If the count is not a multiple of `width`, or a row is zero or not finite.
     pub fn from_rows(width: usize, mut values: Vec<f32>) -> Result<Self> {
-        if width == 0 || values.len() % width != 0 {
+        if width == 0 || !values.len().is_multiple_of(width) {
             return Err(Error::component(format!("expected rows of {width} values, found {} values", values.len())));
         }
         for (row, vector) in values.chunks_exact_mut(width).enumerate() {

@@ -87,7 +87,7 @@ impl Bench {
     /// Runs a recipe that must fail; the error, and the steps that were made before.
     pub fn fails(&self, recipe: &Recipe, run: &str) -> (Error, usize) {
         let mut recorder = Recorder::default();
-        let error = train(recipe, &self.place(run), &mut recorder).err().expect("the run must fail");
+        let error = train(recipe, &self.place(run), &mut recorder).expect_err("the run must fail");
         let steps = recorder.events.iter().filter(|event| matches!(event, Event::StepDone { .. })).count();
         (error, steps)
     }

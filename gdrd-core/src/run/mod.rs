@@ -75,7 +75,7 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
         let mut written = None;
         let mut save = |done: u64, optimizer: &dyn Optimizer, stopping: bool| -> Result<()> {
             let over = done == steps;
-            if !(over || stopping || done % recipe.run.checkpoint_steps == 0) {
+            if !(over || stopping || done.is_multiple_of(recipe.run.checkpoint_steps)) {
                 return Ok(());
             }
             position.total_steps = before + done;

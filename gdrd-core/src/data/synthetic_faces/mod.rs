@@ -79,7 +79,8 @@ mod tests {
     fn each_circumstance_changes_the_picture() {
         let identity = Identity::from_seed(11);
         let plain = draw(&identity, &Nuisance::neutral(), 112);
-        let changes: [(&str, fn(&mut Nuisance, Nuisance)); 7] = [
+        type Change = fn(&mut Nuisance, Nuisance);
+        let changes: [(&str, Change); 7] = [
             ("pose", |n, other| n.pose = other.pose),
             ("light", |n, other| n.light = other.light),
             ("smile", |n, _| n.expression.smile = 0.9),

@@ -8,6 +8,7 @@
 //! Results do not depend on the number of threads: work is split over outputs, and sums run
 //! over chunks whose size depends on the shape alone.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one output; products and vector loads take pointers")]
+#![allow(clippy::needless_range_loop, reason = "rows and columns of small matrices read best by their indices")]
 
 mod activation;
 mod buffer;

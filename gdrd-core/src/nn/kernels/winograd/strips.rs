@@ -22,7 +22,7 @@ impl Places {
     /// Places for `tiles` tiles of `channels` channels, at distances that spread over the sets of a cache.
     pub(super) fn new(tiles: usize, channels: usize) -> Self {
         let lines = channels.div_ceil(16) + 1;
-        Self { position: (tiles * lines | 1) * 16, tile: lines * 16 }
+        Self { position: ((tiles * lines) | 1) * 16, tile: lines * 16 }
     }
 
     /// Values they take in all.
