@@ -103,8 +103,11 @@ impl Optimizer for LiveSgd {
         let Sgd { momentum, weight_decay, nesterov } = self.config;
         for (name, gradient) in gradients {
             let var = &parameters[name];
-            let gradient =
-                if weight_decay > 0.0 { (gradient + (var.as_tensor() * weight_decay)?)? } else { gradient.clone() };
+            let gradient = if weight_decay > 0.0 {
+                (gradient + (var.as_detached_tensor() * weight_decay)?)?
+            } else {
+                gradient.clone()
+            };
             let direction = if momentum == 0.0 {
                 gradient
             } else {
@@ -115,7 +118,7 @@ impl Optimizer for LiveSgd {
                 self.velocity.insert(name.clone(), velocity.clone());
                 if nesterov { (gradient + (velocity * momentum)?)? } else { velocity }
             };
-            var.set(&(var.as_tensor() - (direction * rate)?)?)?;
+            var.set(&(var.as_detached_tensor() - (direction * rate)?)?)?;
         }
         Ok(())
     }
@@ -212,7 +215,7 @@ impl Optimizer for LiveAdamW {
             let square = moved(self.square.get(name), gradient.sqr()?, beta2)?;
             let root = ((&square / corrected(beta2))?.sqrt()? + eps)?;
             let step = ((&mean / corrected(beta1))? / root)?;
-            var.set(&((var.as_tensor() * (1.0 - rate * weight_decay))? - (step * rate)?)?)?;
+            var.set(&((var.as_detached_tensor() * (1.0 - rate * weight_decay))? - (step * rate)?)?)?;
             self.steps.insert(name.clone(), steps);
             self.mean.insert(name.clone(), mean);
             self.square.insert(name.clone(), square);
@@ -275,7 +278,7 @@ mod tests {
                 optimizer = config.build();
                 optimizer.restore(state).expect("state");
             }
-            let gradient = (var.as_tensor() * 2.0).expect("gradient of w^2");
+            let gradient = (var.as_detached_tensor() * 2.0).expect("gradient of w^2");
             let gradients = BTreeMap::from([("w".to_string(), gradient)]);
             optimizer.step(&parameters, &gradients, 0.1).expect("step");
         }
@@ -286,6 +289,21 @@ mod tests {
     fn a_restored_optimiser_goes_on_to_the_bit() {
         assert_eq!(run(&Sgd::default(), 2).0, run(&Sgd::default(), 9).0);
         assert_eq!(run(&AdamW::default(), 2).0, run(&AdamW::default(), 9).0);
+    }
+
+    #[test]
+    fn the_state_holds_no_graph() {
+        // A velocity that remembered how it was made would keep every step's tensors alive.
+        for config in [&Sgd::default() as &dyn OptimizerConfig, &AdamW::default()] {
+            let var = Var::new(&[1f32, -2.0], &Device::Cpu).expect("variable");
+            let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
+            let gradients = BTreeMap::from([("w".to_string(), var.as_detached_tensor())]);
+            let mut optimizer = config.build();
+            for _ in 0..3 {
+                optimizer.step(&parameters, &gradients, 0.1).expect("step");
+            }
+            assert!(optimizer.state().values().all(|tensor| !tensor.track_op()));
+        }
     }
 
     #[test]
