@@ -72,6 +72,8 @@ impl LossConfig for RelationalContrastive {
     }
 
     fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+        // Negatives are faces of other identities.
+        context.identities()?;
         let teacher = context.only_teacher(self.teacher.as_deref(), &Output::Embedding)?;
         let wide: usize = context.teacher_shape(&teacher, &Output::Embedding)?.iter().product();
         let narrow = super::embedding_width(context)?;
