@@ -1,0 +1,42 @@
+//! Options of a run as a whole: the recipe's table `[run]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Problem;
+
+/// Options of a run as a whole.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunOptions {
+    /// Every random number of the run follows from it; 7 in the paper.
+    pub seed: u64,
+    /// Steps between checkpoints; there is one at the end of every stage too.
+    pub checkpoint_steps: u64,
+    /// How many checkpoints stay.
+    pub keep_checkpoints: usize,
+    /// Threads that read and degrade faces.
+    pub workers: usize,
+    /// Whether the student file holds half-precision numbers, at half the size.
+    pub half_precision: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { seed: 7, checkpoint_steps: 500, keep_checkpoints: 2, workers: 2, half_precision: false }
+    }
+}
+
+impl RunOptions {
+    pub(super) fn check(&self) -> Vec<Problem> {
+        let least = |good: bool, key| Problem::unless(good, key, || "expected at least 1, found 0".into());
+        [
+            least(self.checkpoint_steps > 0, "checkpoint_steps"),
+            least(self.keep_checkpoints > 0, "keep_checkpoints"),
+            least(self.workers > 0, "workers"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
