@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::typed::RunOptions;
+use super::run_options::RunOptions;
 use crate::registry::{Listed, Registry};
 use crate::trainer::StageOptions;
 
