@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule};
+use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
 use gdrd_core::nn::resize_bicubic;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
 use gdrd_core::nn::weights::read_safetensors;
@@ -50,14 +50,11 @@ impl Kind for DiffusionEncoder {
     const PURPOSE: &'static str = "feature maps of a face diffusion model's encoder (the paper's T_g)";
 }
 
-/// Diffusion steps of every public face model.
-const STEPS: usize = 1000;
-
 impl TeacherConfig for DiffusionEncoder {
     fn check(&self) -> Vec<Problem> {
         let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
         let step = Problem::unless(self.timestep < STEPS, "timestep", || {
-            format!("expected 0 to 999, found {}", self.timestep)
+            format!("expected 0 to {}, found {}", STEPS - 1, self.timestep)
         });
         let size = Problem::unless(self.input_size.is_none_or(|size| size >= 4), "input_size", || {
             "expected at least 4 pixels".into()

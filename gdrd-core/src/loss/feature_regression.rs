@@ -20,6 +20,9 @@ pub struct FeatureRegression {
     pub tap: Option<String>,
     /// What stands between the student's map and the teacher's.
     pub connector: Connector,
+    /// Whether each channel of the teacher's map is brought to zero mean and unit variance over the batch. The scale of a
+    /// diffusion encoder's channels is arbitrary, and a student that ends in batch normalisation is far from it.
+    pub standardise: bool,
     /// Sum over the map's values, as Eq. (1) reads, instead of their mean. The batch is averaged in both cases.
     pub sum: bool,
 }
@@ -68,7 +71,7 @@ impl LossConfig for FeatureRegression {
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
         let connector =
             linear.then(|| Conv2d::new(map[0], target[0], 1, config, &weights.pp("connector"))).transpose()?;
-        Ok(Box::new(Live { teacher, output, connector, sum: self.sum }))
+        Ok(Box::new(Live { teacher, output, connector, standardise: self.standardise, sum: self.sum }))
     }
 }
 
@@ -76,6 +79,7 @@ struct Live {
     teacher: String,
     output: Output,
     connector: Option<Conv2d>,
+    standardise: bool,
     sum: bool,
 }
 
@@ -85,7 +89,8 @@ impl Loss for Live {
     }
 
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let target = inputs.teacher(&self.teacher, &self.output)?;
+        let given = inputs.teacher(&self.teacher, &self.output)?;
+        let target = if self.standardise { &standardised(given)? } else { given };
         let map = match &self.connector {
             Some(connector) => connector.forward(inputs.map()?)?,
             None => inputs.map()?.clone(),
@@ -96,6 +101,12 @@ impl Loss for Live {
         let value = if self.sum { (mean * per_face as f64)? } else { mean };
         Ok(LossValue { value, logits: None, details })
     }
+}
+
+/// Each channel of `map` `[batch, channels, h, w]` with zero mean and unit variance over the batch.
+fn standardised(map: &Tensor) -> Result<Tensor> {
+    let centred = map.broadcast_sub(&map.mean_keepdim((0, 2, 3))?)?;
+    Ok(centred.broadcast_div(&(centred.sqr()?.mean_keepdim((0, 2, 3))? + 1e-8)?.sqrt()?)?)
 }
 
 fn regression(map: &Tensor, target: &Tensor) -> Result<Tensor> {
