@@ -163,6 +163,27 @@ mod tests {
     }
 
     #[test]
+    fn stages_of_the_head_halve_the_map_and_belong_to_the_head() {
+        let head = HeadOptions { channels: vec![6, 7], blocks: 2, ..HeadOptions::default() };
+        let config = ResnetTrunk {
+            channels: vec![4],
+            blocks: vec![1],
+            strides: vec![1],
+            embedding: 5,
+            head,
+            ..ResnetTrunk::default()
+        };
+        let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
+        let (student, made) = Weights::create(&Device::Cpu, draw, |w| config.build(10, w)).expect("student");
+        assert_eq!(student.card().map, [4, 10, 10]);
+        assert_eq!(made.parameters["head.stage1.1.first.conv.weight"].dims(), [7, 7, 3, 3]);
+        // 10 pixels become 5, then 3.
+        assert_eq!(made.parameters["head.embedding.weight"].dims(), [5, 7 * 3 * 3]);
+        let map = Tensor::zeros((2, 4, 10, 10), DType::F32, &Device::Cpu).expect("map");
+        assert_eq!(student.head(&map, Mode::Train).expect("embedding").dims(), [2, 5]);
+    }
+
+    #[test]
     fn uneven_lists_are_a_problem() {
         let config = ResnetTrunk { blocks: vec![2], ..ResnetTrunk::default() };
         assert!(config.check()[0].message.contains("found 1 and 3"));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, ConvConfig, Weights};
+use crate::nn::{Conv2d, ConvConfig, Weights, standardise};
 use crate::registry::Kind;
 use crate::teacher::Output;
 
@@ -90,7 +90,7 @@ impl Loss for Live {
 
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
         let given = inputs.teacher(&self.teacher, &self.output)?;
-        let target = if self.standardise { &standardised(given)? } else { given };
+        let target = if self.standardise { &standardise(given, 1e-8)? } else { given };
         let map = match &self.connector {
             Some(connector) => connector.forward(inputs.map()?)?,
             None => inputs.map()?.clone(),
@@ -101,12 +101,6 @@ impl Loss for Live {
         let value = if self.sum { (mean * per_face as f64)? } else { mean };
         Ok(LossValue { value, logits: None, details })
     }
-}
-
-/// Each channel of `map` `[batch, channels, h, w]` with zero mean and unit variance over the batch.
-fn standardised(map: &Tensor) -> Result<Tensor> {
-    let centred = map.broadcast_sub(&map.mean_keepdim((0, 2, 3))?)?;
-    Ok(centred.broadcast_div(&(centred.sqr()?.mean_keepdim((0, 2, 3))? + 1e-8)?.sqrt()?)?)
 }
 
 fn regression(map: &Tensor, target: &Tensor) -> Result<Tensor> {

@@ -51,6 +51,13 @@ impl BatchNorm {
     }
 }
 
+/// Each channel of `x` `[batch, channels, h, w]` with zero mean and unit variance over the batch; `eps` is added to the
+/// variance.
+pub fn standardise(x: &Tensor, eps: f64) -> Result<Tensor> {
+    let ones = Tensor::ones(x.dim(1)?, DType::F32, x.device())?;
+    Ok(kernels::batch_norm_train(x, &ones, &ones.zeros_like()?, eps)?.0)
+}
+
 /// Group normalisation over `[batch, channels, h, w]`, as in PyTorch.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
@@ -77,9 +84,7 @@ impl GroupNorm {
         // Each group of each sample is a channel of one large sample, normalised by its own statistics.
         let groups = batch * self.groups;
         let flat = x.reshape((1, groups, channels / self.groups, ()))?;
-        let ones = Tensor::ones(groups, DType::F32, x.device())?;
-        let (normal, ..) = kernels::batch_norm_train(&flat, &ones, &ones.zeros_like()?, self.eps)?;
-        let normal = normal.reshape((batch, channels, (), 1))?;
+        let normal = standardise(&flat, self.eps)?.reshape((batch, channels, (), 1))?;
         Ok(kernels::scale_shift(&normal, &self.weight, &self.bias)?.reshape(x.shape())?)
     }
 }
