@@ -16,10 +16,12 @@ mod golden_data;
 mod golden_layers;
 mod golden_losses;
 mod golden_networks;
+mod golden_recognisers;
 mod golden_training;
 mod house;
 mod losses;
 mod resume;
+mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.
 fn gdrd(bench: &Bench) -> Command {
