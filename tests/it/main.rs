@@ -10,6 +10,7 @@ mod bad_recipe;
 mod bad_training;
 mod bad_weights;
 mod cli;
+mod doctor;
 mod flow;
 mod golden;
 mod golden_data;
