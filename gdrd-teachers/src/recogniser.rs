@@ -8,7 +8,6 @@ use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::l2_normalise;
-use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, View, cannot_offer};
 
 use crate::weights;
@@ -28,7 +27,7 @@ pub(crate) trait Network {
 /// What recipes say of a recogniser, beside its architecture.
 pub(crate) struct Options<'a> {
     pub(crate) weights: &'a Path,
-    pub(crate) class_weights: Option<&'a RecipePath>,
+    pub(crate) class_weights: Option<&'a Path>,
     pub(crate) logit_scale: f64,
     pub(crate) preprocessing: Option<Preprocessing>,
 }
@@ -79,7 +78,7 @@ impl<N: Network + 'static> Recogniser<N> {
         let classes = classes.map(|classes| unit_rows(&classes, network.width(), device)).transpose();
         let classes = classes.at(|| format!("`{}`", classes_file.display()))?;
         let preprocessing = options.preprocessing.unwrap_or(usual);
-        let class_weights = options.class_weights.map(|path| digest::of_file(path)).transpose()?;
+        let class_weights = options.class_weights.map(digest::of_file).transpose()?;
         let digest = digest::of_value(&serde_json::json!({
             "weights": digest::of_file(options.weights)?, "class_weights": class_weights,
             "logit_scale": options.logit_scale, "preprocessing": preprocessing,

@@ -51,7 +51,7 @@ impl TeacherConfig for IresnetTeacher {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
-            class_weights: self.class_weights.as_ref(),
+            class_weights: self.class_weights.as_deref(),
             logit_scale: self.logit_scale,
             preprocessing: None,
         };

@@ -194,7 +194,7 @@ impl Iresnet {
     /// # Errors
     /// If `x` has another shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.dims().get(1..) != Some(&[3, INPUT_SIZE, INPUT_SIZE]) {
+        if !matches!(x.dims(), [_, 3, INPUT_SIZE, INPUT_SIZE]) {
             return Err(Error::component(format!("expected faces [batch, 3, 112, 112], found {:?}", x.dims())));
         }
         let mut x = self.prelu.forward(&self.norm.forward(&self.conv.forward(x)?, Mode::Evaluate)?)?;

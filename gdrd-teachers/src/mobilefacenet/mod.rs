@@ -46,7 +46,7 @@ impl TeacherConfig for MobileFaceNetTeacher {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
-            class_weights: self.class_weights.as_ref(),
+            class_weights: self.class_weights.as_deref(),
             logit_scale: self.logit_scale,
             preprocessing: self.preprocessing,
         };

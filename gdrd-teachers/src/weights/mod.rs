@@ -148,7 +148,7 @@ mod tests {
         refused(b"\n<!DOCTYPE html><html>", "a web page");
         refused(b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9", "before 1.6");
         refused(b"PK\x03\x04 and no more", "incomplete");
-        refused(b"\x10\0\0\0\0\0\0\0{\"a\":", "incomplete");
+        refused(b"\x10\0\0\0\0\0\0\0{\"a\":", "not a complete safetensors file");
         refused(b"version https://git-lfs", "begin with [76, 65");
         refused(b"", "0 bytes");
         let missing = read(&folder.path().join("none.pth"), |_| true).expect_err("no file").to_string();

@@ -55,9 +55,12 @@ fn tensor(entry: &Entry, storage: Vec<u8>) -> Result<Tensor> {
         )));
     };
     let contiguous = Layout::new(entry.shape.clone(), entry.strides.clone(), 0).is_contiguous();
-    let values = match contiguous {
-        true => &storage[entry.offset * width..(entry.offset + count) * width],
-        false => &gathered(entry, &storage, count, width),
+    let gathered;
+    let values = if contiguous {
+        &storage[entry.offset * width..(entry.offset + count) * width]
+    } else {
+        gathered = gather(entry, &storage, count, width);
+        gathered.as_slice()
     };
     Ok(Tensor::from_raw_buffer(values, dtype, dims, &Device::Cpu)?)
 }
@@ -76,7 +79,7 @@ fn count(entry: &Entry, values: usize) -> Option<usize> {
 }
 
 /// The bytes of a tensor whose values do not follow each other, such as one in PyTorch's `channels_last`.
-fn gathered(entry: &Entry, storage: &[u8], count: usize, width: usize) -> Vec<u8> {
+fn gather(entry: &Entry, storage: &[u8], count: usize, width: usize) -> Vec<u8> {
     let dims = entry.shape.dims();
     let mut bytes = Vec::with_capacity(count * width);
     let mut index = vec![0; dims.len()];
