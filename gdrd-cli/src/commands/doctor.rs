@@ -1,6 +1,6 @@
 //! `doctor`.
 
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::evaluation::contract::{Examined, better, examine};
 use gdrd_core::evaluation::{ProtocolConfig, Verification};
 use gdrd_core::observe::{Event, Flow, Observer};
@@ -29,7 +29,7 @@ pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Registry) -> Result<()>
         flip: false,
         far: Vec::new(),
     };
-    let protocol = protocol.prepare(&*dataset)?;
+    let protocol = protocol.prepare(&*dataset).at(|| format!("dataset `{}`", protocol.data))?;
     let teachers = teachers(wanted.teacher.as_deref(), &recipe, &device)?;
     for (name, teacher) in &teachers {
         let mut progress = Progress::new();
@@ -37,7 +37,7 @@ pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Registry) -> Result<()>
             let event = Event::Working { what: format!("teacher `{name}`: {contract}"), done, total };
             match progress.on(&event) {
                 Flow::Continue => Ok(()),
-                Flow::Stop => Err(Error::new(gdrd_core::error::ErrorKind::Stopped, "stopped by the user")),
+                Flow::Stop => Err(Error::new(ErrorKind::Stopped, "stopped by the user")),
             }
         };
         let found = examine(&**teacher, &*dataset, &*protocol, &device, &mut report);
