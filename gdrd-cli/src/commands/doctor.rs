@@ -106,13 +106,23 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
         ])?;
     }
     println!("{}", table.to_markdown());
-    match (better(found), found.first()) {
-        (Some(other), Some(declared)) => println!(
-            "`{}` beats the declared `{}` by {:.2} points (p = {:.4}): the teacher's `preprocessing`, or the faces' alignment, \
-             does not fit its weights.\n",
-            other.name, declared.name, other.gain, other.p
+    let declared = &found[0].name;
+    match better(found) {
+        Some((other, true)) => println!(
+            "`{}` beats the declared `{declared}` by {:.2} points (p = {:.4}): the teacher's `preprocessing`, or the \
+             alignment of the faces, does not fit its weights.\n",
+            other.name, other.gain, other.p
         ),
-        _ => println!("No contract beats the declared one beyond chance.\n"),
+        Some((other, false)) => println!(
+            "No contract beats the declared one beyond chance. `{}` is {:.2} points above it on these {} pairs (p = {:.4}, \
+             of {} that were tried); more pairs would tell.\n",
+            other.name,
+            other.gain,
+            other.scores.pairs,
+            other.p,
+            found.len() - 1
+        ),
+        None => println!("No contract beats the declared one.\n"),
     }
     Ok(())
 }

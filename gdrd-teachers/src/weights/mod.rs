@@ -60,7 +60,7 @@ fn read_from(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<BTreeMap<Stri
         Format::LegacyPickle => Err(Error::weights(
             "a pickle without an archive, as PyTorch wrote it before 1.6; load it in Python and save its state dict again",
         )),
-        Format::WebPage => Err(Error::weights("a web page, not weights; it was saved in place of the file")),
+        Format::WebPage => Err(Error::weights("not weights; it looks like a web page, saved in place of the file")),
         Format::Other => Err(Error::weights(format!(
             "neither safetensors nor an archive of PyTorch: {length} bytes that begin with {:02x?}",
             &start[..start.len().min(8)]
