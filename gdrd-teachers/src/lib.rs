@@ -4,9 +4,13 @@ use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
 
 mod diffusion_encoder;
+pub mod iresnet;
 pub mod mobilefacenet;
+mod recogniser;
+pub mod weights;
 
 pub use diffusion_encoder::DiffusionEncoder;
+pub use iresnet::IresnetTeacher;
 pub use mobilefacenet::MobileFaceNetTeacher;
 
 /// Registers every teacher of this crate.
@@ -15,5 +19,6 @@ pub use mobilefacenet::MobileFaceNetTeacher;
 /// If a name is taken.
 pub fn register(registry: &mut Registry) -> Result<()> {
     registry.teachers.register::<DiffusionEncoder>()?;
+    registry.teachers.register::<IresnetTeacher>()?;
     registry.teachers.register::<MobileFaceNetTeacher>()
 }

@@ -10,16 +10,19 @@ mod bad_recipe;
 mod bad_training;
 mod bad_weights;
 mod cli;
+mod doctor;
 mod flow;
 mod golden;
 mod golden_data;
 mod golden_layers;
 mod golden_losses;
 mod golden_networks;
+mod golden_recognisers;
 mod golden_training;
 mod house;
 mod losses;
 mod resume;
+mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.
 fn gdrd(bench: &Bench) -> Command {

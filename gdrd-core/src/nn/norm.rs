@@ -31,6 +31,18 @@ impl BatchNorm {
         })
     }
 
+    /// As [`BatchNorm::new`] without `weight` and `bias` (PyTorch's `affine=False`): they are one and zero, and not trained.
+    pub fn without_affine(channels: usize, weights: &Weights) -> Result<Self> {
+        let weight = Tensor::ones(channels, DType::F32, weights.device())?;
+        Ok(Self {
+            bias: weight.zeros_like()?,
+            weight,
+            running_mean: weights.buffer("running_mean", channels, 0.0)?,
+            running_var: weights.buffer("running_var", channels, 1.0)?,
+            eps: 1e-5,
+        })
+    }
+
     /// Normalises `x`: by the batch's own statistics in [`Mode::Train`] (and moves the running ones), by the
     /// running ones in [`Mode::Evaluate`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
