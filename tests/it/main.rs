@@ -18,6 +18,8 @@ mod golden_losses;
 mod golden_networks;
 mod golden_training;
 mod house;
+mod hub;
+mod hub_refuses;
 mod losses;
 mod resume;
 

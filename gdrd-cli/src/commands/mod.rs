@@ -11,6 +11,7 @@ mod ablate;
 mod check;
 mod embed;
 mod evaluate;
+mod hub;
 mod kinds;
 mod plan;
 mod schema;
@@ -19,7 +20,9 @@ mod train;
 /// Runs the command that the arguments name.
 pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
     match arguments.command {
-        Command::Train { recipe, run_dir, fresh, place } => train::train(&recipe, run_dir, fresh, &place, registry),
+        Command::Train { recipe, run_dir, fresh, lock, place } => {
+            train::train(&recipe, run_dir, fresh, lock.as_deref(), &place, registry)
+        }
         Command::Resume { run, place } => train::resume(&run, &place, registry),
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
@@ -35,6 +38,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
         Command::Plan { recipe, place } => plan::plan(&recipe, &place, registry),
         Command::Kinds { kind } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
+        Command::Hub(command) => hub::hub(command, registry),
     }
 }
 
