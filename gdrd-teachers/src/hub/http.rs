@@ -169,6 +169,8 @@ fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tri
     request.call().map_err(|error| {
         let text = format!("no answer from {host}: {error}");
         match error {
+            // A certificate that is not trusted, for one.
+            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Fault::Final(Error::hub(text)),
             ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::HostNotFound => Fault::Again(text, None),
             ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => Fault::Again(text, None),
             _ => Fault::Final(Error::hub(text)),
