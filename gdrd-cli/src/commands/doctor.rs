@@ -9,6 +9,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::report::table::{Align, Table};
 use gdrd_core::teacher::{Output, Teacher};
 
+use super::hub::{Locked, with_files};
 use super::load;
 use crate::args::DoctorTeacher;
 use crate::progress::Progress;
@@ -18,6 +19,7 @@ const DRAWN_PAIRS: usize = 400;
 
 pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Registry) -> Result<()> {
     let recipe = load(&wanted.recipe.recipe, &wanted.recipe.sets, registry)?;
+    let recipe = with_files(recipe, &Locked::new(), wanted.place.offline, registry)?;
     let device = wanted.place.device()?;
     let data = dataset_name(wanted.data.as_deref(), &recipe)?;
     let dataset = recipe.data[&data].config.build().at(|| format!("dataset `{data}`"))?;

@@ -12,6 +12,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
+use super::hub::{Locked, with_files};
 use super::load;
 use crate::args::PlaceArguments;
 
@@ -44,6 +45,7 @@ pub(crate) fn embed(
         }
         (None, Some(path), Some(name)) => {
             let recipe = load(path, &by.sets, registry)?;
+            let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
             let config = recipe.teachers.get(name).ok_or_else(|| {
                 Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
             })?;

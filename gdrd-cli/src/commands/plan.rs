@@ -7,12 +7,14 @@ use gdrd_core::registry::Registry;
 use gdrd_core::run::{self, Place, Prepared};
 use indicatif::{HumanBytes, HumanDuration};
 
+use super::hub::{Locked, with_files};
 use super::load;
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
 
 pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry: &Registry) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
+    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
     let folder = Path::new("runs").to_path_buf();
     let place = Place { store: folder.join(".features"), folder, device: place.device()? };
     let prepared = Prepared::new(&recipe, &place, &mut Progress::new())?;
