@@ -36,9 +36,9 @@ pub(crate) fn ablate(wanted: &Wanted, place: &PlaceArguments, registry: &Registr
     let done = run(&cells, wanted.against.as_deref(), &wanted.run_dir, &place, &mut progress);
     drop(progress);
     let done = done?;
-    println!("{}", done.table.to_markdown());
+    say!("{}", done.table.to_markdown());
     for file in &done.files {
-        println!("{}", file.display());
+        say!("{}", file.display());
     }
     Ok(())
 }

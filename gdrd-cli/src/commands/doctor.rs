@@ -107,15 +107,17 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
             format!("{:.4}", one.p),
         ])?;
     }
-    println!("{}", table.to_markdown());
+    say!("{}", table.to_markdown());
     let declared = &found[0].name;
     match better(found) {
-        Some((other, true)) => println!(
+        Some((other, true)) => say!(
             "`{}` beats the declared `{declared}` by {:.2} points (p = {:.4}): the teacher's `preprocessing`, or the \
              alignment of the faces, does not fit its weights.\n",
-            other.name, other.gain, other.p
+            other.name,
+            other.gain,
+            other.p
         ),
-        Some((other, false)) => println!(
+        Some((other, false)) => say!(
             "No contract beats the declared one beyond chance. `{}` is {:.2} points above it on these {} pairs (p = {:.4}, \
              of {} that were tried); more pairs would tell.\n",
             other.name,
@@ -124,7 +126,7 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
             other.p,
             found.len() - 1
         ),
-        None => println!("No contract beats the declared one.\n"),
+        None => say!("No contract beats the declared one.\n"),
     }
     Ok(())
 }

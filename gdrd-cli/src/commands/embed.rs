@@ -69,6 +69,6 @@ fn write(images: &[PathBuf], embedder: &dyn Embedder, out: &Path) -> Result<()> 
     let bytes =
         safetensors::serialize([("embeddings", &tensor)], Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
     write_atomically(out, &bytes)?;
-    println!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
+    say!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
     Ok(())
 }

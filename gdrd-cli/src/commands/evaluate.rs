@@ -44,7 +44,7 @@ pub(crate) fn evaluate(
     drop(progress);
     let found = found?;
     for (protocol, rows) in &found {
-        println!("{protocol}:\n{}", results_table(rows)?.to_markdown());
+        say!("{protocol}:\n{}", results_table(rows)?.to_markdown());
     }
     if let Some(out) = out {
         let text = serde_json::to_vec_pretty(&found).map_err(|e| Error::data(e.to_string()))?;

@@ -55,7 +55,7 @@ fn for_each(arguments: &RecipeArguments, lock: Option<&Path>, settings: Settings
     let hub = Hub::new(settings);
     let addresses = recipe.addresses();
     if addresses.is_empty() {
-        println!("{}: names no file on the Hub", arguments.recipe.display());
+        say!("{}: names no file on the Hub", arguments.recipe.display());
     }
     let mut failures = Vec::new();
     for (key, address) in &addresses {
@@ -80,18 +80,18 @@ fn for_each(arguments: &RecipeArguments, lock: Option<&Path>, settings: Settings
 
 fn show(key: &str, address: &str, file: &HubFile) {
     let LockedFile { commit, sha256, size } = &file.locked;
-    println!("{key}: {address}");
-    println!("  commit {commit}, {size} bytes, sha256 {sha256}");
-    println!("  licence: {}", file.licence.as_deref().unwrap_or("not known to gdrd"));
-    println!("  {}", file.path.display());
+    say!("{key}: {address}");
+    say!("  commit {commit}, {size} bytes, sha256 {sha256}");
+    say!("  licence: {}", file.licence.as_deref().unwrap_or("not known to gdrd"));
+    say!("  {}", file.path.display());
 }
 
 fn list() -> Result<()> {
     for card in sources()? {
-        println!("{} (teacher `{}`, {})", card.name, card.kind, card.size);
-        println!("  {}", card.purpose);
-        println!("  {}{}", card.address, card.revision.map_or(String::new(), |revision| format!(" at {revision}")));
-        println!("  licence: {}; {}\n", card.licence, card.terms);
+        say!("{} (teacher `{}`, {})", card.name, card.kind, card.size);
+        say!("  {}", card.purpose);
+        say!("  {}{}", card.address, card.revision.map_or(String::new(), |revision| format!(" at {revision}")));
+        say!("  licence: {}; {}\n", card.licence, card.terms);
     }
     Ok(())
 }

@@ -84,8 +84,8 @@ fn go(recipe: Recipe, path: PathBuf, files: &Locked, place: &PlaceArguments, reg
 /// The results as a table, and where the run is.
 fn show(folder: &RunFolder) -> Result<()> {
     for (protocol, rows) in folder.results()? {
-        println!("{protocol}:\n{}", results_table(&rows)?.to_markdown());
+        say!("{protocol}:\n{}", results_table(&rows)?.to_markdown());
     }
-    println!("{}", folder.path().display());
+    say!("{}", folder.path().display());
     Ok(())
 }
