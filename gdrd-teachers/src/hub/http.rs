@@ -5,6 +5,7 @@ use std::time::Duration;
 use gdrd_core::error::Error;
 use gdrd_core::recipe::HubAddress;
 use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
 use super::settings::Settings;
@@ -151,6 +152,7 @@ fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tri
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(proxy)
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(concat!("gdrd/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(settings.patience))
         .timeout_recv_response(Some(settings.patience))
