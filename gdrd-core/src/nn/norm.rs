@@ -59,8 +59,10 @@ impl BatchNorm {
 
     /// What it is in [`Mode::Evaluate`]: `scale * x + shift`, each `[channels]`.
     pub(super) fn scale_and_shift(&self) -> Result<(Tensor, Tensor)> {
-        let scale = (&self.weight / (self.running_var.as_tensor() + self.eps)?.sqrt()?)?;
-        let shift = (&self.bias - (self.running_mean.as_tensor() * &scale)?)?;
+        // Detached, because what follows from a variable keeps everything before it for the gradient.
+        let (mean, var) = (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor());
+        let scale = (&self.weight / (var + self.eps)?.sqrt()?)?;
+        let shift = (&self.bias - (mean * &scale)?)?;
         Ok((scale, shift))
     }
 

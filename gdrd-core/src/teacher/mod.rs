@@ -123,6 +123,9 @@ impl<'a> TeacherEmbedder<'a> {
     }
 }
 
+/// Pixels that a teacher sees at once, so that its maps need no more memory than training does: 32 faces at 112x112.
+const PIXELS: usize = 32 * 112 * 112;
+
 impl Embedder for TeacherEmbedder<'_> {
     fn name(&self) -> &str {
         &self.name
@@ -135,9 +138,13 @@ impl Embedder for TeacherEmbedder<'_> {
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
         let card = self.teacher.card();
         let faces = faces.iter().map(|face| prepared(card, face.clone())).collect::<Result<Vec<_>>>()?;
-        let batch = FaceBatch::from_faces(&faces, &self.device)?;
-        let found = self.teacher.features(&batch, &[Output::Embedding])?;
-        let values = found[0].flatten_all()?.to_vec1::<f32>()?;
+        let pixels = faces.first().map_or(1, |face| face.width() * face.height());
+        let mut values = Vec::with_capacity(self.width * faces.len());
+        for batch in faces.chunks((PIXELS / pixels).max(1)) {
+            let batch = FaceBatch::from_faces(batch, &self.device)?;
+            let found = self.teacher.features(&batch, &[Output::Embedding])?;
+            values.extend(found[0].flatten_all()?.to_vec1::<f32>()?);
+        }
         Embeddings::from_rows(self.width, values)
     }
 }
