@@ -1,6 +1,6 @@
 //! Batch and group normalisation.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::weights::{Init, Weights};
 use super::{Mode, kernels};
@@ -98,13 +98,35 @@ impl GroupNorm {
         })
     }
 
-    /// Normalises each group of each sample of `x`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Normalises each group of each sample of `x`, then, where there is a modulation `(scale, shift)`, each `[batch or 1,
+    /// channels]`, takes `y * (1 + scale) + shift`, then, with `then_silu`, the SiLU.
+    pub fn forward(&self, x: &Tensor, modulation: Option<(&Tensor, &Tensor)>, then_silu: bool) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.unsqueeze(0)?, self.bias.unsqueeze(0)?);
+        let (scale, shift) = match modulation {
+            None => (weight, bias),
+            Some((scale, shift)) => {
+                let scale = (scale + 1.0)?;
+                (weight.broadcast_mul(&scale)?, bias.broadcast_mul(&scale)?.broadcast_add(shift)?)
+            }
+        };
+        let here = |t: &Tensor| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32 && !t.track_op();
+        if [x, &scale, &shift].into_iter().all(here) {
+            return Ok(kernels::group_norm(x, self.groups, self.eps, &scale, &shift, then_silu)?);
+        }
+        let y = self.normalised(x)?;
+        let (batch, channels, height, width) = x.dims4()?;
+        let each = |values: &Tensor| values.broadcast_as((batch, channels))?.contiguous()?.flatten_all();
+        // Every channel of every sample is a channel of one large sample.
+        let flat = y.reshape((1, batch * channels, height, width))?;
+        let y = kernels::scale_shift(&flat, &each(&scale)?, &each(&shift)?)?.reshape(x.shape())?;
+        if then_silu { super::silu(&y) } else { Ok(y) }
+    }
+
+    fn normalised(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, channels) = (x.dim(0)?, x.dim(1)?);
         // Each group of each sample is a channel of one large sample, normalised by its own statistics.
         let groups = batch * self.groups;
         let flat = x.reshape((1, groups, channels / self.groups, ()))?;
-        let normal = standardise(&flat, self.eps)?.reshape((batch, channels, (), 1))?;
-        Ok(kernels::scale_shift(&normal, &self.weight, &self.bias)?.reshape(x.shape())?)
+        Ok(standardise(&flat, self.eps)?.reshape(x.shape())?)
     }
 }

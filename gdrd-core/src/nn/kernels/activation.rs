@@ -1,10 +1,14 @@
 //! Activations, each one pass forward and one pass back.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::sigmoid::sigmoid;
+use super::simd::{self, Kernel, Simd};
 
 /// Values a thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -59,7 +63,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `out[i] = of(i)` for chunks of `len` values; `fill` writes the chunk that starts where its first argument says.
-fn filled(len: usize, fill: impl Fn(usize, &mut [std::mem::MaybeUninit<f32>]) + Sync) -> Vec<f32> {
+fn filled(len: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
     let mut out = Filling::new(len);
     out.slots().par_chunks_mut(CHUNK).enumerate().for_each(|(at, slots)| fill(at * CHUNK, slots));
     // SAFETY: every caller's `fill` writes all slots that it is given.
@@ -107,9 +111,7 @@ impl CustomOp1 for Silu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = floats(x, layout)?;
         let out = filled(x.len(), |start, slots| {
-            for (slot, value) in slots.iter_mut().zip(&x[start..]) {
-                slot.write(value / (1.0 + (-value).exp()));
-            }
+            simd::run(WriteSilu { values: &x[start..], slots });
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -117,13 +119,40 @@ impl CustomOp1 for Silu {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         with_floats([x, grad], |[values, grads]| {
             let out = filled(values.len(), |start, slots| {
-                for ((slot, value), grad) in slots.iter_mut().zip(&values[start..]).zip(&grads[start..]) {
-                    let sigmoid = 1.0 / (1.0 + (-value).exp());
-                    slot.write(grad * sigmoid * (1.0 + value * (1.0 - sigmoid)));
-                }
+                simd::run(WriteSiluGradient { values: &values[start..], grads: &grads[start..], slots });
             });
             tensor(out, x.shape()).map(Some)
         })
+    }
+}
+
+struct WriteSilu<'a> {
+    values: &'a [f32],
+    slots: &'a mut [MaybeUninit<f32>],
+}
+
+impl Kernel for WriteSilu<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (slot, value) in self.slots.iter_mut().zip(self.values) {
+            slot.write(value * sigmoid(*value));
+        }
+    }
+}
+
+struct WriteSiluGradient<'a> {
+    values: &'a [f32],
+    grads: &'a [f32],
+    slots: &'a mut [MaybeUninit<f32>],
+}
+
+impl Kernel for WriteSiluGradient<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for ((slot, value), grad) in self.slots.iter_mut().zip(self.values).zip(self.grads) {
+            let sigmoid = sigmoid(*value);
+            slot.write(grad * sigmoid * (1.0 + value * (1.0 - sigmoid)));
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor>
 const LANES: usize = 16;
 
 /// `sum of term(values[i], others[i])`, in an order that depends on the length alone.
+#[inline(always)]
 fn sum_of(values: &[f32], others: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
@@ -63,7 +64,14 @@ fn sum_of(values: &[f32], others: &[f32], term: impl Fn(f32, f32) -> f32) -> f32
     lanes.iter().sum::<f32>() + tail
 }
 
+/// The sum of `(value - centre)^2`.
+#[inline(always)]
+pub(super) fn squares_around(values: &[f32], centre: f32) -> f32 {
+    sum_of(values, values, |v, _| (v - centre) * (v - centre))
+}
+
 /// The sum of all values.
+#[inline(always)]
 pub(super) fn sum(values: &[f32]) -> f32 {
     sum_of(values, values, |v, _| v)
 }
@@ -80,7 +88,7 @@ fn statistics(channels: &Channels, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
             for start in channels.planes(channel) {
                 let map = &x[start..start + channels.plane];
                 let centre = sum(map) / channels.plane as f32;
-                let around = f64::from(sum_of(map, map, |v, _| (v - centre) * (v - centre)));
+                let around = f64::from(squares_around(map, centre));
                 // `centre` is rounded; what it misses is below the precision of the result.
                 let step = f64::from(centre) - mean;
                 let total = seen + size;

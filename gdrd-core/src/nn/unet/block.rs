@@ -1,12 +1,12 @@
 //! Residual blocks and changes of size.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 use super::attention::Attention;
 use super::config::UnetConfig;
 use crate::error::Result;
 use crate::nn::kernels::scale_shift;
-use crate::nn::{Conv2d, ConvConfig, GroupNorm, Init, Linear, Weights, silu};
+use crate::nn::{Conv2d, ConvConfig, GroupNorm, Init, Linear, Weights};
 
 /// What a residual block does to the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +70,13 @@ pub(super) struct Residual {
     scale_shift: bool,
 }
 
-/// `x * scale + shift` with one value of each for every channel of every sample, `[batch or 1, channels, 1, 1]`.
-fn modulated(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+/// `x` `[batch, channels, h, w]` with a value of `shift` `[batch or 1, channels]` added to each channel of each sample.
+fn shifted(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
-    let each = |values: &Tensor| values.broadcast_as((batch, channels, 1, 1))?.contiguous()?.flatten_all();
+    let shift = shift.broadcast_as((batch, channels))?.contiguous()?.flatten_all()?;
     // Every channel of every sample is a channel of one large sample.
     let flat = x.reshape((1, batch * channels, height, width))?;
-    Ok(scale_shift(&flat, &each(scale)?, &each(shift)?)?.reshape(x.shape())?)
+    Ok(scale_shift(&flat, &shift.ones_like()?, &shift)?.reshape(x.shape())?)
 }
 
 impl Residual {
@@ -112,17 +112,16 @@ impl Residual {
 
     /// The block's output for `x` `[batch, inputs, h, w]` and `time` `[batch or 1, 4 * model_channels]`, after SiLU.
     pub(super) fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let h = self.resize.apply(&silu(&self.in_norm.forward(x)?)?)?;
+        let h = self.resize.apply(&self.in_norm.forward(x, None, true)?)?;
         let h = self.in_conv.forward(&h)?;
-        let time = self.time.forward(time)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?;
+        let time = self.time.forward(time)?;
         let h = if self.scale_shift {
             let parts = time.chunk(2, 1)?;
-            let scale = (&parts[0] + 1.0)?;
-            modulated(&self.out_norm.forward(&h)?, &scale, &parts[1])?
+            self.out_norm.forward(&h, Some((&parts[0], &parts[1])), true)?
         } else {
-            self.out_norm.forward(&modulated(&h, &time.ones_like()?, &time)?)?
+            self.out_norm.forward(&shifted(&h, &time)?, None, true)?
         };
-        let h = self.out_conv.forward(&silu(&h)?)?;
+        let h = self.out_conv.forward(&h)?;
         let x = self.resize.apply(x)?;
         match &self.skip {
             Some(skip) => Ok((skip.forward(&x)? + h)?),

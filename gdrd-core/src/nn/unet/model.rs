@@ -6,7 +6,7 @@ use super::block::{Block, Resize, Step, attention, conv3, residual, zero_conv3};
 use super::config::UnetConfig;
 use super::encoder::UnetEncoder;
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, GroupNorm, Weights, silu};
+use crate::nn::{Conv2d, GroupNorm, Weights};
 
 /// Encoder, decoder and output convolution; new ones predict zero.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl Unet {
             let skip = skips.pop().ok_or_else(|| Error::component("more output blocks than input blocks"))?;
             h = block.forward(&Tensor::cat(&[h, skip], 1)?, &time)?;
         }
-        self.out_conv.forward(&silu(&self.out_norm.forward(&h)?)?)
+        self.out_conv.forward(&self.out_norm.forward(&h, None, true)?)
     }
 }
 
