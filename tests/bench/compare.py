@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def measure(case, network, contenders, rounds, threads):
     """One case: outputs, then rounds in which each contender has a turn. Median seconds, ratios and peak memory."""
     import files
 
-    folder = OUT / "networks" / network["title"].replace(" ", "-").replace("/", "-").replace(",", "")
+    folder = OUT / "networks" / re.sub("[^a-z0-9]+", "-", network["title"].lower())
     files.make(network, folder)
     given = dict(network=network, folder=str(folder), task=case.task, batch=case.batch, rate=RATE)
     workers = {name: Worker(name, threads, **given) for name in contenders}

@@ -4,7 +4,7 @@
 //! of each and the values of the last; `worker.py` is the same for PyTorch and ONNX Runtime.
 
 use std::error::Error;
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -58,8 +58,9 @@ struct Network {
 }
 
 fn main() -> Result<()> {
-    let mut lines = std::io::stdin().lock().lines();
-    let case: Case = serde_json::from_str(&lines.next().ok_or("expected a case")??)?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let case: Case = serde_json::from_str(&line)?;
     rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(8 << 20).build_global()?;
     // On a thread of the pool, as the `gdrd` command runs.
     rayon::scope(|_| serve(&case)).map_err(Into::into)
