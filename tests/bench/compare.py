@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import report
-from cases import LARGEST_BATCH, NETWORKS, Case, chosen, curves
+from cases import NETWORKS, Case, chosen, curves
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent.parent / "target"
@@ -98,18 +98,20 @@ def measure(case, network, contenders, rounds, threads):
             sys.exit(f"{case.name}: {name} differs from pytorch by {differences[name]:.1e}, more than {TOLERANCE}")
     turns = {name: max(1, round(TURN / seconds)) for name, (_, seconds) in found.items()}
     before = busy_seconds(), sum(worker.cpu_seconds() for worker in workers.values())
-    times = {name: [] for name in workers}
+    times, fastest = {name: [] for name in workers}, {}
     start = os.times().elapsed
     for _ in range(rounds):
         for name, worker in workers.items():
-            times[name].append(statistics.median(worker.run(turns[name])["seconds"]))
+            seconds = worker.run(turns[name])["seconds"]
+            times[name].append(statistics.median(seconds))
+            fastest[name] = min(fastest.get(name, seconds[0]), *seconds)
     ours = sum(worker.cpu_seconds() for worker in workers.values()) - before[1]
     others = (busy_seconds() - before[0] - ours) / (os.times().elapsed - start)
     result = dict(network=network["title"], task=case.task, batch=case.batch, contenders={}, ratios={})
     for name, worker in workers.items():
         seconds = statistics.median(times[name])
         result["contenders"][name] = dict(
-            seconds=seconds, images_per_second=case.batch / seconds, fastest_seconds=min(times[name]),
+            seconds=seconds, images_per_second=case.batch / seconds, fastest_seconds=fastest[name],
             peak_bytes=worker.peak_bytes(), difference=differences[name],
         )
         if name != "gdrd":
@@ -137,7 +139,7 @@ def main():
     parser.add_argument("--rounds", type=int, help="rounds in which each contender has a turn (7; 3 with --quick)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender (every core)")
     parser.add_argument("--quick", action="store_true", help="three rounds, and no batch of 96 through large networks")
-    parser.add_argument("--layers", action="store_true", help="the speed of every layer, against the machine's peak")
+    parser.add_argument("--layers", action="store_true", help="the speed of each layer of the embed cases")
     parser.add_argument("--plot", action="store_true", help="how the cost grows with batch, resolution and width")
     args = parser.parse_args()
     rounds = args.rounds or (3 if args.quick else 7)
@@ -155,12 +157,11 @@ def main():
         (OUT / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
     print(report.table(result))
     if args.layers:
-        for name in dict.fromkeys(case.network for case in cases):
-            network = NETWORKS[name]
-            batch = LARGEST_BATCH if network["kind"] == "resnet-trunk" else 8
-            print(f"measuring the layers of {name}", file=sys.stderr)
-            result.setdefault("layers", {})[network["title"]] = layer_speeds(network, batch, args.threads)
-            print(report.layers(result, network["title"], batch))
+        for case, found in zip(cases, result["cases"]):
+            if case.task == "embed":
+                print(f"measuring the layers of {case.name}", file=sys.stderr)
+                found["layers"] = layer_speeds(NETWORKS[case.network], case.batch, args.threads)
+                print(report.layers(found, result["peak_gflops"]["all_threads"]))
     if args.plot:
         result["curves"] = []
         for axis, value, network, batch in curves():

@@ -53,36 +53,37 @@ def table(result):
     return "\n".join(rows)
 
 
-def layers(result, title, batch):
+def layers(case, peak):
     """Where the time of a network goes: its layers by the time they take, and what is not in them."""
-    peak = result["peak_gflops"]["all_threads"]
-    found = [dict(layer, ms=1000 * layer["count"] * layer["forward_seconds"]) for layer in result["layers"][title]]
+    found = [dict(layer, ms=1000 * layer["count"] * layer["forward_seconds"]) for layer in case["layers"]]
     rows = [
-        f"\n{title}, batch {batch}: layers of gdrd, GFLOP/s of the direct form (peak {peak:.0f})\n",
+        f"\n{case['network']}, batch {case['batch']}: layers of gdrd, GFLOP/s of the direct form (peak {peak:.0f})\n",
         "| layer | times | ms | GFLOP/s | of peak | with gradients, GFLOP/s |",
         "|---|--:|--:|--:|--:|--:|",
     ]
+
+    def row(name, count, ms, gflop, training=""):
+        speed = 1000 * gflop / ms
+        rows.append(f"| {name} | {count} | {ms:.2f} | {speed:.0f} | {100 * speed / peak:.0f} % | {training} |")
+
     for layer in sorted(found, key=lambda layer: -layer["ms"]):
-        forward, training = layer["gflop"] / layer["forward_seconds"], 3 * layer["gflop"] / layer["training_seconds"]
-        shape = f"{layer['inputs']}-{layer['outputs']}"
-        if layer["kind"] == "conv":
-            groups = f", {layer['groups']} groups" if layer["groups"] > 1 else ""
-            stride = f" /{layer['stride']}" if layer["stride"] > 1 else ""
-            shape = f"{layer['kernel']}x{layer['kernel']} {shape} at {layer['size']}{stride}{groups}"
-        else:
-            shape = f"fully connected {shape}"
-        rows.append(
-            f"| {shape} | {layer['count']} | {layer['ms']:.1f} | {forward:.0f} | {100 * forward / peak:.0f} % | {training:.0f} |"
-        )
-    inside = sum(layer["ms"] for layer in found)
-    gflop = sum(layer["count"] * layer["gflop"] for layer in found)
-    rows.append(f"| all of these | | {inside:.1f} | {1000 * gflop / inside:.0f} | {100000 * gflop / inside / peak:.0f} % | |")
-    for case in result["cases"]:
-        if (case["network"], case["task"], case["batch"]) == (title, "embed", batch):
-            whole = 1000 * case["contenders"]["gdrd"]["seconds"]
-            rows.append(f"| the whole network | | {whole:.1f} | {1000 * gflop / whole:.0f} | {100000 * gflop / whole / peak:.0f} % | |")
-            rows.append(f"| not in these layers | | {whole - inside:.1f} | | | |")
+        training = f"{3 * layer['gflop'] / layer['training_seconds']:.0f}"
+        row(layer_name(layer), layer["count"], layer["ms"], layer["count"] * layer["gflop"], training)
+    inside, gflop = sum(layer["ms"] for layer in found), sum(layer["count"] * layer["gflop"] for layer in found)
+    whole = 1000 * case["contenders"]["gdrd"]["seconds"]
+    row("all of these", "", inside, gflop)
+    row("the whole network", "", whole, gflop)
+    rows.append(f"| not in these layers | | {whole - inside:.2f} | | | |")
     return "\n".join(rows)
+
+
+def layer_name(layer):
+    channels = f"{layer['inputs']}-{layer['outputs']}"
+    if layer["kind"] == "linear":
+        return f"fully connected {channels}"
+    groups = f", {layer['groups']} groups" if layer["groups"] > 1 else ""
+    stride = f" /{layer['stride']}" if layer["stride"] > 1 else ""
+    return f"{layer['kernel']}x{layer['kernel']} {channels} at {layer['size']}{stride}{groups}"
 
 
 def plot(curves, path):
