@@ -61,8 +61,8 @@ impl Layer {
         let (fixed_x, fixed_w) = (x.as_detached_tensor(), w.as_detached_tensor());
         Ok(Speed {
             gflop: 2e-9 * multiplications as f64,
-            forward_seconds: median(|| Ok(drop(layer(&fixed_x, &fixed_w)?)))?,
-            training_seconds: median(|| Ok(drop(layer(&x, &w)?.backward()?)))?,
+            forward_seconds: median(|| Ok(layer(&fixed_x, &fixed_w)?))?,
+            training_seconds: median(|| Ok(layer(&x, &w)?.backward()?))?,
         })
     }
 }
@@ -118,7 +118,7 @@ fn peak(parallelism: Parallelism) -> Result<f64> {
 }
 
 /// The median seconds of at least five runs and about half a second, after one that does not count.
-fn median(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+fn median<T>(mut run: impl FnMut() -> Result<T>) -> Result<f64> {
     run()?;
     let (start, mut seconds) = (Instant::now(), Vec::new());
     while seconds.len() < 5 || start.elapsed().as_secs_f64() < 0.5 {
