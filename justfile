@@ -21,3 +21,7 @@ teachers:
 # The five ablations of the paper's Fig. 3 on drawn faces, three seeds each.
 ablation:
     cargo run --release -- ablate assets/recipes/ablation/wo-dist.toml assets/recipes/ablation/sr.toml assets/recipes/ablation/gen.toml assets/recipes/ablation/dis.toml assets/recipes/ablation/gen+dis.toml --seeds 7,8,9 --against GEN+DIS
+
+# gdrd against candle's own layers, PyTorch and ONNX Runtime.
+compare *options:
+    tests/bench/compare {{options}}

@@ -1,0 +1,82 @@
+//! gdrd through its public API.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use candle_core::Device;
+use gdrd_core::face::FaceBatch;
+use gdrd_core::loss::cross_entropy;
+use gdrd_core::nn::weights::Draw;
+use gdrd_core::nn::{Linear, Mode, Weights};
+use gdrd_core::student::StudentConfig;
+use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
+use gdrd_core::trainer::{OptimizerConfig, Sgd};
+use gdrd_student::{FaceEncoder, ResnetTrunk};
+use gdrd_teachers::{DiffusionEncoder, IresnetTeacher, MobileFaceNetTeacher};
+use serde_json::json;
+
+use crate::faces::{Inputs, weights};
+use crate::{Case, Iteration, Result};
+
+/// A student through its file, a teacher through its contract.
+pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
+    let faces = Inputs::read(case)?.faces;
+    let path = case.folder.join("weights.safetensors");
+    if case.network.kind == "resnet-trunk" {
+        let encoder = FaceEncoder::open(path)?;
+        return Ok(Box::new(move || Ok(encoder.embed(&faces)?.values().to_vec())));
+    }
+    let middle = Output::Map("middle_block".into());
+    let (teacher, output): (Box<dyn Teacher>, Output) = match case.network.kind.as_str() {
+        "iresnet" => {
+            let options: IresnetTeacher = serde_json::from_value(json!({ "weights": path }))?;
+            (options.build(&Device::Cpu)?, Output::Embedding)
+        }
+        "mobilefacenet" => {
+            let options: MobileFaceNetTeacher = serde_json::from_value(json!({ "weights": path }))?;
+            (options.build(&Device::Cpu)?, Output::Embedding)
+        }
+        "diffusion-encoder" => {
+            let network = gdrd_core::nn::unet::UnetConfig::pgdiff_512();
+            let options = json!({ "weights": path, "network": network, "input_size": case.network.size });
+            (serde_json::from_value::<DiffusionEncoder>(options)?.build(&Device::Cpu)?, middle)
+        }
+        other => return Err(format!("no network of kind `{other}`").into()),
+    };
+    Ok(Box::new(move || {
+        let faces = FaceBatch::from_faces(&faces, &Device::Cpu)?;
+        let found = teacher.features(&faces, std::slice::from_ref(&output))?;
+        Ok(found[0].flatten_all()?.to_vec1()?)
+    }))
+}
+
+/// The step of the trainer: forward in training mode, cross-entropy, backward, stochastic gradient descent.
+pub(crate) fn training(case: &Case) -> Result<Iteration> {
+    let Inputs { faces, labels, .. } = Inputs::read(case)?;
+    let config: ResnetTrunk = serde_json::from_value(case.network.options.clone())?;
+    let (size, width, rate) = (case.network.size, config.embedding, case.rate);
+    let tensors = weights(case)?;
+    let identities = tensors["classifier.bias"].elem_count();
+    let draw: Rc<Draw> = Rc::new(move |name, _, _| {
+        let values = tensors[name].flatten_all().and_then(|tensor| tensor.to_vec1());
+        values.expect("a tensor of float32")
+    });
+    let build = |weights: &Weights| {
+        let classifier = Linear::new(width, identities, true, &weights.pp("classifier"))?;
+        Ok((config.build(size, weights)?, classifier))
+    };
+    let ((student, classifier), variables) = Weights::create(&Device::Cpu, draw, build)?;
+    let mut optimizer = Sgd::default().build();
+    Ok(Box::new(move || {
+        let map = student.backbone(&FaceBatch::from_faces(&faces, &Device::Cpu)?, Mode::Train)?;
+        let logits = classifier.forward(&student.head(&map, Mode::Train)?)?;
+        let loss = cross_entropy(&logits, &labels, 0.0)?;
+        let found = loss.backward()?;
+        let gradient = |(name, var): (&String, &candle_core::Var)| {
+            found.get(var.as_tensor()).map(|gradient| (name.clone(), gradient.detach()))
+        };
+        let gradients: BTreeMap<_, _> = variables.parameters.iter().filter_map(gradient).collect();
+        optimizer.step(&variables.parameters, &gradients, rate)?;
+        Ok(vec![loss.to_scalar()?])
+    }))
+}

@@ -1,0 +1,103 @@
+//! gdrd, and candle's own layers, as contenders of `tests/bench/compare`.
+//!
+//! The first line of stdin is a [`Case`]. After that `{"run": N}` runs N iterations and answers, on stdout, with the seconds
+//! of each and the values of the last; `worker.py` is the same for PyTorch and ONNX Runtime.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+mod candle;
+mod faces;
+mod gdrd;
+mod layers;
+
+/// As in the `gdrd` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a contender or a measurement may fail with.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// One iteration; returns the embeddings or the loss.
+type Iteration = Box<dyn FnMut() -> Result<Vec<f32>>>;
+
+/// What is run, as `compare.py` says it.
+#[derive(Deserialize)]
+struct Case {
+    contender: String,
+    threads: usize,
+    #[serde(default)]
+    network: Network,
+    /// Holds `weights.safetensors` and `inputs.safetensors`.
+    #[serde(default)]
+    folder: PathBuf,
+    #[serde(default)]
+    task: String,
+    #[serde(default)]
+    batch: usize,
+    /// Learning rate of the training step.
+    #[serde(default)]
+    rate: f64,
+    /// What the contender `layers` measures.
+    #[serde(default)]
+    layers: Vec<layers::Layer>,
+}
+
+/// A network of `cases.py`.
+#[derive(Default, Deserialize)]
+struct Network {
+    kind: String,
+    size: usize,
+    #[serde(default)]
+    options: Value,
+}
+
+fn main() -> Result<()> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let case: Case = serde_json::from_str(&line)?;
+    rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(8 << 20).build_global()?;
+    // On a thread of the pool, as the `gdrd` command runs.
+    rayon::scope(|_| serve(&case)).map_err(Into::into)
+}
+
+fn serve(case: &Case) -> std::result::Result<(), String> {
+    let served = match case.contender.as_str() {
+        "peak" => layers::peaks(case.threads).and_then(|peaks| answer(&json!(peaks))),
+        "layers" => layers::measure(&case.layers).and_then(|speeds| answer(&json!(speeds))),
+        _ => contend(case),
+    };
+    served.map_err(|error| error.to_string())
+}
+
+fn contend(case: &Case) -> Result<()> {
+    let mut iteration: Iteration = match (case.contender.as_str(), case.task.as_str()) {
+        ("gdrd", "embed") => gdrd::embedding(case)?,
+        ("gdrd", "train") => gdrd::training(case)?,
+        ("candle", "embed") => candle::embedding(case)?,
+        ("candle", "train") => candle::training(case)?,
+        other => return Err(format!("no contender and task {other:?}").into()),
+    };
+    for line in std::io::stdin().lines() {
+        let command: Value = serde_json::from_str(&line?)?;
+        let (mut seconds, mut values) = (Vec::new(), Vec::new());
+        for _ in 0..command["run"].as_u64().ok_or("expected `run`")? {
+            let start = Instant::now();
+            values = iteration()?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        answer(&json!({ "seconds": seconds, "values": values }))?;
+    }
+    Ok(())
+}
+
+fn answer(value: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{value}")?;
+    Ok(out.flush()?)
+}
