@@ -3,11 +3,15 @@
 use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
 
+pub mod diffusers;
 mod diffusion_encoder;
 pub mod mobilefacenet;
+mod precomputed;
 
+pub use diffusers::{AutoencoderKl, DiffusersUnet2d};
 pub use diffusion_encoder::DiffusionEncoder;
 pub use mobilefacenet::MobileFaceNetTeacher;
+pub use precomputed::Precomputed;
 
 /// Registers every teacher of this crate.
 ///
@@ -15,5 +19,8 @@ pub use mobilefacenet::MobileFaceNetTeacher;
 /// If a name is taken.
 pub fn register(registry: &mut Registry) -> Result<()> {
     registry.teachers.register::<DiffusionEncoder>()?;
-    registry.teachers.register::<MobileFaceNetTeacher>()
+    registry.teachers.register::<MobileFaceNetTeacher>()?;
+    registry.teachers.register::<DiffusersUnet2d>()?;
+    registry.teachers.register::<AutoencoderKl>()?;
+    registry.teachers.register::<Precomputed>()
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use gdrd_core::data::read_face;
+use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::write_atomically;
@@ -12,7 +13,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
-use super::load;
+use super::{load, teacher};
 use crate::args::PlaceArguments;
 
 /// What embeds.
@@ -43,11 +44,7 @@ pub(crate) fn embed(
             write(images, &encoder, out)
         }
         (None, Some(path), Some(name)) => {
-            let recipe = load(path, &by.sets, registry)?;
-            let config = recipe.teachers.get(name).ok_or_else(|| {
-                Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
-            })?;
-            let teacher = config.config.build(&device).at(|| format!("teacher `{name}`"))?;
+            let teacher = teacher(&load(path, &by.sets, registry)?, name, &device)?;
             write(images, &TeacherEmbedder::new(name, &*teacher, &device)?, out)
         }
         _ => Err(Error::recipe("expected `--student FILE`, or `--recipe FILE --teacher NAME`")),
@@ -56,16 +53,19 @@ pub(crate) fn embed(
 
 fn write(images: &[PathBuf], embedder: &dyn Embedder, out: &Path) -> Result<()> {
     let mut values = Vec::with_capacity(images.len() * embedder.width());
+    let mut digests = Vec::with_capacity(images.len() * 32);
     for batch in images.chunks(BATCH) {
         let faces = batch.iter().map(|path| read_face(path, SIZE)).collect::<Result<Vec<_>>>()?;
+        faces.iter().for_each(|face| digests.extend_from_slice(&digest::of_bytes(face.pixels())));
         values.extend_from_slice(embedder.embed(&faces)?.values());
     }
     let tensor = Tensor::from_vec(values, (images.len(), embedder.width()), &Device::Cpu)?;
+    let faces = Tensor::from_vec(digests, (images.len(), 32), &Device::Cpu)?;
     let names: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
     let names = serde_json::to_string(&names).map_err(|e| Error::data(e.to_string()))?;
     let metadata = HashMap::from([("images".to_string(), names)]);
-    let bytes =
-        safetensors::serialize([("embeddings", &tensor)], Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
+    let tensors = [("embeddings", &tensor), ("faces", &faces)];
+    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
     write_atomically(out, &bytes)?;
     println!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
     Ok(())

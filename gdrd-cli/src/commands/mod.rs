@@ -1,8 +1,10 @@
 //! One file for each command.
 
-use gdrd_core::error::{Error, Result};
+use candle_core::Device;
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::recipe::Recipe;
 use gdrd_core::registry::Registry;
+use gdrd_core::teacher::Teacher;
 use std::path::Path;
 
 use crate::args::{Arguments, Command};
@@ -11,6 +13,7 @@ mod ablate;
 mod check;
 mod embed;
 mod evaluate;
+mod features;
 mod kinds;
 mod plan;
 mod schema;
@@ -31,11 +34,23 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
             let by = embed::By { student, recipe, teacher, sets };
             embed::embed(&images, &by, &out, &place, registry)
         }
+        Command::Features { recipe, teacher, images, data, size, taps, flip, out, place } => {
+            let wanted = features::Wanted { teacher, images, data, size, taps, flip };
+            features::features(&recipe, &wanted, &out, &place, registry)
+        }
         Command::Check { recipes, sets } => check::check(&recipes, &sets, registry),
         Command::Plan { recipe, place } => plan::plan(&recipe, &place, registry),
         Command::Kinds { kind } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
     }
+}
+
+/// The teacher of a recipe that is called `name`.
+fn teacher(recipe: &Recipe, name: &str, device: &Device) -> Result<Box<dyn Teacher>> {
+    let found = recipe.teachers.get(name).ok_or_else(|| {
+        Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
+    })?;
+    found.config.build(device).at(|| format!("teacher `{name}`"))
 }
 
 /// Reads a recipe; all its problems are one error.

@@ -63,11 +63,16 @@ pub struct GroupNorm {
 impl GroupNorm {
     /// `weight` and `bias`, each `[channels]`; `groups` must divide `channels`; `eps` is 1e-5.
     pub fn new(groups: usize, channels: usize, weights: &Weights) -> Result<Self> {
+        Self::with_eps(groups, channels, 1e-5, weights)
+    }
+
+    /// As [`GroupNorm::new`], with another number added to the variances.
+    pub fn with_eps(groups: usize, channels: usize, eps: f64, weights: &Weights) -> Result<Self> {
         Ok(Self {
             weight: weights.parameter("weight", channels, Init::Constant(1.0))?,
             bias: weights.parameter("bias", channels, Init::Constant(0.0))?,
             groups,
-            eps: 1e-5,
+            eps,
         })
     }
 
