@@ -6,11 +6,13 @@ use gdrd_core::registry::Registry;
 pub mod diffusers;
 mod diffusion_encoder;
 pub mod mobilefacenet;
+pub mod onnx;
 mod precomputed;
 
 pub use diffusers::{AutoencoderKl, DiffusersUnet2d};
 pub use diffusion_encoder::DiffusionEncoder;
 pub use mobilefacenet::MobileFaceNetTeacher;
+pub use onnx::OnnxTeacher;
 pub use precomputed::Precomputed;
 
 /// Registers every teacher of this crate.
@@ -22,5 +24,6 @@ pub fn register(registry: &mut Registry) -> Result<()> {
     registry.teachers.register::<MobileFaceNetTeacher>()?;
     registry.teachers.register::<DiffusersUnet2d>()?;
     registry.teachers.register::<AutoencoderKl>()?;
+    registry.teachers.register::<OnnxTeacher>()?;
     registry.teachers.register::<Precomputed>()
 }

@@ -161,10 +161,9 @@ fn default_map(tap: Option<&str>, outputs: &BTreeMap<Output, Tensor>) -> Result<
     let mut all = maps(outputs);
     match tap {
         Some(tap) if all.any(|map| map == tap) => Ok(Some(tap.to_string())),
-        Some(tap) => Err(Error::recipe(format!(
-            "the file has no feature map `{tap}`; {}",
-            suggest(tap, maps(outputs))
-        ))),
+        Some(tap) => {
+            Err(Error::recipe(format!("the file has no feature map `{tap}`; {}", suggest(tap, maps(outputs)))))
+        }
         None => Ok(all.next().filter(|_| all.next().is_none()).map(str::to_string)),
     }
 }

@@ -42,7 +42,8 @@ fn a_run_with_precomputed_features_is_the_run_with_the_teachers() {
     let (expected, found) = (tensors(&with_teachers), tensors(&with_files));
     assert_eq!(expected.len(), found.len());
     for (name, tensor) in expected {
-        let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>()).expect("values");
+        let values =
+            |t: &Tensor| t.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>()).expect("values");
         assert_eq!(values(&tensor), values(&found[&name]), "{name}");
     }
     // Protocols meet faces that the file has not.
@@ -123,7 +124,8 @@ fn images_become_rows() {
     let teacher = bench.tiny(&[]).teachers["generative"].config.build(&Device::Cpu).expect("a teacher");
     let batch = FaceBatch::from_faces(&[faces[2].clone(), faces[1].clone()], &Device::Cpu).expect("a batch");
     let expected = teacher.features(&batch, &[Output::Map("middle_block".into())]).expect("features");
-    let gap = (&expected[0] - &found["middle_block"]).and_then(|gap| gap.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
+    let gap =
+        (&expected[0] - &found["middle_block"]).and_then(|gap| gap.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
     assert_eq!(gap.expect("a gap"), 0.0);
     // An embeddings file is one of features, too.
     let mut command = gdrd(&bench);

@@ -115,7 +115,10 @@ fn a_network_can_stand_in_the_recipe() {
     let network = Unet2dNetwork { norm_num_groups: 7, downsample_padding: 2, ..network };
     let problems = DiffusersUnet2d { network: Some(network), ..config }.check();
     let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
-    assert_eq!(messages, ["`norm_num_groups` 7 does not divide 32 channels", "`downsample_padding` must be 0 or 1, found 2"]);
+    assert_eq!(
+        messages,
+        ["`norm_num_groups` 7 does not divide 32 channels", "`downsample_padding` must be 0 or 1, found 2"]
+    );
 }
 
 #[test]
@@ -158,8 +161,7 @@ fn what_does_not_fit_is_refused() {
     let config = DiffusersUnet2d { tap: "mid_blok".into(), ..case.unet(9, 0) };
     let error = config.build(&Device::Cpu).err().expect("no such tap").to_string();
     assert!(error.contains("no feature map `mid_blok`; did you mean `mid_block`?"), "{error}");
-    std::fs::write(case.config(), text.replace("\"layers_per_block\": 2", "\"layers_per_block\": 3"))
-        .expect("written");
+    std::fs::write(case.config(), text.replace("\"layers_per_block\": 2", "\"layers_per_block\": 3")).expect("written");
     let error = case.unet(9, 0).build(&Device::Cpu).err().expect("more layers").to_string();
     assert!(error.contains("`down_blocks.0.resnets.2.conv1.weight`"), "{error}");
 }

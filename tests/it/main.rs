@@ -21,6 +21,7 @@ mod golden_networks;
 mod golden_training;
 mod house;
 mod losses;
+mod onnx;
 mod resume;
 
 /// The `gdrd` command, started in the bench's folder.

@@ -176,9 +176,8 @@ impl Kind for DiffusersUnet2d {
 impl TeacherConfig for DiffusersUnet2d {
     fn check(&self) -> Vec<Problem> {
         let faults = self.network.iter().flat_map(Unet2dNetwork::faults);
-        let step = Problem::unless(self.timestep < 1000, "timestep", || {
-            format!("expected 0 to 999, found {}", self.timestep)
-        });
+        let step =
+            Problem::unless(self.timestep < 1000, "timestep", || format!("expected 0 to 999, found {}", self.timestep));
         let size = Source::check(self.input_size);
         faults.map(|fault| Problem::new("network", fault)).chain(step).chain(size).collect()
     }
