@@ -141,6 +141,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: PlaceArguments,
     },
+    /// Look for what is silently wrong
+    #[command(subcommand)]
+    Doctor(Doctor),
     /// List the plug-ins, or explain one with its options
     Kinds {
         /// A kind, such as `relational-contrastive`
@@ -148,6 +151,30 @@ pub(crate) enum Command {
     },
     /// Print the JSON schema of recipes, for editors
     Schema,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Doctor {
+    /// Score plausible ways to feed a teacher (colour order, normalisation, crop, mirror) on labelled pairs, and say when
+    /// another one beats the declared one
+    Teacher(DoctorTeacher),
+}
+
+#[derive(Args)]
+pub(crate) struct DoctorTeacher {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArguments,
+    /// The teacher's name in the recipe; every teacher with an embedding when left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) teacher: Option<String>,
+    /// The dataset of the pairs' faces; that of the first protocol when left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// Labelled pairs in the format of LFW's pairs.txt, a few hundred are enough; 400 are drawn when left out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pairs: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArguments,
 }
 
 #[derive(Args)]

@@ -27,7 +27,18 @@ mod stop;
 /// Runs the command line of this process. `extend` adds plug-ins to the built-in ones.
 ///
 /// Exit codes: 0 good, 1 the run failed, 2 the command line or the recipe is wrong, 130 stopped by the user.
-pub fn main_with(extend: impl FnOnce(&mut Registry) -> Result<()>) -> ExitCode {
+pub fn main_with(extend: impl FnOnce(&mut Registry) -> Result<()> + Send) -> ExitCode {
+    // Everything runs on a thread of the pool that the kernels share their work on: handing each kernel over from a thread
+    // outside costs two switches of context. The graph of a deep network is walked recursively, so threads get the stack of
+    // a main thread. An error means that there is a pool already.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    rayon::join(|| run(extend), || ()).0
+}
+
+/// Bytes of stack for each thread.
+const STACK: usize = 8 << 20;
+
+fn run(extend: impl FnOnce(&mut Registry) -> Result<()>) -> ExitCode {
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::diffusion::STEPS;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
 use gdrd_core::nn::{Mode, Weights, resize_bicubic};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
@@ -32,6 +33,9 @@ pub struct DiffusionTrunk {
     /// The feature map that the head sees.
     #[serde(default = "default_tap")]
     pub tap: Tap,
+    /// The diffusion step that the encoder is told, 0 to 999; the face gets no noise.
+    #[serde(default)]
+    pub timestep: usize,
     /// Values in an embedding.
     #[serde(default = "default_embedding")]
     pub embedding: usize,
@@ -52,7 +56,10 @@ impl StudentConfig for DiffusionTrunk {
     fn check(&self) -> Vec<Problem> {
         let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
         let embedding = Problem::unless(self.embedding > 0, "embedding", || "expected at least 1, found 0".into());
-        [network, embedding, self.head.check()].into_iter().flatten().collect()
+        let step = Problem::unless(self.timestep < STEPS, "timestep", || {
+            format!("expected 0 to {}, found {}", STEPS - 1, self.timestep)
+        });
+        [network, step, embedding, self.head.check()].into_iter().flatten().collect()
     }
 
     fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
@@ -79,7 +86,7 @@ impl Student for Network {
 
     fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {
         let x = resize_bicubic(faces.tensor(), self.config.encoder_size)?.affine(2.0, -1.0)?;
-        let mut taps = self.encoder.taps(&x, &vec![0.0; faces.len()], &[self.config.tap])?;
+        let mut taps = self.encoder.taps(&x, &[self.config.timestep as f32], &[self.config.tap])?;
         taps.pop().ok_or_else(|| Error::component("the encoder returned no map"))
     }
 

@@ -5,17 +5,30 @@ use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::nn::{BatchNorm, Linear, Mode, Weights, relu};
 use serde::{Deserialize, Serialize};
 
-/// The options of a head. The paper says "ReLU fully-connected layers" and no more.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+use crate::blocks::BasicBlock;
+
+/// The options of a head. The paper says "ReLU fully-connected layers" and no more, and not where the backbone ends: the
+/// default ends it after the last convolution.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadOptions {
+    /// Channels of convolutional stages that belong to the head, each of which halves the map; none by default.
+    pub channels: Vec<usize>,
+    /// Basic blocks of each of these stages.
+    pub blocks: usize,
     /// How the map becomes a vector.
     pub pool: Pool,
     /// Widths of fully connected layers with batch normalisation and ReLU before the embedding.
     pub hidden: Vec<usize>,
     /// Whether the embedding is batch-normalised, as in ArcFace's networks.
     pub normalise: bool,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        Self { channels: Vec::new(), blocks: 1, pool: Pool::default(), hidden: Vec::new(), normalise: false }
+    }
 }
 
 /// How a feature map becomes a vector.
@@ -33,11 +46,13 @@ pub enum Pool {
 impl HeadOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Option<Problem> {
-        Problem::unless(!self.hidden.contains(&0), "head", || "a hidden layer needs at least one unit".into())
+        let positive = !self.hidden.contains(&0) && !self.channels.contains(&0) && self.blocks > 0;
+        Problem::unless(positive, "head", || "expected at least 1 in `channels`, `blocks` and `hidden`, found 0".into())
     }
 }
 
 pub(crate) struct Head {
+    blocks: Vec<BasicBlock>,
     pool: Pool,
     hidden: Vec<(Linear, BatchNorm)>,
     embedding: Linear,
@@ -46,9 +61,16 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(options: &HeadOptions, map: [usize; 3], embedding: usize, weights: &Weights) -> Result<Self> {
+        let [mut channels, mut height, mut width] = map;
+        let mut blocks = Vec::new();
+        for (at, &outputs) in options.channels.iter().enumerate() {
+            let place = weights.pp(format!("stage{at}"));
+            blocks.extend(BasicBlock::stage(channels, outputs, 2, options.blocks, &place)?);
+            (channels, height, width) = (outputs, height.div_ceil(2), width.div_ceil(2));
+        }
         let mut width = match options.pool {
-            Pool::Flatten => map.iter().product(),
-            Pool::Average => map[0],
+            Pool::Flatten => channels * height * width,
+            Pool::Average => channels,
         };
         let mut hidden = Vec::new();
         for (at, &units) in options.hidden.iter().enumerate() {
@@ -59,6 +81,7 @@ impl Head {
         }
         let norm = options.normalise.then(|| BatchNorm::new(embedding, &weights.pp("norm"))).transpose()?;
         Ok(Self {
+            blocks,
             pool: options.pool,
             hidden,
             embedding: Linear::new(width, embedding, !options.normalise, &weights.pp("embedding"))?,
@@ -72,6 +95,10 @@ impl Head {
                 "expected a feature map [batch, channels, height, width], found {:?}",
                 map.dims()
             )));
+        }
+        let mut map = map.clone();
+        for block in &self.blocks {
+            map = block.forward(&map, mode)?;
         }
         let mut x = match self.pool {
             Pool::Flatten => map.flatten_from(1)?,

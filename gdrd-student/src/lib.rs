@@ -3,6 +3,7 @@
 //! A program that only embeds uses [`FaceEncoder`] and none of the features. The feature `train` registers the kinds of
 //! students for recipes.
 
+mod blocks;
 mod diffusion_trunk;
 mod diffusion_unet;
 mod encoder;

@@ -3,10 +3,11 @@
 use candle_core::Tensor;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Mode, Weights, add_relu, relu};
+use gdrd_core::nn::{Mode, Weights, relu};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::{BasicBlock, ConvNorm};
 use crate::head::{Head, HeadOptions};
 
 /// A 3x3 stem and stages of basic blocks. The defaults are the paper's student at 16x16 (15.3 M parameters): channels 128,
@@ -80,13 +81,10 @@ impl StudentConfig for ResnetTrunk {
         let mut blocks = Vec::new();
         let mut inputs = self.channels[0];
         for (stage, &outputs) in self.channels.iter().enumerate() {
-            for block in 0..self.blocks[stage] {
-                let stride = if block == 0 { self.strides[stage] } else { 1 };
-                let place = backbone.pp(format!("stage{stage}")).pp(block);
-                blocks.push(BasicBlock::new(inputs, outputs, stride, &place)?);
-                inputs = outputs;
-                size = size.div_ceil(stride);
-            }
+            let (stride, count) = (self.strides[stage], self.blocks[stage]);
+            let place = backbone.pp(format!("stage{stage}"));
+            blocks.extend(BasicBlock::stage(inputs, outputs, stride, count, &place)?);
+            (inputs, size) = (outputs, size.div_ceil(stride));
         }
         if let (Some(last), false) = (blocks.last_mut(), self.last_relu) {
             last.ends_in_relu = false;
@@ -122,55 +120,6 @@ impl Student for Network {
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         self.head.forward(map, mode)
-    }
-}
-
-/// A convolution without bias and its batch normalisation.
-struct ConvNorm {
-    conv: Conv2d,
-    norm: BatchNorm,
-}
-
-impl ConvNorm {
-    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, weights: &Weights) -> Result<Self> {
-        let config = ConvConfig { stride, padding: kernel / 2, ..ConvConfig::default() };
-        let conv = Conv2d::new(inputs, outputs, kernel, config, &weights.pp("conv"))?;
-        Ok(Self { conv, norm: BatchNorm::new(outputs, &weights.pp("bn"))? })
-    }
-
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.norm.forward(&self.conv.forward(x)?, mode)
-    }
-}
-
-/// Two 3x3 convolutions around a shortcut (He et al., CVPR 2016).
-struct BasicBlock {
-    first: ConvNorm,
-    second: ConvNorm,
-    shortcut: Option<ConvNorm>,
-    ends_in_relu: bool,
-}
-
-impl BasicBlock {
-    fn new(inputs: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Self> {
-        let reshaped = stride != 1 || inputs != outputs;
-        let shortcut = || ConvNorm::new(inputs, outputs, 1, stride, &weights.pp("shortcut"));
-        Ok(Self {
-            first: ConvNorm::new(inputs, outputs, 3, stride, &weights.pp("first"))?,
-            second: ConvNorm::new(outputs, outputs, 3, 1, &weights.pp("second"))?,
-            shortcut: reshaped.then(shortcut).transpose()?,
-            ends_in_relu: true,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let y = relu(&self.first.forward(x, mode)?)?;
-        let y = self.second.forward(&y, mode)?;
-        let x = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x, mode)?,
-            None => x.clone(),
-        };
-        if self.ends_in_relu { add_relu(&x, &y) } else { Ok((x + y)?) }
     }
 }
 
@@ -210,6 +159,27 @@ mod tests {
         let faces = Tensor::zeros((2, 3, 16, 16), DType::F32, &Device::Cpu).expect("faces");
         let map = student.backbone(&FaceBatch::from_tensor(faces).expect("batch"), Mode::Train).expect("map");
         assert_eq!(map.dims()[1..], student.card().map);
+        assert_eq!(student.head(&map, Mode::Train).expect("embedding").dims(), [2, 5]);
+    }
+
+    #[test]
+    fn stages_of_the_head_halve_the_map_and_belong_to_the_head() {
+        let head = HeadOptions { channels: vec![6, 7], blocks: 2, ..HeadOptions::default() };
+        let config = ResnetTrunk {
+            channels: vec![4],
+            blocks: vec![1],
+            strides: vec![1],
+            embedding: 5,
+            head,
+            ..ResnetTrunk::default()
+        };
+        let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
+        let (student, made) = Weights::create(&Device::Cpu, draw, |w| config.build(10, w)).expect("student");
+        assert_eq!(student.card().map, [4, 10, 10]);
+        assert_eq!(made.parameters["head.stage1.1.first.conv.weight"].dims(), [7, 7, 3, 3]);
+        // 10 pixels become 5, then 3.
+        assert_eq!(made.parameters["head.embedding.weight"].dims(), [5, 7 * 3 * 3]);
+        let map = Tensor::zeros((2, 4, 10, 10), DType::F32, &Device::Cpu).expect("map");
         assert_eq!(student.head(&map, Mode::Train).expect("embedding").dims(), [2, 5]);
     }
 

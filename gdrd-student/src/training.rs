@@ -6,7 +6,7 @@ use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::{Kind, Registry};
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,7 @@ impl TeacherConfig for StudentTeacher {
         let encoder = FaceEncoder::from_bytes(&bytes, device).at(|| format!("`{}`", path.display()))?;
         let card = TeacherCard {
             input_size: Some(encoder.header.card.input_size),
+            preprocessing: Preprocessing::none(),
             view: View::High,
             digest: digest::of_file(path)?,
             default_map: Some("backbone".into()),

@@ -4,16 +4,17 @@ use candle_core::{Device, Tensor};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule};
+use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
 use gdrd_core::nn::resize_bicubic;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
-use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Kind;
 use gdrd_core::seed::{Seed, normal};
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Alignment, Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::weights;
 
 /// The encoder of a guided-diffusion U-Net, shown the small face.
 ///
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusionEncoder {
-    /// The U-Net's weights, a safetensors file with the names of guided-diffusion; only the encoder is read.
+    /// The U-Net's weights with the names of guided-diffusion: safetensors, or a state dict that PyTorch 1.6 or later has
+    /// saved. PGDiff's, DifFace's and OpenAI's files fit as they are; only the encoder is read.
     pub weights: RecipePath,
     /// The network.
     pub network: UnetConfig,
@@ -50,14 +52,11 @@ impl Kind for DiffusionEncoder {
     const PURPOSE: &'static str = "feature maps of a face diffusion model's encoder (the paper's T_g)";
 }
 
-/// Diffusion steps of every public face model.
-const STEPS: usize = 1000;
-
 impl TeacherConfig for DiffusionEncoder {
     fn check(&self) -> Vec<Problem> {
         let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
         let step = Problem::unless(self.timestep < STEPS, "timestep", || {
-            format!("expected 0 to 999, found {}", self.timestep)
+            format!("expected 0 to {}, found {}", STEPS - 1, self.timestep)
         });
         let size = Problem::unless(self.input_size.is_none_or(|size| size >= 4), "input_size", || {
             "expected at least 4 pixels".into()
@@ -66,7 +65,7 @@ impl TeacherConfig for DiffusionEncoder {
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        let tensors = read_safetensors(&self.weights)?;
+        let tensors = weights::read(&self.weights, |name| !UnetEncoder::leaves_out(name))?;
         let place = || format!("`{}`", self.weights);
         let encoder = UnetEncoder::read(&self.network, tensors, device).at(place)?;
         let input_size = self.input_size.unwrap_or(self.network.image_size);
@@ -76,6 +75,7 @@ impl TeacherConfig for DiffusionEncoder {
         });
         let card = TeacherCard {
             input_size: None,
+            preprocessing: Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() },
             view: View::Low,
             digest: digest::of_value(&(digest::of_file(&self.weights)?, settings)),
             default_map: Some(self.tap.to_string()),
@@ -112,7 +112,8 @@ impl Teacher for Live {
 
     fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
         let taps = outputs.iter().map(tap).collect::<Result<Vec<_>>>()?;
-        let x = resize_bicubic(faces.tensor(), self.input_size)?.affine(2.0, -1.0)?;
+        let faces = FaceBatch::from_tensor(resize_bicubic(faces.tensor(), self.input_size)?)?;
+        let x = self.card.preprocessing.apply(&faces)?;
         let x = match &self.noise {
             None => x,
             Some(diffusion) => {

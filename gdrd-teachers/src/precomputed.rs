@@ -12,7 +12,7 @@ use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::recipe::diagnostic::suggest;
 use gdrd_core::registry::Kind;
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,7 @@ impl TeacherConfig for Precomputed {
         let list = self.images.as_ref().map(|list| digest::of_file(list)).transpose()?;
         let card = TeacherCard {
             input_size: None,
+            preprocessing: Preprocessing::none(),
             view: View::High,
             digest: digest::of_value(&(digest::of_file(&self.file)?, list, self.size)),
             default_map,

@@ -50,6 +50,13 @@ fn a_run_with_precomputed_features_is_the_run_with_the_teachers() {
     let measured = with_files.results().expect("results");
     let names: Vec<&str> = measured["verification"].iter().map(|row| row.embedder.as_str()).collect();
     assert_eq!(names, ["student at 16x16"]);
+    let doctor = |arguments: &[&str], expected: &str| {
+        let mut command = crate::doctor::doctor(&bench, "tiny.toml");
+        let said = Said::by(command.args(["--set", &discriminative]).args(arguments));
+        assert!(said.code != Some(0) && said.stderr.contains(expected), "{said:#?}");
+    };
+    doctor(&["--teacher", "discriminative"], "teacher `discriminative`: it knows no other faces than its file's");
+    doctor(&[], "the recipe has no teacher that embeds any face");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
@@ -17,6 +17,7 @@ use crate::golden::{Golden, formula};
 /// A folder with the weight file of a case and the `config.json` that diffusers wrote for it.
 struct Case {
     name: &'static str,
+    tensors: BTreeMap<String, Tensor>,
     folder: TempDir,
     golden: Golden,
 }
@@ -34,8 +35,8 @@ impl Case {
             })
             .collect();
         assert!(tensors.len() > 20, "`{name}` has weights");
-        let case = Self { name, folder: tempfile::tempdir().expect("a folder"), golden };
-        let bytes = safetensors::serialize(&tensors, None).expect("bytes");
+        let case = Self { name, tensors, folder: tempfile::tempdir().expect("a folder"), golden };
+        let bytes = safetensors::serialize(&case.tensors, None).expect("bytes");
         std::fs::write(case.weights(), bytes).expect("written");
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/diffusers/{name}.json"));
         std::fs::copy(config, case.config()).expect("copied");
@@ -127,6 +128,52 @@ fn autoencoders() {
     case.compare(&case.autoencoder(12), 12, 6);
     let case = Case::new("no_quant");
     case.compare(&case.autoencoder(12), 12, 6);
+}
+
+#[test]
+fn weights_of_every_type_and_prefix_are_read_and_whatever_does_not_fit_is_named() {
+    let case = Case::new("bare");
+    let write = |change: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
+        let mut tensors = case.tensors.clone();
+        change(&mut tensors);
+        std::fs::write(case.weights(), safetensors::serialize(&tensors, None).expect("bytes")).expect("written");
+    };
+    write(&|tensors| {
+        let double = |t: &Tensor| t.to_dtype(DType::F64).expect("doubles");
+        *tensors = tensors.iter().map(|(name, t)| (format!("model.{name}"), double(t))).collect();
+    });
+    case.compare(&case.unet(8, 999), 8, 2);
+    let refused = || case.unet(8, 999).build(&Device::Cpu).err().expect("must be refused").to_string();
+    write(&|tensors| {
+        let half = |t: &Tensor| t.to_dtype(DType::F16).expect("halves");
+        tensors.values_mut().for_each(|tensor| *tensor = half(tensor));
+    });
+    case.unet(8, 999).build(&Device::Cpu).expect("a teacher");
+    write(&|tensors| {
+        let moved = tensors.remove("conv_in.weight").expect("a tensor");
+        tensors.insert("conv_in.weigth".into(), moved);
+        tensors.insert("mid_block.resnets.0.norm1.bias".into(), Tensor::zeros(5, DType::F32, &Device::Cpu).expect("5"));
+        tensors.remove("conv_out.bias");
+    });
+    let text = refused();
+    for part in [
+        "diffusion_pytorch_model.safetensors`: tensors do not fit",
+        "1 missing:\n  `conv_in.weight` (nearest in the file: `conv_in.weigth`)",
+        "1 with another shape:\n  `mid_block.resnets.0.norm1.bias` expected [32], found [5]",
+        "1 not known to the network:\n  `conv_in.weigth`",
+    ] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    write(&|_| ());
+    let bytes = std::fs::read(case.weights()).expect("bytes");
+    for (content, expected) in [
+        (&bytes[..bytes.len() - 9], "not a complete safetensors file"),
+        (b"<!doctype html>", "it looks like a web page"),
+    ] {
+        std::fs::write(case.weights(), content).expect("written");
+        let text = refused();
+        assert!(text.contains(expected) && text.contains("diffusion_pytorch_model.safetensors`"), "{text}");
+    }
 }
 
 #[test]

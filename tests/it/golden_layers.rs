@@ -122,7 +122,7 @@ fn resnet_trunk_with_other_options() {
         strides: vec![2, 2],
         last_relu: false,
         embedding: 5,
-        head: HeadOptions { pool: Pool::Average, hidden: vec![7], normalise: true },
+        head: HeadOptions { pool: Pool::Average, hidden: vec![7], normalise: true, ..HeadOptions::default() },
         ..ResnetTrunk::default()
     };
     compare_student("student_other", 9, &config);

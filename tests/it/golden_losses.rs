@@ -230,10 +230,14 @@ fn logit_distillation() {
 #[test]
 fn feature_regression() {
     let golden = Golden::read("losses");
-    for (name, channels, sum) in [("feature_mean", 6, false), ("feature_sum", 6, true), ("feature_connected", 4, true)]
-    {
+    for (name, channels, sum, standardise) in [
+        ("feature_mean", 6, false, false),
+        ("feature_sum", 6, true, false),
+        ("feature_connected", 4, true, false),
+        ("feature_standardised", 6, false, true),
+    ] {
         for connector in [Connector::Auto, if channels == 6 { Connector::None } else { Connector::Linear }] {
-            let config = FeatureRegression { connector, sum, ..FeatureRegression::default() };
+            let config = FeatureRegression { connector, standardise, sum, ..FeatureRegression::default() };
             let mut case = Case::new(&golden, name, &config, formula::image("map", (3, channels, 4, 4)));
             case.wanted = Wanted::Map;
             case.taught(Output::Map("tap".into()), formula::image("target", (3, 6, 4, 4))).compare();
@@ -256,14 +260,17 @@ fn embeddings_and_their_similarities() {
 fn relational_contrastive() {
     let golden = Golden::read("losses");
     // Batches of three leave no choice of negatives; in two of them, some pairs have none and are left out.
-    for (name, width, temperature, identities, sum) in [
-        ("relational", WIDTH, 0.4, [0, 1, 2], false),
-        ("relational_sum", WIDTH, 0.4, [0, 0, 1], true),
-        ("relational_wide", WIDE, 0.1, [0, 1, 2], false),
-        ("relational_wide_sum", WIDE, 0.1, [2, 1, 1], true),
+    for (name, width, temperature, identities, sum, centre) in [
+        ("relational", WIDTH, 0.4, [0, 1, 2], false, false),
+        ("relational_sum", WIDTH, 0.4, [0, 0, 1], true, false),
+        ("relational_wide", WIDE, 0.1, [0, 1, 2], false, false),
+        ("relational_wide_sum", WIDE, 0.1, [2, 1, 1], true, false),
+        ("relational_centred", WIDTH, 0.4, [0, 1, 2], false, true),
+        ("relational_wide_centred", WIDE, 0.1, [2, 1, 1], false, true),
     ] {
+        let partners = None;
         let config =
-            RelationalContrastive { temperature, hidden: 10, relation: 7, sum, ..RelationalContrastive::default() };
+            RelationalContrastive { teacher: None, temperature, hidden: 10, relation: 7, partners, centre, sum };
         let mut case = Case::new(&golden, name, &config, formula::image("small batch", (3, width)));
         case.identities = &identities;
         case.taught(Output::Embedding, formula::image("teacher", (3, WIDE))).compare();

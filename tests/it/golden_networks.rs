@@ -9,6 +9,8 @@ use gdrd_core::nn::Weights;
 use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule};
 use gdrd_core::nn::unet::{Tap, Unet, UnetConfig, UnetEncoder};
 use gdrd_core::nn::weights::Draw;
+use gdrd_core::teacher::{Output, TeacherConfig};
+use gdrd_teachers::DiffusionEncoder;
 use gdrd_teachers::mobilefacenet::{Layout, MobileFaceNet};
 
 use crate::golden::{Golden, formula};
@@ -120,6 +122,34 @@ fn pgdiffs_encoder_at_its_full_size() {
     let tensors = tensors.into_iter().map(|(name, tensor)| (format!("module.{name}"), tensor)).collect();
     let encoder = UnetEncoder::read(&config, tensors, &Device::Cpu).expect("all tensors fit");
     compare_taps(&golden, "pgdiff_512", 128, &[0.0], &encoder);
+}
+
+/// The most memory that this process has held, in MB.
+fn peak_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") / 1000
+}
+
+#[test]
+#[ignore = "needs the 639 MB that golden/unet/checkpoint.py writes, at GDRD_PGDIFF_FILE; run it alone"]
+fn pgdiffs_published_file() {
+    let golden = Golden::read("unet");
+    let file = std::env::var("GDRD_PGDIFF_FILE").expect("GDRD_PGDIFF_FILE names the file");
+    let network = UnetConfig::pgdiff_512();
+    let options = serde_json::json!({ "weights": file, "network": network, "input_size": 128 });
+    let options: DiffusionEncoder = serde_json::from_value(options).expect("options");
+    let before = peak_memory();
+    let teacher = options.build(&Device::Cpu).expect("the file fits as it is");
+    let held = peak_memory() - before;
+    // 60.8 M parameters of the encoder and the middle in float32 are 243 MB; the whole file would be 639.
+    assert!((200..330).contains(&held), "{held} MB");
+    let x = formula::image("pgdiff_512.128", (1, 3, 128, 128));
+    let faces = teacher.card().preprocessing.undo(&x).expect("faces");
+    for tap in ["input_blocks.13", "input_blocks.17", "input_blocks.22", "middle_block"] {
+        let map = teacher.features(&faces, &[Output::Map(tap.into())]).expect("a map").remove(0);
+        golden.compare(&format!("pgdiff_512.128.{tap}"), &map);
+    }
 }
 
 #[test]

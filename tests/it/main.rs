@@ -10,6 +10,7 @@ mod bad_recipe;
 mod bad_training;
 mod bad_weights;
 mod cli;
+mod doctor;
 mod features;
 mod flow;
 mod golden;
@@ -18,11 +19,13 @@ mod golden_diffusers;
 mod golden_layers;
 mod golden_losses;
 mod golden_networks;
+mod golden_recognisers;
 mod golden_training;
 mod house;
 mod losses;
 mod onnx;
 mod resume;
+mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.
 fn gdrd(bench: &Bench) -> Command {

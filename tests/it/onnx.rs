@@ -40,9 +40,8 @@ mod with_the_feature {
 
     use candle_core::Device;
     use gdrd_core::face::{Face, FaceBatch};
-    use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
+    use gdrd_core::teacher::{Colour, Output, Preprocessing, Teacher, TeacherConfig};
     use gdrd_teachers::OnnxTeacher;
-    use gdrd_teachers::onnx::{Colour, Preprocessing};
 
     use super::*;
     use crate::golden::{Golden, formula};
@@ -53,7 +52,12 @@ mod with_the_feature {
 
     /// What the exporting script does to faces.
     fn config(name: &str, output: Option<&str>) -> OnnxTeacher {
-        let preprocessing = Preprocessing { colour: Colour::Bgr, mean: [0.4, 0.45, 0.5], std: [0.2, 0.25, 0.3] };
+        let preprocessing = Preprocessing {
+            colour: Colour::Bgr,
+            mean: [0.4, 0.45, 0.5],
+            std: [0.2, 0.25, 0.3],
+            ..Preprocessing::default()
+        };
         OnnxTeacher { weights: file(name).into(), size: 8, preprocessing, output: output.map(str::to_string) }
     }
 
@@ -99,14 +103,14 @@ mod with_the_feature {
         let bytes = std::fs::read(file("fixed.onnx")).expect("a model");
         for (name, content, expected) in [
             ("cut.onnx", &bytes[..bytes.len() / 2], "cut.onnx`: not a readable ONNX model"),
-            ("page.onnx", b"\n<html>", "page.onnx`: a web page, not a model"),
+            ("page.onnx", b"\n<html>", "page.onnx`: not a model; it looks like a web page"),
         ] {
             let weights = bench.write(name, content).into();
             let text = refused(&OnnxTeacher { weights, ..config("fixed.onnx", None) });
             assert!(text.contains(expected), "{text}");
         }
         let text = refused(&config("gone.onnx", None));
-        assert!(text.contains("gone.onnx`: "), "{text}");
+        assert!(text.contains("gone.onnx`: No such file"), "{text}");
     }
 
     #[test]
@@ -116,5 +120,16 @@ mod with_the_feature {
         recipe(&bench, "fixed.onnx");
         let said = Said::by(gdrd(&bench).args(["evaluate", "onnx.toml"])).with_code(0);
         assert!(said.stdout.contains("teacher `discriminative` at 8x8"), "{said:#?}");
+    }
+
+    #[test]
+    fn the_doctor_examines_it() {
+        let bench = Bench::with_teachers();
+        std::fs::copy(file("fixed.onnx"), bench.file("fixed.onnx")).expect("copied");
+        recipe(&bench, "fixed.onnx");
+        let said = Said::by(&mut crate::doctor::doctor(&bench, "onnx.toml")).with_code(0);
+        let rows: Vec<&str> = said.stdout.lines().filter(|line| line.starts_with('|')).collect();
+        assert!(rows[0].contains("teacher `discriminative`"), "{said:#?}");
+        assert!(rows[2].contains("RGB, [-1, 1] (declared)"), "{said:#?}");
     }
 }

@@ -7,10 +7,11 @@ use gdrd_core::registry::Registry;
 use gdrd_core::teacher::Teacher;
 use std::path::Path;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, Doctor};
 
 mod ablate;
 mod check;
+mod doctor;
 mod embed;
 mod evaluate;
 mod features;
@@ -40,6 +41,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
         }
         Command::Check { recipes, sets } => check::check(&recipes, &sets, registry),
         Command::Plan { recipe, place } => plan::plan(&recipe, &place, registry),
+        Command::Doctor(Doctor::Teacher(wanted)) => doctor::teacher(&wanted, registry),
         Command::Kinds { kind } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
     }

@@ -114,7 +114,14 @@ impl Loader {
                 break Err(Error::data("the threads that read faces have died"));
             }
             let wait = std::time::Duration::from_millis(200);
-            ready = self.shared.changed.wait_timeout(ready, wait).unwrap_or_else(PoisonError::into_inner).0;
+            let (guard, waited) = self.shared.changed.wait_timeout(ready, wait).unwrap_or_else(PoisonError::into_inner);
+            ready = guard;
+            if waited.timed_out() {
+                // A dataset may share its work on the pool that this thread belongs to; on one core nobody else would do it.
+                drop(ready);
+                rayon::yield_now();
+                ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            }
         };
         self.next += 1;
         ready.taken = self.next;

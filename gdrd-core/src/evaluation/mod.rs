@@ -2,11 +2,12 @@
 //!
 //! In the order of use: [`pairs`] and [`pair_list`] say which images are compared, [`similarity`] compares their
 //! embeddings, [`folds`] and [`roc`] turn the similarities into figures, [`bootstrap`] says how
-//! sure the figures are, and [`scores`] is what is written down. Everywhere a pair is called the
+//! sure the figures are, and [`scores`] is what is written down. [`contract`] looks for a teacher that is fed wrongly. Everywhere a pair is called the
 //! *same* person if its score is **at least** the threshold. Rates are fractions in `[0, 1]`;
 //! only [`scores`] knows per cent.
 
 pub mod bootstrap;
+pub mod contract;
 pub mod folds;
 pub mod pair_list;
 pub mod pairs;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
 use crate::error::Result;
 use crate::nn::Weights;
-use crate::nn::diffusion::{Diffusion, NoiseSchedule};
+use crate::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
 use crate::registry::Kind;
 use crate::seed::normal;
 
@@ -30,9 +30,6 @@ impl LossConfig for Denoising {
         Ok(Box::new(Live { schedule: Diffusion::new(self.schedule, STEPS)? }))
     }
 }
-
-/// Diffusion steps, as in every public face model.
-const STEPS: usize = 1000;
 
 struct Live {
     schedule: Diffusion,

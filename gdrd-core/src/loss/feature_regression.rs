@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, ConvConfig, Weights};
+use crate::nn::{Conv2d, ConvConfig, Weights, standardise};
 use crate::registry::Kind;
 use crate::teacher::Output;
 
@@ -20,6 +20,9 @@ pub struct FeatureRegression {
     pub tap: Option<String>,
     /// What stands between the student's map and the teacher's.
     pub connector: Connector,
+    /// Whether each channel of the teacher's map is brought to zero mean and unit variance over the batch. The scale of a
+    /// diffusion encoder's channels is arbitrary, and a student that ends in batch normalisation is far from it.
+    pub standardise: bool,
     /// Sum over the map's values, as Eq. (1) reads, instead of their mean. The batch is averaged in both cases.
     pub sum: bool,
 }
@@ -68,7 +71,7 @@ impl LossConfig for FeatureRegression {
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
         let connector =
             linear.then(|| Conv2d::new(map[0], target[0], 1, config, &weights.pp("connector"))).transpose()?;
-        Ok(Box::new(Live { teacher, output, connector, sum: self.sum }))
+        Ok(Box::new(Live { teacher, output, connector, standardise: self.standardise, sum: self.sum }))
     }
 }
 
@@ -76,6 +79,7 @@ struct Live {
     teacher: String,
     output: Output,
     connector: Option<Conv2d>,
+    standardise: bool,
     sum: bool,
 }
 
@@ -85,7 +89,8 @@ impl Loss for Live {
     }
 
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let target = inputs.teacher(&self.teacher, &self.output)?;
+        let given = inputs.teacher(&self.teacher, &self.output)?;
+        let target = if self.standardise { &standardise(given, 1e-8)? } else { given };
         let map = match &self.connector {
             Some(connector) => connector.forward(inputs.map()?)?,
             None => inputs.map()?.clone(),

@@ -19,8 +19,10 @@ use crate::teacher::Output;
 /// another identity, drawn at random from the batch: as many negatives as positives, nothing outside the batch, no
 /// memory bank. h = exp(h1(v^t) . h2(v^{t,s}) / tau) / (exp(..) + n/m), with n/m = 1/2.
 ///
-/// Where the paper is silent: F(a, b) = W2 ReLU(W1 (a - b)) on unit-length embeddings, h1 and h2 are a linear map and the
-/// projection to unit length, and the sums over positives and negatives are means.
+/// Where the paper is silent: F(a, b) = W2 ReLU(W1 (a - b)) on unit-length embeddings, h1 and h2 are a linear map, the
+/// subtraction of the batch's mean and the projection to unit length, and the sums over positives and negatives are means.
+/// Without the subtraction training gets stuck where all relations are one constant pair of vectors, with cosine
+/// `tau ln(n/m)`: there the loss is `2 ln 2` whatever the student does.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelationalContrastive {
@@ -34,13 +36,15 @@ pub struct RelationalContrastive {
     pub relation: usize,
     /// Partners j of each anchor i; all others of the batch when left out.
     pub partners: Option<usize>,
+    /// Whether h1 and h2 subtract the mean over the batch's relations.
+    pub centre: bool,
     /// Sum over the positives and negatives of an anchor, as Eq. (2) reads, instead of their mean.
     pub sum: bool,
 }
 
 impl Default for RelationalContrastive {
     fn default() -> Self {
-        Self { teacher: None, temperature: 0.4, hidden: 256, relation: 128, partners: None, sum: false }
+        Self { teacher: None, temperature: 0.4, hidden: 256, relation: 128, partners: None, centre: true, sum: false }
     }
 }
 
@@ -77,13 +81,15 @@ impl LossConfig for RelationalContrastive {
         let teacher = context.only_teacher(self.teacher.as_deref(), &Output::Embedding)?;
         let wide: usize = context.teacher_shape(&teacher, &Output::Embedding)?.iter().product();
         let narrow = super::embedding_width(context)?;
+        // What is added to every relation would be subtracted again.
+        let map = |name| Linear::new(self.relation, self.relation, !self.centre, &weights.pp(name));
         Ok(Box::new(Live {
             config: self.clone(),
             teacher,
-            same: Relation::new(wide, wide, self.hidden, self.relation, &weights.pp("f_t"))?,
-            cross: Relation::new(wide, narrow, self.hidden, self.relation, &weights.pp("f_ts"))?,
-            h1: Linear::new(self.relation, self.relation, true, &weights.pp("h1"))?,
-            h2: Linear::new(self.relation, self.relation, true, &weights.pp("h2"))?,
+            same: Relation::new(wide, wide, self, &weights.pp("f_t"))?,
+            cross: Relation::new(wide, narrow, self, &weights.pp("f_ts"))?,
+            h1: map("h1")?,
+            h2: map("h2")?,
         }))
     }
 }
@@ -96,12 +102,12 @@ struct Relation {
 }
 
 impl Relation {
-    fn new(left: usize, right: usize, hidden: usize, out: usize, weights: &Weights) -> Result<Self> {
-        let differ = left != right;
+    fn new(left: usize, right: usize, config: &RelationalContrastive, weights: &Weights) -> Result<Self> {
+        let (differ, hidden) = (left != right, config.hidden);
         Ok(Self {
             left: Linear::new(left, hidden, true, &weights.pp("w1"))?,
             right: differ.then(|| Linear::new(right, hidden, false, &weights.pp("w1_right"))).transpose()?,
-            out: Linear::new(hidden, out, true, &weights.pp("w2"))?,
+            out: Linear::new(hidden, config.relation, !config.centre, &weights.pp("w2"))?,
         })
     }
 
@@ -146,16 +152,22 @@ impl Loss for Live {
         let student = l2_normalise(inputs.embedding()?)?;
         let pairs = Pairs::draw(inputs.identities, self.config.partners, &mut inputs.stream.clone());
         let index = |numbers: &[u32]| Tensor::new(numbers, teacher.device());
-        let (anchors, positives) = (index(&pairs.anchors)?, index(&pairs.partners)?);
-        let anchor = l2_normalise(&self.h1.forward(&self.same.pairs(
+        let count = pairs.anchors.len();
+        let own = self.same.pairs(
             &self.same.project(&teacher, &teacher)?,
-            &anchors,
-            &positives,
-        )?)?)?;
-        let sides = self.cross.project(&teacher, &student)?;
-        let cross = |others: &Tensor| l2_normalise(&self.h2.forward(&self.cross.pairs(&sides, &anchors, others)?)?);
-        let positive = (&anchor * cross(&positives)?)?.sum(D::Minus1)?;
-        let negative = (&anchor * cross(&index(&pairs.negatives)?)?)?.sum(D::Minus1)?;
+            &index(&pairs.anchors)?,
+            &index(&pairs.partners)?,
+        )?;
+        let cross = self.cross.pairs(
+            &self.cross.project(&teacher, &student)?,
+            &index(&pairs.anchors.repeat(2))?,
+            &index(&[pairs.partners.as_slice(), &pairs.negatives].concat())?,
+        )?;
+        let anchor = self.transformed(&self.h1, &own)?;
+        let cross = self.transformed(&self.h2, &cross)?;
+        let cosine = |others: Tensor| -> Result<Tensor> { Ok((&anchor * others)?.sum(D::Minus1)?) };
+        let positive = cosine(cross.narrow(0, 0, count)?)?;
+        let negative = cosine(cross.narrow(0, count, count)?)?;
         let details = vec![
             ("positive_cosine".into(), f64::from(positive.detach().mean_all()?.to_scalar::<f32>()?)),
             ("negative_cosine".into(), f64::from(negative.detach().mean_all()?.to_scalar::<f32>()?)),
@@ -164,6 +176,17 @@ impl Loss for Live {
         let per_anchor = pairs.anchors.len() as f64 / inputs.identities.len() as f64;
         let value = if self.config.sum { (mean * per_anchor)? } else { mean };
         Ok(LossValue { value, logits: None, details })
+    }
+}
+
+impl Live {
+    /// h1 or h2 of relations `[pairs, relation]`, rows of unit length.
+    fn transformed(&self, map: &Linear, relations: &Tensor) -> Result<Tensor> {
+        let mapped = map.forward(relations)?;
+        if !self.config.centre {
+            return l2_normalise(&mapped);
+        }
+        l2_normalise(&mapped.broadcast_sub(&mapped.mean_keepdim(0)?)?)
     }
 }
 

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// Timesteps of every public face model.
+pub const STEPS: usize = 1000;
+
 /// How the noise grows over the timesteps; the betas are those of guided-diffusion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "train", derive(schemars::JsonSchema))]

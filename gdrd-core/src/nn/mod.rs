@@ -16,7 +16,7 @@ pub mod weights;
 pub use activation::{PRelu, add_relu, l2_normalise, relu, silu};
 pub use conv::{Conv2d, ConvConfig};
 pub use linear::Linear;
-pub use norm::{BatchNorm, GroupNorm};
+pub use norm::{BatchNorm, GroupNorm, standardise};
 pub use resize::resize_bicubic;
 pub use weights::{Init, Weights};
 

@@ -31,6 +31,18 @@ impl BatchNorm {
         })
     }
 
+    /// As [`BatchNorm::new`] without `weight` and `bias` (PyTorch's `affine=False`): they are one and zero, and not trained.
+    pub fn without_affine(channels: usize, weights: &Weights) -> Result<Self> {
+        let weight = Tensor::ones(channels, DType::F32, weights.device())?;
+        Ok(Self {
+            bias: weight.zeros_like()?,
+            weight,
+            running_mean: weights.buffer("running_mean", channels, 0.0)?,
+            running_var: weights.buffer("running_var", channels, 1.0)?,
+            eps: 1e-5,
+        })
+    }
+
     /// Normalises `x`: by the batch's own statistics in [`Mode::Train`] (and moves the running ones), by the
     /// running ones in [`Mode::Evaluate`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
@@ -49,6 +61,13 @@ impl BatchNorm {
     fn moved(&self, running: &Var, batch: &Tensor) -> Result<Tensor> {
         Ok(((running.as_tensor() * (1.0 - MOMENTUM))? + (batch * MOMENTUM)?)?)
     }
+}
+
+/// Each channel of `x` `[batch, channels, h, w]` with zero mean and unit variance over the batch; `eps` is added to the
+/// variance.
+pub fn standardise(x: &Tensor, eps: f64) -> Result<Tensor> {
+    let ones = Tensor::ones(x.dim(1)?, DType::F32, x.device())?;
+    Ok(kernels::batch_norm_train(x, &ones, &ones.zeros_like()?, eps)?.0)
 }
 
 /// Group normalisation over `[batch, channels, h, w]`, as in PyTorch.
@@ -82,9 +101,7 @@ impl GroupNorm {
         // Each group of each sample is a channel of one large sample, normalised by its own statistics.
         let groups = batch * self.groups;
         let flat = x.reshape((1, groups, channels / self.groups, ()))?;
-        let ones = Tensor::ones(groups, DType::F32, x.device())?;
-        let (normal, ..) = kernels::batch_norm_train(&flat, &ones, &ones.zeros_like()?, self.eps)?;
-        let normal = normal.reshape((batch, channels, (), 1))?;
+        let normal = standardise(&flat, self.eps)?.reshape((batch, channels, (), 1))?;
         Ok(kernels::scale_shift(&normal, &self.weight, &self.bias)?.reshape(x.shape())?)
     }
 }

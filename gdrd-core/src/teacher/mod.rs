@@ -10,9 +10,11 @@ use crate::error::{Error, Problem, Result};
 use crate::face::{Face, FaceBatch, Kernel};
 
 mod centres;
+mod preprocessing;
 mod store;
 
 pub use centres::class_centres;
+pub use preprocessing::{Alignment, Colour, Preprocessing};
 pub use store::{FeatureStore, Source, Stored, gather};
 
 /// One thing that a teacher can offer.
@@ -51,6 +53,8 @@ pub enum View {
 pub struct TeacherCard {
     /// Height and width of its input in pixels; none if it takes any size.
     pub input_size: Option<usize>,
+    /// What else it expects of its input, and does to the faces that it is given.
+    pub preprocessing: Preprocessing,
     /// Which form of a face it is shown unless the recipe says otherwise.
     pub view: View,
     /// Sha256 of its weights and of whatever else changes its outputs.

@@ -1,6 +1,6 @@
 //! Generative teachers in the format of the diffusers library: a weight file, and `config.json` beside it.
 //!
-//! The networks are made of gdrd's own layers under diffusers' names. Only tensors of the encoder are kept.
+//! The networks are made of gdrd's own layers under diffusers' names. Only tensors of the encoder are read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,9 +9,8 @@ use candle_core::{Device, Tensor};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::nn::{Weights, resize_bicubic};
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, View, cannot_offer};
+use gdrd_core::teacher::{Alignment, Output, Preprocessing, Teacher, TeacherCard, View, cannot_offer};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -24,6 +23,8 @@ pub use autoencoder_kl::{AutoencoderKl, AutoencoderNetwork};
 pub use unet2d::{DiffusersUnet2d, DownBlock, Unet2dNetwork};
 
 use encoder::Encoder;
+
+use crate::weights;
 
 /// How a class of diffusers writes its `config.json`.
 struct Class {
@@ -132,15 +133,15 @@ impl Source<'_> {
         let input_size = self.input_size.or(self.sample_size).ok_or_else(|| {
             Error::recipe("the network has no `sample_size`; say with `input_size` what faces are brought to")
         })?;
-        let mut tensors = read_safetensors(self.weights)?;
-        tensors.retain(|name, _| wanted(name));
-        let tensors = tensors.into_iter().map(today).collect::<Result<BTreeMap<_, _>>>()?;
+        let tensors =
+            weights::read(self.weights, wanted)?.into_iter().map(today).collect::<Result<BTreeMap<_, _>>>()?;
         let place = || format!("`{}`", self.weights.display());
         let (encoder, time) = Weights::read(tensors, device, |_| false, new).at(place)?;
         encoder.tap_shape(self.tap, input_size).at(|| "`tap`".into())?;
         let settings = (digest::of_file(self.weights)?, self.settings, input_size);
         let card = TeacherCard {
             input_size: None,
+            preprocessing: Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() },
             view: View::Low,
             digest: digest::of_value(&settings),
             default_map: Some(self.tap.to_string()),
@@ -189,7 +190,8 @@ impl Teacher for Live {
         for tap in &taps {
             self.encoder.tap_shape(tap, self.input_size)?;
         }
-        let x = resize_bicubic(faces.tensor(), self.input_size)?.affine(2.0, -1.0)?;
+        let faces = FaceBatch::from_tensor(resize_bicubic(faces.tensor(), self.input_size)?)?;
+        let x = self.card.preprocessing.apply(&faces)?;
         let maps = self.encoder.taps(&x, self.time.as_ref(), &taps)?;
         Ok(maps.into_iter().map(|map| map.detach()).collect())
     }

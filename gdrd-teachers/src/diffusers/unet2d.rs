@@ -21,7 +21,7 @@ use super::{Class, Source};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusersUnet2d {
-    /// The weights, a safetensors file.
+    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
     pub weights: RecipePath,
     /// The network; the `config.json` beside the weights when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,14 @@
 //! MobileFaceNet as a discriminative teacher (Chen et al., CCBR 2018).
 
 use candle_core::{Device, Tensor};
-use gdrd_core::digest;
-use gdrd_core::error::{Context, Result};
-use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::weights::read_safetensors;
+use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Kind;
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::recogniser::{Network, Options, Recogniser, default_logit_scale};
 
 mod network;
 
@@ -20,8 +19,18 @@ pub use network::{Layout, MobileFaceNet};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MobileFaceNetTeacher {
-    /// The weights, a safetensors file.
+    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved.
     pub weights: RecipePath,
+    /// The class weights of the margin head where they have a file of their own; see kind `iresnet`.
+    #[serde(default)]
+    pub class_weights: Option<RecipePath>,
+    /// Factor of the cosines that are the logits, where the teacher has class weights.
+    #[serde(default = "default_logit_scale")]
+    pub logit_scale: f64,
+    /// What the network expects of its input; that of the layout when left out: RGB, then ImageNet's mean and std for
+    /// foamliu's and 0.5 and 0.5 for insightface's.
+    #[serde(default)]
+    pub preprocessing: Option<Preprocessing>,
 }
 
 impl Kind for MobileFaceNetTeacher {
@@ -29,54 +38,37 @@ impl Kind for MobileFaceNetTeacher {
     const PURPOSE: &'static str = "MobileFaceNet at 112x112, in foamliu's and insightface's layouts";
 }
 
-/// Height and width of the input in pixels.
-const SIZE: usize = 112;
-
 impl TeacherConfig for MobileFaceNetTeacher {
+    fn check(&self) -> Vec<Problem> {
+        crate::recogniser::check(self.logit_scale, self.preprocessing.as_ref())
+    }
+
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        let network =
-            MobileFaceNet::read(read_safetensors(&self.weights)?, device).at(|| format!("`{}`", self.weights))?;
-        let card = TeacherCard {
-            input_size: Some(SIZE),
-            view: View::High,
-            digest: digest::of_file(&self.weights)?,
-            default_map: None,
+        let options = Options {
+            weights: &self.weights,
+            class_weights: self.class_weights.as_deref(),
+            logit_scale: self.logit_scale,
+            preprocessing: self.preprocessing,
         };
-        let (mean, std) = match network.layout() {
-            Layout::Foamliu => ([0.485f32, 0.456, 0.406], [0.229f32, 0.224, 0.225]),
-            Layout::Insightface { .. } => ([0.5; 3], [0.5; 3]),
-        };
-        let constant = |values: [f32; 3]| Tensor::new(&values, device)?.reshape((1, 3, 1, 1));
-        Ok(Box::new(Live { network, card, mean: constant(mean)?, std: constant(std)? }))
+        Recogniser::open(&options, device, |tensors| {
+            let network = MobileFaceNet::read(tensors, device)?;
+            let usual = match network.layout() {
+                Layout::Foamliu => Preprocessing::imagenet(),
+                Layout::Insightface { .. } => Preprocessing::default(),
+            };
+            Ok((network, usual))
+        })
     }
 }
 
-struct Live {
-    network: MobileFaceNet,
-    card: TeacherCard,
-    mean: Tensor,
-    std: Tensor,
-}
+impl Network for MobileFaceNet {
+    const INPUT_SIZE: usize = network::INPUT_SIZE;
 
-impl Teacher for Live {
-    fn card(&self) -> &TeacherCard {
-        &self.card
+    fn width(&self) -> usize {
+        self.layout().embedding()
     }
 
-    fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
-        match output {
-            Output::Embedding => Ok(vec![self.network.layout().embedding()]),
-            other => Err(cannot_offer(other, "`embedding`")),
-        }
-    }
-
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let x = faces.tensor().broadcast_sub(&self.mean)?.broadcast_div(&self.std)?;
-        let embedding = self.network.forward(&x)?.detach();
-        let offer = |output: &Output| match output {
-            Output::Embedding => Ok(embedding.clone()),
-            other => Err(cannot_offer(other, "`embedding`")),
-        };
-        outputs.iter().map(offer).collect()
+    fn embed(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(x)
     }
 }

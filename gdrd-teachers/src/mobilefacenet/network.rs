@@ -7,7 +7,7 @@ use gdrd_core::error::{Error, Result};
 use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Linear, Mode, PRelu, Weights, relu};
 
 /// Side of the input in pixels.
-const INPUT_SIZE: usize = 112;
+pub(super) const INPUT_SIZE: usize = 112;
 
 /// Whose network it is. The two differ in names, widths, activations and the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,17 +134,13 @@ impl MobileFaceNet {
         }
     }
 
-    /// The network of a checkpoint, whose names tell the layout. Names may all start with `module.`; counters of batch
-    /// normalisation are dropped.
+    /// The network of a checkpoint, whose names tell the layout.
     ///
     /// # Errors
     /// If the names are of no known layout, or the tensors do not fit it.
     pub fn read(tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
-        let plain = |name: String| name.strip_prefix("module.").map(str::to_string).unwrap_or(name);
-        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, t)| (plain(name), t)).collect();
         let layout = Layout::of(&tensors)?;
-        let ignored = |name: &str| name.ends_with(".num_batches_tracked");
-        Weights::read(tensors, device, ignored, |weights| Self::new(layout, weights))
+        Weights::read(tensors, device, |_| false, |weights| Self::new(layout, weights))
     }
 
     /// Whose network it is.
@@ -323,11 +319,8 @@ mod tests {
         let usual = Layout::Insightface { blocks: [1, 4, 6, 2], scale: 2, embedding: 512 };
         let large = Layout::Insightface { blocks: [2, 8, 12, 4], scale: 4, embedding: 256 };
         for layout in [Layout::Foamliu, usual, large] {
-            let mut tensors = tensors(layout);
+            let tensors = tensors(layout);
             assert_eq!(Layout::of(&tensors).expect("a layout"), layout);
-            let counter = Tensor::zeros(1, DType::I64, &Device::Cpu).expect("a counter");
-            tensors.insert("bn.num_batches_tracked".into(), counter);
-            let tensors = tensors.into_iter().map(|(name, t)| (format!("module.{name}"), t)).collect();
             assert_eq!(MobileFaceNet::read(tensors, &Device::Cpu).expect("fits").layout(), layout);
         }
         let error = Layout::of(&BTreeMap::new()).expect_err("no tensors").to_string();

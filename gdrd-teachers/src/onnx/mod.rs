@@ -4,19 +4,19 @@ use candle_core::Device;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Kind;
-use gdrd_core::teacher::{Teacher, TeacherConfig};
+use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::recogniser;
+
 #[cfg(feature = "onnx")]
 mod model;
-mod preprocessing;
 #[cfg(feature = "onnx")]
 mod teacher;
 
 #[cfg(feature = "onnx")]
 pub use model::OnnxModel;
-pub use preprocessing::{Colour, Preprocessing};
 
 /// A recogniser in an ONNX file, such as insightface's `buffalo_l` or AuraFace, run by tract on the CPU.
 ///
@@ -54,10 +54,7 @@ impl TeacherConfig for OnnxTeacher {
                 .into()
         });
         let size = Problem::unless(self.size > 0, "size", || "expected at least 1 pixel, found 0".into());
-        let nested =
-            |problem: Problem| Problem::new("preprocessing", format!("`{}`: {}", problem.key, problem.message));
-        let preprocessing = self.preprocessing.check().into_iter().map(nested);
-        available.into_iter().chain(size).chain(preprocessing).collect()
+        available.into_iter().chain(size).chain(recogniser::check_preprocessing(&self.preprocessing)).collect()
     }
 
     #[cfg(feature = "onnx")]

@@ -1,8 +1,10 @@
 //! An ONNX file that turns an image into a vector, run by tract.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::recipe::diagnostic::{list, suggest};
 use tract_onnx::prelude::{
     Arc, Datum, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, Tensor, TypedRunnableModel,
@@ -37,11 +39,12 @@ impl OnnxModel {
     }
 
     fn read(path: &Path, size: usize, output: Option<&str>) -> Result<Self> {
-        let start = std::fs::read(path).map_err(|e| Error::weights(e.to_string()))?;
+        let mut start = Vec::new();
+        let unreadable = |e: std::io::Error| Error::new(ErrorKind::Io, e.to_string());
+        File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)).map_err(unreadable)?;
         if start.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<') {
-            return Err(Error::weights("a web page, not a model; it was saved in place of the file"));
+            return Err(Error::weights("not a model; it looks like a web page, saved in place of the file"));
         }
-        drop(start);
         // Declared shapes after the input may name the batch; tract infers them from the input's.
         let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
         let mut model = onnx.model_for_path(path).map_err(|e| failed("not a readable ONNX model", e))?;

@@ -7,7 +7,7 @@ use gdrd_core::face::FaceBatch;
 use gdrd_core::teacher::{Output, Teacher, TeacherCard, View, cannot_offer};
 use rayon::prelude::*;
 
-use super::{OnnxModel, OnnxTeacher, Preprocessing};
+use super::{OnnxModel, OnnxTeacher};
 
 pub(super) fn build(config: &OnnxTeacher, device: &Device) -> Result<Box<dyn Teacher>> {
     let model = OnnxModel::open(&config.weights, config.size, config.output.as_deref())?;
@@ -17,18 +17,17 @@ pub(super) fn build(config: &OnnxTeacher, device: &Device) -> Result<Box<dyn Tea
     });
     let card = TeacherCard {
         input_size: Some(config.size),
+        preprocessing: config.preprocessing,
         view: View::High,
         digest: digest::of_value(&settings),
         default_map: None,
     };
-    let preprocessing = config.preprocessing;
-    Ok(Box::new(Live { model, card, preprocessing, device: device.clone() }))
+    Ok(Box::new(Live { model, card, device: device.clone() }))
 }
 
 struct Live {
     model: OnnxModel,
     card: TeacherCard,
-    preprocessing: Preprocessing,
     device: Device,
 }
 
@@ -45,7 +44,7 @@ impl Teacher for Live {
     }
 
     fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let images = self.preprocessing.apply(faces)?.flatten_from(1)?.to_vec2::<f32>()?;
+        let images = self.card.preprocessing.apply(faces)?.flatten_from(1)?.to_vec2::<f32>()?;
         let model = &self.model;
         let rows = images.par_iter().map(|image| model.run(image)).collect::<Result<Vec<_>>>()?;
         let embedding = Tensor::from_vec(rows.concat(), (faces.len(), model.width()), &self.device)?;

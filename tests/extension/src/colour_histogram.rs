@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::registry::Kind;
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,7 @@ impl TeacherConfig for ColourHistogram {
     fn build(&self, _: &Device) -> Result<Box<dyn Teacher>> {
         let card = TeacherCard {
             input_size: None,
+            preprocessing: Preprocessing::none(),
             view: View::High,
             // Stored features are found by this text: it must tell of everything that changes them.
             digest: format!("colour-histogram 1, {} bins", self.bins),

@@ -97,7 +97,15 @@ def logit_distillation():
 
 def feature_regression():
     target = image("target", (3, 6, 4, 4)).double()
-    for name, channels, total in (("feature_mean", 6, False), ("feature_sum", 6, True), ("feature_connected", 4, True)):
+    cases = (
+        ("feature_mean", 6, False, False),
+        ("feature_sum", 6, True, False),
+        ("feature_connected", 4, True, False),
+        ("feature_standardised", 6, False, True),
+    )
+    given_target = target
+    for name, channels, total, standardised in cases:
+        target = F.batch_norm(given_target, None, None, training=True, eps=1e-8) if standardised else given_target
         x = given("map", 3, channels, 4, 4)
         module = None
         found = x
@@ -128,12 +136,12 @@ def embeddings():
 class Relation(nn.Module):
     """F(a, b) = W2 ReLU(W1 (a - b)); where the widths differ, b has a map of its own."""
 
-    def __init__(self, left, right, hidden, width):
+    def __init__(self, left, right, hidden, width, bias):
         super().__init__()
         self.w1 = nn.Linear(left, hidden)
         if left != right:
             self.w1_right = nn.Linear(right, hidden, bias=False)
-        self.w2 = nn.Linear(hidden, width)
+        self.w2 = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, a, b):
         inner = self.w1(a) - self.w1_right(b) if hasattr(self, "w1_right") else self.w1(a - b)
@@ -141,24 +149,26 @@ class Relation(nn.Module):
 
 
 class Relations(nn.Module):
-    def __init__(self, teacher, student, hidden, width):
+    def __init__(self, teacher, student, hidden, width, bias):
         super().__init__()
-        self.f_t = Relation(teacher, teacher, hidden, width)
-        self.f_ts = Relation(teacher, student, hidden, width)
-        self.h1 = nn.Linear(width, width)
-        self.h2 = nn.Linear(width, width)
+        self.f_t = Relation(teacher, teacher, hidden, width, bias)
+        self.f_ts = Relation(teacher, student, hidden, width, bias)
+        self.h1 = nn.Linear(width, width, bias=bias)
+        self.h2 = nn.Linear(width, width, bias=bias)
 
 
 def relational_contrastive():
     """Eq. (2) of the paper, pair by pair. The batches leave no choice of negatives."""
     cases = (
-        ("relational", WIDTH, 0.4, (0, 1, 2), False),
-        ("relational_sum", WIDTH, 0.4, (0, 0, 1), True),
-        ("relational_wide", WIDE, 0.1, (0, 1, 2), False),
-        ("relational_wide_sum", WIDE, 0.1, (2, 1, 1), True),
+        ("relational", WIDTH, 0.4, (0, 1, 2), False, False),
+        ("relational_sum", WIDTH, 0.4, (0, 0, 1), True, False),
+        ("relational_wide", WIDE, 0.1, (0, 1, 2), False, False),
+        ("relational_wide_sum", WIDE, 0.1, (2, 1, 1), True, False),
+        ("relational_centred", WIDTH, 0.4, (0, 1, 2), False, True),
+        ("relational_wide_centred", WIDE, 0.1, (2, 1, 1), False, True),
     )
-    for name, width, tau, identities, total in cases:
-        module = filled(name, Relations(WIDE, width, 10, 7))
+    for name, width, tau, identities, total, centred in cases:
+        module = filled(name, Relations(WIDE, width, 10, 7, bias=not centred))
         raw = image("teacher", (3, WIDE)).double()
         x = given("small batch", 3, width)
         teacher, student = F.normalize(raw), F.normalize(x)
@@ -170,9 +180,20 @@ def relational_contrastive():
                 triples += [(i, j, k) for k in fits]
         ratio = 0.5  # n/m: as many negative pairs as positive ones
 
+        def own(i, j):
+            return module.h1(module.f_t(teacher[i], teacher[j]))
+
+        def cross(i, j):
+            return module.h2(module.f_ts(teacher[i], student[j]))
+
+        first_mean = second_mean = 0.0
+        if centred:
+            first_mean = torch.stack([own(i, j) for i, j, _ in triples]).mean(0)
+            second_mean = torch.stack([cross(i, o) for i, j, k in triples for o in (j, k)]).mean(0)
+
         def h(i, j, other):
-            first = F.normalize(module.h1(module.f_t(teacher[i], teacher[j])), dim=0)
-            second = F.normalize(module.h2(module.f_ts(teacher[i], student[other])), dim=0)
+            first = F.normalize(own(i, j) - first_mean, dim=0)
+            second = F.normalize(cross(i, other) - second_mean, dim=0)
             score = torch.exp(torch.dot(first, second) / tau)
             return score / (score + ratio)
 

@@ -1,0 +1,340 @@
+//! Whether a teacher is fed as its weights want.
+//!
+//! A wrong preprocessing contract is no error anywhere; the teacher is only worse than it could be, by a few points or by
+//! twenty. So plausible contracts are scored on labelled pairs, and compared with the declared one pair by pair.
+
+use candle_core::Device;
+
+use super::Protocol;
+use super::bootstrap::{RESAMPLES, paired_difference};
+use super::scores::Scores;
+use crate::data::Dataset;
+use crate::embedder::{Embedder, Embeddings};
+use crate::error::{Context, Result};
+use crate::face::{Face, FaceBatch};
+use crate::seed::Seed;
+use crate::teacher::{Colour, Output, Preprocessing, Teacher, prepared};
+
+/// How a teacher might have to be fed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contract {
+    /// Colour order and normalisation.
+    pub preprocessing: Preprocessing,
+    /// What of the face is shown.
+    pub crop: Crop,
+    /// Whether the face is mirrored.
+    pub mirrored: bool,
+}
+
+/// What of an aligned face is shown, always at the teacher's own size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crop {
+    /// All of it.
+    Whole,
+    /// Its middle, without a fourteenth of each side.
+    Tighter,
+    /// All of it with a margin of a fourteenth of each side, in which the border is repeated.
+    Wider,
+}
+
+/// A contract and how the teacher does with it.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// The contract in words.
+    pub name: String,
+    /// The contract.
+    pub contract: Contract,
+    /// What the protocol says.
+    pub scores: Scores,
+    /// Accuracy minus that of the declared contract, in points.
+    pub gain: f64,
+    /// Two-sided p of "no difference to the declared contract", paired bootstrap.
+    pub p: f64,
+}
+
+/// The largest p, divided by the number of contracts that were tried, at which another contract counts as better.
+pub const SIGNIFICANCE: f64 = 0.05;
+
+/// Normalisations that public recognisers were trained with.
+fn normalisations() -> [(&'static str, [f32; 3], [f32; 3]); 4] {
+    let imagenet = Preprocessing::imagenet();
+    [
+        ("[-1, 1]", [0.5; 3], [0.5; 3]),
+        ("ImageNet", imagenet.mean, imagenet.std),
+        ("[0, 1]", [0.0; 3], [1.0; 3]),
+        ("[0, 255]", [0.0; 3], [1.0 / 255.0; 3]),
+    ]
+}
+
+impl Contract {
+    fn plain(preprocessing: Preprocessing) -> Self {
+        Self { preprocessing, crop: Crop::Whole, mirrored: false }
+    }
+
+    /// The declared contract first, then the others that are plausible: each colour order with each normalisation, and
+    /// the declared ones with other crops and mirrored.
+    pub fn plausible(declared: Preprocessing) -> Vec<Self> {
+        let first = Self::plain(declared);
+        let mut all = vec![first];
+        for colour in [Colour::Rgb, Colour::Bgr] {
+            for (mean, std) in
+                normalisations().map(|(_, mean, std)| (mean, std)).into_iter().chain([(declared.mean, declared.std)])
+            {
+                let contract = Self::plain(Preprocessing { colour, mean, std, ..declared });
+                if !all.contains(&contract) {
+                    all.push(contract);
+                }
+            }
+        }
+        all.push(Self { crop: Crop::Tighter, ..first });
+        all.push(Self { crop: Crop::Wider, ..first });
+        all.push(Self { mirrored: true, ..first });
+        all
+    }
+
+    /// The contract in words, such as `BGR, [-1, 1], tighter crop`.
+    pub fn name(&self) -> String {
+        let Preprocessing { colour, mean, std, .. } = self.preprocessing;
+        let known =
+            normalisations().into_iter().find(|(_, known_mean, known_std)| (*known_mean, *known_std) == (mean, std));
+        let mut words = vec![
+            match colour {
+                Colour::Rgb => "RGB".to_string(),
+                Colour::Bgr => "BGR".to_string(),
+            },
+            known.map_or_else(|| format!("mean {mean:?} std {std:?}"), |(name, ..)| name.to_string()),
+        ];
+        match self.crop {
+            Crop::Whole => {}
+            Crop::Tighter => words.push("tighter crop".into()),
+            Crop::Wider => words.push("wider crop".into()),
+        }
+        if self.mirrored {
+            words.push("mirrored".into());
+        }
+        words.join(", ")
+    }
+
+    /// The face as the contract shows it, before it is brought to the teacher's size.
+    fn shown(&self, face: &Face) -> Result<Face> {
+        let margin = (face.width().min(face.height()) / 14) as isize;
+        let face = match self.crop {
+            Crop::Whole => face.clone(),
+            Crop::Tighter => with_margin(face, -margin)?,
+            Crop::Wider => with_margin(face, margin)?,
+        };
+        Ok(if self.mirrored { face.flipped() } else { face })
+    }
+}
+
+/// The face with `margin` pixels more on each side, in which the border is repeated; fewer if it is negative.
+fn with_margin(face: &Face, margin: isize) -> Result<Face> {
+    let (width, height) = (face.width() as isize, face.height() as isize);
+    let mut pixels = Vec::with_capacity(face.pixels().len());
+    for y in -margin..height + margin {
+        for x in -margin..width + margin {
+            let at = 3 * (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)) as usize;
+            pixels.extend_from_slice(&face.pixels()[at..at + 3]);
+        }
+    }
+    Face::new((width + 2 * margin) as usize, (height + 2 * margin) as usize, pixels)
+}
+
+/// A teacher that is fed by another contract than its own.
+struct Fed<'a> {
+    name: String,
+    teacher: &'a dyn Teacher,
+    contract: Contract,
+    width: usize,
+    device: &'a Device,
+}
+
+impl Embedder for Fed<'_> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+        let card = self.teacher.card();
+        let shown = faces.iter().map(|face| prepared(card, self.contract.shown(face)?)).collect::<Result<Vec<_>>>()?;
+        let input = self.contract.preprocessing.apply(&FaceBatch::from_faces(&shown, self.device)?)?;
+        // The teacher applies its own contract, which gives back the input that the other one made.
+        let faces = card.preprocessing.undo(&input)?;
+        let found = self.teacher.features(&faces, &[Output::Embedding])?;
+        Embeddings::from_rows(self.width, found[0].flatten_all()?.to_vec1::<f32>()?)
+    }
+}
+
+/// Scores every plausible contract of a teacher on the pairs of `protocol`; the declared one is the first. `report` is told
+/// which contract is at work and how many of its faces are done, and may stop with an error.
+///
+/// # Errors
+/// If the teacher has no embedding, a face cannot be read, or an embedding has no direction.
+pub fn examine(
+    teacher: &dyn Teacher,
+    dataset: &dyn Dataset,
+    protocol: &dyn Protocol,
+    device: &Device,
+    report: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
+) -> Result<Vec<Examined>> {
+    let card = teacher.card();
+    let width = teacher.shape(&Output::Embedding, card.input_size.unwrap_or(112))?.iter().product();
+    let mut found: Vec<Examined> = Vec::new();
+    for contract in Contract::plausible(card.preprocessing) {
+        let name = contract.name();
+        let fed = Fed { name: name.clone(), teacher, contract, width, device };
+        let scores =
+            protocol.evaluate(&fed, dataset, &mut |done, total| report(&name, done, total)).at(|| name.clone())?;
+        let (gain, p) = match found.first() {
+            None => (0.0, 1.0),
+            Some(declared) => {
+                let (first, second) = (scores.correct.clone(), declared.scores.correct.clone());
+                let mut stream = Seed(7).stream("contracts", &[found.len() as u64]);
+                let difference = paired_difference(&[first], &[second], RESAMPLES, &mut stream)?;
+                (100.0 * difference.mean, difference.p)
+            }
+        };
+        found.push(Examined { name, contract, scores, gain, p });
+    }
+    Ok(found)
+}
+
+/// The contract with the highest accuracy above the declared one's, the more usual one of equals, and whether it is better
+/// beyond chance; none if the declared one is the best.
+pub fn better(examined: &[Examined]) -> Option<(&Examined, bool)> {
+    let tried = examined.len().saturating_sub(1).max(1) as f64;
+    // Of equals, `max_by` takes the last.
+    let best = examined.iter().rev().max_by(|a, b| a.gain.total_cmp(&b.gain))?;
+    (best.gain > 0.0).then_some((best, best.p <= SIGNIFICANCE / tried))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Tensor;
+
+    use super::*;
+    use crate::evaluation::{ProtocolConfig, Verification};
+    use crate::teacher::{TeacherCard, View, cannot_offer};
+
+    /// Eight people whose faces differ in the red channel; green and blue are noise.
+    struct Red;
+
+    impl Dataset for Red {
+        fn len(&self) -> usize {
+            64
+        }
+
+        fn identities(&self) -> usize {
+            8
+        }
+
+        fn identity(&self, index: usize) -> usize {
+            index / 8
+        }
+
+        fn name(&self, index: usize) -> String {
+            format!("face {index}")
+        }
+
+        fn find(&self, _: &str, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn face(&self, index: usize) -> Result<Face> {
+            let noise = |salt: usize| (((index * 31 + salt) * 2_654_435_761) >> 7) as u8;
+            let person = self.identity(index);
+            let pixel =
+                |at: usize| [if (person >> (at % 3)) & 1 == 1 { 220 } else { 40 }, noise(2 * at), noise(2 * at + 1)];
+            Face::new(28, 28, (0..28 * 28).flat_map(pixel).collect())
+        }
+
+        fn fingerprint(&self) -> &str {
+            "red"
+        }
+    }
+
+    /// Embeds the first three pixels of the first channel that it sees.
+    struct FirstChannel(TeacherCard);
+
+    impl Teacher for FirstChannel {
+        fn card(&self) -> &TeacherCard {
+            &self.0
+        }
+
+        fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
+            match output {
+                Output::Embedding => Ok(vec![3]),
+                other => Err(cannot_offer(other, "`embedding`")),
+            }
+        }
+
+        fn features(&self, faces: &FaceBatch, _: &[Output]) -> Result<Vec<Tensor>> {
+            let x = self.0.preprocessing.apply(faces)?;
+            Ok(vec![x.narrow(1, 0, 1)?.flatten_from(1)?.narrow(1, 0, 3)?])
+        }
+    }
+
+    fn examined(declared: Colour) -> Vec<Examined> {
+        let preprocessing = Preprocessing { colour: declared, ..Preprocessing::default() };
+        let card = TeacherCard {
+            input_size: None,
+            preprocessing,
+            view: View::High,
+            digest: "first channel".into(),
+            default_map: None,
+        };
+        let protocol =
+            Verification { data: "red".into(), pairs: None, drawn_pairs: 100, folds: 5, flip: false, far: vec![] };
+        let protocol = protocol.prepare(&Red).expect("pairs");
+        let mut told = 0;
+        let mut report = |_: &str, done, total| {
+            told += usize::from(done == total);
+            Ok(())
+        };
+        let found = examine(&FirstChannel(card), &Red, &*protocol, &Device::Cpu, &mut report).expect("scores");
+        assert_eq!(told, found.len());
+        found
+    }
+
+    #[test]
+    fn exchanged_colours_are_found() {
+        let found = examined(Colour::Bgr);
+        let (better, sure) = better(&found).expect("a better contract");
+        assert_eq!(better.name, "RGB, [-1, 1]");
+        assert!(better.gain > 20.0 && sure, "{better:?}");
+    }
+
+    #[test]
+    fn a_right_contract_is_not_beaten() {
+        let found = examined(Colour::Rgb);
+        assert!(better(&found).is_none(), "{:?}", better(&found));
+        let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        let expected = [
+            "RGB, [-1, 1]",
+            "RGB, ImageNet",
+            "RGB, [0, 1]",
+            "RGB, [0, 255]",
+            "BGR, [-1, 1]",
+            "BGR, ImageNet",
+            "BGR, [0, 1]",
+            "BGR, [0, 255]",
+            "RGB, [-1, 1], tighter crop",
+            "RGB, [-1, 1], wider crop",
+            "RGB, [-1, 1], mirrored",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn margins_repeat_the_border_and_crops_take_it_away() {
+        let face = Face::new(2, 2, (0..12).collect()).expect("a face");
+        let wide = with_margin(&face, 1).expect("a wider face");
+        assert_eq!((wide.width(), wide.height()), (4, 4));
+        assert_eq!(wide.pixels()[..12], [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]);
+        assert_eq!(with_margin(&wide, -1).expect("the face"), face);
+    }
+}

@@ -1,0 +1,72 @@
+//! ArcFace's residual network as a discriminative teacher (the paper's T_d).
+
+use candle_core::{Device, Tensor};
+use gdrd_core::error::{Problem, Result};
+use gdrd_core::recipe::RecipePath;
+use gdrd_core::registry::Kind;
+use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::recogniser::{Network, Options, Recogniser, default_logit_scale};
+
+mod network;
+
+pub use network::{Iresnet, Layout, Naming};
+
+/// An iresnet of depth 18, 34, 50 or 100 in one of the layouts that are published: insightface's `.pth` files (the paper's
+/// teacher is `ms1mv3_arcface_r50_fp16.pth`), and CVLface's safetensors in both of its layouts. The names in the file tell
+/// which, and how deep.
+///
+/// Where the file also has the class weights of the margin head, as insightface's own checkpoints (`checkpoint_gpu_0.pt`)
+/// do, the teacher offers logits: `logit_scale` times the cosines of the embedding with the class weights.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IresnetTeacher {
+    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved.
+    pub weights: RecipePath,
+    /// The class weights of the margin head where they have a file of their own, such as CVLface's `classifier_rank0.pt`.
+    #[serde(default)]
+    pub class_weights: Option<RecipePath>,
+    /// Factor of the cosines that are the logits; 64 in insightface's, CVLface's and AdaFace's training.
+    #[serde(default = "default_logit_scale")]
+    pub logit_scale: f64,
+    /// What the network expects of its input: RGB, mean and std 0.5 of values in `[0, 1]` unless said otherwise. AdaFace's
+    /// own checkpoints need `colour = "bgr"`.
+    #[serde(default)]
+    pub preprocessing: Preprocessing,
+}
+
+impl Kind for IresnetTeacher {
+    const NAME: &'static str = "iresnet";
+    const PURPOSE: &'static str =
+        "ArcFace's iresnet 18/34/50/100 in insightface's and CVLface's layouts (the paper's T_d)";
+}
+
+impl TeacherConfig for IresnetTeacher {
+    fn check(&self) -> Vec<Problem> {
+        crate::recogniser::check(self.logit_scale, Some(&self.preprocessing))
+    }
+
+    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+        let options = Options {
+            weights: &self.weights,
+            class_weights: self.class_weights.as_deref(),
+            logit_scale: self.logit_scale,
+            preprocessing: None,
+        };
+        Recogniser::open(&options, device, |tensors| Ok((Iresnet::read(tensors, device)?, self.preprocessing)))
+    }
+}
+
+impl Network for Iresnet {
+    const INPUT_SIZE: usize = network::INPUT_SIZE;
+
+    fn width(&self) -> usize {
+        self.layout().embedding
+    }
+
+    fn embed(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(x)
+    }
+}

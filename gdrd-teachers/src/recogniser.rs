@@ -1,0 +1,201 @@
+//! What recognisers of every architecture share: a network that embeds, and the class weights that it was trained with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use gdrd_core::digest;
+use gdrd_core::error::{Context, Error, Problem, Result};
+use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::l2_normalise;
+use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, View, cannot_offer};
+
+use crate::weights;
+
+/// A frozen network that embeds faces.
+pub(crate) trait Network {
+    /// Height and width of its input, in pixels.
+    const INPUT_SIZE: usize;
+
+    /// Width of the embedding.
+    fn width(&self) -> usize;
+
+    /// The embedding `[batch, width]`, not normalised, of preprocessed faces.
+    fn embed(&self, x: &Tensor) -> Result<Tensor>;
+}
+
+/// What recipes say of a recogniser, beside its architecture.
+pub(crate) struct Options<'a> {
+    pub(crate) weights: &'a Path,
+    pub(crate) class_weights: Option<&'a Path>,
+    pub(crate) logit_scale: f64,
+    pub(crate) preprocessing: Option<Preprocessing>,
+}
+
+/// Factor of the cosines in insightface's, CVLface's and AdaFace's training.
+pub(crate) fn default_logit_scale() -> f64 {
+    64.0
+}
+
+/// What is wrong with the options that recognisers share.
+pub(crate) fn check(logit_scale: f64, preprocessing: Option<&Preprocessing>) -> Vec<Problem> {
+    let good = logit_scale.is_finite() && logit_scale > 0.0;
+    let scale = Problem::unless(good, "logit_scale", || format!("expected a positive number, found {logit_scale}"));
+    scale.into_iter().chain(preprocessing.into_iter().flat_map(check_preprocessing)).collect()
+}
+
+/// What is wrong with the option `preprocessing`.
+pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterator<Item = Problem> {
+    let nested = |problem: Problem| Problem::new("preprocessing", format!("`{}`: {}", problem.key, problem.message));
+    preprocessing.check().into_iter().map(nested)
+}
+
+/// Margin heads, by the names under which checkpoints keep them: insightface's `PartialFC`, CVLface's `PartialFC` and `FC`,
+/// AdaFace's. Class weights are their `weight` `[classes, width]`, or AdaFace's `kernel` `[width, classes]`; whatever else
+/// they keep (statistics of norms, momentum) is of no use here.
+const HEADS: [&str; 4] = ["state_dict_softmax_fc", "partial_fc", "classifier", "head"];
+
+/// A network and perhaps its margin head as a teacher.
+pub(crate) struct Recogniser<N> {
+    network: N,
+    card: TeacherCard,
+    /// `[classes, width]`, rows of unit length.
+    classes: Option<Tensor>,
+    scale: f64,
+}
+
+impl<N: Network + 'static> Recogniser<N> {
+    /// Reads the weight file; `read` makes the network of the tensors that are no margin head's and says how its kind of
+    /// weights wants to be fed.
+    pub(crate) fn open(
+        options: &Options,
+        device: &Device,
+        read: impl FnOnce(BTreeMap<String, Tensor>) -> Result<(N, Preprocessing)>,
+    ) -> Result<Box<dyn Teacher>> {
+        let place = || format!("`{}`", options.weights.display());
+        let mut tensors = weights::read(options.weights, |_| true)?;
+        let mut classes = take_class_weights(&mut tensors).at(place)?;
+        let (network, usual) = read(tensors).at(place)?;
+        let mut classes_file = options.weights;
+        if let Some(path) = options.class_weights {
+            (classes, classes_file) = (Some(read_class_weights(path)?), path);
+        }
+        let classes = classes.map(|classes| unit_rows(&classes, network.width(), device)).transpose();
+        let classes = classes.at(|| format!("`{}`", classes_file.display()))?;
+        let preprocessing = options.preprocessing.unwrap_or(usual);
+        let class_weights = options.class_weights.map(digest::of_file).transpose()?;
+        let digest = digest::of_value(&serde_json::json!({
+            "weights": digest::of_file(options.weights)?, "class_weights": class_weights,
+            "logit_scale": options.logit_scale, "preprocessing": preprocessing,
+        }));
+        let card =
+            TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, view: View::High, digest, default_map: None };
+        Ok(Box::new(Self { network, card, classes, scale: options.logit_scale }))
+    }
+
+    fn classes(&self, output: &Output) -> Result<&Tensor> {
+        let offers = match self.classes {
+            Some(_) => "`embedding` and `logits`",
+            None => "`embedding`; for `logits`, `class_weights` must name the margin head's class weights",
+        };
+        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, offers))
+    }
+}
+
+impl<N: Network + 'static> Teacher for Recogniser<N> {
+    fn card(&self) -> &TeacherCard {
+        &self.card
+    }
+
+    fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
+        match output {
+            Output::Embedding => Ok(vec![self.network.width()]),
+            other => Ok(vec![self.classes(other)?.dim(0)?]),
+        }
+    }
+
+    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
+        let embedding = self.network.embed(&self.card.preprocessing.apply(faces)?)?.detach();
+        let offer = |output: &Output| match output {
+            Output::Embedding => Ok(embedding.clone()),
+            other => {
+                let cosines = l2_normalise(&embedding)?.matmul(&self.classes(other)?.t()?)?;
+                Ok((cosines * self.scale)?.detach())
+            }
+        };
+        outputs.iter().map(offer).collect()
+    }
+}
+
+/// Takes every margin head out of the tensors of a file, and returns its class weights, `[classes, width]`.
+fn take_class_weights(tensors: &mut BTreeMap<String, Tensor>) -> Result<Option<Tensor>> {
+    let mut found = None;
+    for head in HEADS {
+        let kernel = tensors.remove(&format!("{head}.kernel")).map(|kernel| kernel.t()).transpose()?;
+        let weight = tensors.remove(&format!("{head}.weight")).or(kernel);
+        if found.is_some() && weight.is_some() {
+            return Err(Error::weights(format!("class weights of `{head}`, and of another margin head")));
+        }
+        found = found.or(weight);
+        tensors.retain(|name, _| name.strip_prefix(head).is_none_or(|rest| !rest.starts_with('.')));
+    }
+    Ok(found)
+}
+
+/// The class weights of a file that holds nothing else; they may also be called `weight` there.
+fn read_class_weights(path: &Path) -> Result<Tensor> {
+    let mut tensors = weights::read(path, |_| true)?;
+    let found = take_class_weights(&mut tensors).at(|| format!("`{}`", path.display()))?;
+    found.or_else(|| tensors.remove("weight")).ok_or_else(|| {
+        let names: Vec<&String> = tensors.keys().take(5).collect();
+        Error::weights(format!(
+            "`{}`: expected class weights, `weight` or one of {HEADS:?} with `.weight` or `.kernel`; found {names:?}",
+            path.display(),
+        ))
+    })
+}
+
+/// The class weights with rows of unit length.
+fn unit_rows(classes: &Tensor, width: usize, device: &Device) -> Result<Tensor> {
+    match classes.dims() {
+        [_, found] if *found == width => l2_normalise(&classes.to_dtype(DType::F32)?.to_device(device)?),
+        found => Err(Error::weights(format!("expected class weights [classes, {width}], found {found:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors(names: &[(&str, (usize, usize))]) -> BTreeMap<String, Tensor> {
+        let ones = |shape| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("ones");
+        names.iter().map(|(name, shape)| (name.to_string(), ones(*shape))).collect()
+    }
+
+    #[test]
+    fn class_weights_are_found_under_every_name_and_turned() {
+        for (name, shape) in [
+            ("state_dict_softmax_fc.weight", (5, 3)),
+            ("partial_fc.weight", (5, 3)),
+            ("classifier.weight", (5, 3)),
+            ("head.kernel", (3, 5)),
+        ] {
+            let head = name.split('.').next().expect("a head");
+            let state = format!("{head}.batch_mean");
+            let mut all = tensors(&[(name, shape), (&state, (1, 1)), ("headless.weight", (2, 2))]);
+            let found = take_class_weights(&mut all).expect("one head").expect("class weights");
+            assert_eq!(found.dims(), [5, 3], "{name}");
+            assert_eq!(all.keys().collect::<Vec<_>>(), ["headless.weight"]);
+        }
+        assert!(take_class_weights(&mut tensors(&[("fc.weight", (5, 3))])).expect("no head").is_none());
+        let mut two = tensors(&[("head.weight", (5, 3)), ("classifier.weight", (5, 3))]);
+        assert!(take_class_weights(&mut two).expect_err("two heads").to_string().contains("`head`"));
+    }
+
+    #[test]
+    fn class_weights_of_another_width_are_refused() {
+        let classes = Tensor::ones((5, 3), DType::F32, &Device::Cpu).expect("ones");
+        let text = unit_rows(&classes, 4, &Device::Cpu).expect_err("another width").to_string();
+        assert!(text.contains("expected class weights [classes, 4], found [5, 3]"), "{text}");
+    }
+}
