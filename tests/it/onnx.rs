@@ -40,7 +40,7 @@ mod with_the_feature {
 
     use candle_core::Device;
     use gdrd_core::face::{Face, FaceBatch};
-    use gdrd_core::teacher::{Colour, Output, Preprocessing, Teacher, TeacherConfig};
+    use gdrd_core::teacher::{Colour, Output, Preprocessing, TeacherConfig};
     use gdrd_teachers::OnnxTeacher;
 
     use super::*;

@@ -17,7 +17,7 @@ use super::{Class, Source};
 ///
 /// The face is brought to `input_size` by the bicubic filter and its values to `[-1, 1]`. Feature maps have diffusers'
 /// names without `encoder.`: `conv_in`, `down_blocks.N` (its last step) and its steps, `mid_block` and its steps,
-/// `conv_out`, `quant_conv`; and `latent`, the mean of the latent distribution, not scaled.
+/// `conv_act`, `conv_out`, `quant_conv`; and `latent`, the mean of the latent distribution, not scaled.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderKl {

@@ -3,6 +3,7 @@
     python export.py
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from formula import image, values  # noqa: E402
 
 # What the attention of google/ddpm-celebahq-256's file is called: names from before diffusers 0.15.
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+# Every step of an encoder that a teacher offers.
+TAP = re.compile(
+    r"conv_(in|act|out)|quant_conv|(down_blocks\.\d+|mid_block)(\.(resnets|attentions|downsamplers)\.\d+)?"
+)
 
 
 def old(name: str) -> str:
@@ -38,23 +45,24 @@ def main() -> None:
         model.load_state_dict(made)
         model.eval()
 
-    def run(name, root, size, call, taps):
-        """The outputs of the modules that are called `taps` below `root`, for one input of `size` pixels."""
+    def run(name, modules, size, call):
+        """The outputs of the modules that are taps, for one input of `size` pixels."""
         hooks = [
-            root.get_submodule(tap).register_forward_hook(
+            module.register_forward_hook(
                 # A block of the U-Net answers with its output and with all that its skip connections need.
                 lambda _m, _i, found, tap=tap: out.__setitem__(
-                    f"{name}.{size}.{tap}", (found[0] if isinstance(found, tuple) else found).contiguous()
+                    f"{name}.{size}.{tap}", (found[0] if isinstance(found, tuple) else found).contiguous().clone()
                 )
             )
-            for tap in taps
+            for tap, module in modules.items()
+            if TAP.fullmatch(tap)
         ]
         answer = call(image(f"{name}.{size}", (2, 3, size, size)))
         for hook in hooks:
             hook.remove()
         return answer
 
-    def unet(name, model, size, timestep, taps, rename=lambda key: key):
+    def unet(name, model, size, timestep, rename=lambda key: key):
         fill(name, model, rename)
 
         def call(x):
@@ -63,7 +71,8 @@ def main() -> None:
             except RuntimeError:  # The decoder cannot join the sizes of an odd input; the encoder has run by then.
                 pass
 
-        run(name, model, size, call, taps)
+        decoder = ("conv_act", "conv_out")
+        run(name, {tap: module for tap, module in model.named_modules() if tap not in decoder}, size, call)
 
     # The options of google/ddpm-celebahq-256, with fewer channels and levels.
     celebahq = UNet2DModel(
@@ -72,20 +81,18 @@ def main() -> None:
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
     )
-    taps = ["conv_in", "down_blocks.0", "down_blocks.1.resnets.0", "down_blocks.1.attentions.1",
-            "down_blocks.1.downsamplers.0", "down_blocks.2", "mid_block.attentions.0", "mid_block"]
-    unet("celebahq", celebahq, 9, 421, taps, old)
+    unet("celebahq", celebahq, 9, 421, old)
     # The defaults of the class, and attention at the last level, which has no downsampler.
     plain = UNet2DModel(
         sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )
-    unet("defaults", plain, 9, 0, ["down_blocks.0", "down_blocks.1", "mid_block.resnets.0", "mid_block"])
+    unet("defaults", plain, 9, 0)
     bare = UNet2DModel(
         sample_size=8, block_out_channels=(32, 32), layers_per_block=1, add_attention=False,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
     )
-    unet("bare", bare, 8, 999, ["down_blocks.1", "mid_block"])
+    unet("bare", bare, 8, 999)
 
     # Stable Diffusion's options, and those of its newer relatives.
     common = dict(
@@ -99,9 +106,11 @@ def main() -> None:
     ]:
         model = AutoencoderKL(**common, **options)
         fill(name, model)
-        taps = ["conv_in", "down_blocks.0.downsamplers.0", "down_blocks.1", "mid_block", "conv_out"]
-        distribution = run(name, model.encoder, 12, lambda x: model.encode(x).latent_dist, taps)
-        out[f"{name}.12.latent"] = distribution.mean.contiguous()
+        modules = dict(model.encoder.named_modules())
+        if model.quant_conv is not None:
+            modules["quant_conv"] = model.quant_conv
+        distribution = run(name, modules, 9, lambda x: model.encode(x).latent_dist)
+        out[f"{name}.9.latent"] = distribution.mean.contiguous().clone()
 
     for name, tensor in sorted(out.items()):
         if ".shape." not in name:
