@@ -67,8 +67,9 @@ impl TeacherConfig for Precomputed {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let place = || format!("`{}`", self.file);
         let mut tensors = if is_npy(&self.file) {
-            // candle's error does not say which file it is.
-            BTreeMap::from([("embedding".to_string(), Tensor::read_npy(&self.file).at(place)?)])
+            let values = Tensor::read_npy(&self.file);
+            let values = values.map_err(|e| Error::data(format!("not a readable .npy file: {e}")).at(place()));
+            BTreeMap::from([("embedding".to_string(), values?)])
         } else {
             read_safetensors(&self.file)?
         };

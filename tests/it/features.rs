@@ -113,9 +113,23 @@ fn embeddings_of_other_programs_are_matched_by_a_list_of_images() {
     bench.write("lists/order.txt", "../2.png\n../gone.png\n");
     let error = build(&config).err().expect("no image").to_string();
     assert!(error.contains("order.txt`: ") && error.contains("gone.png"), "{error}");
-    bench.write("e.npy", b"\x93NUMPY\x01\x00v\x00{");
-    let error = build(&config).err().expect("half a file").to_string();
-    assert!(error.contains("e.npy`"), "{error}");
+    bench.write("lists/order.txt", "../2.png\n../0.png\n");
+    let ones = |shape: &[usize], dtype| Tensor::ones(shape, dtype, &Device::Cpu).expect("ones");
+    for (tensor, expected) in [
+        (ones(&[2, 3, 1], DType::F32), "`embedding`: expected [rows, values] of floats, found [2, 3, 1] of F32"),
+        (ones(&[2, 3], DType::I64), "`embedding`: expected [rows, values] of floats, found [2, 3] of I64"),
+    ] {
+        tensor.write_npy(bench.file("e.npy")).expect("written");
+        let error = build(&config).err().expect("no embeddings").to_string();
+        assert!(error.contains("e.npy`: ") && error.contains(expected), "{error}");
+    }
+    ones(&[2, 3], DType::F16).write_npy(bench.file("e.npy")).expect("written");
+    assert_eq!(rows(&*build(&config).expect("a teacher"), &faces[2..3]), [[1.0, 1.0, 1.0]]);
+    for broken in [b"\x93NUMPY\x01\x00v\x00{".as_slice(), b"<!doctype html>"] {
+        bench.write("e.npy", broken);
+        let error = build(&config).err().expect("no array").to_string();
+        assert!(error.contains("e.npy`: not a readable .npy file"), "{error}");
+    }
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub(super) struct Norms {
 }
 
 impl Norms {
-    pub(super) fn new(self, channels: usize, weights: &Weights) -> Result<GroupNorm> {
+    /// One of them, over `channels`.
+    pub(super) fn layer(self, channels: usize, weights: &Weights) -> Result<GroupNorm> {
         GroupNorm::with_eps(self.groups, channels, self.eps, weights)
     }
 }
@@ -51,10 +52,10 @@ impl Residual {
         let time = time.map(|width| Linear::new(width, outputs, true, &weights.pp("time_emb_proj"))).transpose()?;
         let skip = (inputs != outputs).then(|| conv1(inputs, outputs, &weights.pp("conv_shortcut"))).transpose()?;
         Ok(Self {
-            norm1: norms.new(inputs, &weights.pp("norm1"))?,
+            norm1: norms.layer(inputs, &weights.pp("norm1"))?,
             conv1: conv3(inputs, outputs, &weights.pp("conv1"))?,
             time,
-            norm2: norms.new(outputs, &weights.pp("norm2"))?,
+            norm2: norms.layer(outputs, &weights.pp("norm2"))?,
             conv2: conv3(outputs, outputs, &weights.pp("conv2"))?,
             skip,
         })
@@ -90,7 +91,7 @@ impl Attention {
     pub(super) fn new(channels: usize, heads: usize, norms: Norms, weights: &Weights) -> Result<Self> {
         let map = |name: &str| Linear::new(channels, channels, true, &weights.pp(name));
         Ok(Self {
-            norm: norms.new(channels, &weights.pp("group_norm"))?,
+            norm: norms.layer(channels, &weights.pp("group_norm"))?,
             query: map("to_q")?,
             key: map("to_k")?,
             value: map("to_v")?,

@@ -88,7 +88,7 @@ impl Encoder {
         quant: Option<&Weights>,
     ) -> Result<()> {
         let channels = self.steps.last().map_or(0, |(_, channels)| *channels);
-        self.push("conv_act", channels, Step::Norm(norms.new(channels, &weights.pp("conv_norm_out"))?));
+        self.push("conv_act", channels, Step::Norm(norms.layer(channels, &weights.pp("conv_norm_out"))?));
         let conv = conv3(channels, 2 * latents, &weights.pp("conv_out"))?;
         self.push("conv_out", 2 * latents, Step::Convolution(conv));
         if let Some(quant) = quant {

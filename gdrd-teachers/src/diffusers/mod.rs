@@ -85,7 +85,7 @@ fn means(found: &Value, expected: &str) -> bool {
     match found {
         Value::Array(all) => all.iter().all(|found| means(found, expected)),
         Value::Number(number) => number.as_f64() == expected.parse().ok(),
-        found => found.to_string() == expected,
+        found => serde_json::from_str::<Value>(expected).is_ok_and(|expected| *found == expected),
     }
 }
 

@@ -20,8 +20,9 @@ pub use model::OnnxModel;
 
 /// A recogniser in an ONNX file, such as insightface's `buffalo_l` or AuraFace, run by tract on the CPU.
 ///
-/// Needs a gdrd that is built with the feature `onnx`: `cargo build --release --features onnx`. The file does not say how
-/// faces must be prepared, so the recipe must: a wrong contract is no error anywhere, it only costs accuracy.
+/// Needs a gdrd that is built with the feature `onnx`, which takes Rust 1.91: `cargo build --release --features onnx`.
+/// The file does not say how faces must be prepared, so the recipe must: a wrong contract is no error anywhere, it only
+/// costs accuracy, and `gdrd doctor teacher` looks for one.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnnxTeacher {
@@ -30,8 +31,7 @@ pub struct OnnxTeacher {
     /// Height and width of the input, in pixels.
     #[serde(default = "default_size")]
     pub size: usize,
-    /// What the network expects of its input. insightface's and AuraFace's models: colour `rgb`,
-    /// mean and std 0.5.
+    /// What the network expects of its input: RGB in `[-1, 1]` where a key is left out, as insightface's and AuraFace's.
     pub preprocessing: Preprocessing,
     /// The output that is the embedding; may be left out where there is one output.
     #[serde(default)]
