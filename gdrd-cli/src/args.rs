@@ -26,6 +26,9 @@ pub(crate) enum Command {
         /// Delete what an earlier run left in the run folder
         #[arg(long)]
         fresh: bool,
+        /// Hold the files of the Hub to those of another run's lock.json
+        #[arg(long, value_name = "FILE")]
+        lock: Option<PathBuf>,
         #[command(flatten)]
         place: PlaceArguments,
     },
@@ -151,6 +154,34 @@ pub(crate) enum Command {
     },
     /// Print the JSON schema of recipes, for editors
     Schema,
+    /// Fetch, verify and list pretrained weights on the Hugging Face Hub
+    #[command(subcommand)]
+    Hub(HubCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum HubCommand {
+    /// Fetch every file on the Hub that a recipe names into the Hub's cache
+    Pull {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// Ask where branches and tags stand now, though the cache knows where they stood
+        #[arg(long)]
+        refresh: bool,
+        /// Fetch the files of a run's lock.json, and refuse others
+        #[arg(long, value_name = "FILE", conflicts_with = "refresh")]
+        lock: Option<PathBuf>,
+    },
+    /// Check, without network, that every file on the Hub that a recipe names is in the cache and undamaged
+    Verify {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// Check that they are the files of a run's lock.json
+        #[arg(long, value_name = "FILE")]
+        lock: Option<PathBuf>,
+    },
+    /// List public weights: address, size, licence, terms, what they are for
+    List,
 }
 
 #[derive(Subcommand)]
@@ -193,7 +224,7 @@ pub(crate) struct PlaceArguments {
     device: String,
     /// Use no network; what is not on this machine is an error
     #[arg(long)]
-    offline: bool,
+    pub(crate) offline: bool,
 }
 
 impl PlaceArguments {

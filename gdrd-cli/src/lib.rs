@@ -19,6 +19,9 @@ use clap::Parser;
 use gdrd_core::error::{Error, ErrorKind, Result};
 use gdrd_core::registry::Registry;
 
+#[macro_use]
+mod output;
+
 mod args;
 mod commands;
 mod progress;

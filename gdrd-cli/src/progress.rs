@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use gdrd_core::observe::{Event, Flow, Observer};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::stop;
 
@@ -19,6 +19,23 @@ pub(crate) struct Progress {
     started: Instant,
     shown: Instant,
     from: u64,
+    unit: Unit,
+}
+
+/// What a task counts.
+#[derive(Clone, Copy)]
+enum Unit {
+    Things,
+    Bytes,
+}
+
+impl Unit {
+    fn of(self, count: u64) -> String {
+        match self {
+            Self::Things => count.to_string(),
+            Self::Bytes => HumanBytes(count).to_string(),
+        }
+    }
 }
 
 impl Progress {
@@ -32,6 +49,7 @@ impl Progress {
             started: now,
             shown: now,
             from: 0,
+            unit: Unit::Things,
         }
     }
 
@@ -50,24 +68,28 @@ impl Progress {
     }
 
     /// Begins a task if `name` is a new one.
-    fn begin(&mut self, name: &str, from: u64, total: u64) {
+    fn begin(&mut self, name: &str, from: u64, total: u64, unit: Unit) {
         if self.task == name {
             return;
         }
         self.close();
+        self.unit = unit;
         self.task = name.to_string();
         self.from = from;
         (self.started, self.shown) = (Instant::now(), Instant::now());
         if self.terminal {
             let bar = ProgressBar::new(total);
-            let template = "{prefix} {wide_bar:.cyan/dim} {pos}/{len} {eta} {msg}";
+            let template = match unit {
+                Unit::Things => "{prefix} {wide_bar:.cyan/dim} {pos}/{len} {eta} {msg}",
+                Unit::Bytes => "{prefix} {wide_bar:.cyan/dim} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             bar.set_prefix(name.to_string());
             self.bar = Some(bar.with_position(from));
         } else if total > 1 {
-            eprintln!("{name}: 0 of {total}");
+            eprintln!("{name}: {} of {}", unit.of(from), unit.of(total));
         } else {
             eprintln!("{name}");
         }
@@ -85,7 +107,7 @@ impl Progress {
             let clock =
                 if over { format!("{} spent", HumanDuration(spent)) } else { format!("{} left", HumanDuration(left)) };
             let message = if message.is_empty() { String::new() } else { format!(", {message}") };
-            eprintln!("{}: {done} of {total}, {clock}{message}", self.task);
+            eprintln!("{}: {} of {}, {clock}{message}", self.task, self.unit.of(done), self.unit.of(total));
         }
         if over {
             self.close();
@@ -101,15 +123,19 @@ impl Observer for Progress {
                 step => self.say(&format!("run {}, going on from step {step}", folder.display())),
             },
             Event::Working { what, done, total } => {
-                self.begin(what, 0, *total as u64);
+                self.begin(what, 0, *total as u64, Unit::Things);
                 self.show(*done as u64, *total as u64, "");
+            }
+            Event::Downloading { what, done, total } => {
+                self.begin(what, *done, *total, Unit::Bytes);
+                self.show(*done, *total, "");
             }
             Event::StageStarted { stage, objective, .. } => {
                 self.close();
                 self.say(&format!("stage `{stage}`: {objective}"));
             }
             Event::StepDone { stage, step, steps, loss, terms, rate, images_per_second, .. } => {
-                self.begin(stage, step - 1, *steps);
+                self.begin(stage, step - 1, *steps, Unit::Things);
                 let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
                 let message =
                     format!("{images_per_second:.0} images/s, rate {rate:.1e}, loss {loss:.4}, {}", terms.join(", "));

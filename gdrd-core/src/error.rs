@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Data,
     /// A weight file does not fit its network.
     Weights,
+    /// A file on the Hugging Face Hub cannot be had: mend the address, the access or the network.
+    Hub,
     /// A plug-in (teacher, loss, student ...) could not do what was asked of it.
     Component,
     /// The tensor library or the device failed.
@@ -57,6 +59,11 @@ impl Error {
     /// A weight file that does not fit.
     pub fn weights(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Weights, message)
+    }
+
+    /// A file on the Hub that cannot be had.
+    pub fn hub(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Hub, message)
     }
 
     /// A plug-in that cannot do what was asked.

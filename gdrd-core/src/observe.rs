@@ -25,6 +25,15 @@ pub enum Event {
         /// How many there are.
         total: usize,
     },
+    /// A file comes from the Hub.
+    Downloading {
+        /// Its address.
+        what: String,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// A stage begins or goes on.
     StageStarted {
         /// Its name.

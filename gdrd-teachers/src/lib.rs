@@ -1,10 +1,11 @@
-//! Pretrained face networks as teachers of gdrd.
+//! Pretrained face networks as teachers of gdrd, and the Hub that their weights come from.
 
 use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
 
 pub mod diffusers;
 mod diffusion_encoder;
+pub mod hub;
 pub mod iresnet;
 pub mod mobilefacenet;
 pub mod onnx;

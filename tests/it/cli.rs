@@ -1,6 +1,7 @@
 //! The commands as processes: exit codes, data on standard output, talk on standard error.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use gdrd_core::recipe;
 use gdrd_tests::{Bench, Said, files_below, registry, root};
@@ -26,6 +27,20 @@ fn a_wrong_command_line_is_exit_code_2() {
         assert!(said.stdout.starts_with("gdrd") || said.stdout.contains("Usage: gdrd"), "{said:#?}");
         assert_eq!(said.stderr, "");
     }
+}
+
+#[test]
+fn a_closed_pipe_ends_the_output_quietly() {
+    // The schema is longer than what a pipe holds.
+    let mut child = gdrd(&Bench::empty())
+        .arg("schema")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let said = child.wait_with_output().expect("the program ends");
+    assert_eq!((said.status.code(), String::from_utf8_lossy(&said.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]

@@ -53,12 +53,12 @@ impl Case {
 
     fn unet(&self, input_size: usize, timestep: usize) -> DiffusersUnet2d {
         let (weights, tap) = (self.weights(), "mid_block".to_string());
-        DiffusersUnet2d { weights, network: None, input_size: Some(input_size), tap, timestep }
+        DiffusersUnet2d { weights, config: None, network: None, input_size: Some(input_size), tap, timestep }
     }
 
     fn autoencoder(&self, input_size: usize) -> AutoencoderKl {
         let (weights, tap) = (self.weights(), "latent".to_string());
-        AutoencoderKl { weights, network: None, input_size: Some(input_size), tap }
+        AutoencoderKl { weights, config: None, network: None, input_size: Some(input_size), tap }
     }
 
     /// Compares every tap.
@@ -92,11 +92,14 @@ fn denoisers() {
 }
 
 #[test]
-fn a_network_can_stand_in_the_recipe() {
+fn a_network_can_stand_elsewhere_or_in_the_recipe() {
     let case = Case::new("defaults");
-    std::fs::remove_file(case.config()).expect("removed");
+    let elsewhere = case.folder.path().join("elsewhere.json");
+    std::fs::rename(case.config(), &elsewhere).expect("moved");
     let error = case.unet(9, 0).build(&Device::Cpu).err().expect("no options").to_string();
-    assert!(error.contains("no `network` in the recipe") && error.contains("config.json"), "{error}");
+    assert!(error.contains("no `config` in the recipe") && error.contains("config.json"), "{error}");
+    let config = DiffusersUnet2d { config: Some(elsewhere.clone().into()), ..case.unet(9, 0) };
+    case.compare(&config, 9);
     let network = Unet2dNetwork {
         sample_size: Some(9),
         block_out_channels: vec![32, 64],
@@ -113,11 +116,15 @@ fn a_network_can_stand_in_the_recipe() {
     let config = DiffusersUnet2d { network: Some(network.clone()), input_size: None, ..case.unet(9, 0) };
     case.compare(&config, 9);
     let network = Unet2dNetwork { norm_num_groups: 7, downsample_padding: 2, ..network };
-    let problems = DiffusersUnet2d { network: Some(network), ..config }.check();
+    let problems = DiffusersUnet2d { network: Some(network), config: Some(elsewhere.into()), ..config }.check();
     let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(
         messages,
-        ["`norm_num_groups` 7 does not divide 32 channels", "`downsample_padding` must be 0 or 1, found 2"]
+        [
+            "`norm_num_groups` 7 does not divide 32 channels",
+            "`downsample_padding` must be 0 or 1, found 2",
+            "expected `config` or `network`, found both"
+        ]
     );
 }
 

@@ -22,6 +22,8 @@ mod golden_networks;
 mod golden_recognisers;
 mod golden_training;
 mod house;
+mod hub;
+mod hub_refuses;
 mod losses;
 mod onnx;
 mod resume;

@@ -11,6 +11,8 @@ use gdrd_core::registry::Registry;
 use gdrd_core::run::{Place, RunFolder, train};
 use tempfile::TempDir;
 
+pub mod hub_server;
+
 /// Both teachers, both stages, one protocol.
 pub const TINY: &str = include_str!("recipes/tiny.toml");
 /// A discriminative teacher, trained from scratch with ArcFace.

@@ -6,6 +6,7 @@ use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Cell, Place, ablate as run};
 
+use super::hub::{Locked, with_files};
 use super::load;
 use super::train::store_beside;
 use crate::args::PlaceArguments;
@@ -26,7 +27,7 @@ pub(crate) fn ablate(wanted: &Wanted, place: &PlaceArguments, registry: &Registr
         for seed in &wanted.seeds {
             let mut sets = wanted.sets.clone();
             sets.push(format!("run.seed={seed}"));
-            let recipe = load(path, &sets, registry)?;
+            let recipe = with_files(load(path, &sets, registry)?, &Locked::new(), place.offline, registry)?;
             cells.push(Cell { row: recipe.name.clone(), recipe });
         }
     }
@@ -35,9 +36,9 @@ pub(crate) fn ablate(wanted: &Wanted, place: &PlaceArguments, registry: &Registr
     let done = run(&cells, wanted.against.as_deref(), &wanted.run_dir, &place, &mut progress);
     drop(progress);
     let done = done?;
-    println!("{}", done.table.to_markdown());
+    say!("{}", done.table.to_markdown());
     for file in &done.files {
-        println!("{}", file.display());
+        say!("{}", file.display());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ pub(crate) fn check(paths: &[PathBuf], sets: &[String], registry: &Registry) -> 
     let mut wrong = 0;
     for path in paths {
         match Recipe::load(path, sets, registry) {
-            Ok(_) => println!("{}: good", path.display()),
+            Ok(_) => say!("{}: good", path.display()),
             Err(failure) => {
                 wrong += 1;
                 eprintln!("{failure}");

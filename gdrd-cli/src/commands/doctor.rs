@@ -9,6 +9,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::report::table::{Align, Table};
 use gdrd_core::teacher::{Output, Teacher};
 
+use super::hub::{Locked, with_files};
 use super::load;
 use crate::args::DoctorTeacher;
 use crate::progress::Progress;
@@ -18,6 +19,7 @@ const DRAWN_PAIRS: usize = 400;
 
 pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Registry) -> Result<()> {
     let recipe = load(&wanted.recipe.recipe, &wanted.recipe.sets, registry)?;
+    let recipe = with_files(recipe, &Locked::new(), wanted.place.offline, registry)?;
     let device = wanted.place.device()?;
     let data = dataset_name(wanted.data.as_deref(), &recipe)?;
     let dataset = recipe.data[&data].config.build().at(|| format!("dataset `{data}`"))?;
@@ -110,15 +112,17 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
             format!("{:.4}", one.p),
         ])?;
     }
-    println!("{}", table.to_markdown());
+    say!("{}", table.to_markdown());
     let declared = &found[0].name;
     match better(found) {
-        Some((other, true)) => println!(
+        Some((other, true)) => say!(
             "`{}` beats the declared `{declared}` by {:.2} points (p = {:.4}): the teacher's `preprocessing`, or the \
              alignment of the faces, does not fit its weights.\n",
-            other.name, other.gain, other.p
+            other.name,
+            other.gain,
+            other.p
         ),
-        Some((other, false)) => println!(
+        Some((other, false)) => say!(
             "No contract beats the declared one beyond chance. `{}` is {:.2} points above it on these {} pairs (p = {:.4}, \
              of {} that were tried); more pairs would tell.\n",
             other.name,
@@ -127,7 +131,7 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
             other.p,
             found.len() - 1
         ),
-        None => println!("No contract beats the declared one.\n"),
+        None => say!("No contract beats the declared one.\n"),
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
+use super::hub::{Locked, with_files};
 use super::{load, teacher};
 use crate::args::PlaceArguments;
 
@@ -44,7 +45,9 @@ pub(crate) fn embed(
             write(images, &encoder, out)
         }
         (None, Some(path), Some(name)) => {
-            let teacher = teacher(&load(path, &by.sets, registry)?, name, &device)?;
+            let recipe = load(path, &by.sets, registry)?;
+            let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
+            let teacher = teacher(&recipe, name, &device)?;
             write(images, &TeacherEmbedder::new(name, &*teacher, &device)?, out)
         }
         _ => Err(Error::recipe("expected `--student FILE`, or `--recipe FILE --teacher NAME`")),
@@ -67,6 +70,6 @@ fn write(images: &[PathBuf], embedder: &dyn Embedder, out: &Path) -> Result<()> 
     let tensors = [("embeddings", &tensor), ("faces", &faces)];
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
     write_atomically(out, &bytes)?;
-    println!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
+    say!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
     Ok(())
 }

@@ -9,6 +9,7 @@ use gdrd_core::report::results_table;
 use gdrd_core::run::{Measuring, Place, measure};
 use gdrd_student::FaceEncoder;
 
+use super::hub::{Locked, with_files};
 use super::load;
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
@@ -24,6 +25,7 @@ pub(crate) fn evaluate(
     if recipe.evaluate.is_empty() {
         return Err(Error::recipe("the recipe has no `[evaluate]`"));
     }
+    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
     let folder = Path::new("runs").to_path_buf();
     let place = Place { store: folder.join(".features"), folder, device: place.device()? };
     let encoder = match student {
@@ -42,7 +44,7 @@ pub(crate) fn evaluate(
     drop(progress);
     let found = found?;
     for (protocol, rows) in &found {
-        println!("{protocol}:\n{}", results_table(rows)?.to_markdown());
+        say!("{protocol}:\n{}", results_table(rows)?.to_markdown());
     }
     if let Some(out) = out {
         let text = serde_json::to_vec_pretty(&found).map_err(|e| Error::data(e.to_string()))?;

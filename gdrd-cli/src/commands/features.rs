@@ -13,6 +13,7 @@ use gdrd_core::recipe::Recipe;
 use gdrd_core::registry::Registry;
 use gdrd_core::teacher::{Output, Teacher, View, prepared};
 
+use super::hub::{Locked, with_files};
 use super::{load, teacher};
 use crate::args::{PlaceArguments, RecipeArguments};
 
@@ -38,6 +39,7 @@ pub(crate) fn features(
 ) -> Result<()> {
     let device = place.device()?;
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
+    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
     let faces = Faces::open(&recipe, wanted)?;
     let teacher = teacher(&recipe, &wanted.teacher, &device)?;
     let sides = if wanted.flip { [false, true].as_slice() } else { &[false] };
@@ -70,7 +72,7 @@ pub(crate) fn features(
     }
     let said: Vec<String> = tables.iter().map(|(output, table)| format!("{output} {:?}", table.shape)).collect();
     write(out, &names, digests, tables)?;
-    println!("{}: {} rows by {}: {}", out.display(), names.len(), wanted.teacher, said.join(", "));
+    say!("{}: {} rows by {}: {}", out.display(), names.len(), wanted.teacher, said.join(", "));
     Ok(())
 }
 

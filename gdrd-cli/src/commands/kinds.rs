@@ -11,9 +11,9 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
         for kind in &all {
             if kind.family != family {
                 family = kind.family;
-                println!("{family}");
+                say!("{family}");
             }
-            println!("  {:<24} {}", kind.name, kind.purpose);
+            say!("  {:<24} {}", kind.name, kind.purpose);
         }
         return Ok(());
     };
@@ -23,9 +23,9 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
         return Err(Error::recipe(format!("nothing is called `{wanted}`\n\nhint: {hint}")));
     }
     for kind in found {
-        println!("{} `{}`: {}\n", kind.family, kind.name, kind.purpose);
+        say!("{} `{}`: {}\n", kind.family, kind.name, kind.purpose);
         if let Some(text) = kind.schema.get("description").and_then(|d| d.as_str()) {
-            println!("{text}\n");
+            say!("{text}\n");
         }
         let required: Vec<&str> = kind
             .schema
@@ -42,9 +42,9 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
                 Some(serde_json::Value::Null) | None => "optional".to_string(),
                 Some(value) => format!("default {value}"),
             };
-            println!("  {name} ({default})");
+            say!("  {name} ({default})");
             for line in option.get("description").and_then(|d| d.as_str()).unwrap_or_default().lines() {
-                println!("      {line}");
+                say!("      {line}");
             }
         }
     }

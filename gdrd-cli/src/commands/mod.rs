@@ -15,6 +15,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod features;
+mod hub;
 mod kinds;
 mod plan;
 mod schema;
@@ -23,7 +24,9 @@ mod train;
 /// Runs the command that the arguments name.
 pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
     match arguments.command {
-        Command::Train { recipe, run_dir, fresh, place } => train::train(&recipe, run_dir, fresh, &place, registry),
+        Command::Train { recipe, run_dir, fresh, lock, place } => {
+            train::train(&recipe, run_dir, fresh, lock.as_deref(), &place, registry)
+        }
         Command::Resume { run, place } => train::resume(&run, &place, registry),
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
@@ -44,6 +47,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
         Command::Doctor(Doctor::Teacher(wanted)) => doctor::teacher(&wanted, registry),
         Command::Kinds { kind } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
+        Command::Hub(command) => hub::hub(command, registry),
     }
 }
 

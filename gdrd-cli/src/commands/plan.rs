@@ -7,22 +7,24 @@ use gdrd_core::registry::Registry;
 use gdrd_core::run::{self, Place, Prepared};
 use indicatif::{HumanBytes, HumanDuration};
 
+use super::hub::{Locked, with_files};
 use super::load;
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
 
 pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry: &Registry) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
+    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
     let folder = Path::new("runs").to_path_buf();
     let place = Place { store: folder.join(".features"), folder, device: place.device()? };
     let prepared = Prepared::new(&recipe, &place, &mut Progress::new())?;
     for (name, views) in prepared.datasets() {
         let set = views.dataset();
-        println!("dataset `{name}`: {} faces, {} identities", set.len(), set.identities());
+        say!("dataset `{name}`: {} faces, {} identities", set.len(), set.identities());
     }
     let card = prepared.student.card();
     let (backbone, head) = prepared.student_parameters();
-    println!(
+    say!(
         "student `{}`: input {}, map {:?}, embedding {}, parameters {backbone} backbone + {head} head",
         recipe.student.kind,
         card.input_size,
@@ -30,24 +32,24 @@ pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry
         card.embedding.map_or("none".into(), |width| width.to_string())
     );
     for stage in run::plan(&recipe, &prepared)? {
-        println!("\nstage `{}`: {} steps", stage.stage, stage.steps);
+        say!("\nstage `{}`: {} steps", stage.stage, stage.steps);
         for (teacher, output, shape) in &stage.taps {
-            println!("  reads {output} of teacher `{teacher}`, {shape:?}");
+            say!("  reads {output} of teacher `{teacher}`, {shape:?}");
         }
         for (name, shape) in &stage.loss_variables {
-            println!("  trains {name}, {shape:?}");
+            say!("  trains {name}, {shape:?}");
         }
-        println!(
+        say!(
             "  {} trained parameters, {} with gradients and optimiser",
             stage.trained,
             HumanBytes(stage.state_bytes as u64)
         );
         if stage.store_bytes > 0 {
             let once = HumanDuration(std::time::Duration::from_secs_f64(stage.teacher_seconds));
-            println!("  teachers once: {once}, {} of features", HumanBytes(stage.store_bytes as u64));
+            say!("  teachers once: {once}, {} of features", HumanBytes(stage.store_bytes as u64));
         }
         let total = std::time::Duration::from_secs_f64(stage.seconds_per_step * stage.steps as f64);
-        println!("  {:.3} s per step, {} in all", stage.seconds_per_step, HumanDuration(total));
+        say!("  {:.3} s per step, {} in all", stage.seconds_per_step, HumanDuration(total));
     }
     Ok(())
 }

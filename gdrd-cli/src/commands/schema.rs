@@ -6,6 +6,6 @@ use gdrd_core::registry::Registry;
 
 pub(crate) fn schema(registry: &Registry) -> Result<()> {
     let text = serde_json::to_string_pretty(&recipe_schema(registry)).map_err(|e| Error::data(e.to_string()))?;
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }

@@ -8,6 +8,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::report::results_table;
 use gdrd_core::run::{self, Place, RunFolder};
 
+use super::hub::{Locked, locked, with_files};
 use super::load;
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
@@ -16,6 +17,7 @@ pub(crate) fn train(
     arguments: &RecipeArguments,
     run_dir: Option<PathBuf>,
     fresh: bool,
+    lock: Option<&Path>,
     place: &PlaceArguments,
     registry: &Registry,
 ) -> Result<()> {
@@ -23,18 +25,22 @@ pub(crate) fn train(
     let name = format!("{}-{}", recipe.plain_name(), &recipe.digest()[..8]);
     let path = run_dir.unwrap_or_else(|| Path::new("runs").join(name));
     let folder = RunFolder::new(&path);
-    if folder.is_begun() && fresh {
-        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
-    } else if folder.is_finished() {
+    if folder.is_finished() && !fresh {
         eprintln!("this run is finished; --fresh runs it again");
         return show(&folder);
-    } else if folder.is_begun() {
+    }
+    if folder.is_begun() && !fresh {
         return Err(Error::recipe(format!(
             "`{0}` holds a run that was stopped\n\nhint: `gdrd resume {0}` goes on with it, `--fresh` begins again",
             path.display()
         )));
     }
-    go(&recipe, path, place)
+    // Before the folder that may hold it is deleted.
+    let locked = locked(lock)?;
+    if folder.is_begun() {
+        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
+    }
+    go(recipe, path, &locked, place, registry)
 }
 
 pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Registry) -> Result<()> {
@@ -47,7 +53,8 @@ pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Registry) -
         return show(&folder);
     }
     let recipe = load(&folder.recipe(), &[], registry)?;
-    go(&recipe, path.to_path_buf(), place)
+    let lock = Some(folder.lock_file()).filter(|lock| lock.exists());
+    go(recipe, path.to_path_buf(), &locked(lock.as_deref())?, place, registry)
 }
 
 /// The folder of stored features: beside the runs, so that they share it.
@@ -55,10 +62,11 @@ pub(crate) fn store_beside(run: &Path) -> PathBuf {
     run.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).join(".features")
 }
 
-fn go(recipe: &Recipe, path: PathBuf, place: &PlaceArguments) -> Result<()> {
+fn go(recipe: Recipe, path: PathBuf, files: &Locked, place: &PlaceArguments, registry: &Registry) -> Result<()> {
+    let recipe = with_files(recipe, files, place.offline, registry)?;
     let place = Place { store: store_beside(&path), folder: path, device: place.device()? };
     let mut progress = Progress::new();
-    let done = run::train(recipe, &place, &mut progress);
+    let done = run::train(&recipe, &place, &mut progress);
     drop(progress);
     match done {
         Ok(folder) => show(&folder),
@@ -76,8 +84,8 @@ fn go(recipe: &Recipe, path: PathBuf, place: &PlaceArguments) -> Result<()> {
 /// The results as a table, and where the run is.
 fn show(folder: &RunFolder) -> Result<()> {
     for (protocol, rows) in folder.results()? {
-        println!("{protocol}:\n{}", results_table(&rows)?.to_markdown());
+        say!("{protocol}:\n{}", results_table(&rows)?.to_markdown());
     }
-    println!("{}", folder.path().display());
+    say!("{}", folder.path().display());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::value::SeqDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
@@ -128,7 +129,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             return visitor.visit_newtype_struct(self).map_err(|fault| fault.at(span, &path));
         };
         let path = resolve(text, self.node.span, self.reading.sources).map_err(Fault::custom);
-        let result = path.and_then(|path| visitor.visit_newtype_struct(path.into_deserializer()));
+        let result = path.and_then(|path| match self.reading.sources.files().get(&path) {
+            Some(file) => {
+                let local = file.path.to_string_lossy().into_owned();
+                visitor.visit_newtype_struct(SeqDeserializer::new([path, local].into_iter()))
+            }
+            None => visitor.visit_newtype_struct(path.into_deserializer()),
+        });
         self.placed(result)
     }
 

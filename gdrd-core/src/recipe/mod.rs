@@ -8,6 +8,7 @@ mod check;
 mod deserializer;
 pub mod diagnostic;
 mod fault;
+mod hub;
 pub mod node;
 pub mod overlay;
 pub mod path;
@@ -20,6 +21,7 @@ mod stand_in;
 mod typed;
 
 pub use diagnostic::{Diagnostic, Failure};
+pub use hub::{DEFAULT_REVISION, HUB_SCHEME, HubAddress, HubFile, HubFiles, LockedFile, RepositoryType};
 pub use node::{Node, Table, Value};
 pub use path::RecipePath;
 pub use run_options::RunOptions;

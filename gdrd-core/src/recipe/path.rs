@@ -6,47 +6,94 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::hub::{HUB_SCHEME, HubAddress};
 use super::source::{Sources, Span};
 
 /// The name by which the reader of recipes knows a [`RecipePath`].
 pub(super) const PATH_NAME: &str = "$gdrd::RecipePath";
 
+/// The format that marks a path in a JSON schema.
+pub(crate) const PATH_FORMAT: &str = "path";
+
 /// A path in a recipe.
 ///
 /// Read from a recipe, it is absolute: `${NAME}` is replaced by the environment variable, and a
 /// relative path starts from the folder of the file that wrote it, or from the current folder when
-/// it was written in `--set`. An address such as `hf://org/repo/file` keeps its form. It is
-/// written, and read by other deserializers, as it is; so is a path inside an untagged or
-/// internally tagged enum or behind `flatten`, where serde hides it from the reader.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename = "$gdrd::RecipePath")]
-pub struct RecipePath(pub PathBuf);
+/// it was written in `--set`. It is written, and read by other deserializers, as it is; so is a path
+/// inside an untagged or internally tagged enum or behind `flatten`, where serde hides it from the
+/// reader.
+///
+/// An address such as `hf://org/repo/file` keeps its form. When a recipe has been given the files
+/// (see [`Recipe::with_files`](super::Recipe::with_files)), the path leads to the file on this
+/// machine, but is shown and written as the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecipePath {
+    written: PathBuf,
+    local: Option<PathBuf>,
+}
 
 impl Deref for RecipePath {
     type Target = Path;
 
     fn deref(&self) -> &Path {
-        &self.0
+        self.local.as_ref().unwrap_or(&self.written)
     }
 }
 
 impl AsRef<Path> for RecipePath {
     fn as_ref(&self) -> &Path {
-        &self.0
+        self
     }
 }
 
 impl<P: Into<PathBuf>> From<P> for RecipePath {
     fn from(path: P) -> Self {
-        Self(path.into())
+        Self { written: path.into(), local: None }
     }
 }
 
 impl fmt::Display for RecipePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
+        self.written.display().fmt(f)
+    }
+}
+
+impl Serialize for RecipePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(PATH_NAME, &self.written)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecipePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(PATH_NAME, PathVisitor)
+    }
+}
+
+/// Takes a path as text, or, from the reader of recipes, an address and where its file is.
+struct PathVisitor;
+
+impl<'de> Visitor<'de> for PathVisitor {
+    type Value = RecipePath;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<RecipePath, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<RecipePath, E> {
+        Ok(RecipePath::from(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<RecipePath, A::Error> {
+        let written = parts.next_element::<PathBuf>()?.unwrap_or_default();
+        Ok(RecipePath { written, local: parts.next_element()? })
     }
 }
 
@@ -60,7 +107,7 @@ impl JsonSchema for RecipePath {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
+        json_schema!({ "type": "string", "format": PATH_FORMAT })
     }
 }
 
@@ -73,6 +120,9 @@ pub(super) fn resolve(text: &str, span: Span, sources: &Sources) -> Result<Strin
     if text.is_empty() {
         return Err("a path cannot be empty".to_string());
     }
+    if text.starts_with(HUB_SCHEME) {
+        return text.parse::<HubAddress>().map(|address| address.to_string());
+    }
     if text.contains("://") {
         return Ok(text);
     }
@@ -81,7 +131,7 @@ pub(super) fn resolve(text: &str, span: Span, sources: &Sources) -> Result<Strin
 }
 
 /// `text` with each `${NAME}` replaced by what `variable` gives for `NAME`.
-pub(super) fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+pub(crate) fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -117,7 +167,9 @@ mod tests {
         let set = sources.add_set("path=x".to_string());
         assert_eq!(resolve("x", Span::empty(7), &sources), Ok("/recipes/x".to_string()));
         assert_eq!(resolve("/y", Span::empty(7), &sources), Ok("/y".to_string()));
-        assert_eq!(resolve("hf://a/b", Span::empty(7), &sources), Ok("hf://a/b".to_string()));
+        assert_eq!(resolve("hf://a/b/c", Span::empty(7), &sources), Ok("hf://a/b/c".to_string()));
+        assert!(resolve("hf://a/b", Span::empty(7), &sources).is_err());
+        assert_eq!(resolve("s3://a/b", Span::empty(7), &sources), Ok("s3://a/b".to_string()));
         let here = std::env::current_dir().expect("a current folder").join("x");
         assert_eq!(resolve("x", Span::empty(set), &sources), Ok(here.display().to_string()));
         assert!(resolve("", Span::empty(7), &sources).is_err());

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Failure, suggest};
+use super::hub::HubFiles;
 use super::node::{Entry, Node, Table, Value};
 use super::overlay;
 use super::read::read;
@@ -39,7 +40,11 @@ pub struct Recipe {
     pub stages: Vec<StageRecipe>,
     /// Protocols by name.
     pub evaluate: BTreeMap<String, Component<dyn ProtocolConfig>>,
-    resolved: toml::Table,
+    pub(super) resolved: toml::Table,
+    /// The name of the file, and what was read.
+    stem: String,
+    table: Table,
+    pub(super) sources: Sources,
 }
 
 /// A stage of a recipe.
@@ -74,14 +79,26 @@ impl Recipe {
     /// Every problem that can be found this way, each with its place.
     pub fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Self, Failure> {
         let (sources, table) = overlay::load(path, sets)?;
-        let mut reader = Reader { registry, sources: &sources, problems: Vec::new(), resolved: toml::Table::new() };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let recipe = reader.recipe(&table, stem);
+        Self::of_table(&table, sources, stem, registry)
+    }
+
+    fn of_table(table: &Table, sources: Sources, stem: String, registry: &Registry) -> Result<Self, Failure> {
+        let mut reader = Reader { registry, sources: &sources, problems: Vec::new(), resolved: toml::Table::new() };
+        let recipe = reader.recipe(table, stem);
         let problems = reader.problems;
         match recipe {
             Some(recipe) if problems.is_empty() => Ok(recipe),
             _ => Err(Failure::new(sources, problems)),
         }
+    }
+
+    /// The same recipe, whose addresses lead to these files. What it resolves to, and its digest, stay as they are.
+    ///
+    /// # Errors
+    /// Never for a recipe that was read with the same registry.
+    pub fn with_files(self, files: HubFiles, registry: &Registry) -> Result<Self, Failure> {
+        Self::of_table(&self.table, self.sources.with_files(files), self.stem, registry)
     }
 
     /// The name as a part of a file name: letters, digits, `+`, `-`, `_` and dots.
@@ -143,6 +160,9 @@ impl Reader<'_> {
             stages: stages?,
             evaluate,
             resolved: std::mem::take(&mut self.resolved),
+            stem,
+            table: table.clone(),
+            sources: self.sources.clone(),
         };
         if self.problems.is_empty() {
             self.problems = super::check::check(&recipe, table);

@@ -7,6 +7,7 @@ use std::fmt;
 use schemars::Schema;
 
 use super::kind::Kind;
+use super::revision::{pin, with_revision};
 use crate::error::{Error, Result};
 use crate::recipe::diagnostic::{Diagnostic, list, suggest};
 use crate::recipe::node::Table;
@@ -152,6 +153,7 @@ impl<D: ?Sized> Family<D> {
             let problem = Diagnostic::new(format!("no {} is called `{name}`", self.what), kind.span);
             return Err(vec![problem.with_hint(suggest(name, self.names()))]);
         };
+        pin(&mut options, &(registered.schema)()).map_err(|problem| vec![problem])?;
         let (config, options) = (registered.read)(&options, sources)?;
         let mut resolved = toml::Table::new();
         resolved.insert("kind".to_string(), toml::Value::String(name.to_string()));
@@ -165,7 +167,7 @@ fn registered<T: Kind + Boxed<D>, D: ?Sized>() -> Registered<D> {
         purpose: T::PURPOSE,
         type_name: type_name::<T>(),
         read: read_kind::<T, D>,
-        schema: || schemars::schema_for!(T),
+        schema: || with_revision(schemars::schema_for!(T)),
     }
 }
 
@@ -277,6 +279,27 @@ mod tests {
         assert_eq!(teacher.place_of("depth"), teacher.span);
         assert_eq!(teacher.resolved.to_string(), "depth = 50\nkind = \"iresnet\"\npath = \"/r/w\"\n");
         assert_eq!(resolve(&family(), "teacher.kind = \"mine\"").expect("a teacher").config.depth(), 1);
+    }
+
+    #[test]
+    fn a_revision_is_written_into_the_addresses_of_its_table() {
+        let of = |text: &str| resolve(&family(), &format!("[teacher]\n{text}\n"));
+        let teacher = of("kind = \"iresnet\"\npath = \"hf://o/n/w.pth\"\nrevision = \"refs/pr/2\"").expect("a teacher");
+        assert_eq!(teacher.resolved["path"].as_str(), Some("hf://o/n@refs%2Fpr%2F2/w.pth"));
+        let local = of("kind = \"iresnet\"\npath = \"w\"\nrevision = \"v2\"").expect("a revision of no address");
+        assert_eq!(local.resolved["path"].as_str(), Some("/r/w"));
+        let both = of("kind = \"iresnet\"\npath = \"hf://o/n@v1/w\"\nrevision = \"v2\"").expect_err("two");
+        assert!(both.starts_with("error: `revision` says `v2`, the address says `v1`"), "{both}");
+        assert!(both.contains("/r/a.toml:3:8"), "{both}");
+        let wrong = of("kind = \"iresnet\"\npath = \"hf://o/n/w\"\nrevision = 2").expect_err("a number");
+        assert!(wrong.starts_with("error: expected a branch, a tag or a commit, found 2"), "{wrong}");
+        let pathless = of("kind = \"mine\"\nrevision = \"v2\"").expect_err("no path");
+        assert!(pathless.starts_with("error: unknown field `revision`"), "{pathless}");
+        let address = of("kind = \"iresnet\"\npath = \"hf://o/n\"").expect_err("no file");
+        assert!(
+            address.starts_with("error: `hf://o/n`: no file; expected hf://") && address.contains(":3:8"),
+            "{address}"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod all;
 pub mod family;
 pub mod kind;
+mod revision;
 
 pub use all::{Listed, Registry};
 pub use family::{Boxed, Component, Family};

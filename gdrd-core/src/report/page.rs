@@ -92,6 +92,18 @@ pub fn run_page(
     for (name, digest) in &lock.teachers {
         writeln!(page, "- teacher `{name}`: sha256 `{digest}`").expect("text grows");
     }
+    for (address, file) in &lock.files {
+        let licence = recipe.files().get(address).and_then(|file| file.licence.as_deref());
+        writeln!(
+            page,
+            "- {address}: commit `{}`, {} bytes, sha256 `{}`; licence: {}",
+            file.commit,
+            file.size,
+            file.sha256,
+            licence.unwrap_or("not known to gdrd")
+        )
+        .expect("text grows");
+    }
     for (name, data) in &lock.data {
         let (faces, people, print) = (data.faces, data.identities, &data.fingerprint);
         writeln!(page, "- dataset `{name}`: {faces} faces, {people} identities, fingerprint `{print}`")

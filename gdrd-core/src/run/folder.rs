@@ -14,7 +14,7 @@ use crate::data::write_sheet;
 use crate::error::{Context, Error, Result};
 use crate::files::write_atomically;
 use crate::observe::{Event, Flow, Observer};
-use crate::recipe::Recipe;
+use crate::recipe::{LockedFile, Recipe};
 use crate::report;
 use crate::student::StudentHeader;
 use crate::trainer::Checkpoint;
@@ -39,6 +39,9 @@ pub struct Lock {
     pub degradation: String,
     /// Sha256 of the teachers' weights, by name.
     pub teachers: BTreeMap<String, String>,
+    /// Files of the Hub, by address; none in locks of before gdrd knew the Hub.
+    #[serde(default)]
+    pub files: BTreeMap<String, LockedFile>,
     /// The datasets, by name.
     pub data: BTreeMap<String, LockedData>,
     /// The machine; not compared.
@@ -77,6 +80,11 @@ impl RunFolder {
     /// The student's file.
     pub fn student(&self) -> PathBuf {
         self.path.join("student.safetensors")
+    }
+
+    /// The lock's file.
+    pub fn lock_file(&self) -> PathBuf {
+        self.path.join("lock.json")
     }
 
     /// Whether the run is over and everything is written; the report comes last.
@@ -128,15 +136,13 @@ impl RunFolder {
             recipe: recipe.digest(),
             degradation: crate::digest::of_value(recipe.degradation.downscale()),
             teachers: prepared.teacher_digests(),
+            files: recipe.files().iter().map(|(address, file)| (address.clone(), file.locked.clone())).collect(),
             data: prepared.datasets().map(data).collect(),
             machine: machine.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
         };
-        let path = self.path.join("lock.json");
+        let path = self.lock_file();
         if path.exists() {
-            let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-            let old: Lock =
-                serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
-            old.compare(&lock).at(|| format!("`{}`", path.display()))?;
+            Lock::read(&path)?.compare(&lock).at(|| format!("`{}`", path.display()))?;
         }
         write_atomically(&self.recipe(), recipe.resolved().as_bytes())?;
         write_atomically(&path, &json(&lock)?)?;
@@ -214,6 +220,15 @@ impl RunFolder {
 }
 
 impl Lock {
+    /// Reads a lock.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is no lock.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))
+    }
+
     /// Refuses to go on with other data or teachers.
     fn compare(&self, now: &Lock) -> Result<()> {
         let mut changes = Vec::new();
@@ -223,6 +238,11 @@ impl Lock {
         for (name, digest) in &self.teachers {
             if now.teachers.get(name) != Some(digest) {
                 changes.push(format!("the weights of teacher `{name}`"));
+            }
+        }
+        for (address, file) in &self.files {
+            if now.files.get(address) != Some(file) {
+                changes.push(format!("the file {address}"));
             }
         }
         for (name, data) in &self.data {

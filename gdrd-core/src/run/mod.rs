@@ -9,6 +9,7 @@ mod plan;
 mod prepared;
 mod scores;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use candle_core::Device;
@@ -123,6 +124,20 @@ fn objective(stage: &crate::recipe::StageRecipe) -> String {
     format!("train {}; L = {}", parts.join(" and "), stage.losses.iter().map(term).collect::<Vec<_>>().join(" + "))
 }
 
+/// Licence and terms of what the student comes from, for each teacher (and `student` itself) with files on the Hub.
+fn licences(recipe: &Recipe) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    for (key, address) in recipe.addresses() {
+        let name = key.strip_prefix("teacher.").or(Some(&key).filter(|key| key.starts_with("student.")).map(|k| &**k));
+        let Some(name) = name.and_then(|name| name.split('.').next()) else { continue };
+        let Some(file) = recipe.files().get(&address.to_string()) else { continue };
+        let licence = file.licence.as_deref().unwrap_or("licence not known to gdrd");
+        let line = format!("{address} at commit {}: {licence}", file.locked.commit);
+        found.entry(name.to_string()).and_modify(|text| *text = format!("{text}; {line}")).or_insert(line);
+    }
+    found
+}
+
 fn header(recipe: &Recipe, prepared: &Prepared) -> StudentHeader {
     let mut options = recipe.student.resolved.clone();
     options.remove("kind");
@@ -134,5 +149,6 @@ fn header(recipe: &Recipe, prepared: &Prepared) -> StudentHeader {
         prepare: recipe.degradation.downscale().clone(),
         recipe: recipe.digest(),
         teachers: prepared.teacher_digests(),
+        licences: licences(recipe),
     }
 }

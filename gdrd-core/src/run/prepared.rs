@@ -91,6 +91,7 @@ impl Prepared {
     /// # Errors
     /// If any of them cannot be had, or a protocol does not find its faces.
     pub fn new(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<Self> {
+        recipe.needs_no_network()?;
         let opened = Opened::new(recipe, observer, |name| {
             recipe.stages.iter().any(|stage| stage.options.data == name)
                 || recipe.evaluate.values().any(|protocol| protocol.config.data() == name)

@@ -1,7 +1,6 @@
 //! Measuring the student and its teachers by the recipe's protocols.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -82,6 +81,7 @@ pub fn measure(
     place: &Place,
     observer: &mut dyn Observer,
 ) -> Result<BTreeMap<String, Vec<Measured>>> {
+    recipe.needs_no_network()?;
     let opened = Opened::new(recipe, observer, |data| recipe.evaluate.values().any(|p| p.config.data() == data))?;
     let teachers = match what {
         Measuring::Embedder(_) => BTreeMap::new(),
@@ -178,7 +178,7 @@ impl Bench<'_> {
         let protocol = &self.recipe.evaluate[self.name].resolved;
         // The list's own bytes count, not only its path.
         let list = protocol.get("pairs").and_then(|path| path.as_str());
-        let pairs = list.map(|path| digest::of_file(Path::new(path))).transpose()?;
+        let pairs = list.map(|path| digest::of_file(self.recipe.local(path))).transpose()?;
         Ok(digest::of_value(&serde_json::json!({
             "scores": env!("CARGO_PKG_VERSION"),
             "teacher": teacher.card().digest,

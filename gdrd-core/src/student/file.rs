@@ -27,6 +27,9 @@ pub struct StudentHeader {
     pub recipe: String,
     /// Digests of the teachers that it learned from, by their names in the recipe.
     pub teachers: BTreeMap<String, String>,
+    /// Address, licence and terms of the teachers that came from the Hugging Face Hub, by their names in the recipe.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub licences: BTreeMap<String, String>,
 }
 
 /// The header version that this gdrd writes and reads.
@@ -83,6 +86,7 @@ mod tests {
             prepare: Downscale::default(),
             recipe: "abc".into(),
             teachers: BTreeMap::from([("t".into(), "d".into())]),
+            licences: BTreeMap::from([("t".into(), "MIT".into())]),
         }
     }
 

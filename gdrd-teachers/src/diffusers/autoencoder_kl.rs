@@ -23,7 +23,11 @@ use super::{Class, Source};
 pub struct AutoencoderKl {
     /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
     pub weights: RecipePath,
-    /// The network; the `config.json` beside the weights when left out.
+    /// The file that describes the network; the `config.json` beside the weights when left out. Weights at an `hf://`
+    /// address need it: only files that a recipe names are fetched.
+    #[serde(default)]
+    pub config: Option<RecipePath>,
+    /// The network itself, in place of `config`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<AutoencoderNetwork>,
     /// Height and width that faces are brought to, in pixels; the network's own `sample_size` when left out.
@@ -112,13 +116,14 @@ impl Kind for AutoencoderKl {
 impl TeacherConfig for AutoencoderKl {
     fn check(&self) -> Vec<Problem> {
         let faults = self.network.iter().flat_map(AutoencoderNetwork::faults);
-        faults.map(|fault| Problem::new("network", fault)).chain(Source::check(self.input_size)).collect()
+        let shared = Source::check(self.input_size, self.config.is_some() && self.network.is_some());
+        faults.map(|fault| Problem::new("network", fault)).chain(shared).collect()
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let network = match &self.network {
             Some(network) => network.clone(),
-            None => CLASS.read(&self.weights, AutoencoderNetwork::faults)?,
+            None => CLASS.read(&self.weights, self.config.as_deref(), AutoencoderNetwork::faults)?,
         };
         let source = Source {
             weights: &self.weights,

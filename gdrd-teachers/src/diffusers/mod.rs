@@ -39,14 +39,21 @@ struct Class {
 }
 
 impl Class {
-    /// The network of `config.json` beside `weights`; `faults` finds what does not fit in it.
+    /// The network of `config`, or of `config.json` beside `weights`; `faults` finds what does not fit in it.
     ///
     /// # Errors
     /// If there is no such file, or it asks for what gdrd does not have: every such key is named.
-    fn read<T: DeserializeOwned>(&self, weights: &Path, faults: impl Fn(&T) -> Vec<String>) -> Result<T> {
-        let path = weights.with_file_name("config.json");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Error::io(&path, e).at("no `network` in the recipe and none beside the weights"))?;
+    fn read<T: DeserializeOwned>(
+        &self,
+        weights: &Path,
+        config: Option<&Path>,
+        faults: impl Fn(&T) -> Vec<String>,
+    ) -> Result<T> {
+        let path = config.map_or_else(|| weights.with_file_name("config.json"), Path::to_path_buf);
+        let text = std::fs::read_to_string(&path).map_err(|e| match config {
+            Some(_) => Error::io(&path, e),
+            None => Error::io(&path, e).at("no `config` in the recipe and none beside the weights"),
+        })?;
         self.parse(&text, faults).at(|| format!("`{}`", path.display()))
     }
 
@@ -119,8 +126,11 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn check(input_size: Option<usize>) -> Option<Problem> {
-        Problem::unless(input_size.is_none_or(|size| size >= 4), "input_size", || "expected at least 4 pixels".into())
+    fn check(input_size: Option<usize>, described_twice: bool) -> impl Iterator<Item = Problem> {
+        let size = input_size.is_none_or(|size| size >= 4);
+        let size = Problem::unless(size, "input_size", || "expected at least 4 pixels".into());
+        let once = Problem::unless(!described_twice, "config", || "expected `config` or `network`, found both".into());
+        size.into_iter().chain(once)
     }
 
     /// The teacher, from the tensors of the weight file that `wanted` names.

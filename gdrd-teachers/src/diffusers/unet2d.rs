@@ -23,7 +23,11 @@ use super::{Class, Source};
 pub struct DiffusersUnet2d {
     /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
     pub weights: RecipePath,
-    /// The network; the `config.json` beside the weights when left out.
+    /// The file that describes the network; the `config.json` beside the weights when left out. Weights at an `hf://`
+    /// address need it: only files that a recipe names are fetched.
+    #[serde(default)]
+    pub config: Option<RecipePath>,
+    /// The network itself, in place of `config`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Unet2dNetwork>,
     /// Height and width that faces are brought to, in pixels; the network's own `sample_size` when left out.
@@ -178,14 +182,14 @@ impl TeacherConfig for DiffusersUnet2d {
         let faults = self.network.iter().flat_map(Unet2dNetwork::faults);
         let step =
             Problem::unless(self.timestep < 1000, "timestep", || format!("expected 0 to 999, found {}", self.timestep));
-        let size = Source::check(self.input_size);
-        faults.map(|fault| Problem::new("network", fault)).chain(step).chain(size).collect()
+        let shared = Source::check(self.input_size, self.config.is_some() && self.network.is_some());
+        faults.map(|fault| Problem::new("network", fault)).chain(step).chain(shared).collect()
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let network = match &self.network {
             Some(network) => network.clone(),
-            None => CLASS.read(&self.weights, Unet2dNetwork::faults)?,
+            None => CLASS.read(&self.weights, self.config.as_deref(), Unet2dNetwork::faults)?,
         };
         let source = Source {
             weights: &self.weights,

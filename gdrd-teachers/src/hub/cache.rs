@@ -1,0 +1,155 @@
+//! The Hub's cache, in the layout that `huggingface_hub` and the crate `hf-hub` share:
+//!
+//! ```text
+//! .locks/models--org--name/ETAG.lock      held while the blob is written
+//! models--org--name/blobs/ETAG            the bytes; ETAG is their sha256, or git's hash for small files
+//! models--org--name/refs/REVISION         the commit that a branch or tag stood at
+//! models--org--name/snapshots/COMMIT/PATH a link to the blob
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gdrd_core::error::{Error, Result};
+use gdrd_core::files::write_atomically;
+use gdrd_core::recipe::{HubAddress, RepositoryType};
+use hf_hub::{CacheRepo, Repo, RepoType};
+
+/// The part of the cache that belongs to one repository.
+pub(super) struct Cache {
+    snapshots: CacheRepo,
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+/// A file that the cache has.
+pub(super) struct Cached {
+    pub(super) path: PathBuf,
+    pub(super) commit: String,
+}
+
+impl Cache {
+    pub(super) fn of(root: &Path, address: &HubAddress) -> Self {
+        let kind = match address.repository_type {
+            RepositoryType::Model => RepoType::Model,
+            RepositoryType::Dataset => RepoType::Dataset,
+            RepositoryType::Space => RepoType::Space,
+        };
+        let repository = Repo::new(address.repository.clone(), kind);
+        let name = repository.folder_name();
+        Self {
+            snapshots: hf_hub::Cache::new(root.to_path_buf()).repo(repository),
+            folder: root.join(&name),
+            locks: root.join(".locks").join(name),
+        }
+    }
+
+    /// The file at a branch, tag or commit, if it is here.
+    pub(super) fn find(&self, revision: &str, path: &str) -> Option<Cached> {
+        let commit = match is_commit(revision) {
+            true => revision.to_string(),
+            false => std::fs::read_to_string(self.reference(revision)).ok()?.trim().to_string(),
+        };
+        let path = self.snapshot(&commit, path);
+        (is_commit(&commit) && path.is_file()).then_some(Cached { path, commit })
+    }
+
+    fn reference(&self, revision: &str) -> PathBuf {
+        self.folder.join("refs").join(revision)
+    }
+
+    fn snapshot(&self, commit: &str, path: &str) -> PathBuf {
+        self.snapshots.pointer_path(commit).join(path)
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    /// Where a blob is written before it is complete.
+    pub(super) fn incomplete(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(format!("{etag}.incomplete"))
+    }
+
+    /// Makes the blob the file `path` of `commit`, and notes that `revision` stands there.
+    pub(super) fn link(&self, etag: &str, revision: &str, commit: &str, path: &str) -> Result<PathBuf> {
+        let link = self.snapshot(commit, path);
+        let folder = link.parent().unwrap_or(&self.folder);
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        // From `snapshots/COMMIT`, and from as many folders below it as the path has, up to `blobs`.
+        let up = "../".repeat(2 + path.matches('/').count());
+        place(&self.blob(etag), &format!("{up}blobs/{etag}"), &link)?;
+        if revision != commit {
+            write_atomically(&self.reference(revision), commit.as_bytes())?;
+        }
+        Ok(link)
+    }
+
+    /// Waits until no other process writes the blob. `waiting` is called from time to time and may give up.
+    pub(super) fn lock(&self, etag: &str, mut waiting: impl FnMut() -> Result<()>) -> Result<BlobLock> {
+        std::fs::create_dir_all(&self.locks).map_err(|e| Error::io(&self.locks, e))?;
+        let blobs = self.folder.join("blobs");
+        std::fs::create_dir_all(&blobs).map_err(|e| Error::io(&blobs, e))?;
+        let path = self.locks.join(format!("{etag}.lock"));
+        loop {
+            let file = File::options().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
+            match file.try_lock() {
+                // Whoever had it may have removed the file meanwhile; then it locks nothing.
+                Ok(()) if is_at(&file, &path) => return Ok(BlobLock { _file: file }),
+                Ok(()) => {}
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    waiting()?;
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                // A file system without locks. The checksum still holds, whoever else writes.
+                Err(std::fs::TryLockError::Error(_)) => return Ok(BlobLock { _file: file }),
+            }
+        }
+    }
+}
+
+/// The right to write a blob, until it is dropped.
+pub(super) struct BlobLock {
+    _file: File,
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (Ok(here), Ok(there)) = (file.metadata(), std::fs::metadata(path)) else { return false };
+    (here.dev(), here.ino()) == (there.dev(), there.ino())
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
+/// Puts a relative link at `link`, whatever stood there, in one step.
+#[cfg(unix)]
+fn place(_: &Path, target: &str, link: &Path) -> Result<()> {
+    let near =
+        link.with_file_name(format!(".{}.{}", std::process::id(), link.file_name().unwrap_or_default().display()));
+    let _ = std::fs::remove_file(&near);
+    std::os::unix::fs::symlink(target, &near).map_err(|e| Error::io(&near, e))?;
+    std::fs::rename(&near, link).map_err(|e| Error::io(link, e))
+}
+
+/// Without links the file itself stands in the snapshot, as the Python client does it.
+#[cfg(not(unix))]
+fn place(blob: &Path, _: &str, link: &Path) -> Result<()> {
+    std::fs::rename(blob, link).map_err(|e| Error::io(link, e))
+}
+
+/// Whether a revision is a whole commit, which nothing can move.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The sha256 that the cache says a file has: the name of its blob, where that is one.
+pub(super) fn sha256_by_name(path: &Path) -> Option<String> {
+    let blob = std::fs::canonicalize(path).ok()?;
+    let name = blob.file_name()?.to_str()?;
+    (name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).then(|| name.to_string())
+}
