@@ -2,43 +2,38 @@
 
 use candle_core::Tensor;
 use gdrd_core::error::Result;
-use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Mode, Weights, add_relu, relu};
+use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Mode, Weights};
 
-/// A convolution without bias and its batch normalisation.
-pub(crate) struct ConvNorm {
-    conv: Conv2d,
-    norm: BatchNorm,
-}
-
-impl ConvNorm {
-    pub(crate) fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, weights: &Weights) -> Result<Self> {
-        let config = ConvConfig { stride, padding: kernel / 2, ..ConvConfig::default() };
-        let conv = Conv2d::new(inputs, outputs, kernel, config, &weights.pp("conv"))?;
-        Ok(Self { conv, norm: BatchNorm::new(outputs, &weights.pp("bn"))? })
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.norm.forward(&self.conv.forward(x)?, mode)
-    }
+/// A convolution without bias that keeps the size at stride 1, its batch normalisation and its activation.
+pub(crate) fn conv_norm(
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    activation: Activation,
+    weights: &Weights,
+) -> Result<ConvNorm> {
+    let config = ConvConfig { stride, padding: kernel / 2, ..ConvConfig::default() };
+    let conv = Conv2d::new(inputs, outputs, kernel, config, &weights.pp("conv"))?;
+    Ok(ConvNorm::new(conv, BatchNorm::new(outputs, &weights.pp("bn"))?, activation))
 }
 
 /// Two 3x3 convolutions around a shortcut (He et al., CVPR 2016).
 pub(crate) struct BasicBlock {
     first: ConvNorm,
-    second: ConvNorm,
+    /// Its activation follows the addition of the shortcut.
+    pub(crate) second: ConvNorm,
     shortcut: Option<ConvNorm>,
-    pub(crate) ends_in_relu: bool,
 }
 
 impl BasicBlock {
     fn new(inputs: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Self> {
         let reshaped = stride != 1 || inputs != outputs;
-        let shortcut = || ConvNorm::new(inputs, outputs, 1, stride, &weights.pp("shortcut"));
+        let shortcut = || conv_norm(inputs, outputs, 1, stride, Activation::Identity, &weights.pp("shortcut"));
         Ok(Self {
-            first: ConvNorm::new(inputs, outputs, 3, stride, &weights.pp("first"))?,
-            second: ConvNorm::new(outputs, outputs, 3, 1, &weights.pp("second"))?,
+            first: conv_norm(inputs, outputs, 3, stride, Activation::Relu, &weights.pp("first"))?,
+            second: conv_norm(outputs, outputs, 3, 1, Activation::Relu, &weights.pp("second"))?,
             shortcut: reshaped.then(shortcut).transpose()?,
-            ends_in_relu: true,
         })
     }
 
@@ -58,12 +53,8 @@ impl BasicBlock {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let y = relu(&self.first.forward(x, mode)?)?;
-        let y = self.second.forward(&y, mode)?;
-        let x = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x, mode)?,
-            None => x.clone(),
-        };
-        if self.ends_in_relu { add_relu(&x, &y) } else { Ok((x + y)?) }
+        let y = self.first.forward(x, None, mode)?;
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x, None, mode)).transpose()?;
+        self.second.forward(&y, Some(shortcut.as_ref().unwrap_or(x)), mode)
     }
 }

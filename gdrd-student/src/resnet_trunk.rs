@@ -3,11 +3,11 @@
 use candle_core::Tensor;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{Mode, Weights, relu};
+use gdrd_core::nn::{Activation, ConvNorm, Mode, Weights};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{BasicBlock, ConvNorm};
+use crate::blocks::{BasicBlock, conv_norm};
 use crate::head::{Head, HeadOptions};
 
 /// A 3x3 stem and stages of basic blocks. The defaults are the paper's student at 16x16 (15.3 M parameters): channels 128,
@@ -77,7 +77,7 @@ impl StudentConfig for ResnetTrunk {
         }
         let backbone = weights.pp("backbone");
         let mut size = input_size.div_ceil(self.stem_stride);
-        let stem = ConvNorm::new(3, self.channels[0], 3, self.stem_stride, &backbone.pp("stem"))?;
+        let stem = conv_norm(3, self.channels[0], 3, self.stem_stride, Activation::Relu, &backbone.pp("stem"))?;
         let mut blocks = Vec::new();
         let mut inputs = self.channels[0];
         for (stage, &outputs) in self.channels.iter().enumerate() {
@@ -87,7 +87,7 @@ impl StudentConfig for ResnetTrunk {
             (inputs, size) = (outputs, size.div_ceil(stride));
         }
         if let (Some(last), false) = (blocks.last_mut(), self.last_relu) {
-            last.ends_in_relu = false;
+            last.second.activation = Activation::Identity;
         }
         let map = [inputs, size, size];
         let head = Head::new(&self.head, map, self.embedding, &weights.pp("head"))?;
@@ -111,7 +111,7 @@ impl Student for Network {
     fn backbone(&self, faces: &FaceBatch, mode: Mode) -> Result<Tensor> {
         // [0, 1] to [-1, 1], the range of the recognisers and diffusion models that students learn from.
         let x = faces.tensor().affine(2.0, -1.0)?;
-        let mut x = relu(&self.stem.forward(&x, mode)?)?;
+        let mut x = self.stem.forward(&x, None, mode)?;
         for block in &self.blocks {
             x = block.forward(&x, mode)?;
         }

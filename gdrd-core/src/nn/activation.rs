@@ -27,10 +27,35 @@ pub fn l2_normalise(x: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_div(&length)?)
 }
 
+/// The activation at the end of a layer.
+#[derive(Clone, Debug)]
+pub enum Activation {
+    /// None.
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// A slope for each channel below zero.
+    PRelu(PRelu),
+}
+
+impl Activation {
+    /// The activation of `x` `[batch, channels, h, w]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Identity => Ok(x.clone()),
+            Self::Relu => relu(x),
+            Self::Relu6 => Ok(x.clamp(0f32, 6f32)?),
+            Self::PRelu(prelu) => prelu.forward(x),
+        }
+    }
+}
+
 /// `max(x, 0) + slope * min(x, 0)` with one slope for each channel.
 #[derive(Clone, Debug)]
 pub struct PRelu {
-    slope: Tensor,
+    pub(super) slope: Tensor,
 }
 
 impl PRelu {

@@ -1,9 +1,12 @@
 //! Two-dimensional convolution.
 
-use candle_core::Tensor;
+use std::sync::{Arc, OnceLock};
 
-use super::kernels;
+use candle_core::{DType, Device, Tensor};
+
+use super::kernels::{self, FrozenConv};
 use super::weights::{Init, Weights};
+use super::{Activation, BatchNorm, Mode};
 use crate::error::Result;
 
 /// Stride, padding, groups and bias of a [`Conv2d`].
@@ -31,6 +34,7 @@ pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     config: ConvConfig,
+    frozen: Frozen,
 }
 
 impl Conv2d {
@@ -53,7 +57,7 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = weights.parameter("weight", (outputs, inputs / config.groups, kernel, kernel), init)?;
         let bias = config.bias.then(|| weights.parameter("bias", outputs, Init::Constant(0.0))).transpose()?;
-        Ok(Self { weight, bias, config })
+        Ok(Self { weight, bias, config, frozen: Frozen::new(weights.are_frozen()) })
     }
 
     /// The 3x3 convolution that keeps the size at stride 1.
@@ -64,10 +68,95 @@ impl Conv2d {
     /// The convolution of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let ConvConfig { stride, padding, groups, .. } = self.config;
+        if let Some(frozen) = self.frozen.of(x, || self.freeze(None))? {
+            return Ok(frozen.forward(x, None, kernels::Activation::Identity)?);
+        }
         let y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
         match &self.bias {
             Some(bias) => Ok(kernels::scale_shift(&y, &bias.ones_like()?, bias)?),
             None => Ok(y),
+        }
+    }
+
+    /// The convolution with its bias, and perhaps a normalisation, as one operation.
+    fn freeze(&self, norm: Option<&BatchNorm>) -> Result<FrozenConv> {
+        let ConvConfig { stride, padding, groups, .. } = self.config;
+        let scale_shift = match (norm.map(BatchNorm::scale_and_shift).transpose()?, &self.bias) {
+            (Some((scale, shift)), None) => Some((scale, shift)),
+            (Some((scale, shift)), Some(bias)) => Some((scale.clone(), ((bias * scale)? + shift)?)),
+            (None, Some(bias)) => Some((bias.ones_like()?, bias.clone())),
+            (None, None) => None,
+        };
+        let values = |(scale, shift): (Tensor, Tensor)| candle_core::Result::Ok((scale.to_vec1()?, shift.to_vec1()?));
+        Ok(FrozenConv::new(&self.weight, (stride, padding, groups), scale_shift.map(values).transpose()?)?)
+    }
+}
+
+/// A convolution, its batch normalisation and its activation, [`Conv2d`], [`BatchNorm`] and [`Activation`] in a row. With the
+/// weights of a file, evaluation does all of it as one operation.
+#[derive(Clone, Debug)]
+pub struct ConvNorm {
+    conv: Conv2d,
+    norm: BatchNorm,
+    /// What follows.
+    pub activation: Activation,
+    frozen: Frozen,
+}
+
+impl ConvNorm {
+    /// The three in a row.
+    pub fn new(conv: Conv2d, norm: BatchNorm, activation: Activation) -> Self {
+        let frozen = Frozen::new(conv.frozen.0.is_some());
+        Self { conv, norm, activation, frozen }
+    }
+
+    /// The layer's output for `x`; `add`, where there is one, has the output's shape and is added before the activation.
+    pub fn forward(&self, x: &Tensor, add: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+        if mode == Mode::Evaluate
+            && let Some(frozen) = self.frozen.of(x, || self.conv.freeze(Some(&self.norm)))?
+        {
+            let slopes;
+            let activation = match &self.activation {
+                Activation::Identity => kernels::Activation::Identity,
+                Activation::Relu => kernels::Activation::Relu,
+                Activation::Relu6 => kernels::Activation::Relu6,
+                Activation::PRelu(prelu) => {
+                    slopes = prelu.slope.to_vec1::<f32>()?;
+                    kernels::Activation::PRelu(&slopes)
+                }
+            };
+            return Ok(frozen.forward(x, add, activation)?);
+        }
+        let y = self.norm.forward(&self.conv.forward(x)?, mode)?;
+        match (add, &self.activation) {
+            (Some(add), Activation::Relu) => Ok(kernels::add_relu(&y, add)?),
+            (Some(add), activation) => activation.forward(&(y + add)?),
+            (None, activation) => activation.forward(&y),
+        }
+    }
+}
+
+/// The form of a layer whose weights nobody trains, made when it is used for the first time; none for one that is trained.
+#[derive(Clone, Debug)]
+struct Frozen(Option<Arc<OnceLock<FrozenConv>>>);
+
+impl Frozen {
+    fn new(is_frozen: bool) -> Self {
+        Self(is_frozen.then(Arc::default))
+    }
+
+    /// The form, if it can take `x`: float32 on the CPU, and nobody wants its gradient.
+    fn of(&self, x: &Tensor, make: impl FnOnce() -> Result<FrozenConv>) -> Result<Option<&FrozenConv>> {
+        let Some(cell) = &self.0 else { return Ok(None) };
+        if x.track_op() || x.dtype() != DType::F32 || !matches!(x.device(), Device::Cpu) {
+            return Ok(None);
+        }
+        match cell.get() {
+            Some(frozen) => Ok(Some(frozen)),
+            None => {
+                let made = make()?;
+                Ok(Some(cell.get_or_init(|| made)))
+            }
         }
     }
 }

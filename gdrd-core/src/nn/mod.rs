@@ -13,8 +13,8 @@ mod resize;
 pub mod unet;
 pub mod weights;
 
-pub use activation::{PRelu, add_relu, l2_normalise, relu, silu};
-pub use conv::{Conv2d, ConvConfig};
+pub use activation::{Activation, PRelu, add_relu, l2_normalise, relu, silu};
+pub use conv::{Conv2d, ConvConfig, ConvNorm};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, standardise};
 pub use resize::resize_bicubic;

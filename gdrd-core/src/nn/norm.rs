@@ -47,8 +47,7 @@ impl BatchNorm {
     /// running ones in [`Mode::Evaluate`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         if mode == Mode::Evaluate {
-            let scale = (&self.weight / (self.running_var.as_tensor() + self.eps)?.sqrt()?)?;
-            let shift = (&self.bias - (self.running_mean.as_tensor() * &scale)?)?;
+            let (scale, shift) = self.scale_and_shift()?;
             return Ok(kernels::scale_shift(x, &scale, &shift)?);
         }
         let (y, mean, var) = kernels::batch_norm_train(x, &self.weight, &self.bias, self.eps)?;
@@ -56,6 +55,13 @@ impl BatchNorm {
         self.running_mean.set(&self.moved(&self.running_mean, &mean)?)?;
         self.running_var.set(&self.moved(&self.running_var, &(var * (count / (count - 1.0).max(1.0)))?)?)?;
         Ok(y)
+    }
+
+    /// What it is in [`Mode::Evaluate`]: `scale * x + shift`, each `[channels]`.
+    pub(super) fn scale_and_shift(&self) -> Result<(Tensor, Tensor)> {
+        let scale = (&self.weight / (self.running_var.as_tensor() + self.eps)?.sqrt()?)?;
+        let shift = (&self.bias - (self.running_mean.as_tensor() * &scale)?)?;
+        Ok((scale, shift))
     }
 
     fn moved(&self, running: &Var, batch: &Tensor) -> Result<Tensor> {

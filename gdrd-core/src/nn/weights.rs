@@ -173,6 +173,11 @@ impl Weights {
         }
     }
 
+    /// Whether the tensors are those of a file, which nobody trains.
+    pub fn are_frozen(&self) -> bool {
+        matches!(self.source.kind, Kind::File { .. })
+    }
+
     /// Whether a file holds the tensor `name`; new weights hold everything.
     pub fn has(&self, name: &str) -> bool {
         match &self.source.kind {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use gdrd_core::error::{Error, Result};
-use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Linear, Mode, PRelu, Weights};
+use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Linear, Mode, PRelu, Weights};
 
 /// Side of the input in pixels.
 pub(super) const INPUT_SIZE: usize = 112;
@@ -95,29 +95,27 @@ enum Shortcut {
     Identity,
     /// Every second pixel.
     Subsample,
-    Projection(Conv2d, BatchNorm),
+    Projection(ConvNorm),
 }
 
 /// Normalisation, convolution, normalisation, slope, convolution, normalisation; then the shortcut, and nothing after it.
 #[derive(Clone, Debug)]
 struct Block {
-    norms: [BatchNorm; 3],
-    convs: [Conv2d; 2],
-    prelu: PRelu,
+    norm: BatchNorm,
+    first: ConvNorm,
+    second: ConvNorm,
     shortcut: Shortcut,
 }
 
 impl Block {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = |index: usize, x: &Tensor| self.norms[index].forward(x, Mode::Evaluate);
-        let y = norm(1, &self.convs[0].forward(&norm(0, x)?)?)?;
-        let y = norm(2, &self.convs[1].forward(&self.prelu.forward(&y)?)?)?;
+        let y = self.first.forward(&self.norm.forward(x, Mode::Evaluate)?, None, Mode::Evaluate)?;
         let shortcut = match &self.shortcut {
             Shortcut::Identity => x.clone(),
             Shortcut::Subsample => x.max_pool2d_with_stride(1, 2)?,
-            Shortcut::Projection(conv, norm) => norm.forward(&conv.forward(x)?, Mode::Evaluate)?,
+            Shortcut::Projection(layer) => layer.forward(x, None, Mode::Evaluate)?,
         };
-        Ok((y + shortcut)?)
+        self.second.forward(&y, Some(&shortcut), Mode::Evaluate)
     }
 }
 
@@ -125,9 +123,7 @@ impl Block {
 #[derive(Clone, Debug)]
 pub struct Iresnet {
     layout: Layout,
-    conv: Conv2d,
-    norm: BatchNorm,
-    prelu: PRelu,
+    stem: ConvNorm,
     blocks: Vec<Block>,
     last_norm: BatchNorm,
     linear: Linear,
@@ -162,9 +158,11 @@ impl Iresnet {
         let (embedding_norm, embedding) = (at("features", "output_layer.4"), layout.embedding);
         Ok(Self {
             layout,
-            conv: Conv2d::same3(3, CHANNELS[0], 1, false, &at("conv1", "input_layer.0"))?,
-            norm: BatchNorm::new(CHANNELS[0], &at("bn1", "input_layer.1"))?,
-            prelu: PRelu::new(CHANNELS[0], &at("prelu", "input_layer.2"))?,
+            stem: ConvNorm::new(
+                Conv2d::same3(3, CHANNELS[0], 1, false, &at("conv1", "input_layer.0"))?,
+                BatchNorm::new(CHANNELS[0], &at("bn1", "input_layer.1"))?,
+                Activation::PRelu(PRelu::new(CHANNELS[0], &at("prelu", "input_layer.2"))?),
+            ),
             blocks,
             last_norm: BatchNorm::new(inputs, &at("bn2", "output_layer.0"))?,
             linear: Linear::new(inputs * last_size * last_size, embedding, true, &at("fc", "output_layer.3"))?,
@@ -197,7 +195,7 @@ impl Iresnet {
         if !matches!(x.dims(), [_, 3, INPUT_SIZE, INPUT_SIZE]) {
             return Err(Error::component(format!("expected faces [batch, 3, 112, 112], found {:?}", x.dims())));
         }
-        let mut x = self.prelu.forward(&self.norm.forward(&self.conv.forward(x)?, Mode::Evaluate)?)?;
+        let mut x = self.stem.forward(x, None, Mode::Evaluate)?;
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
@@ -233,7 +231,8 @@ fn flat(inputs: usize, channels: usize, stride: usize, weights: &Weights) -> Res
 
 fn projection(inputs: usize, channels: usize, stride: usize, conv: &Weights, norm: &Weights) -> Result<Shortcut> {
     let config = ConvConfig { stride, ..ConvConfig::default() };
-    Ok(Shortcut::Projection(Conv2d::new(inputs, channels, 1, config, conv)?, BatchNorm::new(channels, norm)?))
+    let (conv, norm) = (Conv2d::new(inputs, channels, 1, config, conv)?, BatchNorm::new(channels, norm)?);
+    Ok(Shortcut::Projection(ConvNorm::new(conv, norm, Activation::Identity)))
 }
 
 /// The block whose layers have these names, in order; the second convolution has the stride.
@@ -247,16 +246,17 @@ fn block(
 ) -> Result<Block> {
     let [norm_0, conv_0, norm_1, prelu, conv_1, norm_2] = names.map(|name| weights.pp(name));
     Ok(Block {
-        norms: [
-            BatchNorm::new(inputs, &norm_0)?,
-            BatchNorm::new(channels, &norm_1)?,
-            BatchNorm::new(channels, &norm_2)?,
-        ],
-        convs: [
+        norm: BatchNorm::new(inputs, &norm_0)?,
+        first: ConvNorm::new(
             Conv2d::same3(inputs, channels, 1, false, &conv_0)?,
+            BatchNorm::new(channels, &norm_1)?,
+            Activation::PRelu(PRelu::new(channels, &prelu)?),
+        ),
+        second: ConvNorm::new(
             Conv2d::same3(channels, channels, stride, false, &conv_1)?,
-        ],
-        prelu: PRelu::new(channels, &prelu)?,
+            BatchNorm::new(channels, &norm_2)?,
+            Activation::Identity,
+        ),
         shortcut,
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use gdrd_core::error::{Error, Result};
-use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Linear, Mode, PRelu, Weights, relu};
+use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Linear, Mode, PRelu, Weights};
 
 /// Side of the input in pixels.
 pub(super) const INPUT_SIZE: usize = 112;
@@ -60,35 +60,7 @@ impl Layout {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Activation {
-    None,
-    Relu,
-    Relu6,
-    PRelu(PRelu),
-}
-
-/// Convolution, batch normalisation, activation.
-#[derive(Clone, Debug)]
-struct ConvNorm {
-    conv: Conv2d,
-    norm: BatchNorm,
-    activation: Activation,
-}
-
-impl ConvNorm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.norm.forward(&self.conv.forward(x)?, Mode::Evaluate)?;
-        match &self.activation {
-            Activation::None => Ok(x),
-            Activation::Relu => relu(&x),
-            Activation::Relu6 => Ok(x.clamp(0f32, 6f32)?),
-            Activation::PRelu(prelu) => prelu.forward(&x),
-        }
-    }
-}
-
-/// Layers in a row, with the input added at the end where `residual`.
+/// Layers in a row, with the input added to the last one, which has no activation, where `residual`.
 #[derive(Clone, Debug)]
 struct Block {
     layers: Vec<ConvNorm>,
@@ -102,10 +74,11 @@ impl Block {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut y = x.clone();
-        for layer in &self.layers {
-            y = layer.forward(&y)?;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let add = self.residual && at + 1 == self.layers.len();
+            y = layer.forward(&y, add.then_some(x), Mode::Evaluate)?;
         }
-        if self.residual { Ok((y + x)?) } else { Ok(y) }
+        Ok(y)
     }
 }
 
@@ -189,7 +162,7 @@ impl MobileFaceNet {
                 let layers = vec![
                     layer(&at("0.0"), &at("0.1"), Shape::dense(inputs, hidden, 1, 1), Activation::Relu6)?,
                     layer(&at("1.0"), &at("1.1"), Shape::depthwise(hidden, stride), Activation::Relu6)?,
-                    layer(&at("2"), &at("3"), Shape::dense(hidden, outputs, 1, 1), Activation::None)?,
+                    layer(&at("2"), &at("3"), Shape::dense(hidden, outputs, 1, 1), Activation::Identity)?,
                 ];
                 blocks.push(Block { layers, residual: stride == 1 && inputs == outputs });
                 inputs = outputs;
@@ -197,7 +170,7 @@ impl MobileFaceNet {
         }
         blocks.push(Block::plain(vec![
             layer("conv2.0", "conv2.1", Shape::dense(inputs, 512, 1, 1), Activation::Relu6)?,
-            layer("gdconv.depthwise", "gdconv.bn", Shape::global(512), Activation::None)?,
+            layer("gdconv.depthwise", "gdconv.bn", Shape::global(512), Activation::Identity)?,
         ]));
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
         let last = Last::Conv(Conv2d::new(512, 128, 1, config, &weights.pp("conv3"))?);
@@ -263,7 +236,7 @@ impl Shape {
         let padding = if kernel == 3 { 1 } else { 0 };
         let config = ConvConfig { stride, padding, groups, bias: false };
         let conv = Conv2d::new(inputs, outputs, kernel, config, conv)?;
-        Ok(ConvNorm { conv, norm: BatchNorm::new(outputs, norm)?, activation })
+        Ok(ConvNorm::new(conv, BatchNorm::new(outputs, norm)?, activation))
     }
 }
 
@@ -277,7 +250,7 @@ fn with_prelu(shape: Shape, weights: &Weights) -> Result<ConvNorm> {
 /// insightface's `LinearBlock`.
 fn without_activation(shape: Shape, weights: &Weights) -> Result<ConvNorm> {
     let layers = weights.pp("layers");
-    shape.layer(&layers.pp(0), &layers.pp(1), Activation::None)
+    shape.layer(&layers.pp(0), &layers.pp(1), Activation::Identity)
 }
 
 /// insightface's `DepthWise`: widen, filter each channel, narrow.

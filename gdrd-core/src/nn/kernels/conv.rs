@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, supported, tensor, with_floats};
 use super::shape::ConvShape;
+use super::tail::Tail;
 use super::{depthwise, direct, im2col, winograd};
 
 /// Cross-correlation of `x [b, c, h, w]` with `weight [o, c / groups, kh, kw]`, without bias: `[b, o, oh, ow]` with
@@ -18,6 +19,50 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
         return x.conv2d(weight, padding, stride, 1, groups);
     }
     x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride, padding, groups })
+}
+
+/// How a convolution is computed.
+#[derive(Clone, Copy)]
+pub(super) enum Method {
+    Depthwise,
+    Winograd,
+    Direct,
+    Im2col,
+}
+
+/// The kernels of a convolution.
+#[derive(Clone, Copy)]
+pub(super) enum Kernels<'a> {
+    /// `[o, c / groups, kh, kw]`.
+    Plain(&'a [f32]),
+    /// In the form that the method's products take.
+    Packed(&'a [f32]),
+}
+
+impl Method {
+    /// The fastest that applies.
+    pub(super) fn of(shape: &ConvShape) -> Self {
+        if depthwise::applies(shape) {
+            Self::Depthwise
+        } else if winograd::applies(shape) {
+            Self::Winograd
+        } else if direct::applies(shape) {
+            Self::Direct
+        } else {
+            Self::Im2col
+        }
+    }
+
+    /// `y [b, o, oh, ow]`, and what follows.
+    pub(super) fn forward(self, shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
+        let (Kernels::Plain(plain) | Kernels::Packed(plain)) = kernels;
+        match self {
+            Self::Depthwise => depthwise::forward(shape, x, plain, tail),
+            Self::Winograd => winograd::forward(shape, x, kernels, tail),
+            Self::Direct => direct::forward(shape, x, kernels, tail),
+            Self::Im2col => im2col::forward(shape, x, plain, tail),
+        }
+    }
 }
 
 struct Conv2d {
@@ -40,15 +85,7 @@ impl CustomOp2 for Conv2d {
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.shape(xl.shape(), wl.shape())?;
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
-        let out = if depthwise::applies(&shape) {
-            depthwise::forward(&shape, x, w)
-        } else if winograd::applies(&shape) {
-            winograd::forward(&shape, x, w)
-        } else if direct::applies(&shape) {
-            direct::forward(&shape, x, w)
-        } else {
-            im2col::forward(&shape, x, w)
-        };
+        let out = Method::of(&shape).forward(&shape, x, Kernels::Plain(w), Tail::default());
         let dims = (shape.batch, shape.outputs, shape.out_height(), shape.out_width());
         Ok((CpuStorage::F32(out), dims.into()))
     }
@@ -57,27 +94,19 @@ impl CustomOp2 for Conv2d {
         let shape = self.shape(x.shape(), weight.shape())?;
         let (for_x, for_weight) = (x.track_op(), weight.track_op());
         with_floats([x, weight, grad], |[xs, ws, gs]| {
-            let (dx, dw) = if depthwise::applies(&shape) {
-                (
-                    for_x.then(|| depthwise::input_gradient(&shape, ws, gs)),
-                    for_weight.then(|| depthwise::weight_gradient(&shape, xs, gs)),
-                )
-            } else if winograd::applies(&shape) {
-                (
-                    for_x.then(|| winograd::input_gradient(&shape, ws, gs)),
-                    for_weight.then(|| winograd::weight_gradient(&shape, xs, gs)),
-                )
-            } else if direct::applies(&shape) {
-                (
-                    for_x.then(|| direct::input_gradient(&shape, ws, gs)),
-                    for_weight.then(|| direct::weight_gradient(&shape, xs, gs)),
-                )
-            } else {
-                (
-                    for_x.then(|| im2col::input_gradient(&shape, ws, gs)),
-                    for_weight.then(|| im2col::weight_gradient(&shape, xs, gs)),
-                )
-            };
+            let method = Method::of(&shape);
+            let dx = for_x.then(|| match method {
+                Method::Depthwise => depthwise::input_gradient(&shape, ws, gs),
+                Method::Winograd => winograd::input_gradient(&shape, ws, gs),
+                Method::Direct => direct::input_gradient(&shape, ws, gs),
+                Method::Im2col => im2col::input_gradient(&shape, ws, gs),
+            });
+            let dw = for_weight.then(|| match method {
+                Method::Depthwise => depthwise::weight_gradient(&shape, xs, gs),
+                Method::Winograd => winograd::weight_gradient(&shape, xs, gs),
+                Method::Direct => direct::weight_gradient(&shape, xs, gs),
+                Method::Im2col => im2col::weight_gradient(&shape, xs, gs),
+            });
             let dx = dx.map(|values| tensor(values, x.shape())).transpose()?;
             let dw = dw.map(|values| tensor(values, weight.shape())).transpose()?;
             Ok((dx, dw))

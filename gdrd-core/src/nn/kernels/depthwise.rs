@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Filling, Shared};
 use super::shape::ConvShape;
+use super::tail::Tail;
 
 /// Whether every group has one input and one output channel.
 pub(super) fn applies(shape: &ConvShape) -> bool {
@@ -29,7 +30,7 @@ fn lines(shape: &ConvShape, mut visit: impl FnMut(usize, std::ops::Range<usize>,
 }
 
 /// `y [b, c, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>) -> Vec<f32> {
     let mut out = vec![0f32; shape.output_len()];
     out.par_chunks_mut(shape.out_plane()).with_min_len(8).enumerate().for_each(|(at, out)| {
         let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
@@ -46,6 +47,7 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> 
                 }
             }
         });
+        tail.apply_to(out, at * shape.out_plane(), at % shape.groups);
     });
     out
 }

@@ -8,12 +8,13 @@ use rayon::prelude::*;
 
 use super::buffer::{Filling, Shared};
 use super::shape::ConvShape;
+use super::tail::Tail;
 
 /// Values of the column matrix that a chunk may have.
 const CHUNK: usize = 1 << 20;
 
 /// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>) -> Vec<f32> {
     let mut out = Filling::new(shape.output_len());
     let target = out.shared();
     let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
@@ -38,9 +39,8 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> 
                 let start = ((first + image) * shape.outputs + group * outputs + output) * plane;
                 // SAFETY: each (image, output) has a map of its own within the output.
                 let map = unsafe { target.slots(start, plane) };
-                for (slot, value) in map.iter_mut().zip(&product[output * width + image * plane..]) {
-                    slot.write(*value);
-                }
+                let map = map.write_copy_of_slice(&product[output * width + image * plane..][..plane]);
+                tail.apply_to(map, start, group * outputs + output);
             });
         }
     }

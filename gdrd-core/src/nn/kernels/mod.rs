@@ -16,6 +16,7 @@ mod channels;
 mod conv;
 mod depthwise;
 mod direct;
+mod frozen;
 mod im2col;
 mod norm;
 mod pool;
@@ -23,6 +24,7 @@ mod product;
 mod scratch;
 mod shape;
 mod simd;
+mod tail;
 #[cfg(test)]
 mod testing;
 mod turn;
@@ -30,5 +32,7 @@ mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};
 pub use conv::conv2d;
+pub use frozen::FrozenConv;
 pub use norm::{batch_norm_train, scale_shift};
 pub use pool::global_average_pool;
+pub use tail::Activation;

@@ -8,16 +8,26 @@ use std::ops::{Deref, DerefMut};
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+/// Values aligned to a cache line.
+pub(super) struct Values {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Values {
+    /// `len` zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+    }
+}
+
 thread_local! {
     /// Lots not in use, the smallest first.
     static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Values to work with, aligned to a cache line; they go back to the thread when dropped.
-pub(super) struct Lot {
-    lines: Vec<Line>,
-    len: usize,
-}
+pub(super) struct Lot(Values);
 
 /// A lot of `len` values. What they hold is left from earlier work.
 pub(super) fn take(len: usize) -> Lot {
@@ -31,10 +41,10 @@ pub(super) fn take(len: usize) -> Lot {
         kept.pop();
         None
     });
-    Lot { lines: kept.unwrap_or_else(|| vec![Line([0.0; 16]); needed]), len }
+    Lot(kept.map_or_else(|| Values::zeros(len), |lines| Values { lines, len }))
 }
 
-impl Deref for Lot {
+impl Deref for Values {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -43,16 +53,30 @@ impl Deref for Lot {
     }
 }
 
-impl DerefMut for Lot {
+impl DerefMut for Values {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
 
+impl Deref for Lot {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Lot {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
 impl Drop for Lot {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
+        let lines = std::mem::take(&mut self.0.lines);
         // A thread that ends keeps nothing.
         let _ = KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();

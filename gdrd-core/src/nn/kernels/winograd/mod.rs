@@ -16,10 +16,12 @@ use self::strips::{Places, ReadGradient, ReadInput, WriteOutput};
 use self::transform::{IN, OUT, TAPS};
 use self::weights::{Pack, Unpack, Weights};
 use super::buffer::{Filling, Shared};
+use super::conv::Kernels;
 use super::product::{Product, panel_here};
-use super::scratch::{self, Lot};
+use super::scratch::{self, Lot, Values};
 use super::shape::ConvShape;
 use super::simd::{self, Kernel, Simd};
+use super::tail::Tail;
 use super::turn::Maps;
 
 /// Positions in a transformed tile.
@@ -49,14 +51,39 @@ pub(super) fn applies(shape: &ConvShape) -> bool {
         && shape.out_plane() * TAPS * TAPS >= 2 * POSITIONS * tiles
 }
 
+/// The kernels in the form of the products, for [`Kernels::Packed`].
+pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
+    let weights = Weights { values: weight, inputs: shape.inputs, adjoint: false };
+    let width = panel_here();
+    let panel_len = POSITIONS * weights::position(shape.inputs, width);
+    let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
+    for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
+        simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+    }
+    packed
+}
+
 /// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> {
-    convolve(&Frame::forward(shape), x, Weights { values: weight, inputs: shape.inputs, adjoint: false })
+pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
+    let source = match kernels {
+        Kernels::Plain(values) => Source::Weights(Weights { values, inputs: shape.inputs, adjoint: false }),
+        Kernels::Packed(values) => Source::Packed(values),
+    };
+    convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, tail)
 }
 
 /// The gradient of the input, `[b, c, h, w]`.
 pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    convolve(&Frame::backward(shape), grad, Weights { values: weight, inputs: shape.inputs, adjoint: true })
+    let weights = Weights { values: weight, inputs: shape.inputs, adjoint: true };
+    let channels = (shape.outputs, shape.inputs);
+    convolve(&Frame::backward(shape), grad, channels, Source::Weights(weights), Tail::default())
+}
+
+/// Where the kernels of the products come from.
+enum Source<'a> {
+    Weights(Weights<'a>),
+    /// What [`pack`] has made.
+    Packed(&'a [f32]),
 }
 
 /// The spatial side of a convolution.
@@ -147,9 +174,14 @@ impl Kernel for Products {
     }
 }
 
-fn convolve(frame: &Frame, x: &[f32], weights: Weights<'_>) -> Vec<f32> {
+fn convolve(
+    frame: &Frame,
+    x: &[f32],
+    (depth, outputs): (usize, usize),
+    source: Source<'_>,
+    tail: Tail<'_>,
+) -> Vec<f32> {
     let (lanes, width) = (simd::lanes(), panel_here());
-    let (depth, outputs) = weights.channels();
     let (panels, strips) = (outputs.div_ceil(width), frame.batch * frame.strips);
     let position = weights::position(depth, width);
     let panel_len = POSITIONS * position;
@@ -158,12 +190,18 @@ fn convolve(frame: &Frame, x: &[f32], weights: Weights<'_>) -> Vec<f32> {
     let once = strips * frame.tiles <= FEW_TILES && panels >= 8;
     let (block_strips, block_panels) =
         if once { (strips, 1) } else { ((BLOCK_TILES / frame.tiles).max(1), (SIDE / width).max(1)) };
-    let mut packed = scratch::take(if once { 0 } else { panels * panel_len });
-    if !once {
-        packed.par_chunks_mut(panel_len).enumerate().for_each(|(panel, to)| {
-            simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
-        });
-    }
+    let mut lot;
+    let (packed, fresh) = match source {
+        Source::Packed(packed) => (packed, None),
+        Source::Weights(weights) if once => (&[][..], Some(weights)),
+        Source::Weights(weights) => {
+            lot = scratch::take(panels * panel_len);
+            lot.par_chunks_mut(panel_len).enumerate().for_each(|(panel, to)| {
+                simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+            });
+            (&*lot, None)
+        }
+    };
 
     let out_plane = frame.out_height * frame.out_width;
     let mut out = Filling::new(frame.batch * outputs * out_plane);
@@ -178,12 +216,13 @@ fn convolve(frame: &Frame, x: &[f32], weights: Weights<'_>) -> Vec<f32> {
         (0..count.div_ceil(block_strips) * blocks).into_par_iter().for_each(|at| {
             let (strip, panel) = (at / blocks * block_strips, at % blocks * block_panels);
             let (count, panels) = (block_strips.min(count - strip), block_panels.min(panels - panel));
-            let mut here = scratch::take(if once { panel_len } else { 0 });
-            let kernels = if once {
-                simd::run(Pack { weights, panel, to: here.as_mut_ptr() });
-                here.as_ptr()
-            } else {
-                packed[panel * panel_len..].as_ptr()
+            let mut here = scratch::take(if fresh.is_some() { panel_len } else { 0 });
+            let kernels = match fresh {
+                Some(weights) => {
+                    simd::run(Pack { weights, panel, to: here.as_mut_ptr() });
+                    here.as_ptr()
+                }
+                None => packed[panel * panel_len..].as_ptr(),
             };
             let result = Places::new(count * frame.tiles, panels * width);
             let mut products = scratch::take(result.len());
@@ -209,16 +248,20 @@ fn convolve(frame: &Frame, x: &[f32], weights: Weights<'_>) -> Vec<f32> {
                     if channel >= outputs {
                         break;
                     }
+                    let map = (image * outputs + channel) * out_plane;
                     simd::run(WriteOutput {
                         from: products[at * frame.tiles * result.tile + side..].as_ptr(),
                         places: result,
                         strip: row,
                         tiles: frame.tiles,
                         // SAFETY: the map lies within the output, and this strip of it belongs to this task.
-                        to: unsafe { target.at((image * outputs + channel) * out_plane) },
+                        to: unsafe { target.at(map) },
                         channels: lanes.min(outputs - channel),
                         height: frame.out_height,
                         width: frame.out_width,
+                        tail,
+                        map,
+                        channel,
                     });
                 }
             }

@@ -5,6 +5,7 @@
 
 use super::super::scratch;
 use super::super::simd::{Kernel, Simd};
+use super::super::tail::Tail;
 use super::super::turn::{Maps, read_rows, write_span};
 use super::transform::{self, IN, OUT};
 
@@ -129,8 +130,8 @@ impl Kernel for ReadGradient {
     }
 }
 
-/// Transforms the products of one strip back, `A^T m A`, and writes the outputs that exist.
-pub(super) struct WriteOutput {
+/// Transforms the products of one strip back, `A^T m A`, and writes the outputs that exist, with what follows them.
+pub(super) struct WriteOutput<'a> {
     /// The first tile's first channel.
     pub(super) from: *const f32,
     pub(super) places: Places,
@@ -141,9 +142,13 @@ pub(super) struct WriteOutput {
     pub(super) channels: usize,
     pub(super) height: usize,
     pub(super) width: usize,
+    pub(super) tail: Tail<'a>,
+    /// The first map's place in the output, and its channel.
+    pub(super) map: usize,
+    pub(super) channel: usize,
 }
 
-impl Kernel for WriteOutput {
+impl Kernel for WriteOutput<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let lanes = S::LANES;
@@ -178,8 +183,10 @@ impl Kernel for WriteOutput {
                     }
                 }
             }
-            let to = self.to.add(self.strip * OUT * width);
+            let start = self.strip * OUT * width;
+            let to = self.to.add(start);
             write_span(simd, (turned, lanes), to, plane, self.channels, rows * width);
+            self.tail.apply(to, self.map + start, self.channel, (self.channels, plane), rows * width);
         }
     }
 }

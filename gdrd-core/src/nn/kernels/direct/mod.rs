@@ -1,14 +1,19 @@
 //! Convolution as one product with channels side by side: row `p` of the left factor has the window of output pixel
 //! `p`, tap by tap and within a tap channel by channel. Any kernel and stride; one group.
 
+mod strips;
+
 use rayon::prelude::*;
 
+use self::strips::{Fold, ReadGradients, ReadWindows, WriteSpan};
 use super::buffer::{Filling, Shared};
+use super::conv::Kernels;
 use super::product::{Product, panel_here};
-use super::scratch::{self, Lot};
+use super::scratch::{self, Lot, Values};
 use super::shape::ConvShape;
 use super::simd::{self, Kernel, Simd};
-use super::turn::{Maps, read_rows, write_span};
+use super::tail::Tail;
+use super::turn::Maps;
 
 /// Values of windows that are made before they are used: about what a last-level cache holds.
 const CHUNK: usize = 2 << 20;
@@ -64,6 +69,18 @@ impl Plan {
         (CHUNK / (self.pixels() * self.window)).clamp(1, self.shape.batch * self.strips())
     }
 
+    /// Writes the kernels of one panel of outputs as they stand in the products.
+    fn pack(&self, weight: &[f32], panel: usize, to: &mut [f32]) {
+        let (taps, width) = (self.shape.taps(), panel_here());
+        to.fill(0.0);
+        let first = panel * width;
+        for (lane, kernels) in weight.chunks_exact(self.shape.inputs * taps).skip(first).take(width).enumerate() {
+            for (at, value) in kernels.iter().enumerate() {
+                to[(at % taps * self.channels + at / taps) * width + lane] = *value;
+            }
+        }
+    }
+
     /// Writes the windows of `count` strips from `first` on.
     fn windows(&self, x: &[f32], first: usize, count: usize, to: &mut Lot) {
         let (lanes, to, shape) = (simd::lanes(), Shared::new(to), self.shape);
@@ -103,20 +120,28 @@ impl Plan {
     }
 }
 
+/// The kernels in the form of the products, for [`Kernels::Packed`].
+pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
+    let (plan, width) = (Plan::new(shape), panel_here());
+    let mut packed = Values::zeros(shape.outputs.div_ceil(width) * plan.depth * width);
+    packed.chunks_exact_mut(plan.depth * width).enumerate().for_each(|(panel, to)| plan.pack(weight, panel, to));
+    packed
+}
+
 /// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
     let (plan, lanes, width) = (Plan::new(shape), simd::lanes(), panel_here());
-    let (taps, panels) = (shape.taps(), shape.outputs.div_ceil(width));
-    let mut packed = scratch::take(panels * plan.depth * width);
-    packed.par_chunks_mut(plan.depth * width).enumerate().for_each(|(panel, to)| {
-        to.fill(0.0);
-        let first = panel * width;
-        for (lane, kernels) in weight.chunks_exact(shape.inputs * taps).skip(first).take(width).enumerate() {
-            for (at, value) in kernels.iter().enumerate() {
-                to[(at % taps * plan.channels + at / taps) * width + lane] = *value;
-            }
+    let panels = shape.outputs.div_ceil(width);
+    let mut lot;
+    let packed = match kernels {
+        Kernels::Packed(packed) => packed,
+        Kernels::Plain(weight) => {
+            lot = scratch::take(panels * plan.depth * width);
+            let pack = |(panel, to): (usize, &mut [f32])| plan.pack(weight, panel, to);
+            lot.par_chunks_mut(plan.depth * width).enumerate().for_each(pack);
+            &*lot
         }
-    });
+    };
 
     let mut out = Filling::new(shape.output_len());
     let target = out.shared();
@@ -157,6 +182,9 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Vec<f32> 
                     plane: shape.out_plane(),
                     channels: lanes.min(shape.outputs - channel),
                     span: pixels,
+                    tail,
+                    start,
+                    channel,
                 });
             }
         });
@@ -287,114 +315,5 @@ impl Kernel for Multiply {
                 self.product.run::<S, false>(simd);
             }
         }
-    }
-}
-
-/// The windows of one strip, for as many channels as a vector has lanes.
-struct ReadWindows {
-    maps: Maps,
-    plan: Plan,
-    /// The first output row.
-    row: usize,
-    to: *mut f32,
-}
-
-impl Kernel for ReadWindows {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let (lanes, Plan { shape, rows, .. }) = (S::LANES, self.plan);
-        let first = (self.row * shape.stride) as isize - shape.padding as isize;
-        let (count, pitch) = ((rows - 1) * shape.stride + shape.kernel_h, shape.width + 2 * shape.padding);
-        let mut lot = scratch::take(count * pitch * lanes);
-        // SAFETY: `lot` has room for the rows; whoever made the kernel vouches for the rest.
-        unsafe {
-            read_rows(simd, &self.maps, (first, count), (shape.padding, pitch), lot.as_mut_ptr(), lanes);
-            let mut to = self.to;
-            for y in 0..rows {
-                for x in 0..shape.out_width() {
-                    let from = lot.as_ptr().add((y * pitch + x) * shape.stride * lanes);
-                    for ky in 0..shape.kernel_h {
-                        for kx in 0..shape.kernel_w {
-                            let value = simd.load(from.add((ky * pitch + kx) * lanes));
-                            simd.store(to.add((ky * shape.kernel_w + kx) * self.plan.channels), value);
-                        }
-                    }
-                    to = to.add(self.plan.window);
-                }
-            }
-        }
-    }
-}
-
-/// The output gradients of one strip, for as many channels as a vector has lanes.
-struct ReadGradients {
-    maps: Maps,
-    row: usize,
-    rows: usize,
-    to: *mut f32,
-    step: usize,
-}
-
-impl Kernel for ReadGradients {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let width = self.maps.width;
-        // SAFETY: whoever made the kernel vouches for the memory.
-        unsafe { read_rows(simd, &self.maps, (self.row as isize, self.rows), (0, width), self.to, self.step) };
-    }
-}
-
-/// Pixels from the products to the maps.
-struct WriteSpan {
-    from: *const f32,
-    stride: usize,
-    to: *mut f32,
-    plane: usize,
-    channels: usize,
-    span: usize,
-}
-
-impl Kernel for WriteSpan {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        // SAFETY: whoever made the kernel vouches for the memory.
-        unsafe { write_span(simd, (self.from, self.stride), self.to, self.plane, self.channels, self.span) };
-    }
-}
-
-/// Adds the windows' gradients of one image where they came from, for as many channels as a vector has lanes.
-struct Fold {
-    from: *const f32,
-    plan: Plan,
-    channels: usize,
-    to: *mut f32,
-}
-
-impl Kernel for Fold {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let (lanes, Plan { shape, .. }) = (S::LANES, self.plan);
-        let (height, width) = (shape.out_height(), shape.out_width());
-        let mut lot = scratch::take(shape.plane() * lanes);
-        lot.fill(0.0);
-        for tap in 0..shape.taps() {
-            let (ky, kx) = (tap / shape.kernel_w, tap % shape.kernel_w);
-            let (top, bottom) = shape.inside(ky, shape.height, height);
-            let (left, right) = shape.inside(kx, shape.width, width);
-            for y in top..bottom {
-                for x in left..right {
-                    let pixel =
-                        (y * shape.stride + ky - shape.padding) * shape.width + x * shape.stride + kx - shape.padding;
-                    // SAFETY: `inside` keeps the pixel within the map; whoever made the kernel vouches for the rest.
-                    unsafe {
-                        let from = self.from.add((y * width + x) * self.plan.window + tap * self.plan.channels);
-                        let to = lot.as_mut_ptr().add(pixel * lanes);
-                        simd.store(to, simd.add(simd.load(to), simd.load(from)));
-                    }
-                }
-            }
-        }
-        // SAFETY: `lot` has the whole map; whoever made the kernel vouches for the rest.
-        unsafe { write_span(simd, (lot.as_ptr(), lanes), self.to, shape.plane(), self.channels, shape.plane()) };
     }
 }

@@ -1,0 +1,148 @@
+//! Convolutions whose weights do not change any more: kernels are packed once, and what follows is done in the same pass.
+
+use std::sync::OnceLock;
+
+use candle_core::{Result, Tensor, bail};
+
+use super::buffer::{supported, tensor, with_floats};
+use super::conv::{Kernels, Method};
+use super::scratch::Values;
+use super::shape::ConvShape;
+use super::tail::{Activation, Tail};
+use super::{direct, winograd};
+
+/// `activation(scale * conv2d(x, weight) + shift + add)`, without gradients; to the bit what its parts give.
+pub struct FrozenConv {
+    weight: Tensor,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+    /// A factor and a summand for each output channel.
+    scale_shift: Option<(Vec<f32>, Vec<f32>)>,
+    /// Kernels in the form of each method, made when it is used for the first time: the batch decides on the method.
+    winograd: OnceLock<Values>,
+    direct: OnceLock<Values>,
+}
+
+impl FrozenConv {
+    /// The convolution of [`conv2d`](super::conv2d) with these values for each output channel.
+    ///
+    /// # Errors
+    /// If `weight` is not `[o, c / groups, kh, kw]` in float32 on the CPU, or another argument does not have `o` values.
+    pub fn new(
+        weight: &Tensor,
+        (stride, padding, groups): (usize, usize, usize),
+        scale_shift: Option<(Vec<f32>, Vec<f32>)>,
+    ) -> Result<Self> {
+        let outputs = weight.dims4()?.0;
+        if !supported(&[weight]) {
+            bail!("a frozen convolution needs float32 on the CPU");
+        }
+        if scale_shift.as_ref().is_some_and(|(scale, shift)| scale.len() != outputs || shift.len() != outputs) {
+            bail!("a frozen convolution with {outputs} outputs needs as many factors and shifts");
+        }
+        let weight = weight.detach().contiguous()?;
+        let (winograd, direct) = Default::default();
+        Ok(Self { weight, stride, padding, groups, scale_shift, winograd, direct })
+    }
+
+    /// The layer's output for `x [b, c, h, w]`: `[b, o, oh, ow]`. `add`, where there is one, has the same shape.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn forward(&self, x: &Tensor, add: Option<&Tensor>, activation: Activation<'_>) -> Result<Tensor> {
+        let shape = ConvShape::new(x.dims4()?, self.weight.dims4()?, self.stride, self.padding, self.groups)?;
+        let dims = (shape.batch, shape.outputs, shape.out_height(), shape.out_width());
+        if let Some(add) = add.filter(|add| add.dims4().ok() != Some(dims)) {
+            bail!("a convolution to {dims:?} cannot be added to {:?}", add.dims());
+        }
+        if let Activation::PRelu(slopes) = activation
+            && slopes.len() != shape.outputs
+        {
+            bail!("expected {} slopes, found {}", shape.outputs, slopes.len());
+        }
+        let scale_shift = self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
+        let run = |weight: &[f32], x: &[f32], add: Option<&[f32]>| {
+            let method = Method::of(&shape);
+            // One thread alone makes the packed form: one that waited for others could meanwhile begin another task that
+            // waits for this.
+            let kernels = match method {
+                Method::Winograd => Kernels::Packed(self.winograd.get_or_init(|| winograd::pack(&shape, weight))),
+                Method::Direct => Kernels::Packed(self.direct.get_or_init(|| direct::pack(&shape, weight))),
+                Method::Depthwise | Method::Im2col => Kernels::Plain(weight),
+            };
+            Ok(method.forward(&shape, x, kernels, Tail { scale_shift, add, activation }))
+        };
+        let out = match add {
+            None => with_floats([&self.weight, x], |[weight, x]| run(weight, x, None)),
+            Some(add) => with_floats([&self.weight, x, add], |[weight, x, add]| run(weight, x, Some(add))),
+        };
+        tensor(out?, dims)
+    }
+}
+
+impl std::fmt::Debug for FrozenConv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrozenConv").field("weight", &self.weight.shape()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, random};
+    use super::super::{conv2d, prelu, relu, scale_shift};
+    use super::*;
+
+    fn flat(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().and_then(|t| t.to_vec1()).expect("values")
+    }
+
+    /// Every method, with every activation, with and without an addition.
+    #[test]
+    fn it_equals_the_layers_one_by_one() {
+        for (x, w, stride, padding, groups) in [
+            ((5, 17, 8, 8), (19, 17, 3, 3), 1, 1, 1),
+            ((1, 32, 8, 8), (272, 32, 3, 3), 1, 1, 1),
+            ((40, 32, 16, 16), (33, 32, 3, 3), 1, 1, 1),
+            ((1, 48, 4, 4), (33, 48, 3, 3), 1, 1, 1),
+            ((3, 19, 9, 7), (21, 19, 3, 3), 2, 1, 1),
+            ((2, 40, 7, 7), (33, 40, 1, 1), 1, 0, 1),
+            ((2, 12, 8, 8), (12, 1, 3, 3), 2, 1, 12),
+            ((2, 12, 9, 9), (8, 6, 3, 3), 1, 1, 2),
+            ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
+        ] {
+            let outputs = w.0;
+            let (x, w) = (random(x, 1).expect("x"), random(w, 2).expect("weight"));
+            let [scale, shift, slopes] = [3, 4, 5].map(|seed| random(outputs, seed).expect("values"));
+            let layer = FrozenConv::new(&w, (stride, padding, groups), Some((flat(&scale), flat(&shift))));
+            let layer = layer.expect("a layer");
+            let plain = conv2d(&x, &w, stride, padding, groups).and_then(|y| scale_shift(&y, &scale, &shift));
+            let plain = plain.expect("a map");
+            let other = random(plain.dims().to_vec(), 6).expect("a map");
+            for add in [None, Some(&other)] {
+                let sum = add.map_or(Ok(plain.clone()), |add| &plain + add).expect("a sum");
+                let slope = flat(&slopes);
+                for (activation, expected) in [
+                    (Activation::Identity, Ok(sum.clone())),
+                    (Activation::Relu, relu(&sum)),
+                    (Activation::Relu6, sum.clamp(0f32, 6f32)),
+                    (Activation::PRelu(&slope), prelu(&sum, &slopes)),
+                ] {
+                    let found = layer.forward(&x, add, activation).expect("a map");
+                    assert_eq!(found.dims(), plain.dims());
+                    assert_close(&[flat(&found)], &[flat(&expected.expect("a map"))], 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let (x, w) = (random((1, 3, 8, 8), 1).expect("x"), random((4, 3, 3, 3), 2).expect("weight"));
+        assert!(FrozenConv::new(&w, (1, 1, 1), Some((vec![1.0; 4], vec![1.0; 3]))).is_err());
+        let layer = FrozenConv::new(&w, (1, 1, 1), None).expect("a layer");
+        let other = random((1, 4, 7, 8), 3).expect("a map");
+        assert!(layer.forward(&x, Some(&other), Activation::Identity).is_err());
+        assert!(layer.forward(&x, None, Activation::PRelu(&[0.5])).is_err());
+    }
+}

@@ -1,0 +1,75 @@
+//! What follows a convolution in the same pass over its output.
+
+/// A factor, a shift, an addition and an activation, in this order.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tail<'a> {
+    /// A factor and a summand for each channel.
+    pub(super) scale_shift: Option<(&'a [f32], &'a [f32])>,
+    /// Added; as many values as the output has.
+    pub(super) add: Option<&'a [f32]>,
+    pub(super) activation: Activation<'a>,
+}
+
+/// The activation at the end of a layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Activation<'a> {
+    /// None.
+    #[default]
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x` where it is positive, and a multiple of it elsewhere; one factor for each channel.
+    PRelu(&'a [f32]),
+}
+
+impl Tail<'_> {
+    /// Applies it to `span` values of each of some maps that lie `plane` apart from `to` on; `at` is the place of the first
+    /// value in the output, and `channel` its channel.
+    ///
+    /// # Safety
+    /// The values may be read and written.
+    #[inline(always)]
+    pub(super) unsafe fn apply(
+        &self,
+        to: *mut f32,
+        at: usize,
+        channel: usize,
+        (channels, plane): (usize, usize),
+        span: usize,
+    ) {
+        if self.scale_shift.is_none() && self.add.is_none() && matches!(self.activation, Activation::Identity) {
+            return;
+        }
+        for lane in 0..channels {
+            // SAFETY: the caller's promise.
+            let values = unsafe { std::slice::from_raw_parts_mut(to.add(lane * plane), span) };
+            self.apply_to(values, at + lane * plane, channel + lane);
+        }
+    }
+
+    /// Applies it to values of one channel that stand in the output from `at` on.
+    #[inline(always)]
+    pub(super) fn apply_to(&self, values: &mut [f32], at: usize, channel: usize) {
+        let add = self.add.map(|add| &add[at..at + values.len()]);
+        match self.activation {
+            Activation::Identity => self.each(values, add, channel, |v| v),
+            Activation::Relu => self.each(values, add, channel, |v| if v > 0.0 { v } else { 0.0 }),
+            Activation::Relu6 => self.each(values, add, channel, |v| v.clamp(0.0, 6.0)),
+            Activation::PRelu(slopes) => {
+                let slope = slopes[channel];
+                self.each(values, add, channel, |v| if v > 0.0 { v } else { slope * v });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn each(&self, values: &mut [f32], add: Option<&[f32]>, channel: usize, bend: impl Fn(f32) -> f32) {
+        let (scale, shift) = self.scale_shift.map_or((1.0, 0.0), |(scales, shifts)| (scales[channel], shifts[channel]));
+        match add {
+            None => values.iter_mut().for_each(|v| *v = bend(scale * *v + shift)),
+            Some(add) => values.iter_mut().zip(add).for_each(|(v, add)| *v = bend(scale * *v + shift + add)),
+        }
+    }
+}
