@@ -89,7 +89,40 @@ pub(crate) enum Command {
         /// Change a value in the recipe, as in `train`
         #[arg(long = "set", value_name = "KEY=VALUE")]
         sets: Vec<String>,
-        /// The file to write: `embeddings` [images, width], rows of unit length; names in the metadata
+        /// The file to write: `embeddings` [images, width], rows of unit length; `faces` [images, 32], the sha256 of their
+        /// pixels; names in the metadata
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Write what a teacher of a recipe says of faces: embedding, logits, feature maps
+    ///
+    /// The teacher sees what it would see in training: faces behind the recipe's degradation, if that is its view. The
+    /// file can be a teacher of kind `precomputed`.
+    Features {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// The teacher's name in the recipe
+        #[arg(long, value_name = "NAME")]
+        teacher: String,
+        /// JPEG or PNG files of aligned faces
+        #[arg(required_unless_present = "data")]
+        images: Vec<PathBuf>,
+        /// A dataset of the recipe in the place of images
+        #[arg(long, value_name = "NAME", conflicts_with = "images")]
+        data: Option<String>,
+        /// Height and width that images are read at, in pixels
+        #[arg(long, value_name = "PIXELS", default_value_t = 112, conflicts_with = "data")]
+        size: usize,
+        /// A feature map to write; may be given again [default: all of them]
+        #[arg(long = "tap", value_name = "NAME")]
+        taps: Vec<String>,
+        /// Write the mirrored faces too, after the others
+        #[arg(long)]
+        flip: bool,
+        /// The file to write: `embedding` [rows, width], `logits` [rows, identities], each map [rows, channels, height,
+        /// width]; `faces` [rows, 32], the sha256 of their pixels; names in the metadata
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
         #[command(flatten)]

@@ -13,10 +13,15 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// Sha256 of bytes.
+pub fn of_bytes(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 /// Sha256 of a value's JSON form.
 pub fn of_value(value: &impl Serialize) -> String {
     let text = serde_json::to_vec(value).expect("plain data has a JSON form");
-    hex(&Sha256::digest(text))
+    hex(&of_bytes(&text))
 }
 
 /// Sha256 of a file's bytes.

@@ -174,6 +174,14 @@ impl FaceBatch {
         }
     }
 
+    /// The faces as images, each value rounded to a byte: what [`FaceBatch::from_faces`] was given.
+    pub fn to_faces(&self) -> Result<Vec<Face>> {
+        let size = self.size();
+        let bytes = self.0.permute((0, 2, 3, 1))?.flatten_from(1)?.to_vec2::<f32>()?.into_iter();
+        let byte = |value: f32| (value * 255.0).round() as u8;
+        bytes.map(|row| Face::new(size, size, row.into_iter().map(byte).collect())).collect()
+    }
+
     /// The tensor, `[batch, 3, size, size]`.
     pub fn tensor(&self) -> &Tensor {
         &self.0
@@ -231,6 +239,14 @@ mod tests {
         assert_eq!(small.pixels()[0], 64);
         let sharp = face.resized(2, Kernel::Bilinear, false).expect("resize");
         assert_eq!(sharp.pixels()[0], 0);
+    }
+
+    #[test]
+    fn a_batch_gives_its_faces_back() {
+        let all = Face::new(16, 16, (0..768).map(|i| i as u8).collect()).expect("every byte");
+        let faces = [all.clone(), all.flipped()];
+        let batch = FaceBatch::from_faces(&faces, &Device::Cpu).expect("batch");
+        assert_eq!(batch.to_faces().expect("faces"), faces);
     }
 
     #[test]

@@ -129,4 +129,10 @@ impl Teacher for Live {
         let maps = self.encoder.taps(&x, &vec![self.timestep as f32; faces.len()], &taps)?;
         Ok(maps.into_iter().map(|map| map.detach()).collect())
     }
+
+    fn maps(&self) -> Vec<String> {
+        let has = |tap: &Tap| self.encoder.tap_shape(*tap, self.input_size).is_ok();
+        let blocks = (0..).map(Tap::Input).take_while(has);
+        blocks.chain([Tap::Middle].into_iter().filter(has)).map(|tap| tap.to_string()).collect()
+    }
 }

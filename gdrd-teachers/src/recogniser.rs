@@ -41,8 +41,13 @@ pub(crate) fn default_logit_scale() -> f64 {
 pub(crate) fn check(logit_scale: f64, preprocessing: Option<&Preprocessing>) -> Vec<Problem> {
     let good = logit_scale.is_finite() && logit_scale > 0.0;
     let scale = Problem::unless(good, "logit_scale", || format!("expected a positive number, found {logit_scale}"));
+    scale.into_iter().chain(preprocessing.into_iter().flat_map(check_preprocessing)).collect()
+}
+
+/// What is wrong with the option `preprocessing`.
+pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterator<Item = Problem> {
     let nested = |problem: Problem| Problem::new("preprocessing", format!("`{}`: {}", problem.key, problem.message));
-    scale.into_iter().chain(preprocessing.into_iter().flat_map(Preprocessing::check).map(nested)).collect()
+    preprocessing.check().into_iter().map(nested)
 }
 
 /// Margin heads, by the names under which checkpoints keep them: insightface's `PartialFC`, CVLface's `PartialFC` and `FC`,

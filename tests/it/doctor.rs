@@ -7,9 +7,9 @@ use gdrd_tests::{Bench, Said};
 use crate::gdrd;
 
 /// `gdrd doctor teacher` on faces that give enough pairs.
-fn doctor(bench: &Bench) -> Command {
+pub(crate) fn doctor(bench: &Bench, recipe: &str) -> Command {
     let mut command = gdrd(bench);
-    command.args(["doctor", "teacher", "tiny.toml", "--set", "data.held-out.identities=12"]);
+    command.args(["doctor", "teacher", recipe, "--set", "data.held-out.identities=12"]);
     command.args(["--set", "data.held-out.images_per_identity=8"]);
     command
 }
@@ -17,7 +17,7 @@ fn doctor(bench: &Bench) -> Command {
 #[test]
 fn every_contract_of_a_teacher_is_scored_and_a_verdict_given() {
     let bench = Bench::with_teachers();
-    let said = Said::by(&mut doctor(&bench)).with_code(0);
+    let said = Said::by(&mut doctor(&bench, "tiny.toml")).with_code(0);
     let rows: Vec<&str> = said.stdout.lines().filter(|line| line.starts_with('|')).collect();
     // The header, the rule below it, and eleven contracts, the declared one first.
     assert!(rows[0].contains("teacher `discriminative`"), "{said:#?}");
@@ -34,7 +34,7 @@ fn every_contract_of_a_teacher_is_scored_and_a_verdict_given() {
 fn what_is_not_there_is_named() {
     let bench = Bench::with_teachers();
     let refused = |arguments: &[&str], expected: &str| {
-        let said = Said::by(doctor(&bench).args(arguments));
+        let said = Said::by(doctor(&bench, "tiny.toml").args(arguments));
         assert!(said.code != Some(0) && said.stderr.contains(expected), "{said:#?}");
         assert_eq!(said.stdout, "");
     };

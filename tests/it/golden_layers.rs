@@ -51,13 +51,7 @@ fn normalisation() {
         layer(&golden, name, shape, |weights| BatchNorm::new(shape[1], weights), |norm, x| norm.forward(x, mode));
     }
     for (name, shape, groups) in [("group_norm", [2, 12, 3, 5], 4), ("group_norm_one", [2, 6, 4, 4], 1)] {
-        layer(
-            &golden,
-            name,
-            &shape,
-            |weights| GroupNorm::new(groups, shape[1], weights),
-            |norm, x| norm.forward(x, None, false),
-        );
+        layer(&golden, name, &shape, |weights| GroupNorm::new(groups, shape[1], weights), |norm, x| norm.forward(x));
     }
 }
 

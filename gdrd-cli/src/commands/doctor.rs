@@ -61,7 +61,7 @@ fn dataset_name(asked: Option<&str>, recipe: &Recipe) -> Result<String> {
     }
 }
 
-/// The teacher that is asked for, or every one that embeds.
+/// The teacher that is asked for, or every one that embeds any face.
 fn teachers(
     asked: Option<&str>,
     recipe: &Recipe,
@@ -71,7 +71,12 @@ fn teachers(
     for (name, component) in recipe.teachers.iter().filter(|(name, _)| asked.is_none_or(|asked| asked == name.as_str()))
     {
         let teacher = component.config.build(device).at(|| format!("teacher `{name}`"))?;
-        let embeds = teacher.shape(&Output::Embedding, teacher.card().input_size.unwrap_or(112));
+        let embeds = match teacher.knows_any_face() {
+            true => teacher.shape(&Output::Embedding, teacher.card().input_size.unwrap_or(112)),
+            false => {
+                Err(Error::component("it knows no other faces than its file's; examine the teacher that wrote it"))
+            }
+        };
         match embeds {
             Ok(_) => found.push((name.clone(), teacher)),
             Err(error) if asked.is_some() => return Err(error.at(format!("teacher `{name}`"))),
@@ -83,7 +88,7 @@ fn teachers(
         (true, Some(asked)) => {
             Err(Error::recipe(format!("no teacher is called `{asked}`; there are {:?}", recipe.teachers.keys())))
         }
-        (true, None) => Err(Error::recipe("the recipe has no teacher with an embedding")),
+        (true, None) => Err(Error::recipe("the recipe has no teacher that embeds any face")),
     }
 }
 

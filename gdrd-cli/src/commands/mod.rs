@@ -1,8 +1,10 @@
 //! One file for each command.
 
-use gdrd_core::error::{Error, Result};
+use candle_core::Device;
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::recipe::Recipe;
 use gdrd_core::registry::Registry;
+use gdrd_core::teacher::Teacher;
 use std::path::Path;
 
 use crate::args::{Arguments, Command, Doctor};
@@ -12,6 +14,7 @@ mod check;
 mod doctor;
 mod embed;
 mod evaluate;
+mod features;
 mod hub;
 mod kinds;
 mod plan;
@@ -35,6 +38,10 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
             let by = embed::By { student, recipe, teacher, sets };
             embed::embed(&images, &by, &out, &place, registry)
         }
+        Command::Features { recipe, teacher, images, data, size, taps, flip, out, place } => {
+            let wanted = features::Wanted { teacher, images, data, size, taps, flip };
+            features::features(&recipe, &wanted, &out, &place, registry)
+        }
         Command::Check { recipes, sets } => check::check(&recipes, &sets, registry),
         Command::Plan { recipe, place } => plan::plan(&recipe, &place, registry),
         Command::Doctor(Doctor::Teacher(wanted)) => doctor::teacher(&wanted, registry),
@@ -42,6 +49,14 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
         Command::Schema => schema::schema(registry),
         Command::Hub(command) => hub::hub(command, registry),
     }
+}
+
+/// The teacher of a recipe that is called `name`.
+fn teacher(recipe: &Recipe, name: &str, device: &Device) -> Result<Box<dyn Teacher>> {
+    let found = recipe.teachers.get(name).ok_or_else(|| {
+        Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
+    })?;
+    found.config.build(device).at(|| format!("teacher `{name}`"))
 }
 
 /// Reads a recipe; all its problems are one error.

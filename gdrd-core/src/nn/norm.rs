@@ -90,17 +90,31 @@ pub struct GroupNorm {
 impl GroupNorm {
     /// `weight` and `bias`, each `[channels]`; `groups` must divide `channels`; `eps` is 1e-5.
     pub fn new(groups: usize, channels: usize, weights: &Weights) -> Result<Self> {
+        Self::with_eps(groups, channels, 1e-5, weights)
+    }
+
+    /// As [`GroupNorm::new`], with another number added to the variances.
+    pub fn with_eps(groups: usize, channels: usize, eps: f64, weights: &Weights) -> Result<Self> {
         Ok(Self {
             weight: weights.parameter("weight", channels, Init::Constant(1.0))?,
             bias: weights.parameter("bias", channels, Init::Constant(0.0))?,
             groups,
-            eps: 1e-5,
+            eps,
         })
     }
 
-    /// Normalises each group of each sample of `x`, then, where there is a modulation `(scale, shift)`, each `[batch or 1,
-    /// channels]`, takes `y * (1 + scale) + shift`, then, with `then_silu`, the SiLU.
-    pub fn forward(&self, x: &Tensor, modulation: Option<(&Tensor, &Tensor)>, then_silu: bool) -> Result<Tensor> {
+    /// Normalises each group of each sample of `x`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.apply(x, None, false)
+    }
+
+    /// The SiLU of the normalised `x`; with a modulation `(scale, shift)`, each `[batch or 1, channels]`, of
+    /// `y * (1 + scale) + shift` instead.
+    pub fn forward_silu(&self, x: &Tensor, modulation: Option<(&Tensor, &Tensor)>) -> Result<Tensor> {
+        self.apply(x, modulation, true)
+    }
+
+    fn apply(&self, x: &Tensor, modulation: Option<(&Tensor, &Tensor)>, silu: bool) -> Result<Tensor> {
         let (weight, bias) = (self.weight.unsqueeze(0)?, self.bias.unsqueeze(0)?);
         let (scale, shift) = match modulation {
             None => (weight, bias),
@@ -111,7 +125,7 @@ impl GroupNorm {
         };
         let here = |t: &Tensor| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32 && !t.track_op();
         if [x, &scale, &shift].into_iter().all(here) {
-            return Ok(kernels::group_norm(x, self.groups, self.eps, &scale, &shift, then_silu)?);
+            return Ok(kernels::group_norm(x, self.groups, self.eps, &scale, &shift, silu)?);
         }
         let y = self.normalised(x)?;
         let (batch, channels, height, width) = x.dims4()?;
@@ -119,7 +133,7 @@ impl GroupNorm {
         // Every channel of every sample is a channel of one large sample.
         let flat = y.reshape((1, batch * channels, height, width))?;
         let y = kernels::scale_shift(&flat, &each(&scale)?, &each(&shift)?)?.reshape(x.shape())?;
-        if then_silu { super::silu(&y) } else { Ok(y) }
+        if silu { super::silu(&y) } else { Ok(y) }
     }
 
     fn normalised(&self, x: &Tensor) -> Result<Tensor> {

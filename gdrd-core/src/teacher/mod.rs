@@ -77,6 +77,16 @@ pub trait Teacher {
 
     /// The outputs of a batch, in the order asked for.
     fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>>;
+
+    /// The names of its feature maps, for those who want all of them; only the default map unless it says more.
+    fn maps(&self) -> Vec<String> {
+        self.card().default_map.iter().cloned().collect()
+    }
+
+    /// Whether it answers for any face. One that only repeats what was computed before is not measured by protocols.
+    fn knows_any_face(&self) -> bool {
+        true
+    }
 }
 
 /// What a recipe says of a teacher.

@@ -135,9 +135,11 @@ fn fill(
     for start in (0..total).step_by(BATCH) {
         report(start, total)?;
         let end = (start + BATCH).min(total);
-        let found = source.teacher.features(&source.batch(start..end)?, outputs)?;
+        let dataset = source.views.dataset();
+        let place = || format!("faces `{}` to `{}`", dataset.name(start), dataset.name(end - 1));
+        let found = source.teacher.features(&source.batch(start..end)?, outputs).at(place)?;
         for ((tensor, writer), output) in found.iter().zip(writers.iter_mut()).zip(outputs) {
-            writer.append(tensor).at(|| format!("{output} of faces {start} to {}", end - 1))?;
+            writer.append(tensor).at(|| output.to_string()).at(place)?;
         }
     }
     report(total, total)

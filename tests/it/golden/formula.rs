@@ -35,23 +35,28 @@ pub(crate) fn bytes(name: &str, count: usize) -> Vec<u8> {
     uniform(name, count).into_iter().map(|value| ((value + 1.0) * 128.0) as u8).collect()
 }
 
+/// The weight of this name and shape.
+pub(crate) fn tensor(name: &str, dims: &[usize]) -> Tensor {
+    let mut values = uniform(name, dims.iter().product());
+    let fan_in: usize = dims[1..].iter().product();
+    let scales = name.ends_with("weight") || name.ends_with("running_var");
+    let (offset, factor) = match dims.len() {
+        1 if scales => (0.75, 0.5),
+        1 => (0.0, 0.125),
+        _ => (0.0, (3.0 / fan_in as f64).sqrt() as f32),
+    };
+    values.iter_mut().for_each(|value| *value = offset + factor * *value);
+    Tensor::from_vec(values, dims, &Device::Cpu).expect("as many values as the shape holds")
+}
+
 /// The formula's tensors for every name and shape of `made`, and the hash of the names and shapes.
 pub(crate) fn tensors(made: &Variables) -> (BTreeMap<String, Tensor>, i64) {
     let mut tensors = made.tensors();
     let mut lines = String::new();
-    for (name, tensor) in &mut tensors {
-        let dims = tensor.dims().to_vec();
+    for (name, weight) in &mut tensors {
+        let dims = weight.dims().to_vec();
         lines += &format!("{name} {dims:?}\n");
-        let mut values = uniform(name, tensor.elem_count());
-        let fan_in: usize = dims[1..].iter().product();
-        let scales = name.ends_with("weight") || name.ends_with("running_var");
-        let (offset, factor) = match dims.len() {
-            1 if scales => (0.75, 0.5),
-            1 => (0.0, 0.125),
-            _ => (0.0, (3.0 / fan_in as f64).sqrt() as f32),
-        };
-        values.iter_mut().for_each(|value| *value = offset + factor * *value);
-        *tensor = Tensor::from_vec(values, dims, &Device::Cpu).expect("as many values as the shape holds");
+        *weight = tensor(name, &dims);
     }
     (tensors, i64::from(fnv1a(&lines)))
 }

@@ -39,7 +39,11 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'
                 let start = ((first + image) * shape.outputs + group * outputs + output) * plane;
                 // SAFETY: each (image, output) has a map of its own within the output.
                 let map = unsafe { target.slots(start, plane) };
-                let map = map.write_copy_of_slice(&product[output * width + image * plane..][..plane]);
+                for (slot, value) in map.iter_mut().zip(&product[output * width + image * plane..]) {
+                    slot.write(*value);
+                }
+                // SAFETY: as above, and every value was written.
+                let map = unsafe { std::slice::from_raw_parts_mut(target.at(start), plane) };
                 tail.apply_to(map, start, group * outputs + output);
             });
         }

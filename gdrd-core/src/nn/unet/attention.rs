@@ -58,7 +58,7 @@ impl Attention {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, channels, h, w) = x.dims4()?;
         let (length, width) = (h * w, channels / self.heads);
-        let tokens = self.norm.forward(x, None, false)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let qkv = self.qkv.forward(&tokens.reshape((batch * length, channels))?)?;
         // The old order keeps query, key and value of a head together; the new one keeps all queries together.
         let (parts, part_axis) = if self.new_order {

@@ -112,14 +112,14 @@ impl Residual {
 
     /// The block's output for `x` `[batch, inputs, h, w]` and `time` `[batch or 1, 4 * model_channels]`, after SiLU.
     pub(super) fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let h = self.resize.apply(&self.in_norm.forward(x, None, true)?)?;
+        let h = self.resize.apply(&self.in_norm.forward_silu(x, None)?)?;
         let h = self.in_conv.forward(&h)?;
         let time = self.time.forward(time)?;
         let h = if self.scale_shift {
             let parts = time.chunk(2, 1)?;
-            self.out_norm.forward(&h, Some((&parts[0], &parts[1])), true)?
+            self.out_norm.forward_silu(&h, Some((&parts[0], &parts[1])))?
         } else {
-            self.out_norm.forward(&shifted(&h, &time)?, None, true)?
+            self.out_norm.forward_silu(&shifted(&h, &time)?, None)?
         };
         let h = self.out_conv.forward(&h)?;
         let x = self.resize.apply(x)?;

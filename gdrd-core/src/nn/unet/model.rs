@@ -83,7 +83,7 @@ impl Unet {
             let skip = skips.pop().ok_or_else(|| Error::component("more output blocks than input blocks"))?;
             h = block.forward(&Tensor::cat(&[h, skip], 1)?, &time)?;
         }
-        self.out_conv.forward(&self.out_norm.forward(&h, None, true)?)
+        self.out_conv.forward(&self.out_norm.forward_silu(&h, None)?)
     }
 }
 

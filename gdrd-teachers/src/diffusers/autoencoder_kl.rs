@@ -1,0 +1,147 @@
+//! `AutoencoderKL`: the image autoencoder of Stable Diffusion.
+
+use candle_core::Device;
+use gdrd_core::error::{Problem, Result};
+use gdrd_core::recipe::RecipePath;
+use gdrd_core::registry::Kind;
+use gdrd_core::teacher::{Teacher, TeacherConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::blocks::Norms;
+use super::encoder::{Encoder, Layout};
+use super::unet2d::{mid_block, one, thirty_two, yes};
+use super::{Class, Source};
+
+/// The encoder of Stable Diffusion's image autoencoder (`AutoencoderKL` of the diffusers library), shown the small face.
+///
+/// The face is brought to `input_size` by the bicubic filter and its values to `[-1, 1]`. Feature maps have diffusers'
+/// names without `encoder.`: `conv_in`, `down_blocks.N` (its last step) and its steps, `mid_block` and its steps,
+/// `conv_act`, `conv_out`, `quant_conv`; and `latent`, the mean of the latent distribution, not scaled.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderKl {
+    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
+    pub weights: RecipePath,
+    /// The file that describes the network; the `config.json` beside the weights when left out. Weights at an `hf://`
+    /// address need it: only files that a recipe names are fetched.
+    #[serde(default)]
+    pub config: Option<RecipePath>,
+    /// The network itself, in place of `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<AutoencoderNetwork>,
+    /// Height and width that faces are brought to, in pixels; the network's own `sample_size` when left out.
+    #[serde(default)]
+    pub input_size: Option<usize>,
+    /// The feature map that is meant when a loss names none.
+    #[serde(default = "mid_block")]
+    pub tap: String,
+}
+
+/// The options of an `AutoencoderKL` that its encoder depends on, with diffusers' names and defaults.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderNetwork {
+    /// Side of the images that the network was made for, in pixels.
+    #[serde(default)]
+    pub sample_size: Option<usize>,
+    /// Channels of each level; each level halves the size.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks of each level.
+    #[serde(default = "one")]
+    pub layers_per_block: usize,
+    /// Channels of the latent image.
+    #[serde(default = "four")]
+    pub latent_channels: usize,
+    /// Groups of every group normalisation; must divide the channels of every level.
+    #[serde(default = "thirty_two")]
+    pub norm_num_groups: usize,
+    /// Whether the middle has attention.
+    #[serde(default = "yes")]
+    pub mid_block_add_attention: bool,
+    /// Whether a 1x1 convolution stands before the latent distribution.
+    #[serde(default = "yes")]
+    pub use_quant_conv: bool,
+}
+
+fn four() -> usize {
+    4
+}
+
+const CLASS: Class = Class {
+    name: "AutoencoderKL",
+    fixed: &[("in_channels", "3"), ("down_block_types", "\"DownEncoderBlock2D\""), ("act_fn", "\"silu\"")],
+    absent: &[],
+    idle: &[
+        "out_channels",
+        "up_block_types",
+        "scaling_factor",
+        "shift_factor",
+        "latents_mean",
+        "latents_std",
+        "force_upcast",
+        "use_post_quant_conv",
+    ],
+};
+
+impl AutoencoderNetwork {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = super::faults(&self.block_out_channels, self.layers_per_block, self.norm_num_groups, None);
+        if self.latent_channels == 0 {
+            faults.push("`latent_channels` must be at least 1, found 0".into());
+        }
+        faults
+    }
+
+    fn layout(&self) -> Layout<'_> {
+        Layout {
+            in_channels: 3,
+            channels: &self.block_out_channels,
+            attention: vec![false; self.block_out_channels.len()],
+            middle_attention: self.mid_block_add_attention,
+            layers: self.layers_per_block,
+            head_channels: None,
+            norms: Norms { groups: self.norm_num_groups, eps: 1e-6 },
+            padding: 0,
+            time: None,
+        }
+    }
+}
+
+impl Kind for AutoencoderKl {
+    const NAME: &'static str = "autoencoder-kl";
+    const PURPOSE: &'static str = "feature maps of the encoder of Stable Diffusion's autoencoder";
+}
+
+impl TeacherConfig for AutoencoderKl {
+    fn check(&self) -> Vec<Problem> {
+        let faults = self.network.iter().flat_map(AutoencoderNetwork::faults);
+        let shared = Source::check(self.input_size, self.config.is_some() && self.network.is_some());
+        faults.map(|fault| Problem::new("network", fault)).chain(shared).collect()
+    }
+
+    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+        let network = match &self.network {
+            Some(network) => network.clone(),
+            None => CLASS.read(&self.weights, self.config.as_deref(), AutoencoderNetwork::faults)?,
+        };
+        let source = Source {
+            weights: &self.weights,
+            input_size: self.input_size,
+            sample_size: network.sample_size,
+            tap: &self.tap,
+            settings: serde_json::json!({ "network": network }),
+        };
+        source.build(
+            device,
+            |name| name.starts_with("encoder.") || name.starts_with("quant_conv."),
+            |weights| {
+                let (layout, places) = (network.layout(), weights.pp("encoder"));
+                let quant = network.use_quant_conv.then(|| weights.pp("quant_conv"));
+                let mut encoder = Encoder::new(&layout, &places)?;
+                encoder.add_latent(network.latent_channels, layout.norms, &places, quant.as_ref())?;
+                Ok((encoder, None))
+            },
+        )
+    }
+}
