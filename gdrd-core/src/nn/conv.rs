@@ -127,7 +127,11 @@ impl ConvNorm {
             };
             return Ok(frozen.forward(x, add, activation)?);
         }
-        let y = self.norm.forward(&self.conv.forward(x)?, mode)?;
+        let y = self.conv.forward(x)?;
+        if let (Mode::Train, Activation::Relu) = (mode, &self.activation) {
+            return self.norm.train_relu(&y, add);
+        }
+        let y = self.norm.forward(&y, mode)?;
         match (add, &self.activation) {
             (Some(add), Activation::Relu) => Ok(kernels::add_relu(&y, add)?),
             (Some(add), activation) => activation.forward(&(y + add)?),

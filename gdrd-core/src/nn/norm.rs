@@ -50,7 +50,16 @@ impl BatchNorm {
             let (scale, shift) = self.scale_and_shift()?;
             return Ok(kernels::scale_shift(x, &scale, &shift)?);
         }
-        let (y, mean, var) = kernels::batch_norm_train(x, &self.weight, &self.bias, self.eps)?;
+        self.count(x, kernels::batch_norm_train(x, &self.weight, &self.bias, self.eps)?)
+    }
+
+    /// `relu` of what [`forward`](Self::forward) gives in [`Mode::Train`], or of that and `add`.
+    pub(super) fn train_relu(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        self.count(x, kernels::batch_norm_relu_train(x, &self.weight, &self.bias, add, self.eps)?)
+    }
+
+    /// Moves the running statistics by those of a batch.
+    fn count(&self, x: &Tensor, (y, mean, var): (Tensor, Tensor, Tensor)) -> Result<Tensor> {
         let count = (x.elem_count() / self.weight.elem_count()) as f64;
         self.running_mean.set(&self.moved(&self.running_mean, &mean)?)?;
         self.running_var.set(&self.moved(&self.running_var, &(var * (count / (count - 1.0).max(1.0)))?)?)?;

@@ -71,7 +71,7 @@ fn filled(len: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> V
 }
 
 /// `grad` where `result` is positive, zero elsewhere.
-fn masked(grad: &[f32], result: &[f32]) -> Vec<f32> {
+pub(super) fn masked(grad: &[f32], result: &[f32]) -> Vec<f32> {
     filled(grad.len(), |start, slots| {
         for ((slot, g), r) in slots.iter_mut().zip(&grad[start..]).zip(&result[start..]) {
             slot.write(if *r > 0.0 { *g } else { 0.0 });

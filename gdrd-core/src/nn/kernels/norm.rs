@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::simd::{self, Kernel, Simd};
 
 /// Batch normalisation with the statistics of the batch: `(y, mean, var)` with
 /// `y = (x - mean) / sqrt(var + eps) * gamma + beta` per channel, for `x [b, c, h, w]` or `[b, c]`.
@@ -26,11 +27,32 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> 
         return Ok((y, mean.detach().reshape(count)?, var.detach().reshape(count)?));
     }
     let x = x.contiguous()?;
-    let (mean, var) = with_floats([&x], |[x]| Ok(statistics(&channels, x)))?;
-    let inverse = var.iter().map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32).collect();
-    let operation = BatchNorm { channels, mean: mean.clone(), inverse };
-    let y = x.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, operation)?;
-    Ok((y, tensor(mean, gamma.shape())?, tensor(var, gamma.shape())?))
+    let (statistics, mean, var) = Statistics::of(&x, channels, eps)?;
+    Ok((x.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, BatchNorm { statistics })?, mean, var))
+}
+
+/// The statistics of a batch.
+pub(super) struct Statistics {
+    pub(super) channels: Channels,
+    pub(super) mean: Vec<f32>,
+    /// `1 / sqrt(var + eps)`.
+    pub(super) inverse: Vec<f32>,
+}
+
+impl Statistics {
+    /// Those of `x`, and mean and biased variance as tensors.
+    pub(super) fn of(x: &Tensor, channels: Channels, eps: f64) -> Result<(Self, Tensor, Tensor)> {
+        let (mean, var) = with_floats([x], |[x]| Ok(statistics(&channels, x)))?;
+        let inverse = var.iter().map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32).collect();
+        let tensors = (tensor(mean.clone(), channels.count)?, tensor(var, channels.count)?);
+        Ok((Self { channels, mean, inverse }, tensors.0, tensors.1))
+    }
+
+    /// Factor and summand that normalise a channel.
+    pub(super) fn scale_shift(&self, channel: usize, gamma: f32, beta: f32) -> (f32, f32) {
+        let scale = gamma * self.inverse[channel];
+        (scale, beta - self.mean[channel] * scale)
+    }
 }
 
 /// `x * scale [c] + shift [c]` per channel, for `x [b, c, h, w]` or `[b, c]`: batch normalisation with fixed
@@ -49,31 +71,32 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor>
 /// Parts of a sum that are kept side by side, so that the processor can add them at once.
 const LANES: usize = 16;
 
-/// `sum of term(values[i], others[i])`, in an order that depends on the length alone.
+/// `sum of term(values[i], others[i], thirds[i])`, in an order that depends on the length alone.
 #[inline(always)]
-fn sum_of(values: &[f32], others: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+fn sum_of(values: &[f32], others: &[f32], thirds: &[f32], term: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     let (other_chunks, other_rest) = others.as_chunks::<LANES>();
-    for (chunk, other) in chunks.iter().zip(other_chunks) {
+    let (third_chunks, third_rest) = thirds.as_chunks::<LANES>();
+    for ((chunk, other), third) in chunks.iter().zip(other_chunks).zip(third_chunks) {
         for lane in 0..LANES {
-            lanes[lane] += term(chunk[lane], other[lane]);
+            lanes[lane] += term(chunk[lane], other[lane], third[lane]);
         }
     }
-    let tail: f32 = rest.iter().zip(other_rest).map(|(v, o)| term(*v, *o)).sum();
+    let tail: f32 = rest.iter().zip(other_rest).zip(third_rest).map(|((v, o), t)| term(*v, *o, *t)).sum();
     lanes.iter().sum::<f32>() + tail
 }
 
 /// The sum of `(value - centre)^2`.
 #[inline(always)]
 pub(super) fn squares_around(values: &[f32], centre: f32) -> f32 {
-    sum_of(values, values, |v, _| (v - centre) * (v - centre))
+    sum_of(values, values, values, |v, _, _| (v - centre) * (v - centre))
 }
 
 /// The sum of all values.
 #[inline(always)]
 pub(super) fn sum(values: &[f32]) -> f32 {
-    sum_of(values, values, |v, _| v)
+    sum_of(values, values, values, |v, _, _| v)
 }
 
 /// Mean and biased variance of each channel. The maps' own means and squares around them are merged in float64, so
@@ -122,59 +145,95 @@ fn scaled(channels: &Channels, x: &[f32], of: impl Fn(usize) -> (f32, f32) + Syn
     unsafe { out.finish() }
 }
 
-/// The three gradients of `y = (x - mean) * inverse * gamma + beta`; where `of_batch`, mean and inverse are taken as
-/// the statistics of `x`.
-fn gradients(
-    channels: &Channels,
-    x: &[f32],
-    grad: &[f32],
-    of: impl Fn(usize) -> (f32, f32, f32) + Sync,
-    of_batch: bool,
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let (mut d_gamma, mut d_beta) = (vec![0f32; channels.count], vec![0f32; channels.count]);
-    let (gamma_out, beta_out) = (Shared::new(&mut d_gamma), Shared::new(&mut d_beta));
-    let mut dx = Filling::new(x.len());
-    let target = dx.shared();
-    let size = (channels.batch * channels.plane) as f64;
-    channels.for_each_block(|block| {
-        for channel in block {
-            let (mean, inverse, gamma) = of(channel);
-            let (mut total, mut product) = (0f64, 0f64);
-            for start in channels.planes(channel) {
-                let (map, grad) = (&x[start..start + channels.plane], &grad[start..start + channels.plane]);
-                total += f64::from(sum(grad));
-                product += f64::from(sum_of(map, grad, |v, g| (v - mean) * g));
+/// What the gradients of `y = (x - mean) * inverse * gamma + beta` are computed from.
+pub(super) struct Gradients<'a> {
+    pub(super) channels: Channels,
+    pub(super) x: &'a [f32],
+    pub(super) grad: &'a [f32],
+    /// What a ReLU after `y` gave, if there was one.
+    pub(super) result: Option<&'a [f32]>,
+    /// Whether mean and inverse are the statistics of `x`.
+    pub(super) of_batch: bool,
+}
+
+impl Gradients<'_> {
+    /// The gradients of `x`, `gamma` and `beta`; `of` gives mean, inverse and gamma of a channel.
+    pub(super) fn compute(&self, of: impl Fn(usize) -> (f32, f32, f32) + Sync) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let Self { channels, x, .. } = *self;
+        let (mut d_gamma, mut d_beta) = (vec![0f32; channels.count], vec![0f32; channels.count]);
+        let (gamma_out, beta_out) = (Shared::new(&mut d_gamma), Shared::new(&mut d_beta));
+        let mut dx = Filling::new(x.len());
+        let dx_out = dx.shared();
+        channels.for_each_block(|block| {
+            for channel in block {
+                // SAFETY: each channel has one slot, within the vectors.
+                let (gamma, beta) = unsafe { (gamma_out.at(channel), beta_out.at(channel)) };
+                simd::run(OfChannel { all: self, channel, of: of(channel), dx: dx_out, gamma, beta });
             }
-            let product = product * f64::from(inverse);
-            // SAFETY: each channel has one slot, within the vectors.
-            unsafe {
-                *gamma_out.at(channel) = product as f32;
-                *beta_out.at(channel) = total as f32;
-            }
-            // dx = gamma inverse (g - mean(g) - normal mean(g normal)); the second and third terms come from the
-            // statistics.
-            let (centre, slope) =
-                if of_batch { ((total / size) as f32, (product / size) as f32 * inverse) } else { (0.0, 0.0) };
-            let factor = gamma * inverse;
-            for start in channels.planes(channel) {
-                let maps = x[start..start + channels.plane].iter().zip(&grad[start..start + channels.plane]);
-                // SAFETY: every map of this channel belongs to this call.
-                let slots = unsafe { target.slots(start, channels.plane) };
-                for (slot, (value, grad)) in slots.iter_mut().zip(maps) {
-                    slot.write(factor * ((grad - centre) - (value - mean) * slope));
-                }
+        });
+        // SAFETY: `for_each_block` visits all channels.
+        (unsafe { dx.finish() }, d_gamma, d_beta)
+    }
+}
+
+/// The gradients of one channel.
+struct OfChannel<'a> {
+    all: &'a Gradients<'a>,
+    channel: usize,
+    of: (f32, f32, f32),
+    dx: Shared,
+    gamma: *mut f32,
+    beta: *mut f32,
+}
+
+impl Kernel for OfChannel<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        match self.all.result {
+            Some(result) => self.with(result, |g, r| if r > 0.0 { g } else { 0.0 }),
+            None => self.with(self.all.grad, |g, _| g),
+        }
+    }
+}
+
+impl OfChannel<'_> {
+    #[inline(always)]
+    fn with(&self, result: &[f32], masked: impl Fn(f32, f32) -> f32) {
+        let Gradients { channels, x, grad, of_batch, .. } = *self.all;
+        let ((mean, inverse, gamma), size) = (self.of, (channels.batch * channels.plane) as f64);
+        let (mut total, mut product) = (0f64, 0f64);
+        let maps = |start: usize| {
+            let range = start..start + channels.plane;
+            (&x[range.clone()], &grad[range.clone()], &result[range])
+        };
+        for (x, grad, result) in channels.planes(self.channel).map(maps) {
+            total += f64::from(sum_of(grad, result, grad, |g, r, _| masked(g, r)));
+            product += f64::from(sum_of(x, grad, result, |v, g, r| (v - mean) * masked(g, r)));
+        }
+        let product = product * f64::from(inverse);
+        // SAFETY: the two slots belong to this channel.
+        unsafe {
+            *self.gamma = product as f32;
+            *self.beta = total as f32;
+        }
+        // dx = gamma inverse (g - mean(g) - normal mean(g normal)); the second and third terms come from the
+        // statistics.
+        let (centre, slope) =
+            if of_batch { ((total / size) as f32, (product / size) as f32 * inverse) } else { (0.0, 0.0) };
+        let factor = gamma * inverse;
+        for start in channels.planes(self.channel) {
+            let (x, grad, result) = maps(start);
+            // SAFETY: every map of this channel belongs to this call.
+            let slots = unsafe { self.dx.slots(start, channels.plane) };
+            for (((slot, value), grad), result) in slots.iter_mut().zip(x).zip(grad).zip(result) {
+                slot.write(factor * ((masked(*grad, *result) - centre) - (value - mean) * slope));
             }
         }
-    });
-    // SAFETY: `for_each_block` visits all channels.
-    (unsafe { dx.finish() }, d_gamma, d_beta)
+    }
 }
 
 struct BatchNorm {
-    channels: Channels,
-    mean: Vec<f32>,
-    /// `1 / sqrt(var + eps)`.
-    inverse: Vec<f32>,
+    statistics: Statistics,
 }
 
 impl CustomOp3 for BatchNorm {
@@ -192,10 +251,7 @@ impl CustomOp3 for BatchNorm {
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, gamma, beta) = (floats(x, xl)?, floats(gamma, gl)?, floats(beta, bl)?);
-        let out = scaled(&self.channels, x, |c| {
-            let scale = gamma[c] * self.inverse[c];
-            (scale, beta[c] - self.mean[c] * scale)
-        });
+        let out = scaled(&self.statistics.channels, x, |c| self.statistics.scale_shift(c, gamma[c], beta[c]));
         Ok((CpuStorage::F32(out), xl.shape().clone()))
     }
 
@@ -208,8 +264,9 @@ impl CustomOp3 for BatchNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         with_floats([x, gamma, grad], |[values, gammas, grads]| {
-            let of = |c: usize| (self.mean[c], self.inverse[c], gammas[c]);
-            let (dx, d_gamma, d_beta) = gradients(&self.channels, values, grads, of, true);
+            let Statistics { channels, mean, inverse } = &self.statistics;
+            let all = Gradients { channels: *channels, x: values, grad: grads, result: None, of_batch: true };
+            let (dx, d_gamma, d_beta) = all.compute(|c| (mean[c], inverse[c], gammas[c]));
             Ok((
                 Some(tensor(dx, x.shape())?),
                 Some(tensor(d_gamma, gamma.shape())?),
@@ -250,7 +307,8 @@ impl CustomOp3 for ScaleShift {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         with_floats([x, scale, grad], |[values, scales, grads]| {
-            let (dx, d_scale, d_shift) = gradients(&self.channels, values, grads, |c| (0.0, 1.0, scales[c]), false);
+            let all = Gradients { channels: self.channels, x: values, grad: grads, result: None, of_batch: false };
+            let (dx, d_scale, d_shift) = all.compute(|c| (0.0, 1.0, scales[c]));
             Ok((
                 Some(tensor(dx, x.shape())?),
                 Some(tensor(d_scale, scale.shape())?),
