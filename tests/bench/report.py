@@ -91,7 +91,7 @@ def plot(curves, path):
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     axes = list(dict.fromkeys(point["axis"] for point in curves))
     figure, places = pyplot.subplots(1, len(axes), figsize=(4.5 * len(axes), 3.8), constrained_layout=True)
@@ -105,8 +105,8 @@ def plot(curves, path):
         place.set_title("paper's student" + (f", batch {points[0]['batch']}" if axis != "batch size" else ", 16x16"))
         place.set_xticks(ticks, [str(tick) for tick in ticks])
         place.minorticks_off()
+        place.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         place.yaxis.set_major_formatter("{x:g}")
-        place.yaxis.set_minor_formatter("{x:g}")
         place.grid(alpha=0.3)
     places[0].legend()
     figure.savefig(path, dpi=110)
