@@ -67,13 +67,21 @@ impl Conv2d {
 
     /// The convolution of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_add(x, None)
+    }
+
+    /// The convolution of `x`, and `add`, where there is one, which has the output's shape.
+    pub fn forward_add(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         let ConvConfig { stride, padding, groups, .. } = self.config;
         if let Some(frozen) = self.frozen.of(x, || self.freeze(None))? {
-            return Ok(frozen.forward(x, None, kernels::Activation::Identity)?);
+            return Ok(frozen.forward(x, add, kernels::Activation::Identity)?);
         }
-        let y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
-        match &self.bias {
-            Some(bias) => Ok(kernels::scale_shift(&y, &bias.ones_like()?, bias)?),
+        let mut y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
+        if let Some(bias) = &self.bias {
+            y = kernels::scale_shift(&y, &bias.ones_like()?, bias)?;
+        }
+        match add {
+            Some(add) => Ok((y + add)?),
             None => Ok(y),
         }
     }

@@ -67,11 +67,8 @@ impl Residual {
         if let (Some(map), Some(time)) = (&self.time, time) {
             h = h.broadcast_add(&map.forward(time)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?)?;
         }
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h, None)?)?;
-        match &self.skip {
-            Some(skip) => Ok((skip.forward(x)? + h)?),
-            None => Ok((x + h)?),
-        }
+        let skip = self.skip.as_ref().map(|skip| skip.forward(x)).transpose()?;
+        self.conv2.forward_add(&self.norm2.forward_silu(&h, None)?, Some(skip.as_ref().unwrap_or(x)))
     }
 }
 

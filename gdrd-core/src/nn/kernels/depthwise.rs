@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use super::buffer::{Filling, Shared};
+use super::scratch;
 use super::shape::ConvShape;
+use super::simd::{self, Kernel, Simd};
 use super::tail::Tail;
 
 /// Whether every group has one input and one output channel.
@@ -34,22 +36,63 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'
     let mut out = vec![0f32; shape.output_len()];
     out.par_chunks_mut(shape.out_plane()).with_min_len(8).enumerate().for_each(|(at, out)| {
         let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
-        let kernel = &weight[at % shape.groups * shape.taps()..];
-        lines(shape, |tap, to, from| {
-            let factor = kernel[tap];
-            if shape.stride == 1 {
-                for (value, source) in out[to].iter_mut().zip(&map[from..]) {
-                    *value += factor * source;
-                }
-            } else {
+        let kernel = &weight[at % shape.groups * shape.taps()..][..shape.taps()];
+        if shape.stride == 1 && shape.out_width() > 1 {
+            simd::run(Padded { shape, map, kernel, out });
+        } else {
+            lines(shape, |tap, to, from| {
                 for (value, source) in out[to].iter_mut().zip(map[from..].iter().step_by(shape.stride)) {
-                    *value += factor * source;
+                    *value += kernel[tap] * source;
                 }
-            }
-        });
+            });
+        }
         tail.apply_to(out, at * shape.out_plane(), at % shape.groups);
     });
     out
+}
+
+/// One map at stride 1. It is copied into a frame of zeros, in which every tap is the same map at another offset, so that
+/// rows need not end where the map's do.
+struct Padded<'a> {
+    shape: &'a ConvShape,
+    map: &'a [f32],
+    kernel: &'a [f32],
+    out: &'a mut [f32],
+}
+
+/// Outputs that are summed in registers.
+const SPAN: usize = 32;
+
+impl Kernel for Padded<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { shape, map, kernel, out } = self;
+        let (width, padding, pitch) = (shape.width, shape.padding, shape.width + 2 * shape.padding);
+        let rows = shape.height + 2 * padding;
+        let (out_width, count) = (shape.out_width(), shape.out_height() * pitch);
+        let spans = count.div_ceil(SPAN);
+        // The last span may read beyond the frame, and its outputs are not used.
+        let mut lot = scratch::take(rows * pitch + SPAN + pitch + spans * SPAN);
+        let (frame, sums) = lot.split_at_mut(rows * pitch + SPAN + pitch);
+        frame.fill(0.0);
+        for (row, line) in map.chunks_exact(width).enumerate() {
+            frame[(row + padding) * pitch + padding..][..width].copy_from_slice(line);
+        }
+        for (span, sums) in sums.as_chunks_mut::<SPAN>().0.iter_mut().enumerate() {
+            let mut sum = [0f32; SPAN];
+            for (tap, factor) in kernel.iter().enumerate() {
+                let start = span * SPAN + tap / shape.kernel_w * pitch + tap % shape.kernel_w;
+                let values = &frame[start..start + SPAN];
+                for lane in 0..SPAN {
+                    sum[lane] += factor * values[lane];
+                }
+            }
+            *sums = sum;
+        }
+        for (line, sums) in out.chunks_exact_mut(out_width).zip(sums.chunks(pitch)) {
+            line.copy_from_slice(&sums[..out_width]);
+        }
+    }
 }
 
 /// The gradient of the input, `[b, c, h, w]`.

@@ -121,12 +121,9 @@ impl Residual {
         } else {
             self.out_norm.forward_silu(&shifted(&h, &time)?, None)?
         };
-        let h = self.out_conv.forward(&h)?;
         let x = self.resize.apply(x)?;
-        match &self.skip {
-            Some(skip) => Ok((skip.forward(&x)? + h)?),
-            None => Ok((x + h)?),
-        }
+        let skip = self.skip.as_ref().map(|skip| skip.forward(&x)).transpose()?;
+        self.out_conv.forward_add(&h, Some(skip.as_ref().unwrap_or(&x)))
     }
 }
 
