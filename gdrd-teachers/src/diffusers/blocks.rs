@@ -1,8 +1,15 @@
-//! The blocks of diffusers' encoders, under the names of its files.
+//! The blocks of diffusers' encoders: candle-transformers' own, which are written for the names of diffusers' files, with the
+//! weights that [`Weights`] finds, so that every misfit of a file is reported.
 
-use candle_core::{D, Device, Tensor};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::{Module, VarBuilder};
+use candle_transformers::models::stable_diffusion::embeddings::{TimestepEmbedding, Timesteps};
+use candle_transformers::models::stable_diffusion::resnet::{ResnetBlock2D, ResnetBlock2DConfig};
 use gdrd_core::error::Result;
-use gdrd_core::nn::{Conv2d, ConvConfig, GroupNorm, Linear, Weights, silu};
+use gdrd_core::nn::{Conv2d, ConvConfig, GroupNorm, Init, Linear, Weights};
 
 /// A 3x3 convolution with bias.
 pub(super) fn conv3(inputs: usize, outputs: usize, weights: &Weights) -> Result<Conv2d> {
@@ -12,17 +19,6 @@ pub(super) fn conv3(inputs: usize, outputs: usize, weights: &Weights) -> Result<
 /// A 1x1 convolution with bias.
 pub(super) fn conv1(inputs: usize, outputs: usize, weights: &Weights) -> Result<Conv2d> {
     Conv2d::new(inputs, outputs, 1, ConvConfig { bias: true, ..ConvConfig::default() }, weights)
-}
-
-/// `ResnetBlock2D`: normalisation, SiLU, convolution, twice, with the time added between and a skip connection around.
-#[derive(Clone, Debug)]
-pub(super) struct Residual {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    time: Option<Linear>,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    skip: Option<Conv2d>,
 }
 
 /// What the group normalisations of a network share.
@@ -39,6 +35,36 @@ impl Norms {
     }
 }
 
+/// Layers that a block of candle-transformers asks for, taken from [`Weights`].
+struct Layers<'a> {
+    weights: &'a Weights,
+    found: HashMap<String, Tensor>,
+}
+
+impl<'a> Layers<'a> {
+    fn of(weights: &'a Weights) -> Self {
+        Self { weights, found: HashMap::new() }
+    }
+
+    /// The layer `name`: a weight of this shape, and a bias of its first dimension.
+    fn with(mut self, name: &str, shape: &[usize]) -> Result<Self> {
+        for (part, shape) in [("weight", shape), ("bias", &shape[..1])] {
+            let tensor = self.weights.pp(name).parameter(part, shape, Init::Constant(0.0))?;
+            self.found.insert(format!("{name}.{part}"), tensor);
+        }
+        Ok(self)
+    }
+
+    fn build(self) -> VarBuilder<'static> {
+        let device = self.weights.device().clone();
+        VarBuilder::from_tensors(self.found, DType::F32, &device)
+    }
+}
+
+/// `ResnetBlock2D`: normalisation, SiLU, convolution, twice, with the time added between and a skip connection around.
+#[derive(Clone, Debug)]
+pub(super) struct Residual(Arc<ResnetBlock2D>);
+
 impl Residual {
     /// Weights `norm1`, `conv1`, `time_emb_proj` where there is a time of that width, `norm2`, `conv2` and, where the
     /// channels change, `conv_shortcut`.
@@ -49,30 +75,36 @@ impl Residual {
         norms: Norms,
         weights: &Weights,
     ) -> Result<Self> {
-        let time = time.map(|width| Linear::new(width, outputs, true, &weights.pp("time_emb_proj"))).transpose()?;
-        let skip = (inputs != outputs).then(|| conv1(inputs, outputs, &weights.pp("conv_shortcut"))).transpose()?;
-        Ok(Self {
-            norm1: norms.layer(inputs, &weights.pp("norm1"))?,
-            conv1: conv3(inputs, outputs, &weights.pp("conv1"))?,
-            time,
-            norm2: norms.layer(outputs, &weights.pp("norm2"))?,
-            conv2: conv3(outputs, outputs, &weights.pp("conv2"))?,
-            skip,
-        })
+        let mut layers = Layers::of(weights)
+            .with("norm1", &[inputs])?
+            .with("conv1", &[outputs, inputs, 3, 3])?
+            .with("norm2", &[outputs])?
+            .with("conv2", &[outputs, outputs, 3, 3])?;
+        if let Some(width) = time {
+            layers = layers.with("time_emb_proj", &[outputs, width])?;
+        }
+        if inputs != outputs {
+            layers = layers.with("conv_shortcut", &[outputs, inputs, 1, 1])?;
+        }
+        let config = ResnetBlock2DConfig {
+            out_channels: Some(outputs),
+            temb_channels: time,
+            groups: norms.groups,
+            eps: norms.eps,
+            ..ResnetBlock2DConfig::default()
+        };
+        Ok(Self(Arc::new(ResnetBlock2D::new(layers.build(), inputs, config)?)))
     }
 
-    /// The block's output for `x` `[batch, inputs, h, w]` and `time` `[1, width]`, after SiLU.
+    /// The block's output for `x` `[batch, inputs, h, w]` and `time` `[1, width]`.
     pub(super) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut h = self.conv1.forward(&self.norm1.forward_silu(x, None)?)?;
-        if let (Some(map), Some(time)) = (&self.time, time) {
-            h = h.broadcast_add(&map.forward(time)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?)?;
-        }
-        let skip = self.skip.as_ref().map(|skip| skip.forward(x)).transpose()?;
-        self.conv2.forward_add(&self.norm2.forward_silu(&h, None)?, Some(skip.as_ref().unwrap_or(x)))
+        Ok(self.0.forward(x, time)?)
     }
 }
 
 /// `Attention`, as the image networks use it: over all pixels, with normalisation before and a skip connection around.
+///
+/// Ours, because candle-transformers 0.11 refuses several heads on the CPU and answers with other values than diffusers.
 #[derive(Clone, Debug)]
 pub(super) struct Attention {
     norm: GroupNorm,
@@ -144,38 +176,19 @@ impl Halve {
     }
 }
 
-/// `time_proj` and `time_embedding`: sinusoids, then two linear maps with SiLU between.
-#[derive(Clone, Debug)]
-pub(super) struct Time {
-    linear_1: Linear,
-    linear_2: Linear,
+/// `time_proj` and `time_embedding` of one timestep: `[1, 4 * channels]`, before the SiLU that every residual block starts from.
+/// Weights `linear_1` and `linear_2`.
+pub(super) fn time_embedding(
+    timestep: usize,
     channels: usize,
     flip_sin_to_cos: bool,
     freq_shift: f64,
-}
-
-impl Time {
-    /// Weights `linear_1` and `linear_2`; `channels` in, `4 * channels` out.
-    pub(super) fn new(channels: usize, flip_sin_to_cos: bool, freq_shift: f64, weights: &Weights) -> Result<Self> {
-        Ok(Self {
-            linear_1: Linear::new(channels, 4 * channels, true, &weights.pp("linear_1"))?,
-            linear_2: Linear::new(4 * channels, 4 * channels, true, &weights.pp("linear_2"))?,
-            channels,
-            flip_sin_to_cos,
-            freq_shift,
-        })
-    }
-
-    /// SiLU of the embedding, `[1, 4 * channels]`: the form that every residual block starts from.
-    pub(super) fn forward(&self, timestep: usize, device: &Device) -> Result<Tensor> {
-        let half = self.channels / 2;
-        // In single precision, as the reference.
-        let exponent = |i: usize| -(10_000f64.ln() as f32) * i as f32 / (half as f64 - self.freq_shift) as f32;
-        let angles: Vec<f32> = (0..half).map(|i| timestep as f32 * exponent(i).exp()).collect();
-        let (sines, cosines) = (angles.iter().map(|a| a.sin()), angles.iter().map(|a| a.cos()));
-        let values: Vec<f32> =
-            if self.flip_sin_to_cos { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
-        let sinusoids = Tensor::from_vec(values, (1, self.channels), device)?;
-        silu(&self.linear_2.forward(&silu(&self.linear_1.forward(&sinusoids)?)?)?)
-    }
+    weights: &Weights,
+) -> Result<Tensor> {
+    let width = 4 * channels;
+    let layers = Layers::of(weights).with("linear_1", &[width, channels])?.with("linear_2", &[width, width])?;
+    let embedding = TimestepEmbedding::new(layers.build(), channels, width)?;
+    let step = Tensor::new(&[timestep as f32], &Device::Cpu)?;
+    let sinusoids = Timesteps::new(channels, flip_sin_to_cos, freq_shift).forward(&step)?;
+    Ok(embedding.forward(&sinusoids.to_device(weights.device())?)?)
 }

@@ -1,6 +1,6 @@
 //! Generative teachers in the format of the diffusers library: a weight file, and `config.json` beside it.
 //!
-//! The networks are made of gdrd's own layers under diffusers' names. Only tensors of the encoder are read.
+//! The networks are made of candle-transformers' blocks, which know diffusers' names. Only tensors of the encoder are read.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -8,7 +8,7 @@ use gdrd_core::teacher::{Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::blocks::{Norms, Time};
+use super::blocks::{Norms, time_embedding};
 use super::encoder::{Encoder, Layout};
 use super::{Class, Source};
 
@@ -203,11 +203,10 @@ impl TeacherConfig for DiffusersUnet2d {
             device,
             |name| !decoder.iter().any(|start| name.starts_with(start)),
             |weights| {
-                let places = weights.pp("time_embedding");
                 let (channels, shift) = (network.block_out_channels[0], f64::from(network.freq_shift));
-                let time = Time::new(channels, network.flip_sin_to_cos, shift, &places)?;
-                let encoder = Encoder::new(&network.layout(), weights)?;
-                Ok((encoder, Some(time.forward(self.timestep, device)?)))
+                let place = weights.pp("time_embedding");
+                let time = time_embedding(self.timestep, channels, network.flip_sin_to_cos, shift, &place)?;
+                Ok((Encoder::new(&network.layout(), weights)?, Some(time)))
             },
         )
     }
