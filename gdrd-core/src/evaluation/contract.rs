@@ -11,9 +11,9 @@ use super::scores::Scores;
 use crate::data::Dataset;
 use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Context, Result};
-use crate::face::{Face, FaceBatch};
+use crate::face::Face;
 use crate::seed::Seed;
-use crate::teacher::{Colour, Output, Preprocessing, Teacher, prepared};
+use crate::teacher::{Colour, Preprocessing, Teacher, TeacherCard, TeacherEmbedder, prepared};
 
 /// How a teacher might have to be fed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,30 +142,26 @@ fn with_margin(face: &Face, margin: isize) -> Result<Face> {
 
 /// A teacher that is fed by another contract than its own.
 struct Fed<'a> {
-    name: String,
-    teacher: &'a dyn Teacher,
+    embedder: TeacherEmbedder<'a>,
+    declared: &'a TeacherCard,
     contract: Contract,
-    width: usize,
-    device: &'a Device,
 }
 
 impl Embedder for Fed<'_> {
     fn name(&self) -> &str {
-        &self.name
+        self.embedder.name()
     }
 
     fn width(&self) -> usize {
-        self.width
+        self.embedder.width()
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let card = self.teacher.card();
-        let shown = faces.iter().map(|face| prepared(card, self.contract.shown(face)?)).collect::<Result<Vec<_>>>()?;
-        let input = self.contract.preprocessing.apply(&FaceBatch::from_faces(&shown, self.device)?)?;
-        // The teacher applies its own contract, which gives back the input that the other one made.
-        let faces = card.preprocessing.undo(&input)?;
-        let found = self.teacher.features(&faces, &[Output::Embedding])?;
-        Embeddings::from_rows(self.width, found[0].flatten_all()?.to_vec1::<f32>()?)
+        let shown = faces.iter().map(|face| prepared(self.declared, self.contract.shown(face)?));
+        self.embedder.embed_prepared(&shown.collect::<Result<Vec<_>>>()?, |batch| {
+            // The teacher applies its own contract, which gives back the input that the other one made.
+            self.declared.preprocessing.undo(&self.contract.preprocessing.apply(&batch)?)
+        })
     }
 }
 
@@ -181,12 +177,11 @@ pub fn examine(
     device: &Device,
     report: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Vec<Examined>> {
-    let card = teacher.card();
-    let width = teacher.shape(&Output::Embedding, card.input_size.unwrap_or(112))?.iter().product();
+    let declared = teacher.card();
     let mut found: Vec<Examined> = Vec::new();
-    for contract in Contract::plausible(card.preprocessing) {
+    for contract in Contract::plausible(declared.preprocessing) {
         let name = contract.name();
-        let fed = Fed { name: name.clone(), teacher, contract, width, device };
+        let fed = Fed { embedder: TeacherEmbedder::new(&name, teacher, device)?, declared, contract };
         let scores =
             protocol.evaluate(&fed, dataset, &mut |done, total| report(&name, done, total)).at(|| name.clone())?;
         let (gain, p) = match found.first() {
@@ -218,7 +213,8 @@ mod tests {
 
     use super::*;
     use crate::evaluation::{ProtocolConfig, Verification};
-    use crate::teacher::{TeacherCard, View, cannot_offer};
+    use crate::face::FaceBatch;
+    use crate::teacher::{Output, View, cannot_offer};
 
     /// Eight people whose faces differ in the red channel; green and blue are noise.
     struct Red;

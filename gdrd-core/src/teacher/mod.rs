@@ -131,6 +131,22 @@ impl<'a> TeacherEmbedder<'a> {
         let width = teacher.shape(&Output::Embedding, size)?.iter().product();
         Ok(Self { name: name.to_string(), teacher, width, device: device.clone() })
     }
+
+    /// Embeddings of [`prepared`] faces; `change` is done to each batch before the teacher sees it.
+    pub(crate) fn embed_prepared(
+        &self,
+        faces: &[Face],
+        change: impl Fn(FaceBatch) -> Result<FaceBatch>,
+    ) -> Result<Embeddings> {
+        let pixels = faces.first().map_or(1, |face| face.width() * face.height());
+        let mut values = Vec::with_capacity(self.width * faces.len());
+        for batch in faces.chunks((PIXELS / pixels).max(1)) {
+            let batch = change(FaceBatch::from_faces(batch, &self.device)?)?;
+            let found = self.teacher.features(&batch, &[Output::Embedding])?;
+            values.extend(found[0].flatten_all()?.to_vec1::<f32>()?);
+        }
+        Embeddings::from_rows(self.width, values)
+    }
 }
 
 /// Pixels that a teacher sees at once, so that its maps need no more memory than training does: 32 faces at 112x112.
@@ -146,15 +162,7 @@ impl Embedder for TeacherEmbedder<'_> {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let card = self.teacher.card();
-        let faces = faces.iter().map(|face| prepared(card, face.clone())).collect::<Result<Vec<_>>>()?;
-        let pixels = faces.first().map_or(1, |face| face.width() * face.height());
-        let mut values = Vec::with_capacity(self.width * faces.len());
-        for batch in faces.chunks((PIXELS / pixels).max(1)) {
-            let batch = FaceBatch::from_faces(batch, &self.device)?;
-            let found = self.teacher.features(&batch, &[Output::Embedding])?;
-            values.extend(found[0].flatten_all()?.to_vec1::<f32>()?);
-        }
-        Embeddings::from_rows(self.width, values)
+        let faces = faces.iter().map(|face| prepared(self.teacher.card(), face.clone()));
+        self.embed_prepared(&faces.collect::<Result<Vec<_>>>()?, Ok)
     }
 }
