@@ -5,6 +5,8 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use super::buffer::{floats, supported, tensor, with_floats};
 use super::shape::ConvShape;
 use super::tail::Tail;
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::{depthwise, direct, im2col, winograd};
 
 /// Cross-correlation of `x [b, c, h, w]` with `weight [o, c / groups, kh, kw]`, without bias: `[b, o, oh, ow]` with
@@ -25,6 +27,8 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
 #[derive(Clone, Copy)]
 pub(super) enum Method {
     Depthwise,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     Winograd,
     Direct,
     Im2col,
@@ -43,8 +47,13 @@ impl Method {
     /// The fastest that applies.
     pub(super) fn of(shape: &ConvShape) -> Self {
         if depthwise::applies(shape) {
-            Self::Depthwise
-        } else if winograd::applies(shape) {
+            return Self::Depthwise;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if amx::applies(shape) {
+            return Self::Amx;
+        }
+        if winograd::applies(shape) {
             Self::Winograd
         } else if direct::applies(shape) {
             Self::Direct
@@ -58,6 +67,8 @@ impl Method {
         let (Kernels::Plain(plain) | Kernels::Packed(plain)) = kernels;
         match self {
             Self::Depthwise => depthwise::forward(shape, x, plain, tail),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::forward(shape, x, kernels, tail),
             Self::Winograd => winograd::forward(shape, x, kernels, tail),
             Self::Direct => direct::forward(shape, x, kernels, tail),
             Self::Im2col => im2col::forward(shape, x, plain, tail),
@@ -97,12 +108,16 @@ impl CustomOp2 for Conv2d {
             let method = Method::of(&shape);
             let dx = for_x.then(|| match method {
                 Method::Depthwise => depthwise::input_gradient(&shape, ws, gs),
+                #[cfg(target_arch = "x86_64")]
+                Method::Amx => amx::input_gradient(&shape, ws, gs),
                 Method::Winograd => winograd::input_gradient(&shape, ws, gs),
                 Method::Direct => direct::input_gradient(&shape, ws, gs),
                 Method::Im2col => im2col::input_gradient(&shape, ws, gs),
             });
             let dw = for_weight.then(|| match method {
                 Method::Depthwise => depthwise::weight_gradient(&shape, xs, gs),
+                #[cfg(target_arch = "x86_64")]
+                Method::Amx => amx::weight_gradient(&shape, xs, gs),
                 Method::Winograd => winograd::weight_gradient(&shape, xs, gs),
                 Method::Direct => direct::weight_gradient(&shape, xs, gs),
                 Method::Im2col => im2col::weight_gradient(&shape, xs, gs),

@@ -9,6 +9,8 @@ use super::conv::{Kernels, Method};
 use super::scratch::Values;
 use super::shape::ConvShape;
 use super::tail::{Activation, Tail};
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::{direct, winograd};
 
 /// `activation(scale * conv2d(x, weight) + shift + add)`, without gradients; to the bit what its parts give.
@@ -20,6 +22,8 @@ pub struct FrozenConv {
     /// A factor and a summand for each output channel.
     scale_shift: Option<(Vec<f32>, Vec<f32>)>,
     /// Kernels in the form of each method, made when it is used for the first time: the batch decides on the method.
+    #[cfg(target_arch = "x86_64")]
+    amx: OnceLock<Values>,
     winograd: OnceLock<Values>,
     direct: OnceLock<Values>,
 }
@@ -42,8 +46,17 @@ impl FrozenConv {
             bail!("a frozen convolution with {outputs} outputs needs as many factors and shifts");
         }
         let weight = weight.detach().contiguous()?;
-        let (winograd, direct) = Default::default();
-        Ok(Self { weight, stride, padding, groups, scale_shift, winograd, direct })
+        Ok(Self {
+            weight,
+            stride,
+            padding,
+            groups,
+            scale_shift,
+            #[cfg(target_arch = "x86_64")]
+            amx: OnceLock::new(),
+            winograd: OnceLock::new(),
+            direct: OnceLock::new(),
+        })
     }
 
     /// The layer's output for `x [b, c, h, w]`: `[b, o, oh, ow]`. `add`, where there is one, has the same shape.
@@ -67,6 +80,8 @@ impl FrozenConv {
             // One thread alone makes the packed form: one that waited for others could meanwhile begin another task that
             // waits for this.
             let kernels = match method {
+                #[cfg(target_arch = "x86_64")]
+                Method::Amx => Kernels::Packed(self.amx.get_or_init(|| amx::pack(&shape, weight))),
                 Method::Winograd => Kernels::Packed(self.winograd.get_or_init(|| winograd::pack(&shape, weight))),
                 Method::Direct => Kernels::Packed(self.direct.get_or_init(|| direct::pack(&shape, weight))),
                 Method::Depthwise | Method::Im2col => Kernels::Plain(weight),

@@ -11,6 +11,8 @@
 #![allow(clippy::needless_range_loop, reason = "rows and columns of small matrices read best by their indices")]
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod buffer;
 mod channels;
 mod conv;
