@@ -150,15 +150,15 @@ impl ConvNorm {
 
 /// The form of a layer whose weights nobody trains, made when it is used for the first time; none for one that is trained.
 #[derive(Clone, Debug)]
-struct Frozen(Option<Arc<OnceLock<FrozenConv>>>);
+pub(super) struct Frozen(Option<Arc<OnceLock<FrozenConv>>>);
 
 impl Frozen {
-    fn new(is_frozen: bool) -> Self {
+    pub(super) fn new(is_frozen: bool) -> Self {
         Self(is_frozen.then(Arc::default))
     }
 
     /// The form, if it can take `x`: float32 on the CPU, and nobody wants its gradient.
-    fn of(&self, x: &Tensor, make: impl FnOnce() -> Result<FrozenConv>) -> Result<Option<&FrozenConv>> {
+    pub(super) fn of(&self, x: &Tensor, make: impl FnOnce() -> Result<FrozenConv>) -> Result<Option<&FrozenConv>> {
         let Some(cell) = &self.0 else { return Ok(None) };
         if x.track_op() || x.dtype() != DType::F32 || !matches!(x.device(), Device::Cpu) {
             return Ok(None);

@@ -2,6 +2,8 @@
 
 use candle_core::Tensor;
 
+use super::conv::Frozen;
+use super::kernels::{self, FrozenConv};
 use super::weights::{Init, Weights};
 use crate::error::Result;
 
@@ -10,6 +12,7 @@ use crate::error::Result;
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    frozen: Frozen,
 }
 
 impl Linear {
@@ -18,7 +21,7 @@ impl Linear {
         let init = Init::Uniform { bound: 1.0 / (inputs as f32).sqrt() };
         let weight = weights.parameter("weight", (outputs, inputs), init)?;
         let bias = bias.then(|| weights.parameter("bias", outputs, init)).transpose()?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, frozen: Frozen::new(weights.are_frozen()) })
     }
 
     /// The weight, `[out, in]`.
@@ -28,10 +31,21 @@ impl Linear {
 
     /// The map of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
+        if let Some(frozen) = self.frozen.of(x, || self.freeze())? {
+            let x = x.unsqueeze(2)?.unsqueeze(3)?;
+            return Ok(frozen.forward(&x, None, kernels::Activation::Identity)?.squeeze(3)?.squeeze(2)?);
+        }
+        let y = kernels::linear(x, &self.weight)?;
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
         }
+    }
+
+    /// The layer as a convolution of maps of one pixel.
+    fn freeze(&self) -> Result<FrozenConv> {
+        let bias = self.bias.as_ref().map(|bias| Ok::<_, candle_core::Error>((vec![1.0; bias.dim(0)?], bias.to_vec1()?)));
+        let weight = self.weight.unsqueeze(2)?.unsqueeze(3)?;
+        Ok(FrozenConv::new(&weight, (1, 0, 1), bias.transpose()?)?)
     }
 }

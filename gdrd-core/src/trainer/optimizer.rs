@@ -1,12 +1,14 @@
 //! Optimisers whose state can be saved: candle's SGD has no momentum, and its AdamW keeps its moments to itself.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::{Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Problem, Result};
+use crate::nn::kernels::{can_change, change2, change3};
 use crate::registry::Kind;
 
 /// Changes variables by their gradients.
@@ -19,7 +21,7 @@ pub trait Optimizer {
         rate: f64,
     ) -> Result<()>;
 
-    /// Everything that the next step depends on, by name.
+    /// Everything that the next step depends on, by name. The tensors are the optimiser's own: the next step changes them.
     fn state(&self) -> BTreeMap<String, Tensor>;
 
     /// Takes up a state that [`state`](Optimizer::state) gave.
@@ -88,6 +90,29 @@ impl OptimizerConfig for Sgd {
     }
 }
 
+impl Sgd {
+    /// The parameter and its velocity after a step.
+    fn moved(&self, parameter: &Tensor, velocity: &Tensor, gradient: &Tensor, rate: f64) -> Result<(Tensor, Tensor)> {
+        let gradient = (gradient + (parameter * self.weight_decay)?)?;
+        let velocity = ((velocity * self.momentum)? + &gradient)?;
+        let direction = if self.nesterov { (gradient + (&velocity * self.momentum)?)? } else { velocity.clone() };
+        Ok(((parameter - (direction * rate)?)?, velocity))
+    }
+
+    /// The same on the CPU, where they are.
+    fn change(&self, parameter: &Tensor, velocity: &Tensor, gradient: &Tensor, rate: f64) -> Result<()> {
+        let (decay, momentum, rate) = (self.weight_decay as f32, self.momentum as f32, rate as f32);
+        change3(velocity, gradient, parameter, |v, g, w| momentum * v + (g + decay * w))?;
+        if self.nesterov {
+            // The last parameter's pull is in the velocity already, so that it is worked out again.
+            change3(parameter, velocity, gradient, |w, v, g| w - rate * ((g + decay * w) + momentum * v))?;
+        } else {
+            change2(parameter, velocity, |w, v| w - rate * v)?;
+        }
+        Ok(())
+    }
+}
+
 struct LiveSgd {
     config: Sgd,
     velocity: BTreeMap<String, Tensor>,
@@ -100,25 +125,20 @@ impl Optimizer for LiveSgd {
         gradients: &BTreeMap<String, Tensor>,
         rate: f64,
     ) -> Result<()> {
-        let Sgd { momentum, weight_decay, nesterov } = self.config;
         for (name, gradient) in gradients {
             let var = &parameters[name];
-            let gradient = if weight_decay > 0.0 {
-                (gradient + (var.as_detached_tensor() * weight_decay)?)?
-            } else {
-                gradient.clone()
+            let parameter = var.as_detached_tensor();
+            let velocity = match self.velocity.entry(name.clone()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(gradient.zeros_like()?),
             };
-            let direction = if momentum == 0.0 {
-                gradient
+            if can_change(&[&parameter, velocity, gradient]) {
+                self.config.change(&parameter, velocity, gradient, rate)?;
             } else {
-                let velocity = match self.velocity.get(name) {
-                    Some(velocity) => ((velocity * momentum)? + &gradient)?,
-                    None => gradient.clone(),
-                };
-                self.velocity.insert(name.clone(), velocity.clone());
-                if nesterov { (gradient + (velocity * momentum)?)? } else { velocity }
-            };
-            var.set(&(var.as_detached_tensor() - (direction * rate)?)?)?;
+                let (moved, next) = self.config.moved(&parameter, velocity, gradient, rate)?;
+                var.set(&moved)?;
+                *velocity = next;
+            }
         }
         Ok(())
     }
@@ -175,12 +195,49 @@ impl OptimizerConfig for AdamW {
     }
 
     fn build(&self) -> Box<dyn Optimizer> {
-        Box::new(LiveAdamW {
-            config: self.clone(),
-            steps: BTreeMap::new(),
-            mean: BTreeMap::new(),
-            square: BTreeMap::new(),
-        })
+        Box::new(LiveAdamW { config: self.clone(), steps: BTreeMap::new(), moments: BTreeMap::new() })
+    }
+}
+
+impl AdamW {
+    /// The parameter and its moments after a step, the `steps`th.
+    fn moved(
+        &self,
+        parameter: &Tensor,
+        [mean, square]: &[Tensor; 2],
+        gradient: &Tensor,
+        rate: f64,
+        steps: u32,
+    ) -> Result<(Tensor, [Tensor; 2])> {
+        let Self { beta1, beta2, eps, weight_decay } = *self;
+        let corrected = |beta: f64| 1.0 - beta.powi(steps as i32);
+        let mean = ((mean * beta1)? + (gradient * (1.0 - beta1))?)?;
+        let square = ((square * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+        let root = ((&square / corrected(beta2))?.sqrt()? + eps)?;
+        let step = ((&mean / corrected(beta1))? / root)?;
+        Ok((((parameter * (1.0 - rate * weight_decay))? - (step * rate)?)?, [mean, square]))
+    }
+
+    /// The same on the CPU, where they are.
+    fn change(
+        &self,
+        parameter: &Tensor,
+        [mean, square]: &[Tensor; 2],
+        gradient: &Tensor,
+        rate: f64,
+        steps: u32,
+    ) -> Result<()> {
+        let Self { beta1, beta2, eps, weight_decay } = *self;
+        let corrected = |beta: f64| (1.0 / (1.0 - beta.powi(steps as i32))) as f32;
+        let (unbias1, unbias2) = (corrected(beta1), corrected(beta2));
+        let (keep1, take1, keep2, take2) = (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+        let (keep, rate, eps) = ((1.0 - rate * weight_decay) as f32, rate as f32, eps as f32);
+        change2(mean, gradient, |mean, g| mean * keep1 + g * take1)?;
+        change2(square, gradient, |square, g| square * keep2 + g * g * take2)?;
+        change3(parameter, mean, square, |w, mean, square| {
+            w * keep - mean * unbias1 / ((square * unbias2).sqrt() + eps) * rate
+        })?;
+        Ok(())
     }
 }
 
@@ -188,8 +245,8 @@ struct LiveAdamW {
     config: AdamW,
     /// Steps of each variable: one that had no gradient at a step has made fewer.
     steps: BTreeMap<String, u32>,
-    mean: BTreeMap<String, Tensor>,
-    square: BTreeMap<String, Tensor>,
+    /// The means of the gradients and of their squares.
+    moments: BTreeMap<String, [Tensor; 2]>,
 }
 
 impl Optimizer for LiveAdamW {
@@ -199,40 +256,36 @@ impl Optimizer for LiveAdamW {
         gradients: &BTreeMap<String, Tensor>,
         rate: f64,
     ) -> Result<()> {
-        let AdamW { beta1, beta2, eps, weight_decay } = self.config;
         for (name, gradient) in gradients {
             let var = &parameters[name];
-            let steps = self.steps.get(name).map_or(1, |steps| steps + 1);
-            let corrected = |beta: f64| 1.0 - beta.powi(steps as i32);
-            let moved = |old: Option<&Tensor>, new: Tensor, beta: f64| -> Result<Tensor> {
-                let new = (new * (1.0 - beta))?;
-                Ok(match old {
-                    Some(old) => ((old * beta)? + new)?,
-                    None => new,
-                })
+            let parameter = var.as_detached_tensor();
+            let steps = self.steps.entry(name.clone()).or_insert(0);
+            *steps += 1;
+            let zeros = || Ok::<_, Error>([gradient.zeros_like()?, gradient.zeros_like()?]);
+            let moments = match self.moments.entry(name.clone()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(zeros()?),
             };
-            let mean = moved(self.mean.get(name), gradient.clone(), beta1)?;
-            let square = moved(self.square.get(name), gradient.sqr()?, beta2)?;
-            let root = ((&square / corrected(beta2))?.sqrt()? + eps)?;
-            let step = ((&mean / corrected(beta1))? / root)?;
-            var.set(&((var.as_detached_tensor() * (1.0 - rate * weight_decay))? - (step * rate)?)?)?;
-            self.steps.insert(name.clone(), steps);
-            self.mean.insert(name.clone(), mean);
-            self.square.insert(name.clone(), square);
+            if can_change(&[&parameter, &moments[0], &moments[1], gradient]) {
+                self.config.change(&parameter, moments, gradient, rate, *steps)?;
+            } else {
+                let (moved, next) = self.config.moved(&parameter, moments, gradient, rate, *steps)?;
+                var.set(&moved)?;
+                *moments = next;
+            }
         }
         Ok(())
     }
 
     fn state(&self) -> BTreeMap<String, Tensor> {
-        let named = |kind: &'static str, map: &BTreeMap<String, Tensor>| -> Vec<(String, Tensor)> {
-            map.iter().map(|(name, tensor)| (format!("{kind}.{name}"), tensor.clone())).collect()
-        };
         let count = |(name, steps): (&String, &u32)| {
             let counted = Tensor::from_slice(&[*steps], 1, &Device::Cpu).expect("one number is a tensor of one");
             (format!("steps.{name}"), counted)
         };
-        let moments = named("mean", &self.mean).into_iter().chain(named("square", &self.square));
-        moments.chain(self.steps.iter().map(count)).collect()
+        let named = |(name, [mean, square]): (&String, &[Tensor; 2])| {
+            [(format!("mean.{name}"), mean.clone()), (format!("square.{name}"), square.clone())]
+        };
+        self.moments.iter().flat_map(named).chain(self.steps.iter().map(count)).collect()
     }
 
     fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<()> {
@@ -251,7 +304,7 @@ impl Optimizer for LiveAdamW {
         }
         let number = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_vec1::<u32>()?[0]));
         self.steps = steps.into_iter().map(number).collect::<Result<_>>()?;
-        (self.mean, self.square) = (mean, square);
+        self.moments = mean.into_iter().zip(square.into_values()).map(|((name, m), s)| (name, [m, s])).collect();
         Ok(())
     }
 }

@@ -23,6 +23,20 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
     x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride, padding, groups })
 }
 
+/// `x W^T` for `x [b, c]` and `weight [o, c]`: `[b, o]`, with gradients as [`conv2d`] has them.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((batch, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
+    let pixel = |t: &Tensor| t.unsqueeze(2)?.unsqueeze(3);
+    #[cfg(target_arch = "x86_64")]
+    if supported(&[x, weight]) && amx::applies(&ConvShape::linear(batch, inputs, outputs)) {
+        return conv2d(&pixel(x)?, &pixel(weight)?, 1, 0, 1)?.reshape((batch, outputs));
+    }
+    x.matmul(&weight.t()?)
+}
+
 /// How a convolution is computed.
 #[derive(Clone, Copy)]
 pub(super) enum Method {

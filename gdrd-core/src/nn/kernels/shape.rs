@@ -50,6 +50,12 @@ impl ConvShape {
         Ok(Self { batch, inputs, outputs, height, width, kernel_h, kernel_w, stride, padding, groups })
     }
 
+    /// A fully connected layer as a convolution of maps of one pixel.
+    pub(super) fn linear(batch: usize, inputs: usize, outputs: usize) -> Self {
+        let (height, width, kernel_h, kernel_w) = (1, 1, 1, 1);
+        Self { batch, inputs, outputs, height, width, kernel_h, kernel_w, stride: 1, padding: 0, groups: 1 }
+    }
+
     /// Output rows.
     pub(super) fn out_height(&self) -> usize {
         (self.height + 2 * self.padding - self.kernel_h) / self.stride + 1

@@ -6,58 +6,74 @@ use super::super::buffer::Shared;
 use super::super::tail::{Activation, Tail};
 use super::vector::{first, transpose};
 
-/// Where the values of at most 16 rows of a product go: a map for each column.
+/// Where at most 16 values of one column go, relative to the column's maps.
+pub(super) struct Places {
+    start: usize,
+    count: usize,
+    /// Whether they lie side by side.
+    in_line: bool,
+    offsets: [i32; 16],
+}
+
+impl Places {
+    /// From the places one by one.
+    pub(super) fn new(places: impl Iterator<Item = usize>) -> Self {
+        let (mut start, mut count, mut offsets) = (0, 0, [0; 16]);
+        for place in places {
+            if count == 0 {
+                start = place;
+            }
+            offsets[count] = place as i32 - start as i32;
+            count += 1;
+        }
+        let in_line = offsets[..count].iter().enumerate().all(|(at, offset)| *offset == at as i32);
+        Self { start, count, in_line, offsets }
+    }
+}
+
+/// The maps of an output, one for each column of a product.
+#[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) to: Shared,
-    /// The place of each row's value in the output, for column 0.
-    pub(super) places: &'a [usize],
-    /// Distance of the maps of neighbouring columns.
+    /// Values of a map.
     pub(super) plane: usize,
-    /// The first column and the number of all of them.
-    pub(super) column: usize,
     pub(super) columns: usize,
     pub(super) tail: Tail<'a>,
 }
 
 impl Target<'_> {
-    /// Writes 16 columns of rows that lie `row` values apart, and what follows them.
+    /// Writes columns `column..column + 16` of rows that lie `row` values apart, and what follows them.
     ///
     /// # Safety
-    /// The rows may be read, and nobody else touches the places meanwhile.
+    /// There is a row for each place, and nobody else touches the places meanwhile.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn write(&self, from: *const f32, row: usize) {
-        let rows = self.places.len();
+    pub(super) unsafe fn write(&self, from: *const f32, row: usize, column: usize, places: &Places) {
         let mut values = [_mm512_setzero_ps(); 16];
-        for (at, values) in values.iter_mut().enumerate().take(rows) {
+        for (at, values) in values.iter_mut().enumerate().take(places.count) {
             // SAFETY: the caller's promise.
             *values = unsafe { _mm512_loadu_ps(from.add(at * row)) };
         }
-        let mask = first(rows);
-        let start = self.places[0];
-        let offsets: [i32; 16] = std::array::from_fn(|at| self.places.get(at).map_or(0, |p| *p as i32 - start as i32));
-        let in_line = offsets.iter().take(rows).enumerate().all(|(at, offset)| *offset == at as i32);
+        let mask = first(places.count);
         // SAFETY: 64 bytes on either side.
-        let offsets: __m512i = unsafe { std::mem::transmute(offsets) };
-        let count = 16.min(self.columns - self.column);
-        for (at, value) in transpose(values).into_iter().enumerate().take(count) {
-            let column = self.column + at;
-            let place = start + column * self.plane;
+        let offsets: __m512i = unsafe { std::mem::transmute(places.offsets) };
+        for (at, value) in transpose(values).into_iter().enumerate().take(self.columns.saturating_sub(column)) {
+            let place = places.start + (column + at) * self.plane;
             let add = self.tail.add.map(|add| {
                 let from = add[place..].as_ptr();
                 // SAFETY: `add` has as many values as the output; the mask leaves out rows that do not exist.
                 unsafe {
-                    if in_line {
+                    if places.in_line {
                         _mm512_maskz_loadu_ps(mask, from)
                     } else {
                         _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, offsets, from)
                     }
                 }
             });
-            let value = finish(&self.tail, value, add, column);
+            let value = finish(&self.tail, value, add, column + at);
             // SAFETY: the caller's promise.
             unsafe {
                 let to = self.to.at(place);
-                if in_line {
+                if places.in_line {
                     _mm512_mask_storeu_ps(to, mask, value);
                 } else {
                     _mm512_mask_i32scatter_ps::<4>(to, mask, offsets, value);

@@ -47,35 +47,29 @@ fn permitted() -> bool {
     false
 }
 
-/// Some steps of the right factor that lie side by side.
+/// Some steps of a product whose factors lie step by step.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Run {
-    /// The first of them.
-    pub(super) from: *const u8,
+    /// Rows 0 to 15 of the left factor, upper parts and lower parts; rows 16 to 31 likewise.
+    pub(super) a: [*const u8; 4],
+    pub(super) b: *const u8,
     /// At least one.
     pub(super) steps: usize,
 }
 
-/// A block `c [32, 32]` of the product of two matrices of float32 values, each stored as two bfloat16 parts.
+/// What is added to a block `c [32, 32]`: the product of two matrices of float32 values, each stored as two bfloat16 parts.
 ///
 /// With `x = upper + lower` exact to about 2^-17, `a b` is made of three products, upper with upper, upper with lower and
 /// lower with upper, and summed in float32. The assembly below reads the fields by their places.
 #[repr(C)]
 pub(super) struct Product<'a> {
-    /// Rows 0 to 15 of the left factor, upper parts and lower parts; rows 16 to 31 likewise.
-    pub(super) a: [*const u8; 4],
-    /// Bytes between rows of the left factor.
-    pub(super) a_row: usize,
-    /// Bytes between its steps.
-    pub(super) a_step: usize,
-    /// Row 0 and row 16 of the block.
+    /// The block's row 0 and row 16.
     pub(super) c: [*mut f32; 2],
     /// Bytes between rows of the block.
     pub(super) c_row: usize,
-    /// Whether to add to what the block holds.
-    pub(super) add: usize,
-    /// The steps of the right factor.
+    /// Bytes between steps of the left factor.
+    pub(super) a_step: usize,
     pub(super) runs: &'a [Run],
 }
 
@@ -99,46 +93,38 @@ impl Product<'_> {
     /// Computes it.
     ///
     /// # Safety
-    /// The unit is [`available`], there is a step, all of both factors may be read, and the block may be read and written.
+    /// The unit is [`available`], all of both factors may be read, and the block may be read and written.
     pub(super) unsafe fn run(&self) {
-        debug_assert!(self.runs.iter().all(|run| run.steps > 0) && !self.runs.is_empty());
+        if self.runs.is_empty() {
+            return;
+        }
         // SAFETY: the caller's promise. The tile registers, which the compiler does not use, are free again at the end.
         unsafe {
             asm!(
                 "ldtilecfg [{line}]",
                 "mov {line}, 64",
-                "mov r8, [rdi + 64]",
-                "cmp qword ptr [rdi + 72], 0",
-                "jne 2f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "jmp 3f",
-                "2:",
-                "mov rax, [rdi + 48]",
-                "mov rcx, [rdi + 56]",
+                "mov rax, [rdi]",
+                "mov rcx, [rdi + 8]",
+                "mov r8, [rdi + 16]",
                 "tileloadd tmm0, [rax + r8]",
                 "tileloadd tmm1, [rax + r8 + 64]",
                 "tileloadd tmm2, [rcx + r8]",
                 "tileloadd tmm3, [rcx + r8 + 64]",
-                "3:",
-                "mov rax, [rdi]",
-                "mov rcx, [rdi + 8]",
-                "mov rdx, [rdi + 16]",
-                "mov rsi, [rdi + 24]",
-                "mov r8, [rdi + 32]",
-                "mov r9, [rdi + 40]",
-                // A run of steps.
+                "mov r9, [rdi + 24]",
+                // A run.
                 "4:",
-                "mov {b}, [{runs}]",
-                "mov {steps}, [{runs} + 8]",
-                "add {runs}, 16",
+                "mov rax, [{runs}]",
+                "mov rcx, [{runs} + 8]",
+                "mov rdx, [{runs} + 16]",
+                "mov rsi, [{runs} + 24]",
+                "mov {b}, [{runs} + 32]",
+                "mov {steps}, [{runs} + 40]",
+                "add {runs}, 48",
                 // A step.
                 "5:",
-                "tileloadd tmm4, [rax + r8]",
+                "tileloadd tmm4, [rax + {line}]",
                 "tileloadd tmm6, [{b} + {line} + 1024]",
-                "tileloadd tmm5, [rdx + r8]",
+                "tileloadd tmm5, [rdx + {line}]",
                 "tileloadd tmm7, [{b} + {line} + 3072]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm2, tmm5, tmm6",
@@ -148,10 +134,10 @@ impl Product<'_> {
                 "tileloadd tmm7, [{b} + {line} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [rcx + r8]",
+                "tileloadd tmm4, [rcx + {line}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm5, [rsi + r8]",
+                "tileloadd tmm5, [rsi + {line}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
@@ -165,9 +151,8 @@ impl Product<'_> {
                 "jnz 5b",
                 "dec {count}",
                 "jnz 4b",
-                "mov rax, [rdi + 48]",
-                "mov rcx, [rdi + 56]",
-                "mov r8, [rdi + 64]",
+                "mov rax, [rdi]",
+                "mov rcx, [rdi + 8]",
                 "tilestored [rax + r8], tmm0",
                 "tilestored [rax + r8 + 64], tmm1",
                 "tilestored [rcx + r8], tmm2",

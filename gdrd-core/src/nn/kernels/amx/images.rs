@@ -1,0 +1,118 @@
+//! Large batches: the rows of a product are 16 images at the same pixel of the target, so that a tap is another pixel's tile, and
+//! taps beyond the edge cost nothing.
+
+use rayon::prelude::*;
+
+use super::super::scratch;
+use super::maps::{Places, Target};
+use super::split::Maps;
+use super::taps::Taps;
+use super::tile::{BLOCK, Product, Run, TILE};
+use super::weights::Layout;
+
+/// Pixels of a task at most, and panels of columns.
+const PIXELS: usize = 16;
+const PANELS: usize = 4;
+
+/// Values between rows of sums beyond those in use, so that rows do not meet in the cache.
+const APART: usize = 16;
+
+/// Whether tiles of 16 images waste little.
+pub(super) fn fits(batch: usize) -> bool {
+    8 * batch.next_multiple_of(16) <= 9 * batch
+}
+
+/// The convolution of `maps`, whose kernels are `packed`.
+pub(super) fn convolve(taps: &Taps, maps: Maps<'_>, layout: &Layout, packed: &[f32], target: Target<'_>) {
+    let tiles = taps.batch.div_ceil(16);
+    let cell = layout.blocks * 2 * TILE;
+    // One cell more, of zeros.
+    let zeros = taps.source_plane * tiles * cell / 4;
+    let mut cells = scratch::take(zeros + cell / 4);
+    cells[zeros..].fill(0.0);
+    maps.to_images(&mut cells[..zeros]);
+    let groups = taps.plane.div_ceil(PIXELS);
+    let task = Task { taps, layout, cells: &cells, packed, target, tiles, pixels: taps.plane.div_ceil(groups) };
+    let (deep, across) = (tiles.div_ceil(2), layout.panels.div_ceil(PANELS));
+    (0..groups * deep * across).into_par_iter().for_each(|at| {
+        let (group, at) = (at % groups, at / groups);
+        task.run(group * task.pixels, at % deep * 2, at / deep * PANELS);
+    });
+}
+
+struct Task<'a> {
+    taps: &'a Taps,
+    layout: &'a Layout,
+    cells: &'a [f32],
+    packed: &'a [f32],
+    target: Target<'a>,
+    tiles: usize,
+    pixels: usize,
+}
+
+impl Task<'_> {
+    /// The pixels from `pixel` on, at most two tiles of images from `tile` on, and the panels from `panel` on.
+    fn run(&self, pixel: usize, tile: usize, panel: usize) {
+        let Self { taps, layout, .. } = *self;
+        let pixels = self.pixels.min(taps.plane - pixel.min(taps.plane));
+        let (tiles, panels) = (2.min(self.tiles - tile), PANELS.min(layout.panels - panel));
+        let blocks: Vec<_> =
+            (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles)).collect();
+        let row = panels * BLOCK + APART;
+        let mut sums = scratch::take(blocks.len().next_multiple_of(2) * 16 * row);
+        sums.fill(0.0);
+        let sums = sums.as_mut_ptr();
+        let mut runs = Vec::with_capacity(taps.count);
+        for chunk in layout.chunks() {
+            for at in 0..panels {
+                let kernels = &self.packed[layout.at(chunk, panel + at) / 4..];
+                for (pair, blocks) in blocks.chunks(2).enumerate() {
+                    self.runs(blocks, chunk, kernels, &mut runs);
+                    // SAFETY: the block lies within `sums`; the unit is available, and the factors have the steps of the runs.
+                    unsafe {
+                        let c = [0, 16].map(|first| sums.add((pair * BLOCK + first) * row + at * BLOCK));
+                        Product { c, c_row: 4 * row, a_step: 2 * TILE, runs: &runs }.run();
+                    }
+                }
+            }
+        }
+        for at in 0..16 * tiles {
+            let image = tile * 16 + at;
+            if image >= taps.batch {
+                break;
+            }
+            let places = (pixel..pixel + pixels).map(|pixel| image * layout.columns * taps.plane + pixel);
+            let places = Places::new(places);
+            for side in (0..panels * BLOCK).step_by(16) {
+                // SAFETY: these pixels of this image belong to this task.
+                unsafe {
+                    self.target.write(sums.add(at * row + side), 16 * tiles * row, panel * BLOCK + side, &places);
+                }
+            }
+        }
+    }
+
+    /// The steps of one or two tiles, each a pixel and a tile of images.
+    fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), kernels: &[f32], runs: &mut Vec<Run>) {
+        let (blocks, cell) = (self.layout.blocks, self.layout.blocks * TILE / 2);
+        let zeros = self.taps.source_plane * self.tiles * cell;
+        runs.clear();
+        for tap in 0..self.taps.count {
+            let source = |at: usize| {
+                let (pixel, tile) = *tiles.get(at)?;
+                Some((self.taps.source(pixel, tap)? * self.tiles + tile) * cell)
+            };
+            let sources = [source(0), source(1)];
+            if sources == [None; 2] {
+                continue;
+            }
+            let part = |at: usize| self.cells[sources[at / 2].unwrap_or(zeros) + block * TILE / 2 + at % 2 * TILE / 4..].as_ptr();
+            debug_assert!(block + count <= blocks);
+            runs.push(Run {
+                a: [0, 1, 2, 3].map(|at| part(at).cast()),
+                b: kernels[tap * count * TILE..].as_ptr().cast(),
+                steps: count,
+            });
+        }
+    }
+}

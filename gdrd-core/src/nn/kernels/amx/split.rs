@@ -1,0 +1,211 @@
+//! Maps of float32 values into cells of bfloat16 parts.
+
+use std::arch::x86_64::*;
+
+use rayon::prelude::*;
+
+use super::super::buffer::Shared;
+use super::tile::{DEPTH, TILE};
+use super::vector::{first, split, split_pairs, transpose};
+
+/// Maps `[batch, channels, plane]`.
+#[derive(Clone, Copy)]
+pub(super) struct Maps<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) plane: usize,
+}
+
+/// Pixels that are taken at a time.
+const GROUP: usize = 16;
+
+impl Maps<'_> {
+    /// Blocks of 32 channels.
+    pub(super) fn blocks(&self) -> usize {
+        self.channels.div_ceil(DEPTH)
+    }
+
+    /// 16 columns of a square: for each of 16 pixels from `pixel` on, the values of `count` neighbours that are `step` values
+    /// apart from `at` on, and zeros.
+    ///
+    /// # Safety
+    /// The pixel exists, and all neighbours.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn square(&self, at: usize, step: usize, count: usize, pixel: usize) -> [__m512; 16] {
+        let mask = first(self.plane - pixel);
+        let mut rows = [_mm512_setzero_ps(); 16];
+        if count == 0 {
+            return rows;
+        }
+        for (lane, row) in rows.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller's promise; the mask leaves out pixels that do not exist.
+            *row = unsafe { _mm512_maskz_loadu_ps(mask, self.values.as_ptr().add(at + lane * step + pixel)) };
+        }
+        transpose(rows)
+    }
+
+    /// Where the maps of an image begin, from a channel on.
+    fn at(&self, image: usize, channel: usize) -> usize {
+        (image * self.channels + channel) * self.plane
+    }
+
+    /// For every pixel of every image its channels side by side: `to [batch, plane, block, part, 32]`.
+    pub(super) fn to_pixels(self, to: &mut [f32]) {
+        let blocks = self.blocks();
+        assert!(to.len() >= self.batch * self.plane * blocks * DEPTH);
+        let to = Shared::new(to);
+        let least = (4096 / (DEPTH * self.plane)).max(1);
+        (0..self.batch * blocks).into_par_iter().with_min_len(least).for_each(|at| {
+            let (image, block) = (at / blocks, at % blocks);
+            // SAFETY: each block of each image has places of its own; the vectors are available where the unit is.
+            unsafe {
+                let to = to.at((image * self.plane * blocks + block) * DEPTH).cast::<u8>();
+                for pixel in (0..self.plane).step_by(GROUP) {
+                    self.channels_to(image, block, pixel, to.add(pixel * blocks * 4 * DEPTH), blocks * 4 * DEPTH, 2 * DEPTH);
+                }
+            }
+        });
+    }
+
+    /// For every pixel tiles of 16 images: `to [plane, tile, block, part, 16, 32]`.
+    pub(super) fn to_images(self, to: &mut [f32]) {
+        let (blocks, tiles) = (self.blocks(), self.batch.div_ceil(16));
+        assert!(to.len() >= self.plane * tiles * blocks * TILE / 2);
+        let to = Shared::new(to);
+        (0..tiles * blocks).into_par_iter().for_each(|at| {
+            let (tile, block) = (at / blocks, at % blocks);
+            let step = tiles * blocks * 2 * TILE;
+            for pixel in (0..self.plane).step_by(GROUP) {
+                for image in tile * 16..self.batch.min(tile * 16 + 16) {
+                    // SAFETY: each block of each tile has places of its own; the vectors are available where the unit is.
+                    unsafe {
+                        let to = to.at(((pixel * tiles + tile) * blocks + block) * TILE / 2).cast::<u8>();
+                        self.channels_to(image, block, pixel, to.add(image % 16 * 64), step, TILE);
+                    }
+                }
+            }
+        });
+    }
+
+    /// 32 channels of 16 pixels of an image: the upper parts every `step` bytes, the lower ones `part` bytes behind them.
+    ///
+    /// # Safety
+    /// The pixel exists, and there is room.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn channels_to(&self, image: usize, block: usize, pixel: usize, to: *mut u8, step: usize, part: usize) {
+        let count = DEPTH.min(self.channels - block * DEPTH);
+        let at = self.at(image, block * DEPTH);
+        if self.plane == 1 {
+            // SAFETY: the masks leave out channels that do not exist.
+            let halves = [0, 16].map(|half| unsafe {
+                _mm512_maskz_loadu_ps(first(count.saturating_sub(half)), self.values.as_ptr().wrapping_add(at + half))
+            });
+            // SAFETY: the caller's promise.
+            unsafe { store(split(halves), to, part) };
+            return;
+        }
+        // SAFETY: the channels exist.
+        let [a, b] = [0, 16].map(|half| unsafe {
+            self.square(at + half * self.plane, self.plane, 16.min(count.saturating_sub(half)), pixel)
+        });
+        for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
+            // SAFETY: the caller's promise.
+            unsafe { store(split([a, b]), to.add(nth * step), part) };
+        }
+    }
+
+    /// For every pixel and channel its values over the images, as left factors whose sums run over images:
+    /// `to [plane, block, images, half, part, 16, 32]`, with `images` groups of 32 images.
+    pub(super) fn to_left(self, to: &mut [f32]) {
+        let (blocks, images) = (self.blocks(), self.batch.div_ceil(DEPTH));
+        assert!(to.len() >= self.plane * blocks * images * TILE);
+        let to = Shared::new(to);
+        (0..blocks * images).into_par_iter().for_each(|at| {
+            let (block, group) = (at / images, at % images);
+            let count = DEPTH.min(self.channels - block * DEPTH);
+            for pixel in (0..self.plane).step_by(GROUP) {
+                for channel in 0..count {
+                    // SAFETY: each block of each group has places of its own; the vectors are available where the unit is.
+                    unsafe {
+                        let to = to.at(((pixel * blocks + block) * images + group) * TILE).cast::<u8>();
+                        let to = to.add(channel / 16 * 2 * TILE + channel % 16 * 64);
+                        self.images_to(group * DEPTH, block * DEPTH + channel, pixel, to, blocks * images * 4 * TILE);
+                    }
+                }
+            }
+        });
+    }
+
+    /// 16 pixels of a channel of 32 images: the upper parts every `step` bytes, the lower ones a tile behind them.
+    ///
+    /// # Safety
+    /// The pixel exists, and there is room.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn images_to(&self, image: usize, channel: usize, pixel: usize, to: *mut u8, step: usize) {
+        let count = self.batch - image;
+        // SAFETY: the images exist.
+        let [a, b] = [0, 16].map(|half| unsafe {
+            let at = self.at(image + half, channel);
+            self.square(at, self.channels * self.plane, 16.min(count.saturating_sub(half)), pixel)
+        });
+        for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
+            // SAFETY: the caller's promise.
+            unsafe { store(split([a, b]), to.add(nth * step), TILE) };
+        }
+    }
+
+    /// For every pixel its channels, as right factors whose sums run over images:
+    /// `to [plane, block, images, half, part, 16, 16, 2]`, pairs of images side by side.
+    pub(super) fn to_right(self, to: &mut [f32]) {
+        let (blocks, images) = (self.blocks(), self.batch.div_ceil(DEPTH));
+        assert!(to.len() >= self.plane * blocks * images * TILE);
+        let to = Shared::new(to);
+        (0..blocks * images).into_par_iter().for_each(|at| {
+            let (block, group) = (at / images, at % images);
+            for pixel in (0..self.plane).step_by(GROUP) {
+                for pair in 0..32 {
+                    let (pair, half) = (pair / 2, pair % 2);
+                    // SAFETY: each block of each group has places of its own; the vectors are available where the unit is.
+                    unsafe {
+                        let to = to.at(((pixel * blocks + block) * images + group) * TILE).cast::<u8>();
+                        let to = to.add(half * 2 * TILE + pair * 64);
+                        let (image, channel) = (group * DEPTH + 2 * pair, block * DEPTH + 16 * half);
+                        self.pairs_to(image, channel, pixel, to, blocks * images * 4 * TILE);
+                    }
+                }
+            }
+        });
+    }
+
+    /// 16 pixels of 16 channels of two images: the upper parts every `step` bytes, the lower ones a tile behind them.
+    ///
+    /// # Safety
+    /// The pixel exists, and there is room.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pairs_to(&self, image: usize, channel: usize, pixel: usize, to: *mut u8, step: usize) {
+        let count = 16.min(self.channels.saturating_sub(channel));
+        // SAFETY: the channels exist, where the image does.
+        let [a, b] = [0, 1].map(|second| unsafe {
+            let count = if image + second < self.batch { count } else { 0 };
+            self.square(self.at(image + second, channel), self.plane, count, pixel)
+        });
+        for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
+            // SAFETY: the caller's promise.
+            unsafe { store(split_pairs(a, b), to.add(nth * step), TILE) };
+        }
+    }
+}
+
+/// # Safety
+/// There is room for 64 bytes of upper parts, and for as many of lower ones `part` bytes behind.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store([upper, lower]: [__m512i; 2], to: *mut u8, part: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        _mm512_storeu_si512(to.cast(), upper);
+        _mm512_storeu_si512(to.add(part).cast(), lower);
+    }
+}

@@ -1,0 +1,56 @@
+//! Which pixel of the source each pixel of the target takes for each position of the kernel.
+
+use super::super::shape::ConvShape;
+
+/// The pixels of a source, for each pixel of the target and each tap.
+pub(super) struct Taps {
+    pub(super) batch: usize,
+    /// Pixels of a map of the source, and of the target.
+    pub(super) source_plane: usize,
+    pub(super) plane: usize,
+    /// Taps of a pixel.
+    pub(super) count: usize,
+    sources: Vec<Option<u32>>,
+}
+
+impl Taps {
+    /// From the input to the output.
+    pub(super) fn forward(shape: &ConvShape) -> Self {
+        let target = (shape.out_height(), shape.out_width());
+        Self::new(shape, target, (shape.height, shape.width), |at, tap| {
+            (at * shape.stride + tap).checked_sub(shape.padding)
+        })
+    }
+
+    /// From the output's gradient to the input's.
+    pub(super) fn backward(shape: &ConvShape) -> Self {
+        let source = (shape.out_height(), shape.out_width());
+        Self::new(shape, (shape.height, shape.width), source, |at, tap| {
+            let from = (at + shape.padding).checked_sub(tap)?;
+            from.is_multiple_of(shape.stride).then_some(from / shape.stride)
+        })
+    }
+
+    /// `source(at, tap)` is a row or column of the source, which may lie outside.
+    fn new(
+        shape: &ConvShape,
+        (height, width): (usize, usize),
+        (source_height, source_width): (usize, usize),
+        source: impl Fn(usize, usize) -> Option<usize>,
+    ) -> Self {
+        let (plane, count) = (height * width, shape.taps());
+        let sources = (0..plane * count).map(|at| {
+            let (pixel, tap) = (at / count, at % count);
+            let row = source(pixel / width, tap / shape.kernel_w).filter(|row| *row < source_height)?;
+            let column = source(pixel % width, tap % shape.kernel_w).filter(|column| *column < source_width)?;
+            Some((row * source_width + column) as u32)
+        });
+        let sources = sources.collect();
+        Self { batch: shape.batch, source_plane: source_height * source_width, plane, count, sources }
+    }
+
+    /// The pixel of the source, if there is one.
+    pub(super) fn source(&self, pixel: usize, tap: usize) -> Option<usize> {
+        self.sources[pixel * self.count + tap].map(|at| at as usize)
+    }
+}
