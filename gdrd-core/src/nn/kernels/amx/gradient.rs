@@ -10,7 +10,7 @@ use super::super::scratch;
 use super::super::shape::ConvShape;
 use super::split::Maps;
 use super::taps::Taps;
-use super::tile::{BLOCK, Product, Run, STEP, TILE};
+use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
 use super::vector::{first, transpose};
 
 /// Steps that are taken at a time: what they take of both factors stays in the second-level cache.
@@ -64,31 +64,33 @@ impl Task<'_> {
         let panels = PANELS.min(self.panels - panel);
         let width = panels * BLOCK;
         let mut sums = scratch::take(share * BLOCK * width);
-        sums.fill(0.0);
         let sums = sums.as_mut_ptr();
+        let step = self.images * STEP;
         let chunk = (CHUNK / self.images).max(1);
-        let mut runs = Vec::with_capacity(chunk);
-        for pixel in (0..self.taps.plane).step_by(chunk) {
-            for nth in 0..share {
+        let mut runs = vec![Vec::with_capacity(chunk); share];
+        for first in (0..self.taps.plane).step_by(chunk) {
+            let pixels = first..self.taps.plane.min(first + chunk);
+            for (nth, runs) in runs.iter_mut().enumerate() {
+                let run = |pixel: usize| {
+                    let source = self.taps.source(pixel, tap + nth)?;
+                    let left = &self.left[(source * self.blocks + block) * step / 4..];
+                    let a = [0, 1, 2, 3].map(|tile| left[tile * TILE / 4..].as_ptr().cast());
+                    Some(Run { a, b: pixel * self.panels * step, steps: self.images })
+                };
+                runs.clear();
+                runs.extend(pixels.clone().filter_map(run));
+            }
+            let mut products = Vec::with_capacity(share * panels);
+            for (nth, runs) in runs.iter().enumerate() {
                 for at in 0..panels {
-                    runs.clear();
-                    for pixel in pixel..self.taps.plane.min(pixel + chunk) {
-                        let Some(source) = self.taps.source(pixel, tap + nth) else { continue };
-                        let left = &self.left[(source * self.blocks + block) * self.images * TILE..];
-                        let right = &self.right[(pixel * self.panels + panel + at) * self.images * TILE..];
-                        runs.push(Run {
-                            a: [0, 1, 2, 3].map(|tile| left[tile * TILE / 4..].as_ptr().cast()),
-                            b: right.as_ptr().cast(),
-                            steps: self.images,
-                        });
-                    }
-                    // SAFETY: the block lies within `sums`; the unit is available, and the factors have the steps of the runs.
-                    unsafe {
-                        let c = [0, 16].map(|row| sums.add((nth * BLOCK + row) * width + at * BLOCK));
-                        Product { c, c_row: 4 * width, a_step: STEP, runs: &runs }.run();
-                    }
+                    let right = self.right[(panel + at) * step / 4..].as_ptr().cast();
+                    // SAFETY: the block lies within `sums`.
+                    let c = unsafe { sums.add(nth * BLOCK * width + at * BLOCK) };
+                    products.push(Block::new((c, width), STEP, right, runs, first > 0));
                 }
             }
+            // SAFETY: the unit is available, and the factors have the steps of the runs.
+            unsafe { multiply(&mut products) };
         }
         for nth in 0..share {
             for side in (0..width).step_by(16) {

@@ -7,7 +7,7 @@ use super::super::scratch;
 use super::maps::{Places, Target};
 use super::split::Maps;
 use super::taps::Taps;
-use super::tile::{BLOCK, Product, Run, TILE};
+use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
 use super::weights::Layout;
 
 /// Pixels of a task at most, and panels of columns.
@@ -58,22 +58,25 @@ impl Task<'_> {
         let (tiles, panels) = (2.min(self.tiles - tile), PANELS.min(layout.panels - panel));
         let blocks: Vec<_> =
             (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles)).collect();
+        let pairs: Vec<_> = blocks.chunks(2).collect();
         let row = panels * BLOCK + APART;
-        let mut sums = scratch::take(blocks.len().next_multiple_of(2) * 16 * row);
-        sums.fill(0.0);
+        let mut sums = scratch::take(pairs.len() * BLOCK * row);
         let sums = sums.as_mut_ptr();
-        let mut runs = Vec::with_capacity(taps.count);
+        let mut runs = vec![Vec::with_capacity(taps.count); pairs.len()];
         for chunk in layout.chunks() {
+            for (pair, runs) in pairs.iter().zip(&mut runs) {
+                self.runs(pair, chunk, runs);
+            }
+            let mut products = Vec::with_capacity(pairs.len());
             for at in 0..panels {
-                let kernels = &self.packed[layout.at(chunk, panel + at) / 4..];
-                for (pair, blocks) in blocks.chunks(2).enumerate() {
-                    self.runs(blocks, chunk, kernels, &mut runs);
-                    // SAFETY: the block lies within `sums`; the unit is available, and the factors have the steps of the runs.
-                    unsafe {
-                        let c = [0, 16].map(|first| sums.add((pair * BLOCK + first) * row + at * BLOCK));
-                        Product { c, c_row: 4 * row, a_step: 2 * TILE, runs: &runs }.run();
-                    }
+                let kernels = self.packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
+                for (pair, runs) in runs.iter().enumerate() {
+                    // SAFETY: the block lies within `sums`.
+                    let c = unsafe { sums.add(pair * BLOCK * row + at * BLOCK) };
+                    products.push(Block::new((c, row), 2 * TILE, kernels, runs, chunk.0 > 0));
                 }
+                // SAFETY: the unit is available, and the factors have the steps of the runs.
+                unsafe { multiply(&mut products) };
             }
         }
         for at in 0..16 * tiles {
@@ -93,8 +96,8 @@ impl Task<'_> {
     }
 
     /// The steps of one or two tiles, each a pixel and a tile of images.
-    fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), kernels: &[f32], runs: &mut Vec<Run>) {
-        let (blocks, cell) = (self.layout.blocks, self.layout.blocks * TILE / 2);
+    fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), runs: &mut Vec<Run>) {
+        let cell = self.layout.blocks * TILE / 2;
         let zeros = self.taps.source_plane * self.tiles * cell;
         runs.clear();
         for tap in 0..self.taps.count {
@@ -107,10 +110,9 @@ impl Task<'_> {
                 continue;
             }
             let part = |at: usize| self.cells[sources[at / 2].unwrap_or(zeros) + block * TILE / 2 + at % 2 * TILE / 4..].as_ptr();
-            debug_assert!(block + count <= blocks);
             runs.push(Run {
                 a: [0, 1, 2, 3].map(|at| part(at).cast()),
-                b: kernels[tap * count * TILE..].as_ptr().cast(),
+                b: tap * count * STEP,
                 steps: count,
             });
         }

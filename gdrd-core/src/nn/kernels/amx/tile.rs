@@ -1,15 +1,16 @@
 //! The tile unit: eight registers of 16 rows of 64 bytes, and the product of two of them.
 
 use std::arch::asm;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Bytes of a tile of 16 rows of 32 bfloat16 values, or of 16 float32 values.
 pub(super) const TILE: usize = 1024;
 
-/// Bytes that a step of a [`Product`] takes of the right factor: two tiles of 16 columns, each as its upper and its lower parts.
+/// Bytes that a step of a [`Block`] takes of the right factor: two tiles of 16 columns, each as its upper and its lower parts.
 pub(super) const STEP: usize = 4 * TILE;
 
-/// Rows and columns of the block that a [`Product`] makes.
+/// Rows and columns of a [`Block`].
 pub(super) const BLOCK: usize = 32;
 
 /// Summands of one step.
@@ -53,24 +54,47 @@ fn permitted() -> bool {
 pub(super) struct Run {
     /// Rows 0 to 15 of the left factor, upper parts and lower parts; rows 16 to 31 likewise.
     pub(super) a: [*const u8; 4],
-    pub(super) b: *const u8,
+    /// Bytes from the right factor's first to its first of these steps.
+    pub(super) b: usize,
     /// At least one.
     pub(super) steps: usize,
 }
 
-/// What is added to a block `c [32, 32]`: the product of two matrices of float32 values, each stored as two bfloat16 parts.
+/// A block `c [32, 32]` of the product of two matrices of float32 values, each stored as two bfloat16 parts.
 ///
 /// With `x = upper + lower` exact to about 2^-17, `a b` is made of three products, upper with upper, upper with lower and
-/// lower with upper, and summed in float32. The assembly below reads the fields by their places.
+/// lower with upper, and summed in float32.
 #[repr(C)]
-pub(super) struct Product<'a> {
+pub(super) struct Block<'a> {
     /// The block's row 0 and row 16.
-    pub(super) c: [*mut f32; 2],
+    c: [*mut f32; 2],
     /// Bytes between rows of the block.
-    pub(super) c_row: usize,
+    c_row: usize,
     /// Bytes between steps of the left factor.
-    pub(super) a_step: usize,
-    pub(super) runs: &'a [Run],
+    a_step: usize,
+    b: *const u8,
+    runs: *const Run,
+    count: usize,
+    /// Whether to add to what the block holds.
+    add: usize,
+    lives: PhantomData<&'a [Run]>,
+}
+
+impl<'a> Block<'a> {
+    /// The block whose rows lie `row` values apart from `c` on; the left factor's steps lie `a_step` bytes apart, and the right
+    /// factor's from `b` on.
+    pub(super) fn new((c, row): (*mut f32, usize), a_step: usize, b: *const u8, runs: &'a [Run], add: bool) -> Self {
+        Self {
+            c: [c, c.wrapping_add(16 * row)],
+            c_row: 4 * row,
+            a_step,
+            b,
+            runs: runs.as_ptr(),
+            count: runs.len(),
+            add: usize::from(add),
+            lives: PhantomData,
+        }
+    }
 }
 
 /// The shape of all eight registers, in the form of `ldtilecfg`.
@@ -89,86 +113,114 @@ static SHAPES: Shapes = {
     Shapes(bytes)
 };
 
-impl Product<'_> {
-    /// Computes it.
-    ///
-    /// # Safety
-    /// The unit is [`available`], all of both factors may be read, and the block may be read and written.
-    pub(super) unsafe fn run(&self) {
-        if self.runs.is_empty() {
-            return;
+/// Computes blocks one after the other. The assembly reads their fields by their places.
+///
+/// # Safety
+/// The unit is [`available`], all of both factors may be read, and the blocks may be read and written.
+pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
+    blocks.retain(|block| {
+        if block.count == 0 && block.add == 0 {
+            for row in 0..BLOCK {
+                // SAFETY: the caller's promise.
+                unsafe { block.c[0].byte_add(row * block.c_row).write_bytes(0, BLOCK) };
+            }
         }
-        // SAFETY: the caller's promise. The tile registers, which the compiler does not use, are free again at the end.
-        unsafe {
-            asm!(
-                "ldtilecfg [{line}]",
-                "mov {line}, 64",
-                "mov rax, [rdi]",
-                "mov rcx, [rdi + 8]",
-                "mov r8, [rdi + 16]",
-                "tileloadd tmm0, [rax + r8]",
-                "tileloadd tmm1, [rax + r8 + 64]",
-                "tileloadd tmm2, [rcx + r8]",
-                "tileloadd tmm3, [rcx + r8 + 64]",
-                "mov r9, [rdi + 24]",
-                // A run.
-                "4:",
-                "mov rax, [{runs}]",
-                "mov rcx, [{runs} + 8]",
-                "mov rdx, [{runs} + 16]",
-                "mov rsi, [{runs} + 24]",
-                "mov {b}, [{runs} + 32]",
-                "mov {steps}, [{runs} + 40]",
-                "add {runs}, 48",
-                // A step.
-                "5:",
-                "tileloadd tmm4, [rax + {line}]",
-                "tileloadd tmm6, [{b} + {line} + 1024]",
-                "tileloadd tmm5, [rdx + {line}]",
-                "tileloadd tmm7, [{b} + {line} + 3072]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm6, [{b} + {line}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm7, [{b} + {line} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [rcx + {line}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm5, [rsi + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add rax, r9",
-                "add rcx, r9",
-                "add rdx, r9",
-                "add rsi, r9",
-                "add {b}, 4096",
-                "dec {steps}",
-                "jnz 5b",
-                "dec {count}",
-                "jnz 4b",
-                "mov rax, [rdi]",
-                "mov rcx, [rdi + 8]",
-                "tilestored [rax + r8], tmm0",
-                "tilestored [rax + r8 + 64], tmm1",
-                "tilestored [rcx + r8], tmm2",
-                "tilestored [rcx + r8 + 64], tmm3",
-                "tilerelease",
-                line = inout(reg) &raw const SHAPES => _,
-                runs = inout(reg) self.runs.as_ptr() => _,
-                count = inout(reg) self.runs.len() => _,
-                b = out(reg) _,
-                steps = out(reg) _,
-                in("rdi") self,
-                out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _, out("r8") _, out("r9") _,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
+        block.count > 0
+    });
+    if blocks.is_empty() {
+        return;
     }
+    // SAFETY: the caller's promise. The tile registers, which the compiler does not use, are free again at the end.
+    unsafe {
+        asm!(
+            "ldtilecfg [{line}]",
+            "mov {line}, 64",
+            // A block.
+            "2:",
+            "mov {a_step}, [{block} + 16]",
+            "cmp qword ptr [{block} + 56], 0",
+            "jne 3f",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "jmp 4f",
+            "3:",
+            "mov rax, [{block}]",
+            "mov rcx, [{block} + 8]",
+            "tileloadd tmm0, [rax + {a_step}]",
+            "tileloadd tmm1, [rax + {a_step} + 64]",
+            "tileloadd tmm2, [rcx + {a_step}]",
+            "tileloadd tmm3, [rcx + {a_step} + 64]",
+            "4:",
+            "mov {a_step}, [{block} + 24]",
+            "mov {run}, [{block} + 40]",
+            "mov {runs}, [{block} + 48]",
+            // A run of steps.
+            "5:",
+            "mov rax, [{run}]",
+            "mov rcx, [{run} + 8]",
+            "mov rdx, [{run} + 16]",
+            "mov rsi, [{run} + 24]",
+            "mov {b}, [{run} + 32]",
+            "mov {steps}, [{run} + 40]",
+            "add {b}, [{block} + 32]",
+            "add {run}, 48",
+            // A step.
+            "6:",
+            "tileloadd tmm4, [rax + {line}]",
+            "tileloadd tmm6, [{b} + {line} + 1024]",
+            "tileloadd tmm5, [rdx + {line}]",
+            "tileloadd tmm7, [{b} + {line} + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm6, [{b} + {line}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm7, [{b} + {line} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [rcx + {line}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm5, [rsi + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add rax, {a_step}",
+            "add rcx, {a_step}",
+            "add rdx, {a_step}",
+            "add rsi, {a_step}",
+            "add {b}, 4096",
+            "dec {steps}",
+            "jnz 6b",
+            "dec {runs}",
+            "jnz 5b",
+            "mov rax, [{block}]",
+            "mov rcx, [{block} + 8]",
+            "mov {a_step}, [{block} + 16]",
+            "tilestored [rax + {a_step}], tmm0",
+            "tilestored [rax + {a_step} + 64], tmm1",
+            "tilestored [rcx + {a_step}], tmm2",
+            "tilestored [rcx + {a_step} + 64], tmm3",
+            "add {block}, 64",
+            "dec {blocks}",
+            "jnz 2b",
+            "tilerelease",
+            line = inout(reg) &raw const SHAPES => _,
+            block = inout(reg) blocks.as_ptr() => _,
+            blocks = inout(reg) blocks.len() => _,
+            run = out(reg) _,
+            runs = out(reg) _,
+            b = out(reg) _,
+            steps = out(reg) _,
+            a_step = out(reg) _,
+            out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+    blocks.clear();
 }

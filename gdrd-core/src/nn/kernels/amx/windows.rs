@@ -8,7 +8,7 @@ use super::super::scratch;
 use super::maps::{Places, Target};
 use super::split::Maps;
 use super::taps::Taps;
-use super::tile::{BLOCK, DEPTH, Product, Run, STEP, TILE};
+use super::tile::{BLOCK, Block, DEPTH, Run, STEP, TILE, multiply};
 use super::weights::Layout;
 
 /// Blocks of rows, and panels of columns, of a task.
@@ -41,37 +41,23 @@ impl Task<'_> {
         let (width, window) = (panels * BLOCK, layout.taps * layout.chunk * STEP);
         let mut left = scratch::take(pairs * window / 4);
         let mut sums = scratch::take(pairs * BLOCK * width);
-        sums.fill(0.0);
         let (left, sums) = (left.as_mut_ptr().cast::<u8>(), sums.as_mut_ptr());
-        let mut runs = Vec::with_capacity(layout.taps);
-        for (block, count) in layout.chunks() {
-            for (pair, rows) in rows.chunks(BLOCK).enumerate() {
-                // SAFETY: `left` has a window for each pair.
-                unsafe { self.copy(rows, (block, count), left.add(pair * window)) };
+        let mut runs = vec![Vec::with_capacity(layout.taps); pairs];
+        for chunk in layout.chunks() {
+            for (pair, (rows, runs)) in rows.chunks(BLOCK).zip(&mut runs).enumerate() {
+                // SAFETY: `left` has a window for each pair; the vectors are available where the unit is.
+                unsafe { self.copy(rows, chunk, left.add(pair * window), runs) };
             }
+            let mut products = Vec::with_capacity(pairs);
             for at in 0..panels {
-                let kernels = self.packed[layout.at((block, count), panel + at) / 4..].as_ptr().cast::<u8>();
-                for (pair, rows) in rows.chunks(BLOCK).enumerate() {
-                    runs.clear();
-                    for tap in 0..taps.count {
-                        if rows.iter().any(|(_, pixel)| taps.source(*pixel, tap).is_some()) {
-                            // SAFETY: the window and the panel have the steps of every tap.
-                            let (a, b) = unsafe {
-                                let first = left.add(pair * window + tap * count * STEP);
-                                (
-                                    [0, 1, 2, 3].map(|tile| first.add(tile * TILE).cast_const()),
-                                    kernels.add(tap * count * STEP),
-                                )
-                            };
-                            runs.push(Run { a, b, steps: count });
-                        }
-                    }
-                    // SAFETY: the block lies within `sums`; the unit is available, and the factors have the steps of the runs.
-                    unsafe {
-                        let c = [0, 16].map(|row| sums.add((pair * BLOCK + row) * width + at * BLOCK));
-                        Product { c, c_row: 4 * width, a_step: STEP, runs: &runs }.run();
-                    }
+                let kernels = self.packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
+                for (pair, runs) in runs.iter().enumerate() {
+                    // SAFETY: the block lies within `sums`.
+                    let c = unsafe { sums.add(pair * BLOCK * width + at * BLOCK) };
+                    products.push(Block::new((c, width), STEP, kernels, runs, chunk.0 > 0));
                 }
+                // SAFETY: the unit is available, and the factors have the steps of the runs.
+                unsafe { multiply(&mut products) };
             }
         }
         for (at, rows) in rows.chunks(16).enumerate() {
@@ -84,63 +70,49 @@ impl Task<'_> {
         }
     }
 
-    /// Copies the windows of at most 32 rows for some blocks of channels; taps that no row has are left out.
+    /// Copies the windows of at most 32 rows for some blocks of channels, and says where they are; taps that no row has are left
+    /// out.
     ///
     /// # Safety
     /// `to` has room for the steps of all taps.
-    unsafe fn copy(&self, rows: &[(usize, usize)], (block, count): (usize, usize), to: *mut u8) {
+    #[target_feature(enable = "avx512f")]
+    unsafe fn copy(
+        &self,
+        rows: &[(usize, usize)],
+        (block, count): (usize, usize),
+        to: *mut u8,
+        runs: &mut Vec<Run>,
+    ) {
         let cells = self.cells.as_ptr().cast::<u8>();
+        let mut pixels = [None; BLOCK];
+        runs.clear();
         for tap in 0..self.taps.count {
-            let source = |row: &(usize, usize)| {
-                Some(row.0 * self.taps.source_plane + self.taps.source(row.1, tap)?)
-            };
-            if rows.iter().all(|row| source(row).is_none()) {
+            for (pixel, (image, at)) in pixels.iter_mut().zip(rows) {
+                *pixel = self.taps.source(*at, tap).map(|source| image * self.taps.source_plane + source);
+            }
+            if pixels.iter().all(Option::is_none) {
                 continue;
             }
-            for row in 0..BLOCK {
-                let pixel = rows.get(row).and_then(source);
-                // SAFETY: the caller's promise, and `cells` has a cell for every block of every pixel; the vectors are available
-                // where the unit is.
-                unsafe {
-                    let to = to.add(tap * count * STEP + row / 16 * 2 * TILE + row % 16 * 64);
-                    match pixel {
-                        Some(pixel) => copy(cells.add((pixel * self.layout.blocks + block) * 4 * DEPTH), to, count),
-                        None => clear(to, count),
+            // SAFETY: the caller's promise, and `cells` has a cell for every block of every pixel.
+            unsafe {
+                let to = to.add(tap * count * STEP);
+                let a = [0, 1, 2, 3].map(|tile| to.add(tile * TILE).cast_const());
+                runs.push(Run { a, b: tap * count * STEP, steps: count });
+                for (row, pixel) in pixels.into_iter().enumerate() {
+                    let to = to.add(row / 16 * 2 * TILE + row % 16 * 64);
+                    for at in 0..count {
+                        let [upper, lower] = match pixel {
+                            Some(pixel) => {
+                                let from = cells.add((pixel * self.layout.blocks + block + at) * 4 * DEPTH);
+                                [_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(2 * DEPTH).cast())]
+                            }
+                            None => [_mm512_setzero_si512(); 2],
+                        };
+                        _mm512_storeu_si512(to.add(at * STEP).cast(), upper);
+                        _mm512_storeu_si512(to.add(at * STEP + TILE).cast(), lower);
                     }
                 }
             }
-        }
-    }
-}
-
-/// One row of `count` steps, its upper and its lower parts.
-///
-/// # Safety
-/// There are `count` cells, and there is room for the steps.
-#[target_feature(enable = "avx512f")]
-unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
-    for at in 0..count {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let upper = _mm512_loadu_si512(from.add(at * 4 * DEPTH).cast());
-            let lower = _mm512_loadu_si512(from.add(at * 4 * DEPTH + 2 * DEPTH).cast());
-            _mm512_storeu_si512(to.add(at * STEP).cast(), upper);
-            _mm512_storeu_si512(to.add(at * STEP + TILE).cast(), lower);
-        }
-    }
-}
-
-/// Zeros in the place of a row.
-///
-/// # Safety
-/// There is room for the steps.
-#[target_feature(enable = "avx512f")]
-unsafe fn clear(to: *mut u8, count: usize) {
-    for at in 0..count {
-        // SAFETY: the caller's promise.
-        unsafe {
-            _mm512_storeu_si512(to.add(at * STEP).cast(), _mm512_setzero_si512());
-            _mm512_storeu_si512(to.add(at * STEP + TILE).cast(), _mm512_setzero_si512());
         }
     }
 }
