@@ -26,9 +26,17 @@ impl Linear {
         &self.weight
     }
 
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::kernels::linear_on_gpu(x, &self.weight)? {
+            return Ok(y);
+        }
+        Ok(x.matmul(&self.weight.t()?)?)
+    }
+
     /// The map of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
+        let y = self.product(x)?;
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),

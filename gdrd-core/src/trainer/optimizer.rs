@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Problem, Result};
+use crate::nn::kernels::{self, SgdStep};
 use crate::registry::Kind;
 
 /// Changes variables by their gradients.
@@ -101,8 +102,18 @@ impl Optimizer for LiveSgd {
         rate: f64,
     ) -> Result<()> {
         let Sgd { momentum, weight_decay, nesterov } = self.config;
+        follow(&mut self.velocity, gradients)?;
         for (name, gradient) in gradients {
             let var = &parameters[name];
+            if var.device().is_cuda() {
+                if momentum > 0.0 && !self.velocity.contains_key(name) {
+                    self.velocity.insert(name.clone(), gradient.zeros_like()?);
+                }
+                let step = SgdStep { momentum, weight_decay, rate, nesterov };
+                if kernels::sgd(var, self.velocity.get(name), gradient, &step)? {
+                    continue;
+                }
+            }
             let gradient = if weight_decay > 0.0 {
                 (gradient + (var.as_detached_tensor() * weight_decay)?)?
             } else {
@@ -200,6 +211,8 @@ impl Optimizer for LiveAdamW {
         rate: f64,
     ) -> Result<()> {
         let AdamW { beta1, beta2, eps, weight_decay } = self.config;
+        follow(&mut self.mean, gradients)?;
+        follow(&mut self.square, gradients)?;
         for (name, gradient) in gradients {
             let var = &parameters[name];
             let steps = self.steps.get(name).map_or(1, |steps| steps + 1);
@@ -254,6 +267,16 @@ impl Optimizer for LiveAdamW {
         (self.mean, self.square) = (mean, square);
         Ok(())
     }
+}
+
+/// Brings a state that was read from a checkpoint to where the gradients are.
+fn follow(state: &mut BTreeMap<String, Tensor>, gradients: &BTreeMap<String, Tensor>) -> Result<()> {
+    for (name, tensor) in state {
+        if let Some(gradient) = gradients.get(name).filter(|gradient| !gradient.device().same_device(tensor.device())) {
+            *tensor = tensor.to_device(gradient.device())?;
+        }
+    }
+    Ok(())
 }
 
 fn stripped(state: BTreeMap<String, Tensor>, prefix: &str) -> Result<BTreeMap<String, Tensor>> {

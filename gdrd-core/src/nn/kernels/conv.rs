@@ -16,6 +16,11 @@ use super::{depthwise, direct, im2col, winograd};
 pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups: usize) -> Result<Tensor> {
     ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
     if !supported(&[x, weight]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x, weight]) {
+            let shape = ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
+            return super::cuda::conv2d(x, weight, shape);
+        }
         return x.conv2d(weight, padding, stride, 1, groups);
     }
     x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride, padding, groups })

@@ -1,4 +1,4 @@
-//! Fast float32 kernels for the CPU, as candle operations with gradients.
+//! Fast float32 kernels for the CPU, as candle operations with gradients; with the feature `cuda` for NVIDIA GPUs too (`cuda`).
 //!
 //! Maps of very small faces are small and have many channels, which candle's own kernels serve
 //! badly. The functions here take and give ordinary candle tensors (`[batch, channel, height,
@@ -14,14 +14,18 @@ mod activation;
 mod buffer;
 mod channels;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod depthwise;
 mod direct;
 mod frozen;
+mod gpu;
 mod group_norm;
 mod im2col;
 mod norm;
 mod norm_relu;
 mod pool;
+mod precision;
 mod product;
 mod scratch;
 mod shape;
@@ -36,8 +40,14 @@ mod winograd;
 pub use activation::{add_relu, prelu, relu, silu};
 pub use conv::conv2d;
 pub use frozen::FrozenConv;
+#[cfg(feature = "train")]
+pub(crate) use gpu::{SgdStep, Upload, put, sgd, squares};
+pub use gpu::{cuda_device, move_average};
+#[cfg(feature = "cuda")]
+pub(crate) use gpu::{linear_on_gpu, tail_on_gpu};
 pub use group_norm::group_norm;
 pub use norm::{batch_norm_train, scale_shift};
 pub use norm_relu::batch_norm_relu_train;
 pub use pool::global_average_pool;
+pub use precision::{Precision, Restore};
 pub use tail::Activation;
