@@ -154,8 +154,7 @@ fn layers_as_teachers_use_them() {
         tensors.insert("fc.weight".into(), image("fc", &[5, 8]));
         tensors.insert("fc.bias".into(), image("fc bias", &[5]));
         let x = x.to_device(device).expect("room");
-        let (y, _) = Weights::read_some(tensors, device, |weights| layer(weights, &x)).expect("a layer");
-        values(&y)
+        values(&Weights::read(tensors, device, |_| true, |weights| layer(weights, &x)).expect("a layer"))
     };
     let config = ConvConfig { stride: 1, padding: 1, groups: 1, bias: true };
     let check = |what: &str, layer: &dyn Fn(&Weights, &Tensor) -> gdrd_core::error::Result<Tensor>| {
@@ -180,9 +179,60 @@ fn layers_as_teachers_use_them() {
     }
     check("group normalisation", &|weights, x| {
         let row = x.narrow(0, 0, 1)?.mean((2, 3))?;
-        GroupNorm::new(4, 8, &weights.pp("conv2"))
-            .or_else(|_| GroupNorm::new(4, 8, &weights.pp("bn")))?
-            .forward_silu(x, Some((&row, &row)))
+        GroupNorm::new(4, 8, &weights.pp("bn"))?.forward_silu(x, Some((&row, &row)))
     });
     check("fully connected", &|weights, x| Linear::new(8, 5, true, &weights.pp("fc"))?.forward(&x.mean((2, 3))?));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn running_statistics_and_steps_of_sgd() {
+    let moved = |device: &Device| {
+        let running = Var::from_tensor(&image("running", &[7]).to_device(device).expect("room")).expect("a variable");
+        let batch = image("batch", &[7]).to_device(device).expect("room");
+        kernels::move_average(&running, &batch, 1.25, 0.1).expect("moved");
+        values(&running)
+    };
+    assert!(difference(&moved(&gpu()), &moved(&Device::Cpu)) < 1e-6);
+    for (momentum, weight_decay, nesterov) in [(0.0, 0.0, false), (0.9, 5e-4, false), (0.9, 0.1, true)] {
+        let stepped = |device: &Device| {
+            let var = |key: &str| Var::from_tensor(&image(key, &[3, 4]).to_device(device).expect("room"));
+            let parameters = BTreeMap::from([("w".to_string(), var("w").expect("a variable"))]);
+            let mut optimizer = Sgd { momentum, weight_decay, nesterov }.build();
+            for step in 0..4 {
+                let gradient = image(&format!("gradient {step}"), &[3, 4]).to_device(device).expect("room");
+                let gradients = BTreeMap::from([("w".to_string(), gradient)]);
+                optimizer.step(&parameters, &gradients, 0.1).expect("a step");
+            }
+            values(&parameters["w"])
+        };
+        assert!(difference(&stepped(&gpu()), &stepped(&Device::Cpu)) < 1e-6);
+    }
+}
+
+/// Both stages of a recipe: the numbers of every step are told, in their order, and follow the CPU's.
+#[test]
+#[ignore = "needs a GPU"]
+fn whole_runs() {
+    let bench = Bench::with_teachers();
+    let run = |name: &str, device: &Device, sets: &[&str]| {
+        let mut recorder = Recorder::default();
+        let place = Place { device: device.clone(), ..bench.place(name) };
+        let folder = train(&bench.tiny(sets), &place, &mut recorder).unwrap_or_else(|error| panic!("{error}"));
+        (losses(&recorder.events, None), std::fs::read(folder.student()).expect("a student"))
+    };
+    let (expected, _) = run("cpu", &Device::Cpu, &[]);
+    let (found, student) = run("gpu", &gpu(), &[]);
+    assert_eq!(found.len(), expected.len());
+    for (step, (found, expected)) in found.iter().zip(&expected).enumerate().take(8) {
+        assert!((found - expected).abs() < 2e-3 * expected.abs(), "step {step}: {found} and {expected} on the CPU");
+    }
+    let (again, same) = run("gpu again", &gpu(), &[]);
+    assert!(found == again && student == same, "two runs on the GPU differ");
+    for (precision, tolerance) in [("tf32", 2e-2), ("bfloat16", 1e-1)] {
+        let (found, _) = run(precision, &gpu(), &[&format!("run.precision={precision:?}")]);
+        let (first, exact) = (found[0], expected[0]);
+        assert!((first - exact).abs() < tolerance * exact.abs(), "{precision}: {first} and {exact} in float32");
+        assert!(found.iter().all(|loss| loss.is_finite()), "{precision}: a loss is not finite");
+    }
 }

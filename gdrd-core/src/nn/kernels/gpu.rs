@@ -100,8 +100,7 @@ pub(crate) fn sgd(weight: &Var, velocity: Option<&Tensor>, gradient: &Tensor, st
 ///
 /// # Errors
 /// If there is no room on the device.
-#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "the trainer's"))]
-pub(crate) fn put(values: &Tensor, device: &Device) -> Result<Tensor> {
+pub fn put(values: &Tensor, device: &Device) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
         return cuda::put(values, device);

@@ -41,8 +41,8 @@ pub use activation::{add_relu, prelu, relu, silu};
 pub use conv::conv2d;
 pub use frozen::FrozenConv;
 #[cfg(feature = "train")]
-pub(crate) use gpu::{SgdStep, Upload, put, sgd, squares};
-pub use gpu::{cuda_device, move_average};
+pub(crate) use gpu::{SgdStep, Upload, sgd, squares};
+pub use gpu::{cuda_device, move_average, put};
 #[cfg(feature = "cuda")]
 pub(crate) use gpu::{linear_on_gpu, tail_on_gpu};
 pub use group_norm::group_norm;
