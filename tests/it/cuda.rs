@@ -230,7 +230,7 @@ fn whole_runs() {
     let (again, same) = run("gpu again", &gpu(), &[]);
     assert!(found == again && student == same, "two runs on the GPU differ");
     for (precision, tolerance) in [("tf32", 2e-2), ("bfloat16", 1e-1)] {
-        let (found, _) = run(precision, &gpu(), &[&format!("run.precision={precision:?}")]);
+        let (found, _) = run(precision, &gpu(), &[&format!("run.precision={precision}")]);
         let (first, exact) = (found[0], expected[0]);
         assert!((first - exact).abs() < tolerance * exact.abs(), "{precision}: {first} and {exact} in float32");
         assert!(found.iter().all(|loss| loss.is_finite()), "{precision}: a loss is not finite");

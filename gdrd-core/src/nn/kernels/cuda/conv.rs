@@ -13,7 +13,7 @@ use super::storage::{no_cpu, tensor, view, with_views};
 
 /// The convolution of `x` with `weight`, both float32, in the precision that is set; the result is float32.
 pub(in super::super) fn conv2d(x: &Tensor, weight: &Tensor, shape: ConvShape) -> Result<Tensor> {
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let (x, weight) = (aligned(x)?, aligned(weight)?);
     match Precision::now() {
         Precision::Float32 => x.apply_op2(&weight, Conv2d { shape, rounding: Rounding::Float32 }),
         Precision::Tf32 => x.apply_op2(&weight, Conv2d { shape, rounding: Rounding::TensorCores }),
@@ -23,6 +23,11 @@ pub(in super::super) fn conv2d(x: &Tensor, weight: &Tensor, shape: ConvShape) ->
             x.apply_op2(&weight, Conv2d { shape, rounding: Rounding::TensorCores })?.to_dtype(DType::F32)
         }
     }
+}
+
+/// The tensor, contiguous, at an address that suits loads of 16 bytes.
+fn aligned(x: &Tensor) -> Result<Tensor> {
+    if x.layout().start_offset() % 4 == 0 { x.contiguous() } else { x.force_contiguous() }
 }
 
 struct Conv2d {

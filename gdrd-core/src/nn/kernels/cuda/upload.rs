@@ -100,7 +100,7 @@ impl Staging {
         }
         let context = self.device.cuda_stream().context().clone();
         // SAFETY: bytes are written before they are read.
-        let bytes = unsafe { context.alloc_pinned::<u8>(len.max(1)) }.w()?;
+        let bytes = unsafe { context.alloc_pinned::<u8>(len.next_power_of_two().max(1 << 16)) }.w()?;
         self.buffers.push(Buffer { bytes, copied: context.new_event(None).w()? });
         Ok(self.buffers.len() - 1)
     }
