@@ -27,7 +27,7 @@ pub(in super::super) fn conv2d(x: &Tensor, weight: &Tensor, shape: ConvShape) ->
 
 /// The tensor, contiguous, at an address that suits loads of 16 bytes.
 fn aligned(x: &Tensor) -> Result<Tensor> {
-    if x.layout().start_offset() % 4 == 0 { x.contiguous() } else { x.force_contiguous() }
+    if x.layout().start_offset().is_multiple_of(4) { x.contiguous() } else { x.force_contiguous() }
 }
 
 struct Conv2d {
