@@ -41,7 +41,12 @@ class Worker:
         native = [os.environ["GDRD_BENCH_WORKER"]]
         command = native if contender == "gdrd" else [sys.executable, HERE / "cuda_worker.py"]
         self.contender = contender
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = dict(os.environ)
+        if contender == "gdrd":
+            environment["LD_LIBRARY_PATH"] = environment.get("GDRD_LIBRARY_PATH", "")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         self.say(dict(case, contender=contender, threads=os.cpu_count()))
 
     def say(self, message):
