@@ -239,6 +239,6 @@ impl PlaceArguments {
         };
         let number =
             number.ok_or_else(|| Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device)))?;
-        Device::new_cuda(number).at(|| format!("`--device {}`", self.device))
+        gdrd_core::nn::kernels::cuda_device(number).at(|| format!("`--device {}`", self.device))
     }
 }

@@ -59,8 +59,8 @@ def embedder(network, folder):
     return UnitLength(module) if network["kind"] == "resnet-trunk" else module
 
 
-def make(network, folder):
-    """Writes `weights.safetensors`, `inputs.safetensors` and `network.onnx` into `folder`, unless they are there."""
+def make(network, folder, onnx=True):
+    """Writes `weights.safetensors`, `inputs.safetensors` and, if it is wanted, `network.onnx` into `folder`, unless they are there."""
     stamp = json.dumps(network, sort_keys=True)
     if (folder / "made.json").exists() and (folder / "made.json").read_text() == stamp:
         return
@@ -78,11 +78,12 @@ def make(network, folder):
         tensors["classifier.weight"] = draw("classifier.weight", (IDENTITIES, network["options"]["embedding"]))
         tensors["classifier.bias"] = draw("classifier.bias", (IDENTITIES,))
     save_file(tensors, folder / "inputs.safetensors")
-    example = torch.zeros(2, 3, size, size)
-    torch.onnx.export(
-        embedder(network, folder), (example,), str(folder / "network.onnx"), input_names=["faces"], output_names=["features"],
-        dynamic_axes={"faces": {0: "batch"}, "features": {0: "batch"}}, opset_version=17, dynamo=False,
-    )
+    if onnx:
+        example = torch.zeros(2, 3, size, size)
+        torch.onnx.export(
+            embedder(network, folder), (example,), str(folder / "network.onnx"), input_names=["faces"], output_names=["features"],
+            dynamic_axes={"faces": {0: "batch"}, "features": {0: "batch"}}, opset_version=17, dynamo=False,
+        )
     (folder / "made.json").write_text(stamp)
 
 

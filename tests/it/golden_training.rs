@@ -9,6 +9,7 @@ use gdrd_core::degrade::Downscale;
 use gdrd_core::error::Result;
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::loss::{Loss, LossInputs, LossValue, Needs, cross_entropy};
+use gdrd_core::nn::kernels::Precision;
 use gdrd_core::nn::{Linear, Mode};
 use gdrd_core::observe::{Event, Recorder};
 use gdrd_core::seed::Seed;
@@ -176,6 +177,8 @@ fn a_stage() {
             seed: Seed(7),
             workers: 1,
             device: &Device::Cpu,
+            precision: Precision::Float32,
+            checkpoint_steps: 500,
         };
         let mut recorder = Recorder::default();
         let outcome = stage.run(0, &mut recorder, &mut |_, _, _| Ok(())).expect("a stage");

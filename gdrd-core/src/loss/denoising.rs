@@ -1,6 +1,6 @@
 //! The objective of denoising diffusion, with which a small generative teacher is trained.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
 use crate::error::Result;
 use crate::nn::Weights;
 use crate::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
+use crate::nn::kernels::put;
 use crate::registry::Kind;
 use crate::seed::normal;
 
@@ -45,7 +46,7 @@ impl Loss for Live {
         let mut stream = inputs.stream.clone();
         let steps: Vec<usize> = (0..inputs.faces.len()).map(|_| stream.random_range(0..STEPS)).collect();
         let noise = normal(&mut stream, faces.elem_count(), 1.0);
-        let noise = Tensor::from_vec(noise, faces.shape(), faces.device())?;
+        let noise = put(&Tensor::from_vec(noise, faces.shape(), &Device::Cpu)?, faces.device())?;
         let noisy = self.schedule.q_sample(&faces, &steps, &noise)?;
         let timesteps: Vec<f32> = steps.iter().map(|t| *t as f32).collect();
         let found = inputs.student.denoise(&noisy, &timesteps)?;

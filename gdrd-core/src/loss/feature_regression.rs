@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, Number};
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, ConvConfig, Weights, standardise};
 use crate::registry::Kind;
@@ -108,10 +108,12 @@ fn regression(map: &Tensor, target: &Tensor) -> Result<Tensor> {
 }
 
 /// The share of the target's variance about its mean that the regression explains; 1 is perfect.
-fn explained(mean_square: &Tensor, target: &Tensor) -> Result<f64> {
+fn explained(mean_square: &Tensor, target: &Tensor) -> Result<Number> {
     let centre = target.mean_keepdim(0)?;
-    let variance = target.broadcast_sub(&centre)?.sqr()?.mean_all()?.to_scalar::<f32>()?;
-    Ok(1.0 - f64::from(mean_square.detach().to_scalar::<f32>()?) / f64::from(variance).max(1e-12))
+    let variance = target.broadcast_sub(&centre)?.sqr()?.mean_all()?;
+    Number::later(&Tensor::stack(&[mean_square.detach(), variance], 0)?, |values| {
+        1.0 - f64::from(values[0]) / f64::from(values[1]).max(1e-12)
+    })
 }
 
 #[cfg(test)]
@@ -124,9 +126,9 @@ mod tests {
         let target = Tensor::new(&[[1f32, 2.0], [3.0, 5.0]], &Device::Cpu).expect("target");
         let zero = regression(&target, &target).expect("value");
         assert_eq!(zero.to_scalar::<f32>().expect("scalar"), 0.0);
-        assert_eq!(explained(&zero, &target).expect("share"), 1.0);
+        assert_eq!(explained(&zero, &target).and_then(|share| share.read()).expect("share"), 1.0);
         let mean = target.mean_keepdim(0).and_then(|m| m.broadcast_as((2, 2))).expect("mean");
         let value = regression(&mean, &target).expect("value");
-        assert!(explained(&value, &target).expect("share").abs() < 1e-6);
+        assert!(explained(&value, &target).and_then(|share| share.read()).expect("share").abs() < 1e-6);
     }
 }

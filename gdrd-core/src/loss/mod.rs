@@ -17,6 +17,7 @@ mod embedding_regression;
 mod feature_regression;
 mod logit_distillation;
 mod margin;
+mod number;
 mod relation_similarity;
 mod relational_contrastive;
 
@@ -26,6 +27,7 @@ pub use embedding_regression::EmbeddingRegression;
 pub use feature_regression::{Connector, FeatureRegression};
 pub use logit_distillation::{LogitDistillation, TeacherLogits};
 pub use margin::{ArcFace, CosFace};
+pub use number::Number;
 pub use relation_similarity::RelationSimilarity;
 pub use relational_contrastive::RelationalContrastive;
 
@@ -133,7 +135,7 @@ pub struct LossValue {
     /// Identity logits `[batch, identities]`, from a loss that classifies.
     pub logits: Option<Tensor>,
     /// Numbers for the log, by name.
-    pub details: Vec<(String, f64)>,
+    pub details: Vec<(String, Number)>,
 }
 
 impl From<Tensor> for LossValue {
@@ -189,8 +191,12 @@ pub fn embedding_width(context: &dyn LossContext) -> Result<usize> {
 }
 
 /// The share of rows whose largest logit is the label's.
-fn accuracy(logits: &Tensor, labels: &[usize]) -> Result<f64> {
-    let best = logits.detach().argmax(candle_core::D::Minus1)?.to_vec1::<u32>()?;
-    let hits = best.iter().zip(labels).filter(|(found, label)| **found as usize == **label).count();
-    Ok(hits as f64 / labels.len() as f64)
+fn accuracy(logits: &Tensor, labels: &[usize]) -> Result<Number> {
+    // Numbers of identities are far below 2^24, up to which float32 has every whole number.
+    let best = logits.detach().argmax(candle_core::D::Minus1)?.to_dtype(candle_core::DType::F32)?;
+    let labels = labels.to_vec();
+    Number::later(&best, move |best| {
+        let hits = best.iter().zip(&labels).filter(|(found, label)| **found as usize == **label).count();
+        hits as f64 / labels.len() as f64
+    })
 }

@@ -1,12 +1,13 @@
 //! Cross-resolution relational contrastive distillation, Eq. (2).
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, Number};
 use crate::error::{Problem, Result};
+use crate::nn::kernels::put;
 use crate::nn::{Linear, Weights, l2_normalise};
 use crate::registry::Kind;
 use crate::seed::Stream;
@@ -151,7 +152,7 @@ impl Loss for Live {
         let teacher = l2_normalise(inputs.teacher(&self.teacher, &Output::Embedding)?)?;
         let student = l2_normalise(inputs.embedding()?)?;
         let pairs = Pairs::draw(inputs.identities, self.config.partners, &mut inputs.stream.clone());
-        let index = |numbers: &[u32]| Tensor::new(numbers, teacher.device());
+        let index = |numbers: &[u32]| put(&Tensor::new(numbers, &Device::Cpu)?, teacher.device());
         let count = pairs.anchors.len();
         let own = self.same.pairs(
             &self.same.project(&teacher, &teacher)?,
@@ -169,8 +170,8 @@ impl Loss for Live {
         let positive = cosine(cross.narrow(0, 0, count)?)?;
         let negative = cosine(cross.narrow(0, count, count)?)?;
         let details = vec![
-            ("positive_cosine".into(), f64::from(positive.detach().mean_all()?.to_scalar::<f32>()?)),
-            ("negative_cosine".into(), f64::from(negative.detach().mean_all()?.to_scalar::<f32>()?)),
+            ("positive_cosine".into(), Number::scalar(&positive.mean_all()?)?),
+            ("negative_cosine".into(), Number::scalar(&negative.mean_all()?)?),
         ];
         let mean = contrast(&positive, &negative, self.config.temperature)?;
         let per_anchor = pairs.anchors.len() as f64 / inputs.identities.len() as f64;

@@ -77,6 +77,13 @@ impl Conv2d {
             return Ok(frozen.forward(x, add, kernels::Activation::Identity)?);
         }
         let mut y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
+        #[cfg(feature = "cuda")]
+        if (self.bias.is_some() || add.is_some())
+            && let Some(y) =
+                kernels::tail_on_gpu(&y, (None, self.bias.as_ref()), add, kernels::Activation::Identity, None)?
+        {
+            return Ok(y);
+        }
         if let Some(bias) = &self.bias {
             y = kernels::scale_shift(&y, &bias.ones_like()?, bias)?;
         }
@@ -114,7 +121,7 @@ pub struct ConvNorm {
 impl ConvNorm {
     /// The three in a row.
     pub fn new(conv: Conv2d, norm: BatchNorm, activation: Activation) -> Self {
-        let frozen = Frozen::new(conv.frozen.0.is_some());
+        let frozen = Frozen::new(conv.frozen.on_cpu.is_some());
         Self { conv, norm, activation, frozen }
     }
 
@@ -139,6 +146,12 @@ impl ConvNorm {
         if let (Mode::Train, Activation::Relu) = (mode, &self.activation) {
             return self.norm.train_relu(&y, add);
         }
+        #[cfg(feature = "cuda")]
+        if mode == Mode::Evaluate
+            && let Some(y) = self.tail_on_gpu(&y, add)?
+        {
+            return Ok(y);
+        }
         let y = self.norm.forward(&y, mode)?;
         match (add, &self.activation) {
             (Some(add), Activation::Relu) => Ok(kernels::add_relu(&y, add)?),
@@ -148,18 +161,59 @@ impl ConvNorm {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl ConvNorm {
+    /// Normalisation, addition and activation of `y` in one launch, where there is a kernel for it and nobody wants gradients.
+    fn tail_on_gpu(&self, y: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
+        if !y.device().is_cuda() || y.track_op() {
+            return Ok(None);
+        }
+        let made;
+        // Weights of a file stay as they are; those of a student between two steps of its training do not.
+        let (scale, shift) = match &self.frozen.on_gpu {
+            None => {
+                made = self.norm.scale_and_shift()?;
+                &made
+            }
+            Some(cell) => match cell.get() {
+                Some(kept) => kept,
+                None => {
+                    let made = self.norm.scale_and_shift()?;
+                    cell.get_or_init(|| made)
+                }
+            },
+        };
+        let (activation, slope) = match &self.activation {
+            Activation::Identity => (kernels::Activation::Identity, None),
+            Activation::Relu => (kernels::Activation::Relu, None),
+            Activation::Relu6 => (kernels::Activation::Relu6, None),
+            Activation::PRelu(prelu) => (kernels::Activation::PRelu(&[]), Some(&prelu.slope)),
+        };
+        Ok(kernels::tail_on_gpu(y, (Some(scale), Some(shift)), add, activation, slope)?)
+    }
+}
+
 /// The form of a layer whose weights nobody trains, made when it is used for the first time; none for one that is trained.
 #[derive(Clone, Debug)]
-pub(super) struct Frozen(Option<Arc<OnceLock<FrozenConv>>>);
+pub(super) struct Frozen {
+    on_cpu: Option<Arc<OnceLock<FrozenConv>>>,
+    /// Factors and summands of a layer's normalisation.
+    #[cfg(feature = "cuda")]
+    on_gpu: Option<Arc<OnceLock<(Tensor, Tensor)>>>,
+}
 
 impl Frozen {
     pub(super) fn new(is_frozen: bool) -> Self {
-        Self(is_frozen.then(Arc::default))
+        Self {
+            on_cpu: is_frozen.then(Arc::default),
+            #[cfg(feature = "cuda")]
+            on_gpu: is_frozen.then(Arc::default),
+        }
     }
 
     /// The form, if it can take `x`: float32 on the CPU, and nobody wants its gradient.
     pub(super) fn of(&self, x: &Tensor, make: impl FnOnce() -> Result<FrozenConv>) -> Result<Option<&FrozenConv>> {
-        let Some(cell) = &self.0 else { return Ok(None) };
+        let Some(cell) = &self.on_cpu else { return Ok(None) };
         if x.track_op() || x.dtype() != DType::F32 || !matches!(x.device(), Device::Cpu) {
             return Ok(None);
         }

@@ -5,6 +5,7 @@ use std::f64::consts::FRAC_PI_2;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::kernels::put;
 use crate::error::{Error, Result};
 
 /// Timesteps of every public face model.
@@ -86,7 +87,7 @@ impl Diffusion {
         let shares: Vec<f64> = t.iter().map(|t| self.share(*t)).collect::<Result<_>>()?;
         let column = |f: fn(f64) -> f64, device: &Device| {
             let values = shares.iter().map(|share| f(*share) as f32).collect();
-            Tensor::from_vec(values, (batch, 1, 1, 1), device)
+            put(&Tensor::from_vec(values, (batch, 1, 1, 1), &Device::Cpu)?, device)
         };
         let signal = x0.broadcast_mul(&column(f64::sqrt, x0.device())?)?;
         let noise = noise.broadcast_mul(&column(|share| (1.0 - share).sqrt(), x0.device())?)?;

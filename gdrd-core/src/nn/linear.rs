@@ -44,7 +44,8 @@ impl Linear {
 
     /// The layer as a convolution of maps of one pixel.
     fn freeze(&self) -> Result<FrozenConv> {
-        let bias = self.bias.as_ref().map(|bias| Ok::<_, candle_core::Error>((vec![1.0; bias.dim(0)?], bias.to_vec1()?)));
+        let bias =
+            self.bias.as_ref().map(|bias| Ok::<_, candle_core::Error>((vec![1.0; bias.dim(0)?], bias.to_vec1()?)));
         let weight = self.weight.unsqueeze(2)?.unsqueeze(3)?;
         Ok(FrozenConv::new(&weight, (1, 0, 1), bias.transpose()?)?)
     }

@@ -61,8 +61,8 @@ impl BatchNorm {
     /// Moves the running statistics by those of a batch.
     fn count(&self, x: &Tensor, (y, mean, var): (Tensor, Tensor, Tensor)) -> Result<Tensor> {
         let count = (x.elem_count() / self.weight.elem_count()) as f64;
-        self.running_mean.set(&self.moved(&self.running_mean, &mean)?)?;
-        self.running_var.set(&self.moved(&self.running_var, &(var * (count / (count - 1.0).max(1.0)))?)?)?;
+        kernels::move_average(&self.running_mean, &mean, 1.0, MOMENTUM)?;
+        kernels::move_average(&self.running_var, &var, count / (count - 1.0).max(1.0), MOMENTUM)?;
         Ok(y)
     }
 
@@ -73,10 +73,6 @@ impl BatchNorm {
         let scale = (&self.weight / (var + self.eps)?.sqrt()?)?;
         let shift = (&self.bias - (mean * &scale)?)?;
         Ok((scale, shift))
-    }
-
-    fn moved(&self, running: &Var, batch: &Tensor) -> Result<Tensor> {
-        Ok(((running.as_tensor() * (1.0 - MOMENTUM))? + (batch * MOMENTUM)?)?)
     }
 }
 
@@ -132,8 +128,12 @@ impl GroupNorm {
                 (weight.broadcast_mul(&scale)?, bias.broadcast_mul(&scale)?.broadcast_add(shift)?)
             }
         };
-        let here = |t: &Tensor| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32 && !t.track_op();
-        if [x, &scale, &shift].into_iter().all(here) {
+        let has_kernel = match x.device() {
+            Device::Cpu => true,
+            device => cfg!(feature = "cuda") && device.is_cuda() && x.elem_count() > 0,
+        };
+        let here = |t: &Tensor| t.dtype() == DType::F32 && !t.track_op();
+        if has_kernel && [x, &scale, &shift].into_iter().all(here) {
             return Ok(kernels::group_norm(x, self.groups, self.eps, &scale, &shift, silu)?);
         }
         let y = self.normalised(x)?;

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::kernels::put;
 use crate::error::Result;
 
 /// `x` `[batch, channels, n, n]` at `size`x`size`, by the cubic filter with a = -0.5 and antialiasing, as PIL's `BICUBIC`
@@ -31,7 +32,7 @@ fn matrix(from: usize, to: usize, device: &Device) -> Result<Tensor> {
         let sum: f64 = weights.iter().sum();
         row.iter_mut().zip(&weights).for_each(|(value, weight)| *value = (weight / sum) as f32);
     }
-    Ok(Tensor::from_vec(values, (to, from), device)?)
+    Ok(put(&Tensor::from_vec(values, (to, from), &Device::Cpu)?, device)?)
 }
 
 fn cubic(x: f64) -> f64 {

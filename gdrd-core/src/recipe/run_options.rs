@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Problem;
+use crate::nn::kernels::Precision;
 
 /// Options of a run as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -19,11 +20,21 @@ pub struct RunOptions {
     pub workers: usize,
     /// Whether the student file holds half-precision numbers, at half the size.
     pub half_precision: bool,
+    /// What convolutions and fully connected layers round factors to in training, on a GPU; float32 on the CPU. Sums and
+    /// weights are float32, as are stored features and the evaluation.
+    pub precision: Precision,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { seed: 7, checkpoint_steps: 500, keep_checkpoints: 2, workers: 2, half_precision: false }
+        Self {
+            seed: 7,
+            checkpoint_steps: 500,
+            keep_checkpoints: 2,
+            workers: 2,
+            half_precision: false,
+            precision: Precision::Float32,
+        }
     }
 }
 

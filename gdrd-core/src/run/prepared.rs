@@ -13,9 +13,10 @@ use crate::data::Views;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::Protocol;
 use crate::nn::Weights;
+use crate::nn::kernels::Precision;
 use crate::nn::weights::{Draw, Variables};
 use crate::observe::{Event, Observer, Silent};
-use crate::recipe::{Recipe, StageRecipe};
+use crate::recipe::{Recipe, RunOptions, StageRecipe};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
 use crate::teacher::{FeatureStore, Output, Source, Stored, Teacher, TeacherConfig, View};
@@ -75,6 +76,8 @@ pub struct Prepared {
     variables: Variables,
     seed: Seed,
     workers: usize,
+    precision: Precision,
+    checkpoint_steps: u64,
     store: FeatureStore,
 }
 
@@ -92,6 +95,7 @@ impl Prepared {
     /// If any of them cannot be had, or a protocol does not find its faces.
     pub fn new(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<Self> {
         recipe.needs_no_network()?;
+        recipe.run.precision.check(&place.device).map_err(|e| Error::recipe(format!("`run.precision`: {e}")))?;
         let opened = Opened::new(recipe, observer, |name| {
             recipe.stages.iter().any(|stage| stage.options.data == name)
                 || recipe.evaluate.values().any(|protocol| protocol.config.data() == name)
@@ -104,8 +108,8 @@ impl Prepared {
             Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
         adopt(&variables, student.initial()?).at(|| "student".into())?;
         let (device, store) = (place.device.clone(), FeatureStore::open(&place.store));
-        let workers = recipe.run.workers;
-        Ok(Self { student, teachers, opened, device, variables, seed, workers, store })
+        let RunOptions { workers, precision, checkpoint_steps, .. } = recipe.run;
+        Ok(Self { student, teachers, opened, device, variables, seed, workers, precision, checkpoint_steps, store })
     }
 
     /// The losses of every stage, in the recipe's order. Class centres are computed or read from the store.
@@ -273,6 +277,8 @@ impl Prepared {
             seed: self.seed,
             workers: self.workers,
             device: &self.device,
+            precision: self.precision,
+            checkpoint_steps: self.checkpoint_steps,
         }
     }
 
@@ -286,7 +292,9 @@ impl Prepared {
                 teachers.add_live(&name, teacher, teacher.card().view, vec![output]);
             }
         }
-        Ok(self.with_teachers(stage, terms, teachers, self.views(&stage.options.data)?))
+        // Each step is timed by itself.
+        let trial = self.with_teachers(stage, terms, teachers, self.views(&stage.options.data)?);
+        Ok(Stage { checkpoint_steps: 1, ..trial })
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, Result};
 use crate::face::FaceBatch;
+use crate::nn::kernels::put;
 
 /// How a batch of faces becomes the input of a network: `(x - mean) / std` of values in `[0, 1]`, channel by channel.
 ///
@@ -98,13 +99,13 @@ impl Preprocessing {
     fn ordered(&self, x: &Tensor) -> Result<Tensor> {
         match self.colour {
             Colour::Rgb => Ok(x.clone()),
-            Colour::Bgr => Ok(x.index_select(&Tensor::new(&[2u32, 1, 0], x.device())?, 1)?),
+            Colour::Bgr => Ok(x.index_select(&put(&Tensor::new(&[2u32, 1, 0], &Device::Cpu)?, x.device())?, 1)?),
         }
     }
 }
 
 fn channels(values: [f32; 3], device: &Device) -> Result<Tensor> {
-    Ok(Tensor::new(&values, device)?.reshape((1, 3, 1, 1))?)
+    Ok(put(&Tensor::new(&values, &Device::Cpu)?, device)?.reshape((1, 3, 1, 1))?)
 }
 
 #[cfg(test)]

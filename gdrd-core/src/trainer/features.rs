@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
+use super::feed::Outputs;
 use crate::data::{Batch, Wanted};
 use crate::error::{Context, Result};
 use crate::face::FaceBatch;
@@ -39,21 +40,37 @@ impl<'a> TeacherFeatures<'a> {
         self.live.iter().map(|live| (live.view, live.teacher.card().input_size)).collect()
     }
 
-    /// All outputs for a batch.
-    pub fn of(&self, batch: &Batch, device: &Device) -> Result<BTreeMap<(String, Output), Tensor>> {
-        let mut found = BTreeMap::new();
+    /// What is stored of a batch, and the faces for teachers that run live, each where `put` puts it.
+    pub(super) fn given(&self, batch: &Batch, put: &mut dyn FnMut(Tensor) -> Result<Tensor>) -> Result<Given> {
+        let mut stored = Outputs::new();
         for (key, (plain, mirrored)) in &self.stored {
-            let tensor = gather(plain, mirrored.as_ref(), &batch.indices, &batch.flipped, device)?;
-            found.insert(key.clone(), tensor);
+            let tensor = gather(plain, mirrored.as_ref(), &batch.indices, &batch.flipped, &Device::Cpu)?;
+            stored.insert(key.clone(), put(tensor)?);
         }
-        for (live, faces) in self.live.iter().zip(&batch.views) {
-            let faces = FaceBatch::from_faces(faces, device)?;
+        let mut faces = Vec::with_capacity(self.live.len());
+        for view in batch.views.iter().take(self.live.len()) {
+            let batch = FaceBatch::from_faces(view, &Device::Cpu)?;
+            faces.push(FaceBatch::from_tensor(put(batch.tensor().clone())?)?);
+        }
+        Ok(Given { stored, faces })
+    }
+
+    /// All outputs for a batch of which this was given.
+    pub(super) fn of(&self, given: Given) -> Result<Outputs> {
+        let mut found = given.stored;
+        for (live, faces) in self.live.iter().zip(&given.faces) {
             let place = || format!("teacher `{}`", live.name);
-            let tensors = live.teacher.features(&faces, &live.outputs).at(place)?;
+            let tensors = live.teacher.features(faces, &live.outputs).at(place)?;
             for (output, tensor) in live.outputs.iter().zip(tensors) {
                 found.insert((live.name.clone(), output.clone()), tensor.detach());
             }
         }
         Ok(found)
     }
+}
+
+/// What teachers have said of a batch, and the faces for those that are still to be asked.
+pub(super) struct Given {
+    stored: Outputs,
+    faces: Vec<FaceBatch>,
 }

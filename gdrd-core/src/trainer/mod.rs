@@ -2,6 +2,9 @@
 
 mod checkpoint;
 mod features;
+mod feed;
+mod frozen_maps;
+mod numbers;
 mod optimizer;
 mod schedule;
 mod stage;

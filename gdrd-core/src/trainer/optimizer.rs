@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Problem, Result};
-use crate::nn::kernels::{can_change, change2, change3};
+use crate::nn::kernels::{self, SgdStep, can_change, change2, change3};
 use crate::registry::Kind;
 
 /// Changes variables by their gradients.
@@ -98,19 +98,6 @@ impl Sgd {
         let direction = if self.nesterov { (gradient + (&velocity * self.momentum)?)? } else { velocity.clone() };
         Ok(((parameter - (direction * rate)?)?, velocity))
     }
-
-    /// The same on the CPU, where they are.
-    fn change(&self, parameter: &Tensor, velocity: &Tensor, gradient: &Tensor, rate: f64) -> Result<()> {
-        let (decay, momentum, rate) = (self.weight_decay as f32, self.momentum as f32, rate as f32);
-        change3(velocity, gradient, parameter, |v, g, w| momentum * v + (g + decay * w))?;
-        if self.nesterov {
-            // The last parameter's pull is in the velocity already, so that it is worked out again.
-            change3(parameter, velocity, gradient, |w, v, g| w - rate * ((g + decay * w) + momentum * v))?;
-        } else {
-            change2(parameter, velocity, |w, v| w - rate * v)?;
-        }
-        Ok(())
-    }
 }
 
 struct LiveSgd {
@@ -125,17 +112,17 @@ impl Optimizer for LiveSgd {
         gradients: &BTreeMap<String, Tensor>,
         rate: f64,
     ) -> Result<()> {
+        let Sgd { momentum, weight_decay, nesterov } = self.config;
+        let step = SgdStep { momentum, weight_decay, rate, nesterov };
         for (name, gradient) in gradients {
             let var = &parameters[name];
-            let parameter = var.as_detached_tensor();
             let velocity = match self.velocity.entry(name.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(gradient.zeros_like()?),
             };
-            if can_change(&[&parameter, velocity, gradient]) {
-                self.config.change(&parameter, velocity, gradient, rate)?;
-            } else {
-                let (moved, next) = self.config.moved(&parameter, velocity, gradient, rate)?;
+            beside(velocity, gradient)?;
+            if !kernels::sgd(var, velocity, gradient, &step)? {
+                let (moved, next) = self.config.moved(&var.as_detached_tensor(), velocity, gradient, rate)?;
                 var.set(&moved)?;
                 *velocity = next;
             }
@@ -266,6 +253,9 @@ impl Optimizer for LiveAdamW {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(zeros()?),
             };
+            for moment in &mut *moments {
+                beside(moment, gradient)?;
+            }
             if can_change(&[&parameter, &moments[0], &moments[1], gradient]) {
                 self.config.change(&parameter, moments, gradient, rate, *steps)?;
             } else {
@@ -307,6 +297,14 @@ impl Optimizer for LiveAdamW {
         self.moments = mean.into_iter().zip(square.into_values()).map(|((name, m), s)| (name, [m, s])).collect();
         Ok(())
     }
+}
+
+/// A state that was read from a checkpoint, where the gradients are.
+fn beside(state: &mut Tensor, gradient: &Tensor) -> Result<()> {
+    if !gradient.device().same_device(state.device()) {
+        *state = state.to_device(gradient.device())?;
+    }
+    Ok(())
 }
 
 fn stripped(state: BTreeMap<String, Tensor>, prefix: &str) -> Result<BTreeMap<String, Tensor>> {

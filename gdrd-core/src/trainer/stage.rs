@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use candle_core::{Device, Var};
+use candle_core::{Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::features::TeacherFeatures;
+use super::feed::Feed;
+use super::frozen_maps::FrozenMaps;
+use super::numbers::Numbers;
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
-use super::step::{FrozenMaps, Step};
+use super::step::Step;
 use crate::data::{Augment, Loader, Plan, Views};
-use crate::error::{Context, Error, ErrorKind, Problem, Result};
+use crate::error::{Context, Error, Problem, Result};
 use crate::loss::Loss;
+use crate::nn::kernels::Precision;
 use crate::observe::{Event, Flow, Observer};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
@@ -144,6 +148,21 @@ pub struct Stage<'a> {
     pub workers: usize,
     /// Where tensors are.
     pub device: &'a Device,
+    /// What products may round to on a GPU.
+    pub precision: Precision,
+    /// Steps between checkpoints. On a GPU the numbers of a step are read, told and checked to be finite some steps later, but
+    /// before the next checkpoint.
+    pub checkpoint_steps: u64,
+}
+
+/// Steps on a GPU whose numbers are read together, at most.
+const READ_TOGETHER: usize = 16;
+
+/// A step that has been made and not told.
+struct Made {
+    step: u64,
+    rate: f64,
+    numbers: Numbers,
 }
 
 /// How a stage ended.
@@ -166,7 +185,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// If a loss is not finite (the error names the step and the term), or anything below fails. The variables are
-    /// then as the step before left them.
+    /// then as the step before left them; on a GPU, where numbers are read late, some steps more may have been made.
     pub fn run(
         &mut self,
         from: u64,
@@ -176,6 +195,7 @@ impl Stage<'_> {
         let steps = self.steps()?;
         let options = self.options;
         let accumulate = options.accumulate as u64;
+        let _precision = self.precision.set();
         let maps = FrozenMaps::when_it_pays(self, steps, observer)?;
         let plan = Plan {
             seed: self.seed,
@@ -185,43 +205,62 @@ impl Stage<'_> {
             augment: options.augment,
         };
         let range = from * accumulate..steps * accumulate;
-        let mut loader = Loader::start(self.views.clone(), plan, self.teachers.wanted(), range, self.workers);
-        let mut since = Instant::now();
+        let loader = Loader::start(self.views.clone(), plan, self.teachers.wanted(), range, self.workers);
+        let mut feed = Feed::new(loader, maps, self.device)?;
+        let (mut made, mut since) = (Vec::new(), Instant::now());
         for step in from..steps {
-            let done =
-                self.step(step, &mut loader, maps.as_ref()).at(|| format!("stage `{}`, step {step}", self.name))?;
+            let (gradients, numbers) =
+                self.step(step, &mut feed).at(|| format!("stage `{}`, step {step}", self.name))?;
             let rate = self.rate(step, steps);
-            let shortened = done.clipped(options.clip_norm)?;
-            self.optimizer.step(&self.trained, &shortened, rate)?;
-            let seconds = since.elapsed().as_secs_f64();
-            since = Instant::now();
-            let event = Event::StepDone {
-                stage: self.name.to_string(),
-                step: step + 1,
-                steps,
-                loss: done.loss,
-                terms: done.terms,
-                rate,
-                gradient_norm: done.norm,
-                images_per_second: (options.batch_size * options.accumulate) as f64 / seconds.max(1e-9),
-            };
-            let stop = observer.on(&event) == Flow::Stop && step + 1 < steps;
-            save(step + 1, &*self.optimizer, stop)?;
+            self.optimizer.step(&self.trained, &gradients, rate)?;
+            made.push(Made { step, rate, numbers });
+            let done = step + 1;
+            let is_due = made.len() == READ_TOGETHER || done == steps || done.is_multiple_of(self.checkpoint_steps);
+            let stop = (!self.device.is_cuda() || is_due) && self.tell(&mut made, &mut since, steps, observer)?;
+            save(done, &*self.optimizer, stop)?;
             if stop {
-                return Ok(Outcome::Stopped(step + 1));
+                return Ok(Outcome::Stopped(done));
             }
         }
         Ok(Outcome::Finished)
     }
 
-    fn step(&self, step: u64, loader: &mut Loader, maps: Option<&FrozenMaps>) -> Result<super::step::Done> {
+    /// Tells the steps that were made; says whether the run shall stop.
+    fn tell(&self, made: &mut Vec<Made>, since: &mut Instant, steps: u64, observer: &mut dyn Observer) -> Result<bool> {
+        let options = self.options;
+        let last = made.last().map_or(0, |made| made.step);
+        let read = |Made { step, rate, numbers }: Made| {
+            let read = numbers.read(last).at(|| format!("stage `{}`, step {step}", self.name))?;
+            Ok::<_, Error>((step, rate, read))
+        };
+        let (count, all) = (made.len(), made.drain(..).map(read).collect::<Vec<_>>());
+        let seconds = since.elapsed().as_secs_f64();
+        *since = Instant::now();
+        let images = options.batch_size * options.accumulate * count;
+        let mut stop = false;
+        for told in all {
+            let (step, rate, read) = told?;
+            let event = Event::StepDone {
+                stage: self.name.to_string(),
+                step: step + 1,
+                steps,
+                loss: read.loss,
+                terms: read.terms,
+                rate,
+                gradient_norm: read.norm,
+                images_per_second: images as f64 / seconds.max(1e-9),
+            };
+            stop |= observer.on(&event) == Flow::Stop;
+        }
+        Ok(stop && last + 1 < steps)
+    }
+
+    fn step(&self, step: u64, feed: &mut Feed) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
         let mut sum = Step::new(self, step);
         for _ in 0..self.options.accumulate {
-            let batch =
-                loader.next_batch().unwrap_or_else(|| Err(Error::new(ErrorKind::Data, "there are no batches left")))?;
-            sum.add(&batch, maps)?;
+            sum.add(feed.next(self)?)?;
         }
-        sum.finish()
+        sum.finish(self.options.clip_norm)
     }
 
     fn rate(&self, step: u64, steps: u64) -> f64 {

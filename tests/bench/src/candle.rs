@@ -9,7 +9,7 @@ use gdrd_core::trainer::{OptimizerConfig, Sgd};
 use gdrd_student::ResnetTrunk;
 
 use crate::faces::{Inputs, weights};
-use crate::{Case, Iteration, Result};
+use crate::{Case, Iteration, Result, Values};
 
 /// What candle's layers fail with.
 type Found<T> = candle_core::Result<T>;
@@ -135,7 +135,7 @@ pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
     Ok(Box::new(move || {
         let rows = student.forward(&FaceBatch::from_faces(&faces, &Device::Cpu)?, false)?;
         let lengths = rows.sqr()?.sum_keepdim(1)?.sqrt()?;
-        Ok(rows.broadcast_div(&lengths)?.flatten_all()?.to_vec1()?)
+        Ok(Values::Known(rows.broadcast_div(&lengths)?.flatten_all()?.to_vec1()?))
     }))
 }
 
@@ -160,6 +160,6 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
         let gradient = |(name, var): (&String, &Var)| found.get(var.as_tensor()).map(|g| (name.clone(), g.detach()));
         let gradients: BTreeMap<_, _> = variables.iter().filter_map(gradient).collect();
         optimizer.step(&variables, &gradients, rate)?;
-        Ok(vec![loss.to_scalar()?])
+        Ok(Values::Known(vec![loss.to_scalar()?]))
     }))
 }

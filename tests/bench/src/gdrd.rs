@@ -6,6 +6,7 @@ use std::rc::Rc;
 use candle_core::Device;
 use gdrd_core::face::FaceBatch;
 use gdrd_core::loss::cross_entropy;
+use gdrd_core::nn::kernels::put;
 use gdrd_core::nn::weights::Draw;
 use gdrd_core::nn::{Linear, Mode, Weights};
 use gdrd_core::student::StudentConfig;
@@ -16,37 +17,37 @@ use gdrd_teachers::{DiffusionEncoder, IresnetTeacher, MobileFaceNetTeacher};
 use serde_json::json;
 
 use crate::faces::{Inputs, weights};
-use crate::{Case, Iteration, Result};
+use crate::{Case, Iteration, Result, Values};
 
 /// A student through its file, a teacher through its contract.
 pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
     let faces = Inputs::read(case)?.faces;
-    let path = case.folder.join("weights.safetensors");
+    let (path, device) = (case.folder.join("weights.safetensors"), case.device()?);
     if case.network.kind == "resnet-trunk" {
-        let encoder = FaceEncoder::open(path)?;
-        return Ok(Box::new(move || Ok(encoder.embed(&faces)?.values().to_vec())));
+        let encoder = FaceEncoder::from_bytes(&std::fs::read(path)?, &device)?;
+        return Ok(Box::new(move || Ok(Values::Known(encoder.embed(&faces)?.values().to_vec()))));
     }
     let middle = Output::Map("middle_block".into());
     let (teacher, output): (Box<dyn Teacher>, Output) = match case.network.kind.as_str() {
         "iresnet" => {
             let options: IresnetTeacher = serde_json::from_value(json!({ "weights": path }))?;
-            (options.build(&Device::Cpu)?, Output::Embedding)
+            (options.build(&device)?, Output::Embedding)
         }
         "mobilefacenet" => {
             let options: MobileFaceNetTeacher = serde_json::from_value(json!({ "weights": path }))?;
-            (options.build(&Device::Cpu)?, Output::Embedding)
+            (options.build(&device)?, Output::Embedding)
         }
         "diffusion-encoder" => {
             let network = gdrd_core::nn::unet::UnetConfig::pgdiff_512();
             let options = json!({ "weights": path, "network": network, "input_size": case.network.size });
-            (serde_json::from_value::<DiffusionEncoder>(options)?.build(&Device::Cpu)?, middle)
+            (serde_json::from_value::<DiffusionEncoder>(options)?.build(&device)?, middle)
         }
         other => return Err(format!("no network of kind `{other}`").into()),
     };
     Ok(Box::new(move || {
-        let faces = FaceBatch::from_faces(&faces, &Device::Cpu)?;
+        let faces = FaceBatch::from_faces(&faces, &device)?;
         let found = teacher.features(&faces, std::slice::from_ref(&output))?;
-        Ok(found[0].flatten_all()?.to_vec1()?)
+        Ok(Values::Known(found[0].flatten_all()?.to_vec1()?))
     }))
 }
 
@@ -65,10 +66,14 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
         let classifier = Linear::new(width, identities, true, &weights.pp("classifier"))?;
         Ok((config.build(size, weights)?, classifier))
     };
-    let ((student, classifier), variables) = Weights::create(&Device::Cpu, draw, build)?;
+    let device = case.device()?;
+    let labels = labels.to_device(&device)?;
+    let ((student, classifier), variables) = Weights::create(&device, draw, build)?;
     let mut optimizer = Sgd::default().build();
     Ok(Box::new(move || {
-        let map = student.backbone(&FaceBatch::from_faces(&faces, &Device::Cpu)?, Mode::Train)?;
+        let faces = FaceBatch::from_faces(&faces, &Device::Cpu)?;
+        let faces = FaceBatch::from_tensor(put(faces.tensor(), &device)?)?;
+        let map = student.backbone(&faces, Mode::Train)?;
         let logits = classifier.forward(&student.head(&map, Mode::Train)?)?;
         let loss = cross_entropy(&logits, &labels, 0.0)?;
         let found = loss.backward()?;
@@ -77,6 +82,6 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
         };
         let gradients: BTreeMap<_, _> = variables.parameters.iter().filter_map(gradient).collect();
         optimizer.step(&variables.parameters, &gradients, rate)?;
-        Ok(vec![loss.to_scalar()?])
+        Ok(if device.is_cpu() { Values::Known(vec![loss.to_scalar()?]) } else { Values::Later(loss.detach()) })
     }))
 }

@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
+use gdrd_core::nn::kernels::{Precision, cuda_device};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,7 +26,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// One iteration; returns the embeddings or the loss.
-type Iteration = Box<dyn FnMut() -> Result<Vec<f32>>>;
+type Iteration = Box<dyn FnMut() -> Result<Values>>;
+
+/// What an iteration came to; a GPU may still compute it.
+enum Values {
+    Known(Vec<f32>),
+    Later(Tensor),
+}
+
+impl Values {
+    fn read(self) -> Result<Vec<f32>> {
+        match self {
+            Self::Known(values) => Ok(values),
+            Self::Later(tensor) => Ok(tensor.flatten_all()?.to_vec1()?),
+        }
+    }
+}
 
 /// What is run, as `compare.py` says it.
 #[derive(Deserialize)]
@@ -43,6 +60,11 @@ struct Case {
     /// Learning rate of the training step.
     #[serde(default)]
     rate: f64,
+    /// The number of the GPU; the CPU when left out.
+    gpu: Option<usize>,
+    /// What products round to on a GPU.
+    #[serde(default)]
+    precision: Precision,
     /// What the contender `layers` measures.
     #[serde(default)]
     layers: Vec<layers::Layer>,
@@ -55,6 +77,12 @@ struct Network {
     size: usize,
     #[serde(default)]
     options: Value,
+}
+
+impl Case {
+    fn device(&self) -> Result<Device> {
+        Ok(self.gpu.map_or(Ok(Device::Cpu), cuda_device)?)
+    }
 }
 
 fn main() -> Result<()> {
@@ -76,6 +104,7 @@ fn serve(case: &Case) -> std::result::Result<(), String> {
 }
 
 fn contend(case: &Case) -> Result<()> {
+    let _precision = case.precision.set();
     let mut iteration: Iteration = match (case.contender.as_str(), case.task.as_str()) {
         ("gdrd", "embed") => gdrd::embedding(case)?,
         ("gdrd", "train") => gdrd::training(case)?,
@@ -85,11 +114,17 @@ fn contend(case: &Case) -> Result<()> {
     };
     for line in std::io::stdin().lines() {
         let command: Value = serde_json::from_str(&line?)?;
-        let (mut seconds, mut values) = (Vec::new(), Vec::new());
-        for _ in 0..command["run"].as_u64().ok_or("expected `run`")? {
+        let count = command["run"].as_u64().ok_or("expected `run`")?;
+        let (mut seconds, mut values, begin) = (Vec::new(), Values::Known(Vec::new()), Instant::now());
+        for _ in 0..count {
             let start = Instant::now();
             values = iteration()?;
             seconds.push(start.elapsed().as_secs_f64());
+        }
+        let values = values.read()?;
+        if case.gpu.is_some() {
+            // A GPU runs behind: only all iterations together have a time.
+            seconds.fill(begin.elapsed().as_secs_f64() / count as f64);
         }
         answer(&json!({ "seconds": seconds, "values": values }))?;
     }

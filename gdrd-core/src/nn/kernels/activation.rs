@@ -19,6 +19,10 @@ const CHUNK: usize = 1 << 14;
 /// None of its own.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x]) {
+            return super::cuda::relu(x);
+        }
         return x.relu();
     }
     x.contiguous()?.apply_op1(Relu)
@@ -33,6 +37,10 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         bail!("add_relu: shapes {:?} and {:?} differ", a.dims(), b.dims());
     }
     if !supported(&[a, b]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[a, b]) {
+            return super::cuda::add_relu(a, b);
+        }
         return (a + b)?.relu();
     }
     a.contiguous()?.apply_op2(&b.contiguous()?, AddRelu)
@@ -45,6 +53,10 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
     let channels = Channels::new("prelu", x.shape(), &[slope.shape()])?;
     if !supported(&[x, slope]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x, slope]) {
+            return super::cuda::prelu(x, slope);
+        }
         let slope = channels.broadcastable(slope)?;
         return x.relu()? - x.neg()?.relu()?.broadcast_mul(&slope)?;
     }
@@ -57,6 +69,10 @@ pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
 /// None of its own.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x]) {
+            return super::cuda::silu(x);
+        }
         return x.silu();
     }
     x.contiguous()?.apply_op1(Silu)

@@ -2,11 +2,11 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::buffer::{floats, supported, tensor, with_floats};
 use super::shape::ConvShape;
 use super::tail::Tail;
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::{depthwise, direct, im2col, winograd};
 
 /// Cross-correlation of `x [b, c, h, w]` with `weight [o, c / groups, kh, kw]`, without bias: `[b, o, oh, ow]` with
@@ -18,6 +18,11 @@ use super::{depthwise, direct, im2col, winograd};
 pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups: usize) -> Result<Tensor> {
     ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
     if !supported(&[x, weight]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x, weight]) {
+            let shape = ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
+            return super::cuda::conv2d(x, weight, shape);
+        }
         return x.conv2d(weight, padding, stride, 1, groups);
     }
     x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride, padding, groups })
@@ -33,6 +38,10 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     #[cfg(target_arch = "x86_64")]
     if supported(&[x, weight]) && amx::applies(&ConvShape::linear(batch, inputs, outputs)) {
         return conv2d(&pixel(x)?, &pixel(weight)?, 1, 0, 1)?.reshape((batch, outputs));
+    }
+    #[cfg(feature = "cuda")]
+    if super::cuda::supported(&[x, weight]) {
+        return super::cuda::linear(x, weight);
     }
     x.matmul(&weight.t()?)
 }

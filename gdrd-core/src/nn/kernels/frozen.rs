@@ -4,13 +4,13 @@ use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor, bail};
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::buffer::{supported, tensor, with_floats};
 use super::conv::{Kernels, Method};
 use super::scratch::Values;
 use super::shape::ConvShape;
 use super::tail::{Activation, Tail};
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::{direct, winograd};
 
 /// `activation(scale * conv2d(x, weight) + shift + add)`, without gradients; to the bit what its parts give.

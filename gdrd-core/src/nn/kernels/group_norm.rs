@@ -12,13 +12,17 @@ use super::simd::{self, Kernel, Simd};
 /// brought to zero mean and unit variance. `scale` and `shift` are `[1, c]` or `[b, c]`. It has no gradient.
 ///
 /// # Errors
-/// If the shapes do not fit, or a tensor is not float32 on the CPU.
+/// If the shapes do not fit, or a tensor is neither float32 on the CPU nor on a GPU with kernels of ours.
 pub fn group_norm(x: &Tensor, groups: usize, eps: f64, scale: &Tensor, shift: &Tensor, silu: bool) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let rows = scale.dims2()?.0;
     let fits = scale.dims() == [rows, channels] && shift.dims() == scale.dims() && (rows == 1 || rows == batch);
     if !fits || groups == 0 || channels % groups != 0 {
         bail!("group_norm: {:?} in {groups} groups, scale {:?}, shift {:?}", x.dims(), scale.dims(), shift.dims());
+    }
+    #[cfg(feature = "cuda")]
+    if super::cuda::supported(&[x, scale, shift]) {
+        return super::cuda::group_norm(x, groups, eps, scale, shift, silu);
     }
     let (plane, count) = (height * width, channels / groups);
     let values = with_floats([x, scale, shift], |[x, scale, shift]| {

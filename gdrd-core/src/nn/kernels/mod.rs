@@ -1,4 +1,4 @@
-//! Fast float32 kernels for the CPU, as candle operations with gradients.
+//! Fast float32 kernels for the CPU, as candle operations with gradients; with the feature `cuda` for NVIDIA GPUs too (`cuda`).
 //!
 //! Maps of very small faces are small and have many channels, which candle's own kernels serve
 //! badly. The functions here take and give ordinary candle tensors (`[batch, channel, height,
@@ -16,17 +16,22 @@ mod amx;
 mod buffer;
 mod channels;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod depthwise;
 mod direct;
 mod frozen;
+mod gpu;
 mod group_norm;
 mod im2col;
 mod in_place;
 mod norm;
 mod norm_relu;
 mod pool;
+mod precision;
 mod product;
 mod scratch;
+mod sgd;
 mod shape;
 mod sigmoid;
 mod simd;
@@ -39,9 +44,16 @@ mod winograd;
 pub use activation::{add_relu, prelu, relu, silu};
 pub use conv::{conv2d, linear};
 pub use frozen::FrozenConv;
+#[cfg(feature = "cuda")]
+pub(crate) use gpu::tail_on_gpu;
+#[cfg(feature = "train")]
+pub(crate) use gpu::{Upload, squares};
+pub use gpu::{cuda_device, move_average, put};
 pub use group_norm::group_norm;
 pub use in_place::{can_change, change2, change3};
 pub use norm::{batch_norm_train, scale_shift};
 pub use norm_relu::batch_norm_relu_train;
 pub use pool::global_average_pool;
+pub use precision::{Precision, Restore};
+pub use sgd::{SgdStep, sgd};
 pub use tail::Activation;

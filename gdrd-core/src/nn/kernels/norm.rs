@@ -17,6 +17,10 @@ use super::simd::{self, Kernel, Simd};
 pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
     let channels = Channels::new("batch_norm_train", x.shape(), &[gamma.shape(), beta.shape()])?;
     if !supported(&[x, gamma, beta]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x, gamma, beta]) {
+            return super::cuda::batch_norm_train(x, gamma, beta, channels, eps);
+        }
         let reduced: &[usize] = if x.rank() == 4 { &[0, 2, 3] } else { &[0] };
         let mean = x.mean_keepdim(reduced)?;
         let centred = x.broadcast_sub(&mean)?;
@@ -63,6 +67,10 @@ impl Statistics {
 pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let channels = Channels::new("scale_shift", x.shape(), &[scale.shape(), shift.shape()])?;
     if !supported(&[x, scale, shift]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x, scale, shift]) {
+            return super::cuda::scale_shift(x, scale, shift, channels);
+        }
         return x.broadcast_mul(&channels.broadcastable(scale)?)?.broadcast_add(&channels.broadcastable(shift)?);
     }
     x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { channels })

@@ -24,6 +24,10 @@ pub fn batch_norm_relu_train(
         bail!("batch_norm_relu_train: shapes {:?} and {:?} differ", x.dims(), add.dims());
     }
     if !supported(&[x, gamma, beta, add.unwrap_or(x)]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x, gamma, beta, add.unwrap_or(x)]) {
+            return super::cuda::batch_norm_relu_train(x, gamma, beta, add, channels, eps);
+        }
         let (y, mean, var) = batch_norm_train(x, gamma, beta, eps)?;
         return Ok((add.map_or_else(|| relu(&y), |add| add_relu(add, &y))?, mean, var));
     }

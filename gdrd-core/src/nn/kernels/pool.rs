@@ -12,6 +12,10 @@ use super::buffer::{floats, supported, tensor, with_floats};
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     if !supported(&[x]) {
+        #[cfg(feature = "cuda")]
+        if super::cuda::supported(&[x]) {
+            return super::cuda::global_average_pool(x);
+        }
         return x.mean((2, 3));
     }
     x.contiguous()?.apply_op1(GlobalAverage)

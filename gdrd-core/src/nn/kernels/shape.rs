@@ -3,7 +3,7 @@
 use candle_core::{Result, bail};
 
 /// The sizes of one two-dimensional convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ConvShape {
     /// Images.
     pub(super) batch: usize,

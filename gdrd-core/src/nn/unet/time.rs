@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
+use crate::nn::kernels::put;
 use crate::nn::{Linear, Weights, silu};
 
 /// Longest period of the sines, in timesteps.
@@ -20,7 +21,7 @@ fn sinusoids(timesteps: &[f32], width: usize, device: &Device) -> Result<Tensor>
         values.extend(frequencies.iter().map(|f| (t * f).cos()));
         values.extend(frequencies.iter().map(|f| (t * f).sin()));
     }
-    Ok(Tensor::from_vec(values, (timesteps.len(), width), device)?)
+    Ok(put(&Tensor::from_vec(values, (timesteps.len(), width), &Device::Cpu)?, device)?)
 }
 
 /// `time_embed`: sinusoids, then two linear maps with SiLU between.

@@ -32,7 +32,8 @@ pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f3
     grad.to_right(&mut right);
 
     let mut out = Filling::new(outputs * inputs * taps.count);
-    let task = Task { taps: &taps, left: &left, right: &right, blocks, panels, images, inputs, outputs, to: out.shared() };
+    let task =
+        Task { taps: &taps, left: &left, right: &right, blocks, panels, images, inputs, outputs, to: out.shared() };
     let across = panels.div_ceil(PANELS);
     // Few blocks are shared out tap by tap.
     let share = if blocks * across >= 4 { taps.count } else { 1 };

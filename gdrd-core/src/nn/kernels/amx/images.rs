@@ -56,8 +56,7 @@ impl Task<'_> {
         let Self { taps, layout, .. } = *self;
         let pixels = self.pixels.min(taps.plane - pixel.min(taps.plane));
         let (tiles, panels) = (2.min(self.tiles - tile), PANELS.min(layout.panels - panel));
-        let blocks: Vec<_> =
-            (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles)).collect();
+        let blocks: Vec<_> = (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles)).collect();
         let pairs: Vec<_> = blocks.chunks(2).collect();
         let row = panels * BLOCK + APART;
         let mut sums = scratch::take(pairs.len() * BLOCK * row);
@@ -109,12 +108,10 @@ impl Task<'_> {
             if sources == [None; 2] {
                 continue;
             }
-            let part = |at: usize| self.cells[sources[at / 2].unwrap_or(zeros) + block * TILE / 2 + at % 2 * TILE / 4..].as_ptr();
-            runs.push(Run {
-                a: [0, 1, 2, 3].map(|at| part(at).cast()),
-                b: tap * count * STEP,
-                steps: count,
-            });
+            let part = |at: usize| {
+                self.cells[sources[at / 2].unwrap_or(zeros) + block * TILE / 2 + at % 2 * TILE / 4..].as_ptr()
+            };
+            runs.push(Run { a: [0, 1, 2, 3].map(|at| part(at).cast()), b: tap * count * STEP, steps: count });
         }
     }
 }

@@ -63,7 +63,14 @@ impl Maps<'_> {
             unsafe {
                 let to = to.at((image * self.plane * blocks + block) * DEPTH).cast::<u8>();
                 for pixel in (0..self.plane).step_by(GROUP) {
-                    self.channels_to(image, block, pixel, to.add(pixel * blocks * 4 * DEPTH), blocks * 4 * DEPTH, 2 * DEPTH);
+                    self.channels_to(
+                        image,
+                        block,
+                        pixel,
+                        to.add(pixel * blocks * 4 * DEPTH),
+                        blocks * 4 * DEPTH,
+                        2 * DEPTH,
+                    );
                 }
             }
         });

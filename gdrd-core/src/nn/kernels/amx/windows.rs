@@ -76,13 +76,7 @@ impl Task<'_> {
     /// # Safety
     /// `to` has room for the steps of all taps.
     #[target_feature(enable = "avx512f")]
-    unsafe fn copy(
-        &self,
-        rows: &[(usize, usize)],
-        (block, count): (usize, usize),
-        to: *mut u8,
-        runs: &mut Vec<Run>,
-    ) {
+    unsafe fn copy(&self, rows: &[(usize, usize)], (block, count): (usize, usize), to: *mut u8, runs: &mut Vec<Run>) {
         let cells = self.cells.as_ptr().cast::<u8>();
         let mut pixels = [None; BLOCK];
         runs.clear();

@@ -1,0 +1,258 @@
+// What convolutions and products leave to do, float32, one launch for each pass of a layer. NVRTC compiles this file for the GPU
+// that it finds (`module.rs`). Maps are [batch, channels, plane]; every sum runs in an order that the sizes alone decide, and no
+// two threads add to one number.
+
+// Where value `i` of all maps of one channel lies, counted from the channel's first.
+static __device__ unsigned long long place(unsigned i, unsigned channels, unsigned plane) {
+    return (unsigned long long)(i / plane) * channels * plane + i % plane;
+}
+
+// The sums of two numbers over the threads of a block, whose size is a power of two.
+static __device__ void sums(double &a, double &b) {
+    __shared__ double first[1024];
+    __shared__ double second[1024];
+    unsigned t = threadIdx.x;
+    first[t] = a;
+    second[t] = b;
+    __syncthreads();
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+        if (t < half) {
+            first[t] += first[t + half];
+            second[t] += second[t + half];
+        }
+        __syncthreads();
+    }
+    a = first[0];
+    b = second[0];
+    __syncthreads();
+}
+
+static __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+static __device__ float positive(float x) { return x > 0.0f ? x : 0.0f; }
+
+// The gradient behind a ReLU that gave `result`, or behind nothing.
+static __device__ float masked(const float *grad, const float *result, unsigned long long at) {
+    return result && !(result[at] > 0.0f) ? 0.0f : grad[at];
+}
+
+// Values that a thread adds in float32 before it goes on in float64.
+#define RUN 32
+
+// A block for each channel: mean, biased variance and 1 / sqrt(variance + eps) into `statistics` [3, channels], and
+// y = (x - mean) * inverse * gamma + beta, then + add where there is one, then the ReLU if it is asked for.
+extern "C" __global__ void __launch_bounds__(1024)
+batch_norm(const float *x, const float *gamma, const float *beta, const float *add, float *y, float *statistics,
+           unsigned batch, unsigned channels, unsigned plane, double eps, int relu) {
+    unsigned c = blockIdx.x, n = batch * plane;
+    unsigned long long start = (unsigned long long)c * plane;
+    // Values are taken around one of them, so that a large mean costs no precision.
+    float centre = x[start];
+    double total = 0.0, squares = 0.0;
+    for (unsigned i = threadIdx.x; i < n;) {
+        float sum = 0.0f, square = 0.0f;
+        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
+            float value = x[start + place(i, channels, plane)] - centre;
+            sum += value;
+            square += value * value;
+        }
+        total += sum;
+        squares += square;
+    }
+    sums(total, squares);
+    double shift = total / n, spread = squares / n - shift * shift, variance = spread > 0.0 ? spread : 0.0;
+    float mean = (float)(centre + shift), inverse = (float)(1.0 / sqrt(variance + eps));
+    if (threadIdx.x == 0) {
+        statistics[c] = mean;
+        statistics[channels + c] = (float)variance;
+        statistics[2 * channels + c] = inverse;
+    }
+    float scale = inverse * gamma[c], bias = beta[c];
+    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
+        unsigned long long at = start + place(i, channels, plane);
+        float value = (x[at] - mean) * scale + bias;
+        if (add) value += add[at];
+        y[at] = relu ? positive(value) : value;
+    }
+}
+
+// A block for each channel: the gradients of `batch_norm`, or of `x * gamma + beta` where `statistics` is null. `result`, where
+// there is one, is what the ReLU gave; `for_add`, where there is one, takes the gradient behind it. `for_parameters`
+// [2, channels] takes those of gamma and beta.
+extern "C" __global__ void __launch_bounds__(1024)
+norm_gradients(const float *x, const float *grad, const float *result, const float *statistics, const float *gamma,
+               float *for_x, float *for_add, float *for_parameters, unsigned batch, unsigned channels, unsigned plane) {
+    unsigned c = blockIdx.x, n = batch * plane;
+    unsigned long long start = (unsigned long long)c * plane;
+    float mean = statistics ? statistics[c] : 0.0f, inverse = statistics ? statistics[2 * channels + c] : 1.0f;
+    double total = 0.0, product = 0.0;
+    for (unsigned i = threadIdx.x; i < n;) {
+        float sum = 0.0f, with_x = 0.0f;
+        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
+            unsigned long long at = start + place(i, channels, plane);
+            float g = masked(grad, result, at);
+            sum += g;
+            with_x += (x[at] - mean) * g;
+        }
+        total += sum;
+        product += with_x;
+    }
+    sums(total, product);
+    product *= inverse;
+    if (threadIdx.x == 0) {
+        for_parameters[c] = (float)product;
+        for_parameters[channels + c] = (float)total;
+    }
+    // dx = gamma inverse (g - mean(g) - normal mean(g normal)); what is behind g comes from the statistics.
+    float level = statistics ? (float)(total / n) : 0.0f;
+    float slope = statistics ? (float)(product / n) * inverse : 0.0f;
+    float factor = gamma[c] * inverse;
+    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
+        unsigned long long at = start + place(i, channels, plane);
+        float g = masked(grad, result, at);
+        for_x[at] = factor * ((g - level) - (x[at] - mean) * slope);
+        if (for_add) for_add[at] = g;
+    }
+}
+
+// activation(x * scale + shift + add); scale, shift and add may be null. Activations: 0 none, 1 ReLU, 2 ReLU6, 3 PReLU.
+extern "C" __global__ void
+tail(const float *x, const float *scale, const float *shift, const float *add, const float *slope, float *y, unsigned channels,
+     unsigned plane, unsigned n, int activation) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    unsigned c = i / plane % channels;
+    float value = x[i];
+    if (scale) value *= scale[c];
+    if (shift) value += shift[c];
+    if (add) value += add[i];
+    if (activation == 1) value = positive(value);
+    if (activation == 2) value = fminf(positive(value), 6.0f);
+    if (activation == 3) value = value > 0.0f ? value : slope[c] * value;
+    y[i] = value;
+}
+
+// A block for each channel: the gradients of the PReLU.
+extern "C" __global__ void __launch_bounds__(1024)
+prelu_gradients(const float *x, const float *grad, const float *slope, float *for_x, float *for_slope, unsigned batch,
+                unsigned channels, unsigned plane) {
+    unsigned c = blockIdx.x, n = batch * plane;
+    unsigned long long start = (unsigned long long)c * plane;
+    float factor = slope[c];
+    double total = 0.0, unused = 0.0;
+    for (unsigned i = threadIdx.x; i < n;) {
+        float sum = 0.0f;
+        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
+            unsigned long long at = start + place(i, channels, plane);
+            float value = x[at], g = grad[at];
+            for_x[at] = value > 0.0f ? g : factor * g;
+            sum += fminf(value, 0.0f) * g;
+        }
+        total += sum;
+    }
+    sums(total, unused);
+    if (threadIdx.x == 0) for_slope[c] = (float)total;
+}
+
+// max(a + b, 0).
+extern "C" __global__ void add_relu(const float *a, const float *b, float *y, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = positive(a[i] + b[i]);
+}
+
+// The gradient behind a ReLU that gave `result`.
+extern "C" __global__ void mask(const float *grad, const float *result, float *out, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = masked(grad, result, i);
+}
+
+// x * sigmoid(x).
+extern "C" __global__ void silu(const float *x, float *y, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = x[i] * sigmoid(x[i]);
+}
+
+extern "C" __global__ void silu_gradient(const float *x, const float *grad, float *out, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float s = sigmoid(x[i]);
+    out[i] = grad[i] * s * (1.0f + x[i] * (1.0f - s));
+}
+
+// A block for each map: its mean.
+extern "C" __global__ void __launch_bounds__(1024) mean_of_maps(const float *x, float *y, unsigned plane) {
+    unsigned long long start = (unsigned long long)blockIdx.x * plane;
+    double total = 0.0, unused = 0.0;
+    for (unsigned i = threadIdx.x; i < plane; i += blockDim.x) total += x[start + i];
+    sums(total, unused);
+    if (threadIdx.x == 0) y[blockIdx.x] = (float)(total / plane);
+}
+
+// The gradient of the mean of each map.
+extern "C" __global__ void mean_of_maps_gradient(const float *grad, float *out, unsigned plane, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = grad[i / plane] / plane;
+}
+
+// A block for each group of each sample: its values to zero mean and unit variance, * scale + shift, then the SiLU if it is
+// asked for. `row` is the distance of two samples in `scale` and `shift`: the number of channels, or zero.
+extern "C" __global__ void __launch_bounds__(1024)
+group_norm(const float *x, const float *scale, const float *shift, float *y, unsigned channels, unsigned groups, unsigned plane,
+           unsigned row, double eps, int with_silu) {
+    unsigned members = channels / groups, n = members * plane, sample = blockIdx.x / groups;
+    unsigned first = blockIdx.x % groups * members;
+    unsigned long long start = (unsigned long long)blockIdx.x * n;
+    float centre = x[start];
+    double total = 0.0, squares = 0.0;
+    for (unsigned i = threadIdx.x; i < n;) {
+        float sum = 0.0f, square = 0.0f;
+        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
+            float value = x[start + i] - centre;
+            sum += value;
+            square += value * value;
+        }
+        total += sum;
+        squares += square;
+    }
+    sums(total, squares);
+    double moved = total / n, spread = squares / n - moved * moved, variance = spread > 0.0 ? spread : 0.0;
+    float mean = (float)(centre + moved), inverse = (float)(1.0 / sqrt(variance + eps));
+    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
+        unsigned at = sample * row + first + i / plane;
+        float value = (x[start + i] - mean) * (inverse * scale[at]) + shift[at];
+        y[start + i] = with_silu ? value * sigmoid(value) : value;
+    }
+}
+
+// running = keep * running + take * batch.
+extern "C" __global__ void move_average(float *running, const float *batch, float keep, float take, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) running[i] = keep * running[i] + take * batch[i];
+}
+
+// A part of the sum of squares for each block.
+extern "C" __global__ void __launch_bounds__(1024) squares(const float *x, float *parts, unsigned n) {
+    double total = 0.0, unused = 0.0;
+    unsigned step = gridDim.x * blockDim.x;
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) total += x[i] * x[i];
+    sums(total, unused);
+    if (threadIdx.x == 0) parts[blockIdx.x] = (float)total;
+}
+
+// A block for each row: its sum.
+extern "C" __global__ void __launch_bounds__(1024) sum_of_rows(const float *x, float *y, unsigned width) {
+    double total = 0.0, unused = 0.0;
+    for (unsigned i = threadIdx.x; i < width; i += blockDim.x) total += x[(unsigned long long)blockIdx.x * width + i];
+    sums(total, unused);
+    if (threadIdx.x == 0) y[blockIdx.x] = (float)total;
+}
+
+// Stochastic gradient descent as `trainer::Sgd` says it; `velocity` is null without momentum.
+extern "C" __global__ void
+sgd(float *weight, float *velocity, const float *gradient, float momentum, float decay, float rate, int nesterov, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float w = weight[i], g = gradient[i] + decay * w, v = momentum * velocity[i] + g;
+    velocity[i] = v;
+    weight[i] = w - rate * (nesterov ? g + momentum * v : v);
+}

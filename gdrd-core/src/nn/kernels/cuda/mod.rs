@@ -1,0 +1,43 @@
+//! The kernels on an NVIDIA GPU: cuDNN for convolutions and both of their gradients, and one launch for each pass of what stands
+//! between them (`layers.cu`, compiled by NVRTC for the GPU that is there).
+//!
+//! The functions here are called by those of the same names one module above, which have checked the shapes. Everything runs on
+//! the one stream of the device and nothing waits for it.
+
+mod activation;
+mod conv;
+mod cudnn;
+mod module;
+mod norm;
+mod optimizer;
+mod storage;
+mod upload;
+
+use candle_core::{DType, Result, Tensor};
+
+pub(super) use activation::{add_relu, global_average_pool, prelu, relu, silu};
+pub(super) use conv::conv2d;
+pub(super) use module::open;
+pub(super) use norm::{batch_norm_relu_train, batch_norm_train, group_norm, move_average, scale_shift, tail};
+pub(super) use optimizer::{sgd, squares};
+pub(super) use upload::{Staging, put};
+
+use super::precision::Precision;
+
+/// Whether the kernels can take these tensors: float32 on one GPU, not empty, and short enough for 32-bit places.
+pub(super) fn supported(tensors: &[&Tensor]) -> bool {
+    let fits = |t: &Tensor| t.dtype() == DType::F32 && (1..1 << 31).contains(&t.elem_count());
+    tensors.iter().all(|t| t.device().is_cuda() && t.device().same_device(tensors[0].device()) && fits(t))
+}
+
+/// `x weight^T` for `x [b, c]` and `weight [o, c]` in the precision that is set; the result is float32.
+pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    match Precision::now() {
+        // Candle's products look the mode up by themselves.
+        Precision::Float32 | Precision::Tf32 => x.matmul(&weight.t()?),
+        Precision::Bfloat16 => {
+            let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
+            x.matmul(&weight.t()?)?.to_dtype(DType::F32)
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Batches as tensors on the device; on a GPU those of the next step are on their way while this one is computed.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+
+use super::features::Given;
+use super::frozen_maps::FrozenMaps;
+use super::stage::Stage;
+use crate::data::{Batch, Loader};
+use crate::error::{Error, ErrorKind, Result};
+use crate::face::FaceBatch;
+use crate::nn::kernels::Upload;
+
+/// What a step takes from a batch.
+pub(super) struct Ready {
+    pub(super) batch: Batch,
+    pub(super) faces: FaceBatch,
+    pub(super) teachers: Given,
+    /// The frozen backbone's maps, where they are kept.
+    pub(super) map: Option<Tensor>,
+    pub(super) identities: Vec<usize>,
+    pub(super) labels: Option<Tensor>,
+}
+
+/// Makes batches ready, one ahead where that pays.
+pub(super) struct Feed {
+    loader: Loader,
+    maps: Option<FrozenMaps>,
+    upload: Upload,
+    ahead: Option<Result<Ready>>,
+}
+
+impl Feed {
+    pub(super) fn new(loader: Loader, maps: Option<FrozenMaps>, device: &Device) -> Result<Self> {
+        Ok(Self { loader, maps, upload: Upload::new(device)?, ahead: None })
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// If its faces cannot be read, or there are no batches left.
+    pub(super) fn next(&mut self, stage: &Stage) -> Result<Ready> {
+        let ready = self.ahead.take().or_else(|| self.made(stage));
+        let ready = ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Data, "there are no batches left")))?;
+        self.upload.arrive()?;
+        if self.upload.runs_ahead() {
+            self.ahead = self.made(stage);
+        }
+        Ok(ready)
+    }
+
+    fn made(&mut self, stage: &Stage) -> Option<Result<Ready>> {
+        let batch = self.loader.next_batch()?;
+        Some(batch.and_then(|batch| self.ready(batch, stage)))
+    }
+
+    fn ready(&mut self, batch: Batch, stage: &Stage) -> Result<Ready> {
+        let Self { maps, upload, .. } = self;
+        let mut put = |tensor: Tensor| -> Result<Tensor> { Ok(upload.put(&tensor)?) };
+        let faces = FaceBatch::from_faces(&batch.faces, &Device::Cpu)?;
+        let faces = FaceBatch::from_tensor(put(faces.tensor().clone())?)?;
+        let teachers = stage.teachers.given(&batch, &mut put)?;
+        let map = maps.as_ref().map(|maps| put(maps.gather(&batch)?)).transpose()?;
+        let dataset = stage.views.dataset();
+        let identities: Vec<usize> = match dataset.identities() {
+            0 => Vec::new(),
+            _ => batch.indices.iter().map(|&index| dataset.identity(index)).collect(),
+        };
+        let labels = if stage.terms.iter().any(|term| term.loss.needs().labels) {
+            let numbers: Vec<u32> = identities.iter().map(|&identity| identity as u32).collect();
+            Some(put(Tensor::new(numbers, &Device::Cpu)?)?)
+        } else {
+            None
+        };
+        Ok(Ready { batch, faces, teachers, map, identities, labels })
+    }
+}
+
+/// Outputs of teachers, by the teacher's name and the output.
+pub(super) type Outputs = BTreeMap<(String, crate::teacher::Output), Tensor>;

@@ -1,0 +1,172 @@
+"""The driver of `cuda`: see there. Contenders are processes that take turns on one GPU."""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+
+from cases import NETWORKS, Case
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parent.parent / "target" / "bench"
+RATE = 1e-3  # learning rate of the training step
+ROUNDS = 5
+TURN = 0.3  # seconds that a contender's turn takes at least
+# Largest difference of outputs from PyTorch's in the same precision, as a share of the largest value.
+TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 6e-2}
+# What matters most comes first: time may end the list.
+CASES = [
+    Case("paper", "train", 96),
+    Case("iresnet50", "embed", 96),
+    Case("mobilefacenet", "embed", 96),
+    Case("diffusion", "embed", 96),
+    Case("paper", "embed", 96),
+    Case("narrow", "train", 96),
+]
+CONTENDERS = {"gdrd": "gdrd", "eager": "PyTorch, eager", "compiled": "PyTorch, compiled"}
+
+
+class Worker:
+    """A contender as a process."""
+
+    def __init__(self, contender, case):
+        native = [os.environ["GDRD_BENCH_WORKER"]]
+        command = native if contender == "gdrd" else [sys.executable, HERE / "cuda_worker.py"]
+        self.contender = contender
+        environment = dict(os.environ)
+        if contender == "gdrd":
+            environment["LD_LIBRARY_PATH"] = environment.get("GDRD_LIBRARY_PATH", "")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.say(dict(case, contender=contender, threads=os.cpu_count()))
+
+    def say(self, message):
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def run(self, iterations):
+        """Seconds of an iteration, and the values of the last."""
+        self.say({"run": iterations})
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.contender} ended without an answer (exit code {self.process.wait()})")
+        answer = json.loads(line)
+        return statistics.fmean(answer["seconds"]), np.array(answer["values"])
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def folder_of(network):
+    import files
+
+    folder = OUT / "cuda-networks" / re.sub("[^a-z0-9]+", "-", network["title"].lower())
+    files.make(network, folder, onnx=False)
+    return folder
+
+
+def measure(case, precision, contenders):
+    """One case: outputs, then rounds in which each contender has a turn; median seconds and ratios."""
+    network = NETWORKS[case.network]
+    given = dict(network=network, folder=str(folder_of(network)), task=case.task, batch=case.batch, rate=RATE, gpu=0,
+                 precision=precision)
+    result = dict(network=network["title"], task=case.task, batch=case.batch, precision=precision, contenders={}, ratios={})
+    workers, values, turns = {}, {}, {}
+    try:
+        for name in contenders:
+            workers[name] = Worker(name, given)
+            # The losses of three steps, of which later ones depend on every gradient.
+            first = [workers[name].run(1)[1] for _ in range(3)]
+            values[name] = np.concatenate(first) if case.task == "train" else first[-1]
+            workers[name].run(10)
+            turns[name] = max(1, round(TURN / workers[name].run(5)[0]))
+        times = {name: [] for name in workers}
+        for _ in range(ROUNDS):
+            for name, worker in workers.items():
+                times[name].append(worker.run(turns[name])[0])
+    finally:
+        for worker in workers.values():
+            worker.close()
+    for name, found in values.items():
+        difference = float(np.abs(found - values["eager"]).max() / np.abs(values["eager"]).max())
+        seconds = statistics.median(times[name])
+        result["contenders"][name] = dict(
+            seconds=seconds, images_per_second=case.batch / seconds, rounds=times[name], difference=difference,
+            right=bool(difference < TOLERANCE[precision]),
+        )
+        if name != "gdrd":
+            result["ratios"][name] = statistics.median(peer / own for peer, own in zip(times[name], times["gdrd"]))
+    return result
+
+
+def table(result):
+    """The comparison, a row for each case and precision."""
+    rows = [
+        "| network | task | batch | precision | " + " | ".join(CONTENDERS.values()) + " | vs eager | vs compiled | difference |",
+        "|---|---|--:|---|" + "--:|" * 6,
+    ]
+    for case in result["cases"]:
+        found = case["contenders"]
+        speeds = [f"{found[name]['images_per_second']:.0f}/s" if name in found else "-" for name in CONTENDERS]
+        ratios = [f"{case['ratios'][name]:.2f}x" if name in case["ratios"] else "-" for name in ("eager", "compiled")]
+        own = found["gdrd"]
+        difference = f"{own['difference']:.0e}" + ("" if own["right"] else ", WRONG")
+        cells = [case["network"], case["task"], str(case["batch"]), case["precision"], *speeds, *ratios, difference]
+        rows.append("| " + " | ".join(cells) + " |")
+    rows.append(
+        f"\n{result['gpu']}; PyTorch {result['torch']}, channels-last. Images a second from faces in main memory to what comes back "
+        f"there; medians of {ROUNDS} rounds in which the contenders take turns; ratios are the median over rounds of the peer's time "
+        "over gdrd's (above 1: gdrd is faster)."
+    )
+    rows += [f"Left out: {what}" for what in result["left_out"]]
+    return "\n".join(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, prog="tests/bench/cuda")
+    parser.add_argument("--seconds", type=float, default=560, help="seconds for the whole call (560)")
+    parser.add_argument("--spent", type=float, default=0, help="seconds of them that are spent")
+    parser.add_argument("--cases", default="*", help="names, with wildcards and commas: paper/*,*/embed/96")
+    parser.add_argument("--precisions", default="tf32,bfloat16,float32", help="in this order")
+    args = parser.parse_args()
+    end = time.monotonic() + args.seconds - args.spent
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("PyTorch finds no GPU")
+    result = dict(gpu=torch.cuda.get_device_name(0), torch=torch.__version__, cases=[], left_out=[])
+    OUT.mkdir(parents=True, exist_ok=True)
+    for case in CASES:
+        if not any(fnmatch(case.name, pattern) for pattern in args.cases.split(",")):
+            continue
+        for precision in args.precisions.split(","):
+            left = end - time.monotonic()
+            name = f"{case.name} in {precision}"
+            if left < 30:
+                result["left_out"].append(f"{name}, for want of time")
+                continue
+            contenders = [contender for contender in CONTENDERS if contender != "compiled" or left > 90]
+            print(f"measuring {name}", file=sys.stderr)
+            try:
+                result["cases"].append(measure(case, precision, contenders))
+            except (RuntimeError, OSError) as error:
+                result["left_out"].append(f"{name}: {error}")
+                result["failed"] = True
+            (OUT / "cuda.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
+    wrong = [case for case in result["cases"] if not all(found["right"] for found in case["contenders"].values())]
+    sys.exit(1 if wrong or result.get("failed") else 0)
+
+
+if __name__ == "__main__":
+    main()
