@@ -31,7 +31,9 @@ impl Linear {
 
     /// The map of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if let Some(frozen) = self.frozen.of(x, || self.freeze())? {
+        if kernels::processor() == "amx"
+            && let Some(frozen) = self.frozen.of(x, || self.freeze())?
+        {
             let x = x.unsqueeze(2)?.unsqueeze(3)?;
             return Ok(frozen.forward(&x, None, kernels::Activation::Identity)?.squeeze(3)?.squeeze(2)?);
         }

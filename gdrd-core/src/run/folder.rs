@@ -128,6 +128,7 @@ impl RunFolder {
             ("os", std::env::consts::OS.to_string()),
             ("architecture", std::env::consts::ARCH.to_string()),
             ("cores", cores.to_string()),
+            ("kernels", crate::nn::kernels::processor().to_string()),
             ("device", format!("{:?}", prepared.device.location()).to_lowercase()),
         ];
         let lock = Lock {

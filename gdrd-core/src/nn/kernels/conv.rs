@@ -69,14 +69,26 @@ pub(super) enum Kernels<'a> {
 impl Method {
     /// The fastest that applies.
     pub(super) fn of(shape: &ConvShape) -> Self {
-        if depthwise::applies(shape) {
-            return Self::Depthwise;
-        }
         #[cfg(target_arch = "x86_64")]
         if amx::applies(shape) {
             return Self::Amx;
         }
-        if winograd::applies(shape) {
+        Self::by_vectors(shape)
+    }
+
+    /// The fastest for the gradient of the weight.
+    fn of_weight_gradient(shape: &ConvShape) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if amx::weight_gradient_applies(shape) {
+            return Self::Amx;
+        }
+        Self::by_vectors(shape)
+    }
+
+    fn by_vectors(shape: &ConvShape) -> Self {
+        if depthwise::applies(shape) {
+            Self::Depthwise
+        } else if winograd::applies(shape) {
             Self::Winograd
         } else if direct::applies(shape) {
             Self::Direct
@@ -137,7 +149,7 @@ impl CustomOp2 for Conv2d {
                 Method::Direct => direct::input_gradient(&shape, ws, gs),
                 Method::Im2col => im2col::input_gradient(&shape, ws, gs),
             });
-            let dw = for_weight.then(|| match method {
+            let dw = for_weight.then(|| match Method::of_weight_gradient(&shape) {
                 Method::Depthwise => depthwise::weight_gradient(&shape, xs, gs),
                 #[cfg(target_arch = "x86_64")]
                 Method::Amx => amx::weight_gradient(&shape, xs, gs),

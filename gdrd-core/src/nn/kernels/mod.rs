@@ -56,4 +56,5 @@ pub use norm_relu::batch_norm_relu_train;
 pub use pool::global_average_pool;
 pub use precision::{Precision, Restore};
 pub use sgd::{SgdStep, sgd};
+pub use simd::processor;
 pub use tail::Activation;

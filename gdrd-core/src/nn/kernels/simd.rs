@@ -61,6 +61,24 @@ pub(super) fn run(kernel: impl Kernel) {
     kernel.run(Portable);
 }
 
+/// What products on this processor are made with: `amx` (tiles; float32 values as two bfloat16 parts), `avx512`, `avx2`, or
+/// `portable` vectors of float32 values.
+pub fn processor() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if super::amx::available() {
+            return "amx";
+        }
+        if is_x86_feature_detected!("avx512f") {
+            return "avx512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "avx2";
+        }
+    }
+    "portable"
+}
+
 /// The number of values in the widest vectors of this processor.
 pub(super) fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]

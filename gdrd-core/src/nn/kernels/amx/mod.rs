@@ -32,6 +32,16 @@ pub(super) fn applies(shape: &ConvShape) -> bool {
     shape.groups == 1 && shape.outputs >= 8 && most < i32::MAX as usize && tile::available()
 }
 
+/// Whether it does for the gradient of the weight, whose sums run over groups of 32 images.
+pub(super) fn weight_gradient_applies(shape: &ConvShape) -> bool {
+    applies(shape) && 2 * shape.batch.next_multiple_of(32) <= 3 * shape.batch
+}
+
+/// Whether the unit is there at all.
+pub(super) fn available() -> bool {
+    tile::available()
+}
+
 /// The kernels in the form of the products, for [`Kernels::Packed`].
 pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
     weights::packed(&Layout::new(shape.taps(), shape.inputs, shape.outputs), Matrices::forward(shape, weight))
