@@ -166,75 +166,24 @@ impl CustomOp2 for Conv2d {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, gradients, random};
+    use super::super::testing::{CONVOLUTIONS, assert_close, convolution, gradients, random};
     use super::*;
-
-    /// `(x, weight, stride, padding, groups)`: odd sizes, primes, batch one, wide maps, every path.
-    type Case = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
-    const CASES: [Case; 22] = [
-        ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
-        ((1, 16, 8, 8), (32, 16, 3, 3), 1, 1, 1),
-        ((5, 17, 4, 4), (19, 17, 3, 3), 1, 1, 1),
-        ((3, 33, 7, 11), (31, 33, 3, 3), 1, 1, 1),
-        ((3, 16, 13, 5), (16, 16, 3, 3), 1, 0, 1),
-        ((2, 7, 6, 9), (5, 7, 3, 3), 1, 2, 1),
-        ((2, 8, 3, 3), (8, 8, 3, 3), 1, 1, 1),
-        ((3, 16, 16, 16), (24, 16, 3, 3), 2, 1, 1),
-        ((2, 5, 7, 9), (7, 5, 3, 3), 2, 1, 1),
-        ((2, 16, 8, 8), (24, 16, 1, 1), 2, 0, 1),
-        ((3, 13, 5, 7), (11, 13, 1, 1), 1, 0, 1),
-        ((2, 12, 9, 9), (8, 6, 3, 3), 1, 1, 2),
-        ((2, 12, 8, 8), (12, 1, 3, 3), 2, 1, 12),
-        ((3, 6, 7, 7), (6, 1, 7, 7), 1, 0, 6),
-        ((1, 5, 11, 6), (5, 1, 3, 3), 1, 1, 5),
-        ((2, 3, 9, 7), (4, 3, 5, 2), 3, 2, 1),
-        ((3, 19, 9, 7), (21, 19, 3, 3), 2, 1, 1),
-        ((2, 40, 7, 7), (33, 40, 1, 1), 1, 0, 1),
-        ((1, 16, 4, 4), (48, 16, 3, 3), 1, 1, 1),
-        ((2, 24, 9, 9), (32, 24, 5, 5), 2, 2, 1),
-        // More than one chunk.
-        ((41, 96, 16, 16), (32, 96, 3, 3), 1, 1, 1),
-        ((41, 96, 16, 16), (32, 96, 3, 3), 2, 1, 1),
-    ];
-
-    /// The definition, in float64.
-    fn naive(x: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
-        let mut out = Vec::with_capacity(s.output_len());
-        for at in 0..s.output_len() {
-            let (image, o) = (at / s.out_plane() / s.outputs, at / s.out_plane() % s.outputs);
-            let (oy, ox) = (at % s.out_plane() / s.out_width(), at % s.out_width());
-            let mut sum = 0f64;
-            for c in 0..s.group_inputs() {
-                for tap in 0..s.taps() {
-                    let y = (oy * s.stride + tap / s.kernel_w).wrapping_sub(s.padding);
-                    let x_at = (ox * s.stride + tap % s.kernel_w).wrapping_sub(s.padding);
-                    if y < s.height && x_at < s.width {
-                        let channel = o / s.group_outputs() * s.group_inputs() + c;
-                        let value = x[(image * s.inputs + channel) * s.plane() + y * s.width + x_at];
-                        sum += f64::from(value) * f64::from(w[(o * s.group_inputs() + c) * s.taps() + tap]);
-                    }
-                }
-            }
-            out.push(sum as f32);
-        }
-        out
-    }
 
     #[test]
     fn the_forward_pass_follows_the_definition() {
-        for (x_dims, w_dims, stride, padding, groups) in CASES {
+        for (x_dims, w_dims, stride, padding, groups) in CONVOLUTIONS {
             let shape = ConvShape::new(x_dims, w_dims, stride, padding, groups).expect("fits");
             let (x, w) = (random(x_dims, 1).expect("x"), random(w_dims, 2).expect("w"));
             let y = conv2d(&x, &w, stride, padding, groups).expect("conv");
             assert_eq!(y.dims(), [shape.batch, shape.outputs, shape.out_height(), shape.out_width()]);
             let flat = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values");
-            assert_close(&[flat(&y)], &[naive(&flat(&x), &flat(&w), &shape)], 2e-5);
+            assert_close(&[flat(&y)], &[convolution(&flat(&x), &flat(&w), &shape)], 2e-5);
         }
     }
 
     #[test]
     fn gradients_equal_candles() {
-        for (x_dims, w_dims, stride, padding, groups) in CASES {
+        for (x_dims, w_dims, stride, padding, groups) in CONVOLUTIONS {
             if stride > 1 && (x_dims.2 != x_dims.3 || w_dims.2 != w_dims.3) {
                 // Candle's backward pass takes the height for the width there.
                 continue;

@@ -88,6 +88,9 @@ pub(super) fn lanes() -> usize {
     8
 }
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::transpose;
+
 /// Eight values that the compiler maps to whatever the target has for certain (SSE2, NEON).
 #[derive(Clone, Copy)]
 struct Portable;
@@ -166,6 +169,39 @@ mod x86 {
         kernel.run(Avx2);
     }
 
+    /// The columns of a square of 16 rows.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in super::super) fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+        let zero = _mm512_setzero_ps();
+        let mut pairs = [zero; 16];
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        // `quads[4 g + c]` has, in its 128-bit part `q`, column `4 q + c` of the rows `4 g..4 g + 4`.
+        let mut quads = [zero; 16];
+        for g in 0..4 {
+            for half in 0..2 {
+                let (a, b) = (_mm512_castps_pd(pairs[4 * g + half]), _mm512_castps_pd(pairs[4 * g + 2 + half]));
+                quads[4 * g + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                quads[4 * g + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        let mut columns = [zero; 16];
+        for c in 0..4 {
+            let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[4 + c]);
+            let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[4 + c]);
+            let even2 = _mm512_shuffle_f32x4::<0x88>(quads[8 + c], quads[12 + c]);
+            let odd2 = _mm512_shuffle_f32x4::<0xdd>(quads[8 + c], quads[12 + c]);
+            columns[c] = _mm512_shuffle_f32x4::<0x88>(even, even2);
+            columns[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+            columns[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+            columns[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+        }
+        columns
+    }
+
     /// Exists only within `with_avx512`.
     #[derive(Clone, Copy)]
     struct Avx512;
@@ -225,31 +261,9 @@ mod x86 {
         unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
             // SAFETY: as above, and the caller's promise.
             unsafe {
-                let mut pairs = [_mm512_setzero_ps(); 16];
-                for i in 0..8 {
-                    let (a, b) =
-                        (_mm512_loadu_ps(from.add(2 * i * stride)), _mm512_loadu_ps(from.add((2 * i + 1) * stride)));
-                    pairs[2 * i] = _mm512_unpacklo_ps(a, b);
-                    pairs[2 * i + 1] = _mm512_unpackhi_ps(a, b);
-                }
-                // `quads[4 g + c]` has, in its 128-bit part `q`, column `4 q + c` of the rows `4 g..4 g + 4`.
-                let mut quads = [_mm512_setzero_ps(); 16];
-                for g in 0..4 {
-                    for half in 0..2 {
-                        let (a, b) = (_mm512_castps_pd(pairs[4 * g + half]), _mm512_castps_pd(pairs[4 * g + 2 + half]));
-                        quads[4 * g + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                        quads[4 * g + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-                    }
-                }
-                for c in 0..4 {
-                    let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[4 + c]);
-                    let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[4 + c]);
-                    let even2 = _mm512_shuffle_f32x4::<0x88>(quads[8 + c], quads[12 + c]);
-                    let odd2 = _mm512_shuffle_f32x4::<0xdd>(quads[8 + c], quads[12 + c]);
-                    _mm512_storeu_ps(to.add(place(c)), _mm512_shuffle_f32x4::<0x88>(even, even2));
-                    _mm512_storeu_ps(to.add(place(4 + c)), _mm512_shuffle_f32x4::<0x88>(odd, odd2));
-                    _mm512_storeu_ps(to.add(place(8 + c)), _mm512_shuffle_f32x4::<0xdd>(even, even2));
-                    _mm512_storeu_ps(to.add(place(12 + c)), _mm512_shuffle_f32x4::<0xdd>(odd, odd2));
+                let rows = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * stride)));
+                for (j, column) in transpose(rows).into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add(place(j)), column);
                 }
             }
         }

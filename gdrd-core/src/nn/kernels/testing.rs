@@ -2,6 +2,8 @@
 
 use candle_core::{Device, Result, Shape, Tensor, Var};
 
+use super::shape::ConvShape;
+
 /// Values in -1..1 that look random and are the same everywhere.
 pub(super) fn random(shape: impl Into<Shape>, seed: u64) -> Result<Tensor> {
     let shape = shape.into();
@@ -44,4 +46,55 @@ pub(super) fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f3
             assert!((a - b).abs() <= tolerance * scale, "tensor {which} at {at}: {a} and {b}, largest {scale}");
         }
     }
+}
+
+/// `(x, weight, stride, padding, groups)`: odd sizes, primes, batch one, wide maps, every path.
+type Convolution = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
+pub(super) const CONVOLUTIONS: [Convolution; 22] = [
+    ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
+    ((1, 16, 8, 8), (32, 16, 3, 3), 1, 1, 1),
+    ((5, 17, 4, 4), (19, 17, 3, 3), 1, 1, 1),
+    ((3, 33, 7, 11), (31, 33, 3, 3), 1, 1, 1),
+    ((3, 16, 13, 5), (16, 16, 3, 3), 1, 0, 1),
+    ((2, 7, 6, 9), (5, 7, 3, 3), 1, 2, 1),
+    ((2, 8, 3, 3), (8, 8, 3, 3), 1, 1, 1),
+    ((3, 16, 16, 16), (24, 16, 3, 3), 2, 1, 1),
+    ((2, 5, 7, 9), (7, 5, 3, 3), 2, 1, 1),
+    ((2, 16, 8, 8), (24, 16, 1, 1), 2, 0, 1),
+    ((3, 13, 5, 7), (11, 13, 1, 1), 1, 0, 1),
+    ((2, 12, 9, 9), (8, 6, 3, 3), 1, 1, 2),
+    ((2, 12, 8, 8), (12, 1, 3, 3), 2, 1, 12),
+    ((3, 6, 7, 7), (6, 1, 7, 7), 1, 0, 6),
+    ((1, 5, 11, 6), (5, 1, 3, 3), 1, 1, 5),
+    ((2, 3, 9, 7), (4, 3, 5, 2), 3, 2, 1),
+    ((3, 19, 9, 7), (21, 19, 3, 3), 2, 1, 1),
+    ((2, 40, 7, 7), (33, 40, 1, 1), 1, 0, 1),
+    ((1, 16, 4, 4), (48, 16, 3, 3), 1, 1, 1),
+    ((2, 24, 9, 9), (32, 24, 5, 5), 2, 2, 1),
+    // More than one chunk.
+    ((41, 96, 16, 16), (32, 96, 3, 3), 1, 1, 1),
+    ((41, 96, 16, 16), (32, 96, 3, 3), 2, 1, 1),
+];
+
+/// The definition of a convolution, in float64.
+pub(super) fn convolution(x: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
+    let mut out = Vec::with_capacity(s.output_len());
+    for at in 0..s.output_len() {
+        let (image, o) = (at / s.out_plane() / s.outputs, at / s.out_plane() % s.outputs);
+        let (oy, ox) = (at % s.out_plane() / s.out_width(), at % s.out_width());
+        let mut sum = 0f64;
+        for c in 0..s.group_inputs() {
+            for tap in 0..s.taps() {
+                let y = (oy * s.stride + tap / s.kernel_w).wrapping_sub(s.padding);
+                let x_at = (ox * s.stride + tap % s.kernel_w).wrapping_sub(s.padding);
+                if y < s.height && x_at < s.width {
+                    let channel = o / s.group_outputs() * s.group_inputs() + c;
+                    let value = x[(image * s.inputs + channel) * s.plane() + y * s.width + x_at];
+                    sum += f64::from(value) * f64::from(w[(o * s.group_inputs() + c) * s.taps() + tap]);
+                }
+            }
+        }
+        out.push(sum as f32);
+    }
+    out
 }

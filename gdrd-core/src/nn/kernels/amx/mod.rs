@@ -26,8 +26,14 @@ use super::scratch::{self, Values};
 use super::shape::ConvShape;
 use super::tail::Tail;
 
+/// Products of two values below which vectors are as fast, and exact to float32's own rounding.
+const LEAST: usize = 1 << 20;
+
 /// Whether the method applies and pays.
 pub(super) fn applies(shape: &ConvShape) -> bool {
+    if shape.output_len() * shape.inputs * shape.taps() < LEAST {
+        return false;
+    }
     let most = shape.input_len().max(shape.output_len()).max(shape.inputs * shape.outputs * shape.taps());
     shape.groups == 1 && shape.outputs >= 8 && most < i32::MAX as usize && tile::available()
 }
@@ -80,4 +86,62 @@ fn convolve(taps: &Taps, x: &[f32], layout: &Layout, packed: &[f32], tail: Tail<
     }
     // SAFETY: both write every pixel of every map.
     unsafe { out.finish() }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Tensor;
+
+    use super::super::im2col;
+    use super::super::testing::{CONVOLUTIONS, assert_close, convolution, random};
+    use super::*;
+
+    fn flat(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().and_then(|t| t.to_vec1()).expect("values")
+    }
+
+    /// All shapes, also those that are left to vectors because they are small; nothing is checked where the unit is not.
+    #[test]
+    fn all_three_passes_follow_the_definition_on_any_number_of_threads() {
+        for (x_dims, w_dims, stride, padding, groups) in CONVOLUTIONS {
+            if groups > 1 || !available() {
+                continue;
+            }
+            // Also a batch that fills tiles.
+            for batch in [x_dims.0, 16] {
+                let x_dims = (batch, x_dims.1, x_dims.2, x_dims.3);
+                let shape = ConvShape::new(x_dims, w_dims, stride, padding, groups).expect("fits");
+                let out = (batch, shape.outputs, shape.out_height(), shape.out_width());
+                let [x, w, grad] = [
+                    flat(&random(x_dims, 1).expect("x")),
+                    flat(&random(w_dims, 2).expect("weight")),
+                    flat(&random(out, 3).expect("gradient")),
+                ];
+                let run = |threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+                    pool.install(|| {
+                        let tail = Tail::default();
+                        let packed = pack(&shape, &w);
+                        assert_eq!(
+                            forward(&shape, &x, Kernels::Packed(&packed), tail),
+                            forward(&shape, &x, Kernels::Plain(&w), tail)
+                        );
+                        [
+                            forward(&shape, &x, Kernels::Plain(&w), tail),
+                            input_gradient(&shape, &w, &grad),
+                            weight_gradient(&shape, &x, &grad),
+                        ]
+                    })
+                };
+                let found = run(1);
+                assert!(found == run(2) && found == run(3), "{shape:?}");
+                let expected = [
+                    convolution(&x, &w, &shape),
+                    im2col::input_gradient(&shape, &w, &grad),
+                    im2col::weight_gradient(&shape, &x, &grad),
+                ];
+                assert_close(&found, &expected, 2e-5);
+            }
+        }
+    }
 }
