@@ -23,8 +23,9 @@ const PANELS: usize = 2;
 pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let taps = Taps::forward(shape);
     let ConvShape { batch, inputs, outputs, .. } = *shape;
-    let x = Maps { values: x, batch, channels: inputs, plane: taps.source_plane };
-    let grad = Maps { values: grad, batch, channels: outputs, plane: taps.plane };
+    let used = [taps.used(), vec![true; taps.plane]];
+    let x = Maps { values: x, batch, channels: inputs, plane: taps.source_plane, used: &used[0] };
+    let grad = Maps { values: grad, batch, channels: outputs, plane: taps.plane, used: &used[1] };
     let (blocks, panels, images) = (x.blocks(), grad.blocks(), batch.div_ceil(32));
     let mut left = scratch::take(taps.source_plane * blocks * images * TILE);
     x.to_left(&mut left);

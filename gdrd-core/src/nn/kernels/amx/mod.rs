@@ -40,7 +40,7 @@ pub(super) fn applies(shape: &ConvShape) -> bool {
 
 /// Whether it does for the gradient of the weight, whose sums run over groups of 32 images.
 pub(super) fn weight_gradient_applies(shape: &ConvShape) -> bool {
-    applies(shape) && 2 * shape.batch.next_multiple_of(32) <= 3 * shape.batch
+    applies(shape) && shape.inputs >= 16 && 2 * shape.batch.next_multiple_of(32) <= 3 * shape.batch
 }
 
 /// Whether the unit is there at all.
@@ -76,7 +76,8 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
 }
 
 fn convolve(taps: &Taps, x: &[f32], layout: &Layout, packed: &[f32], tail: Tail<'_>) -> Vec<f32> {
-    let maps = Maps { values: x, batch: taps.batch, channels: layout.depth, plane: taps.source_plane };
+    let used = taps.used();
+    let maps = Maps { values: x, batch: taps.batch, channels: layout.depth, plane: taps.source_plane, used: &used };
     let mut out = Filling::new(taps.batch * taps.plane * layout.columns);
     let target = Target { to: out.shared(), plane: taps.plane, columns: layout.columns, tail };
     if images::fits(taps.batch) {

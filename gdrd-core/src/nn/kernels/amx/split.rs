@@ -15,12 +15,19 @@ pub(super) struct Maps<'a> {
     pub(super) batch: usize,
     pub(super) channels: usize,
     pub(super) plane: usize,
+    /// Whether a pixel is of use; the others need not be split.
+    pub(super) used: &'a [bool],
 }
 
 /// Pixels that are taken at a time.
 const GROUP: usize = 16;
 
-impl Maps<'_> {
+impl<'a> Maps<'a> {
+    /// Groups of pixels of which one is of use, by their first.
+    fn groups(self) -> impl Iterator<Item = usize> + use<'a> {
+        (0..self.plane).step_by(GROUP).filter(move |first| self.used[*first..].iter().take(GROUP).any(|used| *used))
+    }
+
     /// Blocks of 32 channels.
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(DEPTH)
@@ -40,8 +47,12 @@ impl Maps<'_> {
             return rows;
         }
         for (lane, row) in rows.iter_mut().enumerate().take(count) {
-            // SAFETY: the caller's promise; the mask leaves out pixels that do not exist.
-            *row = unsafe { _mm512_maskz_loadu_ps(mask, self.values.as_ptr().add(at + lane * step + pixel)) };
+            // SAFETY: the caller's promise; the mask leaves out pixels that do not exist. The next pixels are asked for ahead.
+            unsafe {
+                let from = self.values.as_ptr().add(at + lane * step + pixel);
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(16).cast());
+                *row = _mm512_maskz_loadu_ps(mask, from);
+            }
         }
         transpose(rows)
     }
@@ -62,7 +73,7 @@ impl Maps<'_> {
             // SAFETY: each block of each image has places of its own; the vectors are available where the unit is.
             unsafe {
                 let to = to.at((image * self.plane * blocks + block) * DEPTH).cast::<u8>();
-                for pixel in (0..self.plane).step_by(GROUP) {
+                for pixel in self.groups() {
                     self.channels_to(
                         image,
                         block,
@@ -84,7 +95,7 @@ impl Maps<'_> {
         (0..tiles * blocks).into_par_iter().for_each(|at| {
             let (tile, block) = (at / blocks, at % blocks);
             let step = tiles * blocks * 2 * TILE;
-            for pixel in (0..self.plane).step_by(GROUP) {
+            for pixel in self.groups() {
                 for image in tile * 16..self.batch.min(tile * 16 + 16) {
                     // SAFETY: each block of each tile has places of its own; the vectors are available where the unit is.
                     unsafe {
@@ -118,6 +129,9 @@ impl Maps<'_> {
             self.square(at + half * self.plane, self.plane, 16.min(count.saturating_sub(half)), pixel)
         });
         for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
+            if !self.used[pixel + nth] {
+                continue;
+            }
             // SAFETY: the caller's promise.
             unsafe { store(split([a, b]), to.add(nth * step), part) };
         }
@@ -132,7 +146,14 @@ impl Maps<'_> {
         (0..blocks * images).into_par_iter().for_each(|at| {
             let (block, group) = (at / images, at % images);
             let count = DEPTH.min(self.channels - block * DEPTH);
-            for pixel in (0..self.plane).step_by(GROUP) {
+            if self.plane == 1 {
+                // SAFETY: as below.
+                unsafe {
+                    self.rows_to_left(group * DEPTH, block * DEPTH, to.at((block * images + group) * TILE).cast())
+                };
+                return;
+            }
+            for pixel in self.groups() {
                 for channel in 0..count {
                     // SAFETY: each block of each group has places of its own; the vectors are available where the unit is.
                     unsafe {
@@ -143,6 +164,27 @@ impl Maps<'_> {
                 }
             }
         });
+    }
+
+    /// 32 channels of 32 images of one pixel.
+    ///
+    /// # Safety
+    /// There is room for four tiles.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn rows_to_left(&self, image: usize, channel: usize, to: *mut u8) {
+        // Channels take the place of pixels.
+        let rows = Maps { plane: self.channels, channels: 1, ..*self };
+        for half in (0..DEPTH.min(self.channels - channel)).step_by(16) {
+            // SAFETY: the images and the channels exist.
+            let [a, b] = [0, 16].map(|later| unsafe {
+                let count = 16.min(self.batch.saturating_sub(image + later));
+                rows.square(self.at(image + later, 0), self.channels, count, channel + half)
+            });
+            for (nth, (a, b)) in a.into_iter().zip(b).enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { store(split([a, b]), to.add(half * 2 * TILE / 16 + nth * 64), TILE) };
+            }
+        }
     }
 
     /// 16 pixels of a channel of 32 images: the upper parts every `step` bytes, the lower ones a tile behind them.
@@ -158,6 +200,9 @@ impl Maps<'_> {
             self.square(at, self.channels * self.plane, 16.min(count.saturating_sub(half)), pixel)
         });
         for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
+            if !self.used[pixel + nth] {
+                continue;
+            }
             // SAFETY: the caller's promise.
             unsafe { store(split([a, b]), to.add(nth * step), TILE) };
         }
@@ -171,7 +216,7 @@ impl Maps<'_> {
         let to = Shared::new(to);
         (0..blocks * images).into_par_iter().for_each(|at| {
             let (block, group) = (at / images, at % images);
-            for pixel in (0..self.plane).step_by(GROUP) {
+            for pixel in self.groups() {
                 for pair in 0..32 {
                     let (pair, half) = (pair / 2, pair % 2);
                     // SAFETY: each block of each group has places of its own; the vectors are available where the unit is.
@@ -193,12 +238,25 @@ impl Maps<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn pairs_to(&self, image: usize, channel: usize, pixel: usize, to: *mut u8, step: usize) {
         let count = 16.min(self.channels.saturating_sub(channel));
+        if self.plane == 1 {
+            // SAFETY: the masks leave out channels that do not exist.
+            let [a, b] = [0, 1].map(|second| unsafe {
+                let count = if image + second < self.batch { count } else { 0 };
+                _mm512_maskz_loadu_ps(first(count), self.values.as_ptr().wrapping_add(self.at(image + second, channel)))
+            });
+            // SAFETY: the caller's promise.
+            unsafe { store(split_pairs(a, b), to, TILE) };
+            return;
+        }
         // SAFETY: the channels exist, where the image does.
         let [a, b] = [0, 1].map(|second| unsafe {
             let count = if image + second < self.batch { count } else { 0 };
             self.square(self.at(image + second, channel), self.plane, count, pixel)
         });
         for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
+            if !self.used[pixel + nth] {
+                continue;
+            }
             // SAFETY: the caller's promise.
             unsafe { store(split_pairs(a, b), to.add(nth * step), TILE) };
         }

@@ -49,6 +49,15 @@ impl Taps {
         Self { batch: shape.batch, source_plane: source_height * source_width, plane, count, sources }
     }
 
+    /// For each pixel of the source, whether any pixel of the target takes it.
+    pub(super) fn used(&self) -> Vec<bool> {
+        let mut used = vec![false; self.source_plane];
+        for at in self.sources.iter().flatten() {
+            used[*at as usize] = true;
+        }
+        used
+    }
+
     /// The pixel of the source, if there is one.
     pub(super) fn source(&self, pixel: usize, tap: usize) -> Option<usize> {
         self.sources[pixel * self.count + tap].map(|at| at as usize)
