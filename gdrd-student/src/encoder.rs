@@ -6,6 +6,7 @@ use candle_core::Device;
 use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
+use gdrd_core::nn::kernels::keep_awake;
 use gdrd_core::nn::{Mode, Weights};
 use gdrd_core::student::{Student, StudentConfig, StudentHeader};
 
@@ -92,6 +93,7 @@ pub fn embed(
     faces: &[Face],
     device: &Device,
 ) -> Result<Embeddings> {
+    let _awake = keep_awake();
     let mut values = Vec::with_capacity(width * faces.len());
     for batch in faces.chunks(BATCH) {
         let small = batch.iter().map(&prepare).collect::<Result<Vec<_>>>()?;

@@ -13,6 +13,7 @@
 mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod awake;
 mod buffer;
 mod channels;
 mod conv;
@@ -42,6 +43,7 @@ mod turn;
 mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};
+pub use awake::{Awake, keep_awake};
 pub use conv::{conv2d, linear};
 pub use frozen::FrozenConv;
 #[cfg(feature = "cuda")]

@@ -22,6 +22,9 @@ pub(super) struct Maps<'a> {
 /// Pixels that are taken at a time.
 const GROUP: usize = 16;
 
+/// Values that one thread splits sooner than two of them meet.
+const ALONE: usize = 1 << 15;
+
 impl<'a> Maps<'a> {
     /// Groups of pixels of which one is of use, by their first.
     fn groups(self) -> impl Iterator<Item = usize> + use<'a> {
@@ -67,7 +70,7 @@ impl<'a> Maps<'a> {
         let blocks = self.blocks();
         assert!(to.len() >= self.batch * self.plane * blocks * DEPTH);
         let to = Shared::new(to);
-        let least = (4096 / (DEPTH * self.plane)).max(1);
+        let least = (ALONE / (DEPTH * self.plane)).max(1);
         (0..self.batch * blocks).into_par_iter().with_min_len(least).for_each(|at| {
             let (image, block) = (at / blocks, at % blocks);
             // SAFETY: each block of each image has places of its own; the vectors are available where the unit is.
