@@ -14,7 +14,7 @@ def machine(threads):
     lines = info.read_text().splitlines() if info.exists() else []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = fields.get("flags", "").split()
-    widest = next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+    widest = next((name for name in ("amx_bf16", "avx512f", "avx2") if name in flags), platform.machine())
     versions = {name: version(name) for name in ("torch", "onnxruntime")}
     return dict(processor=fields.get("model name", platform.processor()), vectors=widest, threads=threads, versions=versions)
 

@@ -145,4 +145,27 @@ mod tests {
             }
         }
     }
+
+    /// What ARCHITECTURE.md says of the error: it does not grow with the number of summands.
+    #[test]
+    fn the_error_is_that_of_two_parts() {
+        for inputs in [64, 1024] {
+            let shape = ConvShape::linear(64, inputs, 64);
+            if !available() {
+                return;
+            }
+            let (x, w) = (random((64, inputs), 1).expect("x"), random((64, inputs), 2).expect("weight"));
+            let found = forward(&shape, &flat(&x), Kernels::Plain(&flat(&w)), Tail::default());
+            let (mut errors, mut squares) = (0.0, 0.0);
+            for (at, found) in found.into_iter().enumerate() {
+                let row = |t: &Tensor, row: usize| flat(&t.narrow(0, row, 1).expect("a row"));
+                let pairs = row(&x, at / 64).into_iter().zip(row(&w, at % 64));
+                let exact: f64 = pairs.map(|(a, b)| f64::from(a) * f64::from(b)).sum();
+                errors += (f64::from(found) - exact).powi(2);
+                squares += exact.powi(2);
+            }
+            let error = (errors / squares).sqrt();
+            assert!((1e-6..6e-6).contains(&error), "{inputs} summands: {error:.1e}");
+        }
+    }
 }
