@@ -33,11 +33,9 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
 /// # Errors
 /// If the shapes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let ((batch, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
-    let pixel = |t: &Tensor| t.unsqueeze(2)?.unsqueeze(3);
     #[cfg(target_arch = "x86_64")]
-    if supported(&[x, weight]) && amx::applies(&ConvShape::linear(batch, inputs, outputs)) {
-        return conv2d(&pixel(x)?, &pixel(weight)?, 1, 0, 1)?.reshape((batch, outputs));
+    if supported(&[x, weight]) && amx::applies(&ConvShape::linear(x.dims2()?, weight.dims2()?)?) {
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride: 1, padding: 0, groups: 1 });
     }
     #[cfg(feature = "cuda")]
     if super::cuda::supported(&[x, weight]) {
@@ -111,6 +109,7 @@ impl Method {
     }
 }
 
+/// The convolution of maps `[b, c, h, w]`, or with stride one of pixels `[b, c]`.
 struct Conv2d {
     stride: usize,
     padding: usize,
@@ -119,6 +118,9 @@ struct Conv2d {
 
 impl Conv2d {
     fn shape(&self, x: &Shape, weight: &Shape) -> Result<ConvShape> {
+        if x.rank() == 2 {
+            return ConvShape::linear(x.dims2()?, weight.dims2()?);
+        }
         ConvShape::new(x.dims4()?, weight.dims4()?, self.stride, self.padding, self.groups)
     }
 }
@@ -132,8 +134,8 @@ impl CustomOp2 for Conv2d {
         let shape = self.shape(xl.shape(), wl.shape())?;
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
         let out = Method::of(&shape).forward(&shape, x, Kernels::Plain(w), Tail::default());
-        let dims = (shape.batch, shape.outputs, shape.out_height(), shape.out_width());
-        Ok((CpuStorage::F32(out), dims.into()))
+        let dims = [shape.batch, shape.outputs, shape.out_height(), shape.out_width()];
+        Ok((CpuStorage::F32(out), Shape::from(&dims[..xl.shape().rank()])))
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -234,6 +236,17 @@ mod tests {
             };
             let one = run(1);
             assert!(one == run(2) && one == run(3) && one == run(3), "{x_dims:?}");
+        }
+    }
+
+    #[test]
+    fn linear_equals_the_product() {
+        for (batch, inputs, outputs) in [(96, 256, 64), (3, 5, 7)] {
+            let (x, w) = (random((batch, inputs), 1).expect("x"), random((outputs, inputs), 2).expect("w"));
+            let ours = gradients(&[&x, &w], |v| linear(&v[0], &v[1]));
+            let theirs = gradients(&[&x, &w], |v| v[0].matmul(&v[1].t()?));
+            assert_close(&ours, &theirs, 2e-5);
+            assert!(linear(&x, &random((outputs, inputs + 1), 2).expect("w")).is_err());
         }
     }
 

@@ -50,10 +50,12 @@ impl ConvShape {
         Ok(Self { batch, inputs, outputs, height, width, kernel_h, kernel_w, stride, padding, groups })
     }
 
-    /// A fully connected layer as a convolution of maps of one pixel.
-    pub(super) fn linear(batch: usize, inputs: usize, outputs: usize) -> Self {
-        let (height, width, kernel_h, kernel_w) = (1, 1, 1, 1);
-        Self { batch, inputs, outputs, height, width, kernel_h, kernel_w, stride: 1, padding: 0, groups: 1 }
+    /// A fully connected layer, `x [b, c]` and `weight [o, c]`, as a convolution of maps of one pixel.
+    ///
+    /// # Errors
+    /// If they do not fit each other.
+    pub(super) fn linear((batch, inputs): (usize, usize), (outputs, depth): (usize, usize)) -> Result<Self> {
+        Self::new((batch, inputs, 1, 1), (outputs, depth, 1, 1), 1, 0, 1)
     }
 
     /// Output rows.

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn the_error_is_that_of_two_parts() {
         for inputs in [64, 1024] {
-            let shape = ConvShape::linear(64, inputs, 64);
+            let shape = ConvShape::linear((64, inputs), (64, inputs)).expect("fits");
             if !available() {
                 return;
             }

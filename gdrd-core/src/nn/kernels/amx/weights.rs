@@ -125,7 +125,13 @@ unsafe fn pack_panel(
                         }
                         let from = &matrices.values[row * matrices.row + column * matrices.column + tap];
                         // SAFETY: the mask leaves out columns that do not exist.
-                        unsafe { _mm512_mask_i32gather_ps::<4>(zero, mask, places, &raw const *from) }
+                        unsafe {
+                            if matrices.column == 1 {
+                                _mm512_maskz_loadu_ps(mask, from)
+                            } else {
+                                _mm512_mask_i32gather_ps::<4>(zero, mask, places, &raw const *from)
+                            }
+                        }
                     });
                     for (part, words) in split_pairs(values[0], values[1]).into_iter().enumerate() {
                         let offset = (tap * count + at) * STEP + (2 * half + part) * TILE + pair * 64;
