@@ -85,6 +85,9 @@ impl FaceEncoder {
     }
 }
 
+/// Faces whose layers are over before a thread that fell asleep is awake again.
+const FEW: usize = 16;
+
 /// The embeddings of `faces` after `prepare` has brought them to the network's input size.
 pub fn embed(
     student: &dyn Student,
@@ -93,7 +96,8 @@ pub fn embed(
     faces: &[Face],
     device: &Device,
 ) -> Result<Embeddings> {
-    let _awake = keep_awake();
+    // More faces keep the threads busy by themselves.
+    let _awake = (faces.len() <= FEW).then(keep_awake);
     let mut values = Vec::with_capacity(width * faces.len());
     for batch in faces.chunks(BATCH) {
         let small = batch.iter().map(&prepare).collect::<Result<Vec<_>>>()?;

@@ -31,7 +31,7 @@ impl Linear {
 
     /// The map of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if kernels::processor() == "amx"
+        if kernels::linear_is_convolution(x, &self.weight)?
             && let Some(frozen) = self.frozen.of(x, || self.freeze())?
         {
             let x = x.unsqueeze(2)?.unsqueeze(3)?;

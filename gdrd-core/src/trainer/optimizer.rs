@@ -90,16 +90,6 @@ impl OptimizerConfig for Sgd {
     }
 }
 
-impl Sgd {
-    /// The parameter and its velocity after a step.
-    fn moved(&self, parameter: &Tensor, velocity: &Tensor, gradient: &Tensor, rate: f64) -> Result<(Tensor, Tensor)> {
-        let gradient = (gradient + (parameter * self.weight_decay)?)?;
-        let velocity = ((velocity * self.momentum)? + &gradient)?;
-        let direction = if self.nesterov { (gradient + (&velocity * self.momentum)?)? } else { velocity.clone() };
-        Ok(((parameter - (direction * rate)?)?, velocity))
-    }
-}
-
 struct LiveSgd {
     config: Sgd,
     velocity: BTreeMap<String, Tensor>,
@@ -115,17 +105,12 @@ impl Optimizer for LiveSgd {
         let Sgd { momentum, weight_decay, nesterov } = self.config;
         let step = SgdStep { momentum, weight_decay, rate, nesterov };
         for (name, gradient) in gradients {
-            let var = &parameters[name];
             let velocity = match self.velocity.entry(name.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(gradient.zeros_like()?),
             };
             beside(velocity, gradient)?;
-            if !kernels::sgd(var, velocity, gradient, &step)? {
-                let (moved, next) = self.config.moved(&var.as_detached_tensor(), velocity, gradient, rate)?;
-                var.set(&moved)?;
-                *velocity = next;
-            }
+            kernels::sgd(&parameters[name], velocity, gradient, &step)?;
         }
         Ok(())
     }

@@ -10,9 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub struct Awake(Arc<AtomicBool>);
 
-/// Times that a thread looks around before it offers its core to others.
-const PATIENCE: usize = 64;
-
 /// Keeps rayon's threads awake, other than the calling one.
 #[must_use = "threads are awake until this is dropped"]
 pub fn keep_awake() -> Awake {
@@ -22,9 +19,8 @@ pub fn keep_awake() -> Awake {
         let over = Arc::clone(&over);
         rayon::spawn_broadcast(move |context| {
             while Some(context.index()) != caller && !over.load(Ordering::Acquire) {
-                match rayon::yield_now() {
-                    Some(rayon::Yield::Executed) => {}
-                    _ => (0..PATIENCE).for_each(|_| std::hint::spin_loop()),
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    std::thread::yield_now();
                 }
             }
         });

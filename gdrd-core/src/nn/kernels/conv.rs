@@ -16,16 +16,15 @@ use super::{depthwise, direct, im2col, winograd};
 /// # Errors
 /// If the shapes do not fit.
 pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups: usize) -> Result<Tensor> {
-    ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
-    if !supported(&[x, weight]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, weight]) {
-            let shape = ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
-            return super::cuda::conv2d(x, weight, shape);
-        }
-        return x.conv2d(weight, padding, stride, 1, groups);
+    let shape = ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
+    if supported(&[x, weight]) {
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { shape });
     }
-    x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride, padding, groups })
+    #[cfg(feature = "cuda")]
+    if super::cuda::supported(&[x, weight]) {
+        return super::cuda::conv2d(x, weight, shape);
+    }
+    x.conv2d(weight, padding, stride, 1, groups)
 }
 
 /// `x W^T` for `x [b, c]` and `weight [o, c]`: `[b, o]`, with gradients as [`conv2d`] has them.
@@ -33,15 +32,27 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
 /// # Errors
 /// If the shapes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    #[cfg(target_arch = "x86_64")]
-    if supported(&[x, weight]) && amx::applies(&ConvShape::linear(x.dims2()?, weight.dims2()?)?) {
-        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { stride: 1, padding: 0, groups: 1 });
+    if linear_is_convolution(x, weight)? {
+        let shape = ConvShape::linear(x.dims2()?, weight.dims2()?)?;
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { shape });
     }
     #[cfg(feature = "cuda")]
     if super::cuda::supported(&[x, weight]) {
         return super::cuda::linear(x, weight);
     }
     x.matmul(&weight.t()?)
+}
+
+/// Whether the fastest way to `x W^T` is a convolution of maps of one pixel, rather than a product of matrices.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub(in super::super) fn linear_is_convolution(x: &Tensor, weight: &Tensor) -> Result<bool> {
+    #[cfg(target_arch = "x86_64")]
+    if supported(&[x, weight]) {
+        return Ok(amx::applies(&ConvShape::linear(x.dims2()?, weight.dims2()?)?));
+    }
+    Ok(false)
 }
 
 /// How a convolution is computed.
@@ -109,20 +120,9 @@ impl Method {
     }
 }
 
-/// The convolution of maps `[b, c, h, w]`, or with stride one of pixels `[b, c]`.
+/// The convolution of maps `[b, c, h, w]`, or of pixels `[b, c]`.
 struct Conv2d {
-    stride: usize,
-    padding: usize,
-    groups: usize,
-}
-
-impl Conv2d {
-    fn shape(&self, x: &Shape, weight: &Shape) -> Result<ConvShape> {
-        if x.rank() == 2 {
-            return ConvShape::linear(x.dims2()?, weight.dims2()?);
-        }
-        ConvShape::new(x.dims4()?, weight.dims4()?, self.stride, self.padding, self.groups)
-    }
+    shape: ConvShape,
 }
 
 impl CustomOp2 for Conv2d {
@@ -131,7 +131,7 @@ impl CustomOp2 for Conv2d {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = self.shape(xl.shape(), wl.shape())?;
+        let shape = self.shape;
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
         let out = Method::of(&shape).forward(&shape, x, Kernels::Plain(w), Tail::default());
         let dims = [shape.batch, shape.outputs, shape.out_height(), shape.out_width()];
@@ -139,7 +139,7 @@ impl CustomOp2 for Conv2d {
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let shape = self.shape(x.shape(), weight.shape())?;
+        let shape = self.shape;
         let (for_x, for_weight) = (x.track_op(), weight.track_op());
         with_floats([x, weight, grad], |[xs, ws, gs]| {
             let method = Method::of(&shape);

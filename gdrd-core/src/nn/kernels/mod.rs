@@ -44,6 +44,7 @@ mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};
 pub use awake::{Awake, keep_awake};
+pub(super) use conv::linear_is_convolution;
 pub use conv::{conv2d, linear};
 pub use frozen::FrozenConv;
 #[cfg(feature = "cuda")]

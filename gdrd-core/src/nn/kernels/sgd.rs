@@ -1,6 +1,6 @@
 //! A step of stochastic gradient descent, in place.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var, bail};
 
 use super::{can_change, change2, change3};
 
@@ -17,19 +17,24 @@ pub struct SgdStep {
     pub nesterov: bool,
 }
 
-/// Changes `weight` and `velocity` where they are, if they are float32 on the CPU or on a GPU; says whether it did.
+/// Changes `weight` and `velocity` where they are.
 ///
 /// # Errors
-/// If the shapes differ.
-pub fn sgd(weight: &Var, velocity: &Tensor, gradient: &Tensor, step: &SgdStep) -> Result<bool> {
+/// If they are not contiguous float32 on the CPU or on an NVIDIA GPU, or the shapes differ.
+pub fn sgd(weight: &Var, velocity: &Tensor, gradient: &Tensor, step: &SgdStep) -> Result<()> {
     #[cfg(feature = "cuda")]
     if super::cuda::supported(&[weight.as_tensor(), gradient, velocity]) {
-        super::cuda::sgd(weight, velocity, gradient, step)?;
-        return Ok(true);
+        return super::cuda::sgd(weight, velocity, gradient, step);
     }
     let weight = weight.as_detached_tensor();
     if !can_change(&[&weight, gradient]) || !can_change(&[velocity]) {
-        return Ok(false);
+        bail!(
+            "a step of SGD needs contiguous float32 on one device, found a weight {:?} on {:?} and a velocity {:?} on {:?}",
+            weight.dtype(),
+            weight.device().location(),
+            velocity.dtype(),
+            velocity.device().location()
+        );
     }
     let (momentum, decay, rate) = (step.momentum as f32, step.weight_decay as f32, step.rate as f32);
     change3(velocity, gradient, &weight, |v, g, w| momentum * v + (g + decay * w))?;
@@ -38,5 +43,5 @@ pub fn sgd(weight: &Var, velocity: &Tensor, gradient: &Tensor, step: &SgdStep) -
     } else {
         change2(&weight, velocity, |w, v| w - rate * v)?;
     }
-    Ok(true)
+    Ok(())
 }

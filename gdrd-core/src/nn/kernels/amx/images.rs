@@ -4,11 +4,10 @@
 use rayon::prelude::*;
 
 use super::super::scratch;
-use super::maps::{Places, Target};
+use super::Convolution;
+use super::maps::Places;
 use super::split::Maps;
-use super::taps::Taps;
 use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
-use super::weights::Layout;
 
 /// Pixels of a task at most, and panels of columns.
 const PIXELS: usize = 16;
@@ -22,8 +21,9 @@ pub(super) fn fits(batch: usize) -> bool {
     8 * batch.next_multiple_of(16) <= 9 * batch
 }
 
-/// The convolution of `maps`, whose kernels are `packed`.
-pub(super) fn convolve(taps: &Taps, maps: Maps<'_>, layout: &Layout, packed: &[f32], target: Target<'_>) {
+/// The convolution of `maps`.
+pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
+    let Convolution { taps, layout, .. } = *convolution;
     let tiles = taps.batch.div_ceil(16);
     let cell = layout.blocks * 2 * TILE;
     // One cell more, of zeros.
@@ -32,7 +32,7 @@ pub(super) fn convolve(taps: &Taps, maps: Maps<'_>, layout: &Layout, packed: &[f
     cells[zeros..].fill(0.0);
     maps.to_images(&mut cells[..zeros]);
     let groups = taps.plane.div_ceil(PIXELS);
-    let task = Task { taps, layout, cells: &cells, packed, target, tiles, pixels: taps.plane.div_ceil(groups) };
+    let task = Task { convolution, cells: &cells, tiles, pixels: taps.plane.div_ceil(groups) };
     let (deep, across) = (tiles.div_ceil(2), layout.panels.div_ceil(PANELS));
     (0..groups * deep * across).into_par_iter().for_each(|at| {
         let (group, at) = (at % groups, at / groups);
@@ -41,11 +41,8 @@ pub(super) fn convolve(taps: &Taps, maps: Maps<'_>, layout: &Layout, packed: &[f
 }
 
 struct Task<'a> {
-    taps: &'a Taps,
-    layout: &'a Layout,
+    convolution: &'a Convolution<'a>,
     cells: &'a [f32],
-    packed: &'a [f32],
-    target: Target<'a>,
     tiles: usize,
     pixels: usize,
 }
@@ -53,8 +50,8 @@ struct Task<'a> {
 impl Task<'_> {
     /// The pixels from `pixel` on, at most two tiles of images from `tile` on, and the panels from `panel` on.
     fn run(&self, pixel: usize, tile: usize, panel: usize) {
-        let Self { taps, layout, .. } = *self;
-        let pixels = self.pixels.min(taps.plane - pixel.min(taps.plane));
+        let Convolution { taps, layout, packed, target } = *self.convolution;
+        let pixels = self.pixels.min(taps.plane - pixel);
         let (tiles, panels) = (2.min(self.tiles - tile), PANELS.min(layout.panels - panel));
         let blocks: Vec<_> = (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles)).collect();
         let pairs: Vec<_> = blocks.chunks(2).collect();
@@ -68,7 +65,7 @@ impl Task<'_> {
             }
             let mut products = Vec::with_capacity(pairs.len());
             for at in 0..panels {
-                let kernels = self.packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
+                let kernels = packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
                 for (pair, runs) in runs.iter().enumerate() {
                     // SAFETY: the block lies within `sums`.
                     let c = unsafe { sums.add(pair * BLOCK * row + at * BLOCK) };
@@ -88,7 +85,7 @@ impl Task<'_> {
             for side in (0..panels * BLOCK).step_by(16) {
                 // SAFETY: these pixels of this image belong to this task.
                 unsafe {
-                    self.target.write(sums.add(at * row + side), 16 * tiles * row, panel * BLOCK + side, &places);
+                    target.write(sums.add(at * row + side), 16 * tiles * row, panel * BLOCK + side, &places);
                 }
             }
         }
@@ -96,13 +93,14 @@ impl Task<'_> {
 
     /// The steps of one or two tiles, each a pixel and a tile of images.
     fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), runs: &mut Vec<Run>) {
-        let cell = self.layout.blocks * TILE / 2;
-        let zeros = self.taps.source_plane * self.tiles * cell;
+        let Convolution { taps, layout, .. } = *self.convolution;
+        let cell = layout.blocks * TILE / 2;
+        let zeros = taps.source_plane * self.tiles * cell;
         runs.clear();
-        for tap in 0..self.taps.count {
+        for tap in 0..taps.count {
             let source = |at: usize| {
                 let (pixel, tile) = *tiles.get(at)?;
-                Some((self.taps.source(pixel, tap)? * self.tiles + tile) * cell)
+                Some((taps.source(pixel, tap)? * self.tiles + tile) * cell)
             };
             let sources = [source(0), source(1)];
             if sources == [None; 2] {

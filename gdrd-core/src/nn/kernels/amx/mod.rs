@@ -75,15 +75,25 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
     convolve(&Taps::backward(shape), grad, &layout, &packed, Tail::default())
 }
 
+/// What a convolution takes, but for the maps.
+struct Convolution<'a> {
+    taps: &'a Taps,
+    layout: &'a Layout,
+    /// The kernels in the form of the products.
+    packed: &'a [f32],
+    target: Target<'a>,
+}
+
 fn convolve(taps: &Taps, x: &[f32], layout: &Layout, packed: &[f32], tail: Tail<'_>) -> Vec<f32> {
     let used = taps.used();
     let maps = Maps { values: x, batch: taps.batch, channels: layout.depth, plane: taps.source_plane, used: &used };
     let mut out = Filling::new(taps.batch * taps.plane * layout.columns);
     let target = Target { to: out.shared(), plane: taps.plane, columns: layout.columns, tail };
+    let convolution = Convolution { taps, layout, packed, target };
     if images::fits(taps.batch) {
-        images::convolve(taps, maps, layout, packed, target);
+        images::convolve(&convolution, maps);
     } else {
-        windows::convolve(taps, maps, layout, packed, target);
+        windows::convolve(&convolution, maps);
     }
     // SAFETY: both write every pixel of every map.
     unsafe { out.finish() }

@@ -38,14 +38,20 @@ impl Taps {
         (source_height, source_width): (usize, usize),
         source: impl Fn(usize, usize) -> Option<usize>,
     ) -> Self {
+        let inside = |at: usize, tap: usize, len: usize| source(at, tap).filter(|from| *from < len);
+        let columns: Vec<_> =
+            (0..width).map(|x| (0..shape.kernel_w).map(|kx| inside(x, kx, source_width)).collect::<Vec<_>>()).collect();
         let (plane, count) = (height * width, shape.taps());
-        let sources = (0..plane * count).map(|at| {
-            let (pixel, tap) = (at / count, at % count);
-            let row = source(pixel / width, tap / shape.kernel_w).filter(|row| *row < source_height)?;
-            let column = source(pixel % width, tap % shape.kernel_w).filter(|column| *column < source_width)?;
-            Some((row * source_width + column) as u32)
-        });
-        let sources = sources.collect();
+        let mut sources = Vec::with_capacity(plane * count);
+        for y in 0..height {
+            let rows: Vec<_> = (0..shape.kernel_h).map(|ky| inside(y, ky, source_height)).collect();
+            for columns in &columns {
+                for row in &rows {
+                    let pixel = |column: &Option<usize>| row.zip(*column).map(|(y, x)| (y * source_width + x) as u32);
+                    sources.extend(columns.iter().map(pixel));
+                }
+            }
+        }
         Self { batch: shape.batch, source_plane: source_height * source_width, plane, count, sources }
     }
 

@@ -5,36 +5,33 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::super::scratch;
-use super::maps::{Places, Target};
+use super::Convolution;
+use super::maps::Places;
 use super::split::Maps;
-use super::taps::Taps;
 use super::tile::{BLOCK, Block, DEPTH, Run, STEP, TILE, multiply};
-use super::weights::Layout;
 
 /// Blocks of rows, and panels of columns, of a task.
 const SIDE: usize = 4;
 
-/// The convolution of `maps`, whose kernels are `packed`.
-pub(super) fn convolve(taps: &Taps, maps: Maps<'_>, layout: &Layout, packed: &[f32], target: Target<'_>) {
+/// The convolution of `maps`.
+pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
+    let Convolution { taps, layout, .. } = *convolution;
     let mut cells = scratch::take(taps.batch * taps.source_plane * layout.blocks * DEPTH);
     maps.to_pixels(&mut cells);
-    let task = Task { taps, layout, cells: &cells, packed, target };
+    let task = Task { convolution, cells: &cells };
     let (down, across) = ((taps.batch * taps.plane).div_ceil(SIDE * BLOCK), layout.panels.div_ceil(SIDE));
     (0..down * across).into_par_iter().for_each(|at| task.run(at % down * SIDE * BLOCK, at / down * SIDE));
 }
 
 struct Task<'a> {
-    taps: &'a Taps,
-    layout: &'a Layout,
+    convolution: &'a Convolution<'a>,
     cells: &'a [f32],
-    packed: &'a [f32],
-    target: Target<'a>,
 }
 
 impl Task<'_> {
     /// The rows from `row` on, and the panels from `panel` on.
     fn run(&self, row: usize, panel: usize) {
-        let Self { taps, layout, .. } = *self;
+        let Convolution { taps, layout, packed, target } = *self.convolution;
         let rows = row..(taps.batch * taps.plane).min(row + SIDE * BLOCK);
         let rows: Vec<_> = rows.map(|row| (row / taps.plane, row % taps.plane)).collect();
         let (pairs, panels) = (rows.len().div_ceil(BLOCK), SIDE.min(layout.panels - panel));
@@ -50,7 +47,7 @@ impl Task<'_> {
             }
             let mut products = Vec::with_capacity(pairs);
             for at in 0..panels {
-                let kernels = self.packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
+                let kernels = packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
                 for (pair, runs) in runs.iter().enumerate() {
                     // SAFETY: the block lies within `sums`.
                     let c = unsafe { sums.add(pair * BLOCK * width + at * BLOCK) };
@@ -65,7 +62,7 @@ impl Task<'_> {
             let places = Places::new(rows.iter().map(|(number, pixel)| number * image + pixel));
             for side in (0..width).step_by(16) {
                 // SAFETY: these rows of these columns belong to this task.
-                unsafe { self.target.write(sums.add(at * 16 * width + side), width, panel * BLOCK + side, &places) };
+                unsafe { target.write(sums.add(at * 16 * width + side), width, panel * BLOCK + side, &places) };
             }
         }
     }
@@ -77,12 +74,13 @@ impl Task<'_> {
     /// `to` has room for the steps of all taps.
     #[target_feature(enable = "avx512f")]
     unsafe fn copy(&self, rows: &[(usize, usize)], (block, count): (usize, usize), to: *mut u8, runs: &mut Vec<Run>) {
+        let Convolution { taps, layout, .. } = *self.convolution;
         let cells = self.cells.as_ptr().cast::<u8>();
         let mut pixels = [None; BLOCK];
         runs.clear();
-        for tap in 0..self.taps.count {
+        for tap in 0..taps.count {
             for (pixel, (image, at)) in pixels.iter_mut().zip(rows) {
-                *pixel = self.taps.source(*at, tap).map(|source| image * self.taps.source_plane + source);
+                *pixel = taps.source(*at, tap).map(|source| image * taps.source_plane + source);
             }
             if pixels.iter().all(Option::is_none) {
                 continue;
@@ -97,7 +95,7 @@ impl Task<'_> {
                     for at in 0..count {
                         let [upper, lower] = match pixel {
                             Some(pixel) => {
-                                let from = cells.add((pixel * self.layout.blocks + block + at) * 4 * DEPTH);
+                                let from = cells.add((pixel * layout.blocks + block + at) * 4 * DEPTH);
                                 [_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(2 * DEPTH).cast())]
                             }
                             None => [_mm512_setzero_si512(); 2],
