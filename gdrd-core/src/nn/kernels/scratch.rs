@@ -1,63 +1,108 @@
 //! Working memory that each thread keeps, so that kernels neither ask the system for pages nor clear them every time.
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
-/// One cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+/// Bytes of a large page, which takes one address translation where small ones take 512.
+const LARGE_PAGE: usize = 2 << 20;
 
-/// Values aligned to a cache line.
+/// Values aligned to a cache line; in large pages, as far as they fill them and the system has them.
 pub(super) struct Values {
-    lines: Vec<Line>,
+    start: NonNull<f32>,
     len: usize,
+    layout: Layout,
 }
+
+// SAFETY: the memory belongs to the value alone.
+unsafe impl Send for Values {}
+// SAFETY: it changes through exclusive references only.
+unsafe impl Sync for Values {}
 
 impl Values {
     /// `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+        let bytes = (4 * len).next_multiple_of(64).max(64);
+        let align = if bytes < LARGE_PAGE { 64 } else { LARGE_PAGE };
+        let layout = Layout::from_size_align(bytes, align).expect("fewer bytes than there are addresses");
+        // SAFETY: there are bytes to allocate, and all of them are written.
+        let start = unsafe {
+            let Some(start) = NonNull::new(alloc(layout)) else { handle_alloc_error(layout) };
+            // Pages take their size when they are touched for the first time.
+            ask_for_large_pages(start.as_ptr(), bytes / LARGE_PAGE * LARGE_PAGE);
+            start.as_ptr().write_bytes(0, bytes);
+            start.cast()
+        };
+        Self { start, len, layout }
     }
 }
 
-thread_local! {
-    /// Lots not in use, the smallest first.
-    static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+/// Says that these bytes are better in large pages. Nothing depends on the answer.
+///
+/// # Safety
+/// The bytes are allocated.
+#[cfg(target_os = "linux")]
+unsafe fn ask_for_large_pages(start: *mut u8, bytes: usize) {
+    if bytes > 0 {
+        // SAFETY: the caller's promise; the call changes no values.
+        unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+    }
 }
 
-/// Values to work with, aligned to a cache line; they go back to the thread when dropped.
-pub(super) struct Lot(Values);
+#[cfg(not(target_os = "linux"))]
+unsafe fn ask_for_large_pages(_: *mut u8, _: usize) {}
 
-/// A lot of `len` values. What they hold is left from earlier work.
-pub(super) fn take(len: usize) -> Lot {
-    let needed = len.div_ceil(16);
-    let kept = KEPT.with_borrow_mut(|kept| {
-        // The smallest that is large enough; where none is, the largest gives way to the new one.
-        let at = kept.partition_point(|lot| lot.len() < needed);
-        if at < kept.len() {
-            return Some(kept.remove(at));
-        }
-        kept.pop();
-        None
-    });
-    Lot(kept.map_or_else(|| Values::zeros(len), |lines| Values { lines, len }))
+impl Drop for Values {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) };
+    }
 }
 
 impl Deref for Values {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is sixteen float32 values without gaps, so the lines are at least `len` initialised values.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: there are at least `len` initialised values.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Values {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
+}
+
+thread_local! {
+    /// Lots not in use, the smallest first.
+    static KEPT: RefCell<Vec<Values>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Values to work with, aligned to a cache line; they go back to the thread when dropped.
+pub(super) struct Lot(ManuallyDrop<Values>);
+
+/// A lot of `len` values. What they hold is left from earlier work.
+pub(super) fn take(len: usize) -> Lot {
+    let kept = KEPT.with_borrow_mut(|kept| {
+        // The smallest that is large enough; where none is, the largest gives way to the new one.
+        let at = kept.partition_point(|values| values.layout.size() < 4 * len);
+        if at < kept.len() {
+            return Some(kept.remove(at));
+        }
+        kept.pop();
+        None
+    });
+    Lot(ManuallyDrop::new(kept.map_or_else(
+        || Values::zeros(len),
+        |mut kept| {
+            kept.len = len;
+            kept
+        },
+    )))
 }
 
 impl Deref for Lot {
@@ -76,12 +121,13 @@ impl DerefMut for Lot {
 
 impl Drop for Lot {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.0.lines);
+        // SAFETY: nothing uses the lot any more.
+        let values = unsafe { ManuallyDrop::take(&mut self.0) };
         // A thread that ends keeps nothing.
         let _ = KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();
-            let at = kept.partition_point(|lot| lot.len() < lines.len());
-            kept.insert(at, lines);
+            let at = kept.partition_point(|other| other.layout.size() < values.layout.size());
+            kept.insert(at, values);
         });
     }
 }

@@ -31,16 +31,13 @@ fn exists() -> bool {
     vectors && found() == (1 << 22 | 1 << 24)
 }
 
-/// Linux gives the registers to a process that asks: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+/// Linux gives the registers to a process that asks.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
-    let result: i64;
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
     // SAFETY: the call takes two numbers and touches no memory of this process.
-    unsafe {
-        asm!("syscall", inlateout("rax") 158i64 => result, in("rdi") 0x1023, in("rsi") 18, out("rcx") _, out("r11") _,
-             options(nostack));
-    }
-    result == 0
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
 #[cfg(not(target_os = "linux"))]
