@@ -131,6 +131,28 @@ impl Face {
     }
 }
 
+impl Face {
+    /// Writes the face as `[3, size, size]`, values in `[0, 1]`.
+    ///
+    /// # Errors
+    /// If the face does not have that size.
+    pub fn write(&self, size: usize, out: &mut [f32]) -> Result<()> {
+        if self.width != size || self.height != size || out.len() != 3 * size * size {
+            return Err(Error::data(format!(
+                "faces of one batch must all be {size}x{size}, found {}x{}",
+                self.width, self.height
+            )));
+        }
+        let plane = size * size;
+        for (at, pixel) in self.pixels.chunks_exact(3).enumerate() {
+            for channel in 0..3 {
+                out[channel * plane + at] = f32::from(pixel[channel]) / 255.0;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A batch of square faces as a tensor `[batch, 3, size, size]`, RGB, float32, values in `[0, 1]`.
 #[derive(Clone, Debug)]
 pub struct FaceBatch(Tensor);
@@ -145,20 +167,9 @@ impl FaceBatch {
             return Err(Error::data("a batch needs at least one face"));
         };
         let size = first.width;
-        let plane = size * size;
-        let mut values = vec![0f32; faces.len() * 3 * plane];
-        for (face, out) in faces.iter().zip(values.chunks_exact_mut(3 * plane)) {
-            if face.width != size || face.height != size {
-                return Err(Error::data(format!(
-                    "faces of one batch must all be {size}x{size}, found {}x{}",
-                    face.width, face.height
-                )));
-            }
-            for (at, pixel) in face.pixels.chunks_exact(3).enumerate() {
-                for channel in 0..3 {
-                    out[channel * plane + at] = f32::from(pixel[channel]) / 255.0;
-                }
-            }
+        let mut values = vec![0f32; faces.len() * 3 * size * size];
+        for (face, out) in faces.iter().zip(values.chunks_exact_mut(3 * size * size)) {
+            face.write(size, out)?;
         }
         Ok(Self(Tensor::from_vec(values, (faces.len(), 3, size, size), device)?))
     }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use gdrd_core::error::Result;
-use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Mode, Weights};
+use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Map, Mode, Plan, Weights};
 
 /// A convolution without bias that keeps the size at stride 1, its batch normalisation and its activation.
 pub(crate) fn conv_norm(
@@ -56,5 +56,11 @@ impl BasicBlock {
         let y = self.first.forward(x, None, mode)?;
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x, None, mode)).transpose()?;
         self.second.forward(&y, Some(shortcut.as_ref().unwrap_or(x)), mode)
+    }
+
+    pub(crate) fn plan(&self, plan: &mut Plan, x: Map) -> Result<Map> {
+        let y = self.first.plan(plan, x, None)?;
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.plan(plan, x, None)).transpose()?;
+        self.second.plan(plan, y, Some(shortcut.unwrap_or(x)))
     }
 }

@@ -7,7 +7,7 @@ use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::nn::kernels::keep_awake;
-use gdrd_core::nn::{Mode, Weights};
+use gdrd_core::nn::{Inference, Mode, Weights};
 use gdrd_core::student::{Student, StudentConfig, StudentHeader};
 
 use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
@@ -29,6 +29,8 @@ pub struct FaceEncoder {
     name: String,
     pub(crate) header: StudentHeader,
     pub(crate) student: Box<dyn Student>,
+    /// What embeds on the CPU, where the student has it.
+    inference: Option<Inference>,
     pub(crate) width: usize,
     device: Device,
 }
@@ -68,7 +70,8 @@ impl FaceEncoder {
             .embedding
             .ok_or_else(|| Error::weights(format!("a student of kind `{}` has no embedding", header.kind)))?;
         let name = format!("student at {size}x{size}");
-        Ok(Self { name, header, student, width, device: device.clone() })
+        let inference = if device.is_cpu() { student.inference()? } else { None };
+        Ok(Self { name, header, student, inference, width, device: device.clone() })
     }
 
     /// What the file says of itself.
@@ -81,31 +84,34 @@ impl FaceEncoder {
     /// # Errors
     /// If a face is not square.
     pub fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        embed(&*self.student, self.width, |face| self.header.prepare.apply(face), faces, &self.device)
+        // More faces keep the threads busy by themselves.
+        let _awake = (faces.len() <= FEW).then(keep_awake);
+        let mut values = Vec::with_capacity(self.width * faces.len());
+        for batch in faces.chunks(BATCH) {
+            let small = batch.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
+            match &self.inference {
+                Some(network) => {
+                    let size = self.header.card.input_size;
+                    let fill = |input: &mut [f32]| {
+                        small
+                            .iter()
+                            .zip(input.chunks_exact_mut(3 * size * size))
+                            .try_for_each(|(face, to)| face.write(size, to))
+                    };
+                    network.run(batch.len(), fill, |embeddings| values.extend_from_slice(embeddings))?;
+                }
+                None => {
+                    let map = self.student.backbone(&FaceBatch::from_faces(&small, &self.device)?, Mode::Evaluate)?;
+                    values.extend(self.student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);
+                }
+            }
+        }
+        Embeddings::from_rows(self.width, values)
     }
 }
 
 /// Faces whose layers are over before a thread that fell asleep is awake again.
 const FEW: usize = 16;
-
-/// The embeddings of `faces` after `prepare` has brought them to the network's input size.
-pub fn embed(
-    student: &dyn Student,
-    width: usize,
-    prepare: impl Fn(&Face) -> Result<Face>,
-    faces: &[Face],
-    device: &Device,
-) -> Result<Embeddings> {
-    // More faces keep the threads busy by themselves.
-    let _awake = (faces.len() <= FEW).then(keep_awake);
-    let mut values = Vec::with_capacity(width * faces.len());
-    for batch in faces.chunks(BATCH) {
-        let small = batch.iter().map(&prepare).collect::<Result<Vec<_>>>()?;
-        let map = student.backbone(&FaceBatch::from_faces(&small, device)?, Mode::Evaluate)?;
-        values.extend(student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);
-    }
-    Embeddings::from_rows(width, values)
-}
 
 impl Embedder for FaceEncoder {
     fn name(&self) -> &str {

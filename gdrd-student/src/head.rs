@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 use gdrd_core::error::{Error, Problem, Result};
-use gdrd_core::nn::{BatchNorm, Linear, Mode, Weights, relu};
+use gdrd_core::nn::{Activation, BatchNorm, Linear, Map, Mode, Plan, Weights, relu};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
@@ -112,5 +112,20 @@ impl Head {
             Some(norm) => norm.forward(&x, mode),
             None => Ok(x),
         }
+    }
+
+    pub(crate) fn plan(&self, plan: &mut Plan, map: Map) -> Result<Map> {
+        let mut map = map;
+        for block in &self.blocks {
+            map = block.plan(plan, map)?;
+        }
+        let mut x = match self.pool {
+            Pool::Flatten => plan.flatten(map),
+            Pool::Average => plan.average(map),
+        };
+        for (linear, norm) in &self.hidden {
+            x = linear.plan(plan, x, Some(norm), &Activation::Relu)?;
+        }
+        self.embedding.plan(plan, x, self.norm.as_ref(), &Activation::Identity)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{Activation, ConvNorm, Mode, Weights};
+use gdrd_core::nn::{Activation, ConvNorm, Inference, Mode, Plan, Weights};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +120,17 @@ impl Student for Network {
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         self.head.forward(map, mode)
+    }
+
+    fn inference(&self) -> Result<Option<Inference>> {
+        let (mut plan, faces) = Plan::new([3, self.card.input_size, self.card.input_size]);
+        let x = plan.affine(faces, 2.0, -1.0);
+        let mut x = self.stem.plan(&mut plan, x, None)?;
+        for block in &self.blocks {
+            x = block.plan(&mut plan, x)?;
+        }
+        let embedding = self.head.plan(&mut plan, x)?;
+        Ok(Some(plan.finish(embedding)))
     }
 }
 

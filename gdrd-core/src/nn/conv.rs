@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::inference::{Map, Plan};
 use super::kernels::{self, FrozenConv};
 use super::weights::{Init, Weights};
 use super::{Activation, BatchNorm, Mode};
@@ -73,8 +74,8 @@ impl Conv2d {
     /// The convolution of `x`, and `add`, where there is one, which has the output's shape.
     pub fn forward_add(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         let ConvConfig { stride, padding, groups, .. } = self.config;
-        if let Some(frozen) = self.frozen.of(x, || self.freeze(None))? {
-            return Ok(frozen.forward(x, add, kernels::Activation::Identity)?);
+        if let Some(frozen) = self.frozen.of(x, || self.freeze(None, &Activation::Identity))? {
+            return Ok(frozen.forward(x, add)?);
         }
         let mut y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
         #[cfg(feature = "cuda")]
@@ -93,18 +94,39 @@ impl Conv2d {
         }
     }
 
-    /// The convolution with its bias, and perhaps a normalisation, as one operation.
-    fn freeze(&self, norm: Option<&BatchNorm>) -> Result<FrozenConv> {
+    /// The convolution with its bias, perhaps a normalisation, and an activation, as one operation.
+    fn freeze(&self, norm: Option<&BatchNorm>, activation: &Activation) -> Result<FrozenConv> {
         let ConvConfig { stride, padding, groups, .. } = self.config;
-        let scale_shift = match (norm.map(BatchNorm::scale_and_shift).transpose()?, &self.bias) {
-            (Some((scale, shift)), None) => Some((scale, shift)),
-            (Some((scale, shift)), Some(bias)) => Some((scale.clone(), ((bias * scale)? + shift)?)),
-            (None, Some(bias)) => Some((bias.ones_like()?, bias.clone())),
-            (None, None) => None,
-        };
-        let values = |(scale, shift): (Tensor, Tensor)| candle_core::Result::Ok((scale.to_vec1()?, shift.to_vec1()?));
-        Ok(FrozenConv::new(&self.weight, (stride, padding, groups), scale_shift.map(values).transpose()?)?)
+        freeze(&self.weight, (stride, padding, groups), self.bias.as_ref(), norm, activation)
     }
+}
+
+/// A convolution with what follows it as one operation.
+pub(super) fn freeze(
+    weight: &Tensor,
+    sizes: (usize, usize, usize),
+    bias: Option<&Tensor>,
+    norm: Option<&BatchNorm>,
+    activation: &Activation,
+) -> Result<FrozenConv> {
+    let scale_shift = match (norm.map(BatchNorm::scale_and_shift).transpose()?, bias) {
+        (Some((scale, shift)), None) => Some((scale, shift)),
+        (Some((scale, shift)), Some(bias)) => Some((scale.clone(), ((bias * scale)? + shift)?)),
+        (None, Some(bias)) => Some((bias.ones_like()?, bias.clone())),
+        (None, None) => None,
+    };
+    let values = |(scale, shift): (Tensor, Tensor)| candle_core::Result::Ok((scale.to_vec1()?, shift.to_vec1()?));
+    let slopes;
+    let activation = match activation {
+        Activation::Identity => kernels::Activation::Identity,
+        Activation::Relu => kernels::Activation::Relu,
+        Activation::Relu6 => kernels::Activation::Relu6,
+        Activation::PRelu(prelu) => {
+            slopes = prelu.slope.to_vec1::<f32>()?;
+            kernels::Activation::PRelu(&slopes)
+        }
+    };
+    Ok(FrozenConv::new(weight, sizes, scale_shift.map(values).transpose()?, activation)?)
 }
 
 /// A convolution, its batch normalisation and its activation, [`Conv2d`], [`BatchNorm`] and [`Activation`] in a row. With the
@@ -128,19 +150,9 @@ impl ConvNorm {
     /// The layer's output for `x`; `add`, where there is one, has the output's shape and is added before the activation.
     pub fn forward(&self, x: &Tensor, add: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
         if mode == Mode::Evaluate
-            && let Some(frozen) = self.frozen.of(x, || self.conv.freeze(Some(&self.norm)))?
+            && let Some(frozen) = self.frozen.of(x, || self.freeze())?
         {
-            let slopes;
-            let activation = match &self.activation {
-                Activation::Identity => kernels::Activation::Identity,
-                Activation::Relu => kernels::Activation::Relu,
-                Activation::Relu6 => kernels::Activation::Relu6,
-                Activation::PRelu(prelu) => {
-                    slopes = prelu.slope.to_vec1::<f32>()?;
-                    kernels::Activation::PRelu(&slopes)
-                }
-            };
-            return Ok(frozen.forward(x, add, activation)?);
+            return Ok(frozen.forward(x, add)?);
         }
         let y = self.conv.forward(x)?;
         if let (Mode::Train, Activation::Relu) = (mode, &self.activation) {
@@ -158,6 +170,17 @@ impl ConvNorm {
             (Some(add), activation) => activation.forward(&(y + add)?),
             (None, activation) => activation.forward(&y),
         }
+    }
+}
+
+impl ConvNorm {
+    fn freeze(&self) -> Result<FrozenConv> {
+        self.conv.freeze(Some(&self.norm), &self.activation)
+    }
+
+    /// The layer as part of a network's inference form; `add` as in [`forward`](Self::forward).
+    pub fn plan(&self, plan: &mut Plan, x: Map, add: Option<Map>) -> Result<Map> {
+        plan.conv(x, self.freeze()?, add)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use candle_core::Tensor;
 
-use super::conv::Frozen;
+use super::conv::{Frozen, freeze};
+use super::inference::{Map, Plan};
 use super::kernels::{self, FrozenConv};
 use super::weights::{Init, Weights};
+use super::{Activation, BatchNorm};
 use crate::error::Result;
 
 /// `y = x W^T + b`, `[batch, in]` to `[batch, out]`.
@@ -32,10 +34,10 @@ impl Linear {
     /// The map of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if kernels::linear_is_convolution(x, &self.weight)?
-            && let Some(frozen) = self.frozen.of(x, || self.freeze())?
+            && let Some(frozen) = self.frozen.of(x, || self.freeze(None, &Activation::Identity))?
         {
             let x = x.unsqueeze(2)?.unsqueeze(3)?;
-            return Ok(frozen.forward(&x, None, kernels::Activation::Identity)?.squeeze(3)?.squeeze(2)?);
+            return Ok(frozen.forward(&x, None)?.squeeze(3)?.squeeze(2)?);
         }
         let y = kernels::linear(x, &self.weight)?;
         match &self.bias {
@@ -44,11 +46,14 @@ impl Linear {
         }
     }
 
-    /// The layer as a convolution of maps of one pixel.
-    fn freeze(&self) -> Result<FrozenConv> {
-        let bias =
-            self.bias.as_ref().map(|bias| Ok::<_, candle_core::Error>((vec![1.0; bias.dim(0)?], bias.to_vec1()?)));
+    /// The layer as a convolution of maps of one pixel, with what follows it.
+    fn freeze(&self, norm: Option<&BatchNorm>, activation: &Activation) -> Result<FrozenConv> {
         let weight = self.weight.unsqueeze(2)?.unsqueeze(3)?;
-        Ok(FrozenConv::new(&weight, (1, 0, 1), bias.transpose()?)?)
+        freeze(&weight, (1, 0, 1), self.bias.as_ref(), norm, activation)
+    }
+
+    /// The layer, perhaps a normalisation, and an activation as part of a network's inference form.
+    pub fn plan(&self, plan: &mut Plan, x: Map, norm: Option<&BatchNorm>, activation: &Activation) -> Result<Map> {
+        plan.conv(x, self.freeze(norm, activation)?, None)
     }
 }

@@ -6,6 +6,7 @@
 mod activation;
 mod conv;
 pub mod diffusion;
+mod inference;
 pub mod kernels;
 mod linear;
 mod norm;
@@ -15,6 +16,7 @@ pub mod weights;
 
 pub use activation::{Activation, PRelu, add_relu, l2_normalise, relu, silu};
 pub use conv::{Conv2d, ConvConfig, ConvNorm};
+pub use inference::{Inference, Map, Plan};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, standardise};
 pub use resize::resize_bicubic;

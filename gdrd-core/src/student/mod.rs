@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Problem, Result};
 use crate::face::FaceBatch;
-use crate::nn::{Mode, Weights};
+use crate::nn::{Inference, Mode, Weights};
 
 mod file;
 
@@ -37,7 +37,7 @@ pub struct StudentCard {
 /// A network that is being trained or used. Input is `[batch, 3, size, size]` in `[0, 1]`.
 ///
 /// Names of parameters begin with the part that they belong to, unless [`part`](Student::part) says otherwise.
-pub trait Student {
+pub trait Student: Send + Sync {
     /// Its sizes.
     fn card(&self) -> &StudentCard;
 
@@ -46,6 +46,15 @@ pub trait Student {
 
     /// S_h: the embedding of a feature map, `[batch, width]`, not normalised.
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;
+
+    /// From faces to embeddings, not normalised, in the form that embeds fastest on the CPU; none where the network has no such
+    /// form, and [`backbone`](Student::backbone) and [`head`](Student::head) are what there is.
+    ///
+    /// # Errors
+    /// If a layer does not fit the input size.
+    fn inference(&self) -> Result<Option<Inference>> {
+        Ok(None)
+    }
 
     /// The part that a parameter belongs to.
     fn part(&self, parameter: &str) -> Part {

@@ -2,13 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
-
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
 use super::sigmoid::sigmoid;
 use super::simd::{self, Kernel, Simd};
+use super::team::each_chunk;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 /// Values a thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -81,7 +80,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 /// `out[i] = of(i)` for chunks of `len` values; `fill` writes the chunk that starts where its first argument says.
 fn filled(len: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
     let mut out = Filling::new(len);
-    out.slots().par_chunks_mut(CHUNK).enumerate().for_each(|(at, slots)| fill(at * CHUNK, slots));
+    each_chunk(out.slots(), CHUNK, 1, |at, slots| fill(at * CHUNK, slots));
     // SAFETY: every caller's `fill` writes all slots that it is given.
     unsafe { out.finish() }
 }

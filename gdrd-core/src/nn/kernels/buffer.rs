@@ -65,6 +65,17 @@ impl Filling {
         Shared(self.values.as_mut_ptr())
     }
 
+    /// The values that `write` writes.
+    ///
+    /// # Safety
+    /// It writes all of them.
+    pub(super) unsafe fn by(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+        let mut filling = Self::new(len);
+        write(filling.slots());
+        // SAFETY: the caller's promise.
+        unsafe { filling.finish() }
+    }
+
     /// The values.
     ///
     /// # Safety
@@ -74,6 +85,13 @@ impl Filling {
         unsafe { self.values.set_len(self.len) };
         self.values
     }
+}
+
+/// Unwritten values as zeros.
+pub(super) fn zeros(values: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    values.fill(MaybeUninit::new(0.0));
+    // SAFETY: all of them were just written, and the types have one layout.
+    unsafe { &mut *(values as *mut [MaybeUninit<f32>] as *mut [f32]) }
 }
 
 /// A pointer into memory of which each thread writes a part of its own.
@@ -89,6 +107,11 @@ impl Shared {
     /// A pointer to the first of `values`.
     pub(super) fn new(values: &mut [f32]) -> Self {
         Self(values.as_mut_ptr())
+    }
+
+    /// A pointer to the first of values that are yet to be written.
+    pub(super) fn unwritten(values: &mut [MaybeUninit<f32>]) -> Self {
+        Self(values.as_mut_ptr().cast())
     }
 
     /// The pointer moved by `offset` values.

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
+use super::team::each;
 use candle_core::{Result, Shape, Tensor, bail};
-use rayon::prelude::*;
-
 /// Values of one image that a thread should at least take at a time, so that it reads whole pages.
 const BLOCK: usize = 1 << 10;
 
@@ -59,7 +58,7 @@ impl Channels {
     /// Calls `visit` with ranges of channels, in parallel; each channel is in one of them.
     pub(super) fn for_each_block(&self, visit: impl Fn(Range<usize>) + Sync) {
         let step = (BLOCK / self.plane.max(1)).clamp(1, self.count.max(1));
-        (0..self.count.div_ceil(step)).into_par_iter().for_each(|block| {
+        each(self.count.div_ceil(step), 1, |block| {
             visit(block * step..((block + 1) * step).min(self.count));
         });
     }
@@ -67,7 +66,7 @@ impl Channels {
     /// Calls `visit(channel, start, len)` for every map, in parallel.
     pub(super) fn for_each_plane(&self, visit: impl Fn(usize, usize, usize) + Sync) {
         let min = ((1 << 13) / self.plane.max(1)).max(1);
-        (0..self.batch * self.count).into_par_iter().with_min_len(min).for_each(|at| {
+        each(self.batch * self.count, min, |at| {
             visit(at % self.count, at * self.plane, self.plane);
         });
     }

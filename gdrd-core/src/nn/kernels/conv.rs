@@ -1,10 +1,12 @@
 //! Two-dimensional convolution as a candle operation.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::buffer::{floats, supported, tensor, with_floats};
+use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::shape::ConvShape;
 use super::tail::Tail;
 use super::{depthwise, direct, im2col, winograd};
@@ -106,16 +108,23 @@ impl Method {
         }
     }
 
-    /// `y [b, o, oh, ow]`, and what follows.
-    pub(super) fn forward(self, shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
+    /// Writes all of `y [b, o, oh, ow]`, and what follows.
+    pub(super) fn forward(
+        self,
+        shape: &ConvShape,
+        x: &[f32],
+        kernels: Kernels<'_>,
+        tail: Tail<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
         let (Kernels::Plain(plain) | Kernels::Packed(plain)) = kernels;
         match self {
-            Self::Depthwise => depthwise::forward(shape, x, plain, tail),
+            Self::Depthwise => depthwise::forward(shape, x, plain, tail, out),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::forward(shape, x, kernels, tail),
-            Self::Winograd => winograd::forward(shape, x, kernels, tail),
-            Self::Direct => direct::forward(shape, x, kernels, tail),
-            Self::Im2col => im2col::forward(shape, x, plain, tail),
+            Self::Amx => amx::forward(shape, x, kernels, tail, out),
+            Self::Winograd => winograd::forward(shape, x, kernels, tail, out),
+            Self::Direct => direct::forward(shape, x, kernels, tail, out),
+            Self::Im2col => im2col::forward(shape, x, plain, tail, out),
         }
     }
 }
@@ -133,7 +142,11 @@ impl CustomOp2 for Conv2d {
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.shape;
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
-        let out = Method::of(&shape).forward(&shape, x, Kernels::Plain(w), Tail::default());
+        let kernels = Kernels::Plain(w);
+        // SAFETY: all values are written.
+        let out = unsafe {
+            Filling::by(shape.output_len(), |out| Method::of(&shape).forward(&shape, x, kernels, Tail::default(), out))
+        };
         let dims = [shape.batch, shape.outputs, shape.out_height(), shape.out_width()];
         Ok((CpuStorage::F32(out), Shape::from(&dims[..xl.shape().rank()])))
     }

@@ -1,12 +1,13 @@
 //! Depthwise convolution: one kernel per channel, computed directly.
 
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
-use super::buffer::{Filling, Shared};
+use super::buffer::{Filling, Shared, zeros};
 use super::scratch;
 use super::shape::ConvShape;
 use super::simd::{self, Kernel, Simd};
 use super::tail::Tail;
+use super::team::{each, each_chunk};
 
 /// Whether every group has one input and one output channel.
 pub(super) fn applies(shape: &ConvShape) -> bool {
@@ -31,10 +32,10 @@ fn lines(shape: &ConvShape, mut visit: impl FnMut(usize, std::ops::Range<usize>,
     }
 }
 
-/// `y [b, c, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>) -> Vec<f32> {
-    let mut out = vec![0f32; shape.output_len()];
-    out.par_chunks_mut(shape.out_plane()).with_min_len(8).enumerate().for_each(|(at, out)| {
+/// Writes all of `y [b, c, oh, ow]`.
+pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>, out: &mut [MaybeUninit<f32>]) {
+    each_chunk(out, shape.out_plane(), 8, |at, out| {
+        let out = zeros(out);
         let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
         let kernel = &weight[at % shape.groups * shape.taps()..][..shape.taps()];
         if shape.stride == 1 && shape.out_width() > 1 {
@@ -48,7 +49,6 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'
         }
         tail.apply_to(out, at * shape.out_plane(), at % shape.groups);
     });
-    out
 }
 
 /// One map at stride 1. It is copied into a frame of zeros, in which every tap is the same map at another offset, so that
@@ -98,7 +98,7 @@ impl Kernel for Padded<'_> {
 /// The gradient of the input, `[b, c, h, w]`.
 pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
     let mut out = vec![0f32; shape.input_len()];
-    out.par_chunks_mut(shape.plane()).with_min_len(8).enumerate().for_each(|(at, out)| {
+    each_chunk(&mut out, shape.plane(), 8, |at, out| {
         let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
         let kernel = &weight[at % shape.groups * shape.taps()..];
         lines(shape, |tap, from, to| {
@@ -121,7 +121,7 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
 pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let mut out = Filling::new(shape.groups * shape.taps());
     let target: Shared = out.shared();
-    (0..shape.groups).into_par_iter().for_each(|channel| {
+    each(shape.groups, 1, |channel| {
         let mut sums = vec![0f32; shape.taps()];
         for image in 0..shape.batch {
             let at = image * shape.groups + channel;

@@ -1,12 +1,13 @@
 //! Convolutions whose weights do not change any more: kernels are packed once, and what follows is done in the same pass.
 
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Storage, Tensor, bail};
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::buffer::{supported, tensor, with_floats};
+use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::conv::{Kernels, Method};
 use super::scratch::Values;
 use super::shape::ConvShape;
@@ -21,6 +22,9 @@ pub struct FrozenConv {
     groups: usize,
     /// A factor and a summand for each output channel.
     scale_shift: Option<(Vec<f32>, Vec<f32>)>,
+    activation: Activation<'static>,
+    /// Those of a PReLU, which takes the place of `activation`.
+    slopes: Option<Vec<f32>>,
     /// Kernels in the form of each method, made when it is used for the first time: the batch decides on the method.
     #[cfg(target_arch = "x86_64")]
     amx: OnceLock<Values>,
@@ -29,7 +33,7 @@ pub struct FrozenConv {
 }
 
 impl FrozenConv {
-    /// The convolution of [`conv2d`](super::conv2d) with these values for each output channel.
+    /// The convolution of [`conv2d`](super::conv2d), with a factor and a summand for each output channel, and an activation.
     ///
     /// # Errors
     /// If `weight` is not `[o, c / groups, kh, kw]` in float32 on the CPU, or another argument does not have `o` values.
@@ -37,6 +41,7 @@ impl FrozenConv {
         weight: &Tensor,
         (stride, padding, groups): (usize, usize, usize),
         scale_shift: Option<(Vec<f32>, Vec<f32>)>,
+        activation: Activation<'_>,
     ) -> Result<Self> {
         let outputs = weight.dims4()?.0;
         if !supported(&[weight]) {
@@ -45,6 +50,13 @@ impl FrozenConv {
         if scale_shift.as_ref().is_some_and(|(scale, shift)| scale.len() != outputs || shift.len() != outputs) {
             bail!("a frozen convolution with {outputs} outputs needs as many factors and shifts");
         }
+        let (activation, slopes) = match activation {
+            Activation::Identity => (Activation::Identity, None),
+            Activation::Relu => (Activation::Relu, None),
+            Activation::Relu6 => (Activation::Relu6, None),
+            Activation::PRelu(slopes) if slopes.len() == outputs => (Activation::Identity, Some(slopes.to_vec())),
+            Activation::PRelu(slopes) => bail!("expected {outputs} slopes, found {}", slopes.len()),
+        };
         let weight = weight.detach().contiguous()?;
         Ok(Self {
             weight,
@@ -52,6 +64,8 @@ impl FrozenConv {
             padding,
             groups,
             scale_shift,
+            activation,
+            slopes,
             #[cfg(target_arch = "x86_64")]
             amx: OnceLock::new(),
             winograd: OnceLock::new(),
@@ -63,36 +77,80 @@ impl FrozenConv {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn forward(&self, x: &Tensor, add: Option<&Tensor>, activation: Activation<'_>) -> Result<Tensor> {
-        let shape = ConvShape::new(x.dims4()?, self.weight.dims4()?, self.stride, self.padding, self.groups)?;
+    pub fn forward(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        let shape = self.shape(x.dims4()?)?;
         let dims = (shape.batch, shape.outputs, shape.out_height(), shape.out_width());
         if let Some(add) = add.filter(|add| add.dims4().ok() != Some(dims)) {
             bail!("a convolution to {dims:?} cannot be added to {:?}", add.dims());
         }
-        if let Activation::PRelu(slopes) = activation
-            && slopes.len() != shape.outputs
-        {
-            bail!("expected {} slopes, found {}", shape.outputs, slopes.len());
-        }
-        let scale_shift = self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
-        let run = |weight: &[f32], x: &[f32], add: Option<&[f32]>| {
-            let method = Method::of(&shape);
-            // One thread alone makes the packed form: one that waited for others could meanwhile begin another task that
-            // waits for this.
-            let kernels = match method {
-                #[cfg(target_arch = "x86_64")]
-                Method::Amx => Kernels::Packed(self.amx.get_or_init(|| amx::pack(&shape, weight))),
-                Method::Winograd => Kernels::Packed(self.winograd.get_or_init(|| winograd::pack(&shape, weight))),
-                Method::Direct => Kernels::Packed(self.direct.get_or_init(|| direct::pack(&shape, weight))),
-                Method::Depthwise | Method::Im2col => Kernels::Plain(weight),
-            };
-            Ok(method.forward(&shape, x, kernels, Tail { scale_shift, add, activation }))
+        let run = |x: &[f32], add: Option<&[f32]>| {
+            let mut out = Filling::new(shape.output_len());
+            self.run(&shape, x, add, out.slots())?;
+            // SAFETY: all values were written.
+            Ok(unsafe { out.finish() })
         };
         let out = match add {
-            None => with_floats([&self.weight, x], |[weight, x]| run(weight, x, None)),
-            Some(add) => with_floats([&self.weight, x, add], |[weight, x, add]| run(weight, x, Some(add))),
+            None => with_floats([x], |[x]| run(x, None)),
+            Some(add) => with_floats([x, add], |[x, add]| run(x, Some(add))),
         };
         tensor(out?, dims)
+    }
+
+    /// Channels, height and width of the output for an input `[b, c, h, w]`.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub(in super::super) fn output(&self, x: (usize, usize, usize, usize)) -> Result<[usize; 3]> {
+        let shape = self.shape(x)?;
+        Ok([shape.outputs, shape.out_height(), shape.out_width()])
+    }
+
+    fn shape(&self, x: (usize, usize, usize, usize)) -> Result<ConvShape> {
+        ConvShape::new(x, self.weight.dims4()?, self.stride, self.padding, self.groups)
+    }
+
+    /// As [`run`](Self::run), over values that are there already, for an input of these dimensions.
+    ///
+    /// # Errors
+    /// If the sizes do not fit.
+    pub(in super::super) fn write(
+        &self,
+        dims: (usize, usize, usize, usize),
+        x: &[f32],
+        add: Option<&[f32]>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        // SAFETY: `run` writes values and nothing else.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len()) };
+        self.run(&self.shape(dims)?, x, add, out)
+    }
+
+    /// Writes all of the output for `x`; `add`, where there is one, has as many values.
+    ///
+    /// # Errors
+    /// If there is not a value for each place of the `shape`.
+    fn run(&self, shape: &ConvShape, x: &[f32], add: Option<&[f32]>, out: &mut [MaybeUninit<f32>]) -> Result<()> {
+        let found = (x.len(), add.map_or(out.len(), <[f32]>::len), out.len());
+        if found != (shape.input_len(), shape.output_len(), shape.output_len()) {
+            bail!("{shape:?} cannot have inputs, additions and outputs of {found:?} values");
+        }
+        let (storage, layout) = self.weight.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { bail!("a kernel needs a tensor in main memory") };
+        let weight = floats(storage, layout)?;
+        let method = Method::of(shape);
+        // One thread alone makes the packed form: one that waited for others could meanwhile begin another task that
+        // waits for this.
+        let kernels = match method {
+            #[cfg(target_arch = "x86_64")]
+            Method::Amx => Kernels::Packed(self.amx.get_or_init(|| amx::pack(shape, weight))),
+            Method::Winograd => Kernels::Packed(self.winograd.get_or_init(|| winograd::pack(shape, weight))),
+            Method::Direct => Kernels::Packed(self.direct.get_or_init(|| direct::pack(shape, weight))),
+            Method::Depthwise | Method::Im2col => Kernels::Plain(weight),
+        };
+        let scale_shift = self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
+        let activation = self.slopes.as_deref().map_or(self.activation, Activation::PRelu);
+        method.forward(shape, x, kernels, Tail { scale_shift, add, activation }, out);
+        Ok(())
     }
 }
 
@@ -129,8 +187,6 @@ mod tests {
             let outputs = w.0;
             let (x, w) = (random(x, 1).expect("x"), random(w, 2).expect("weight"));
             let [scale, shift, slopes] = [3, 4, 5].map(|seed| random(outputs, seed).expect("values"));
-            let layer = FrozenConv::new(&w, (stride, padding, groups), Some((flat(&scale), flat(&shift))));
-            let layer = layer.expect("a layer");
             let plain = conv2d(&x, &w, stride, padding, groups).and_then(|y| scale_shift(&y, &scale, &shift));
             let plain = plain.expect("a map");
             let other = random(plain.dims().to_vec(), 6).expect("a map");
@@ -143,7 +199,9 @@ mod tests {
                     (Activation::Relu6, sum.clamp(0f32, 6f32)),
                     (Activation::PRelu(&slope), prelu(&sum, &slopes)),
                 ] {
-                    let found = layer.forward(&x, add, activation).expect("a map");
+                    let scale_shift = Some((flat(&scale), flat(&shift)));
+                    let layer = FrozenConv::new(&w, (stride, padding, groups), scale_shift, activation);
+                    let found = layer.and_then(|layer| layer.forward(&x, add)).expect("a map");
                     assert_eq!(found.dims(), plain.dims());
                     assert_close(&[flat(&found)], &[flat(&expected.expect("a map"))], 0.0);
                 }
@@ -154,10 +212,14 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let (x, w) = (random((1, 3, 8, 8), 1).expect("x"), random((4, 3, 3, 3), 2).expect("weight"));
-        assert!(FrozenConv::new(&w, (1, 1, 1), Some((vec![1.0; 4], vec![1.0; 3]))).is_err());
-        let layer = FrozenConv::new(&w, (1, 1, 1), None).expect("a layer");
+        assert!(FrozenConv::new(&w, (1, 1, 1), Some((vec![1.0; 4], vec![1.0; 3])), Activation::Relu).is_err());
+        assert!(FrozenConv::new(&w, (1, 1, 1), None, Activation::PRelu(&[0.5])).is_err());
+        let layer = FrozenConv::new(&w, (1, 1, 1), None, Activation::Identity).expect("a layer");
         let other = random((1, 4, 7, 8), 3).expect("a map");
-        assert!(layer.forward(&x, Some(&other), Activation::Identity).is_err());
-        assert!(layer.forward(&x, None, Activation::PRelu(&[0.5])).is_err());
+        assert!(layer.forward(&x, Some(&other)).is_err());
+        assert!(layer.forward(&random((1, 4, 8, 8), 1).expect("x"), None).is_err());
+        let shape = layer.shape((1, 3, 8, 8)).expect("fits");
+        let mut out = vec![MaybeUninit::uninit(); shape.output_len() - 1];
+        assert!(layer.run(&shape, &flat(&x), None, &mut out).is_err());
     }
 }

@@ -1,12 +1,11 @@
 //! Group normalisation and what follows it, in one pass, for networks that are not trained.
 
-use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
-
 use super::buffer::{Filling, tensor, with_floats};
 use super::norm::{squares_around, sum};
 use super::sigmoid::sigmoid;
 use super::simd::{self, Kernel, Simd};
+use super::team::each;
+use candle_core::{Result, Tensor, bail};
 
 /// `silu(y * scale + shift)`, or without the SiLU, where `y` is `x [b, c, h, w]` with each group of channels of each sample
 /// brought to zero mean and unit variance. `scale` and `shift` are `[1, c]` or `[b, c]`. It has no gradient.
@@ -28,7 +27,7 @@ pub fn group_norm(x: &Tensor, groups: usize, eps: f64, scale: &Tensor, shift: &T
     let values = with_floats([x, scale, shift], |[x, scale, shift]| {
         let mut out = Filling::new(x.len());
         let target = out.shared();
-        (0..batch * groups).into_par_iter().for_each(|at| {
+        each(batch * groups, 1, |at| {
             let first = at % groups * count;
             let row = if rows == 1 { 0 } else { at / groups * channels };
             let range = at * count * plane..(at + 1) * count * plane;

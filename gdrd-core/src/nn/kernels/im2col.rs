@@ -3,38 +3,60 @@
 //! Images are taken in chunks that keep the columns in cache. For a chunk, `columns` is the matrix
 //! `[inputs * taps, images * out_plane]` of one group.
 
-use gemm::Parallelism;
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
-use super::buffer::{Filling, Shared};
+use gemm::Parallelism;
+
+use super::buffer::Shared;
+use super::product::{Multiply, Product, panel_here};
+use super::scratch;
 use super::shape::ConvShape;
+use super::simd;
 use super::tail::Tail;
+use super::team::{each, each_chunk};
 
 /// Values of the column matrix that a chunk may have.
 const CHUNK: usize = 1 << 20;
 
-/// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>) -> Vec<f32> {
-    let mut out = Filling::new(shape.output_len());
-    let target = out.shared();
+/// Panels of columns of a task of a product.
+const PANELS: usize = 4;
+
+/// Writes all of `y [b, o, oh, ow]`.
+pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>, out: &mut [MaybeUninit<f32>]) {
+    let target = Shared::unwritten(out);
     let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
     let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
-    let mut columns = vec![0f32; depth * images * plane];
-    let mut product = vec![0f32; outputs * images * plane];
+    let panel = panel_here();
+    // Whole panels; what the last one has beyond the last window is not used.
+    let most = (images * plane).next_multiple_of(panel);
+    let mut columns = scratch::take(depth * most);
+    let mut product = scratch::take(outputs * most);
     for group in 0..shape.groups {
         let kernel = &weight[group * outputs * depth..][..outputs * depth];
         for first in (0..shape.batch).step_by(images) {
             let images = images.min(shape.batch - first);
-            let width = images * plane;
-            unfold(shape, x, group, first, images, &mut columns);
-            multiply(
-                (outputs, width, depth),
-                &mut product,
-                false,
-                Matrix::rows(kernel, depth),
-                Matrix::rows(&columns, width),
-            );
-            (0..images * outputs).into_par_iter().with_min_len(16).for_each(|at| {
+            let width = (images * plane).next_multiple_of(panel);
+            unfold(shape, x, group, (first, images), &mut columns, width);
+            let sums = Shared::new(&mut product);
+            each((width / panel).div_ceil(PANELS), 1, |at| {
+                let from = at * PANELS * panel;
+                let product = Product {
+                    rows: outputs,
+                    panels: PANELS.min((width - from) / panel),
+                    depth,
+                    a: kernel.as_ptr(),
+                    a_stride: depth,
+                    b: columns[from..].as_ptr(),
+                    b_panel: panel,
+                    b_stride: width,
+                    // SAFETY: each task has panels of its own.
+                    c: unsafe { sums.at(from) },
+                    c_stride: width,
+                    add: false,
+                };
+                simd::run(Multiply { product, transposed: false });
+            });
+            each(images * outputs, 16, |at| {
                 let (image, output) = (at / outputs, at % outputs);
                 let start = ((first + image) * shape.outputs + group * outputs + output) * plane;
                 // SAFETY: each (image, output) has a map of its own within the output.
@@ -48,8 +70,6 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'
             });
         }
     }
-    // SAFETY: all groups, images and output channels were visited.
-    unsafe { out.finish() }
 }
 
 /// The gradient of the input, `[b, c, h, w]`, from that of the output.
@@ -91,7 +111,7 @@ pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec
         for first in (0..shape.batch).step_by(images) {
             let images = images.min(shape.batch - first);
             let width = images * plane;
-            unfold(shape, x, group, first, images, &mut columns);
+            unfold(shape, x, group, (first, images), &mut columns, width);
             gather(shape, grad, group, first, images, &mut gathered);
             multiply(
                 (outputs, depth, width),
@@ -110,12 +130,19 @@ fn chunk_images(shape: &ConvShape) -> usize {
     (CHUNK / (shape.group_inputs() * shape.taps() * shape.out_plane())).clamp(1, shape.batch.max(1))
 }
 
-/// Writes the windows of `images` images from `first` on as columns.
-fn unfold(shape: &ConvShape, x: &[f32], group: usize, first: usize, images: usize, columns: &mut [f32]) {
+/// Writes the windows of `images` images from `first` on as columns, in rows that lie `pitch` values apart.
+fn unfold(
+    shape: &ConvShape,
+    x: &[f32],
+    group: usize,
+    (first, images): (usize, usize),
+    columns: &mut [f32],
+    pitch: usize,
+) {
     let (oh, ow, stride) = (shape.out_height(), shape.out_width(), shape.stride);
     let (plane, taps, inputs) = (oh * ow, shape.taps(), shape.group_inputs());
-    let width = images * plane;
-    columns[..inputs * taps * width].par_chunks_mut(width).with_min_len(4).enumerate().for_each(|(row, out)| {
+    each_chunk(&mut columns[..inputs * taps * pitch], pitch, 4, |row, out| {
+        let out = &mut out[..images * plane];
         let (channel, tap) = (row / taps, row % taps);
         let (ky, kx) = (tap / shape.kernel_w, tap % shape.kernel_w);
         let (top, bottom) = shape.inside(ky, shape.height, oh);
@@ -150,7 +177,7 @@ fn fold(shape: &ConvShape, columns: &[f32], group: usize, first: usize, images: 
     let (oh, ow, stride) = (shape.out_height(), shape.out_width(), shape.stride);
     let (plane, taps, inputs) = (oh * ow, shape.taps(), shape.group_inputs());
     let width = images * plane;
-    (0..images * inputs).into_par_iter().with_min_len(4).for_each(|at| {
+    each(images * inputs, 4, |at| {
         let (image, channel) = (at / inputs, at % inputs);
         let start = ((first + image) * shape.inputs + group * inputs + channel) * shape.plane();
         // SAFETY: each (image, channel) has a map of its own within the gradient, which is initialised.
@@ -184,7 +211,7 @@ fn fold(shape: &ConvShape, columns: &[f32], group: usize, first: usize, images: 
 fn gather(shape: &ConvShape, grad: &[f32], group: usize, first: usize, images: usize, out: &mut [f32]) {
     let (plane, outputs) = (shape.out_plane(), shape.group_outputs());
     let width = images * plane;
-    out[..outputs * width].par_chunks_mut(width).with_min_len(4).enumerate().for_each(|(output, out)| {
+    each_chunk(&mut out[..outputs * width], width, 4, |output, out| {
         for (image, out) in out.chunks_exact_mut(plane).enumerate() {
             let start = ((first + image) * shape.outputs + group * outputs + output) * plane;
             out.copy_from_slice(&grad[start..start + plane]);

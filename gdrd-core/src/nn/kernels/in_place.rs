@@ -1,9 +1,8 @@
 //! Tensors changed where they are, value by value, in one pass.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
-use rayon::prelude::*;
-
 use super::buffer::{floats, supported};
+use super::team::each_chunk;
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
 
 /// Values that a thread takes at a time.
 const BLOCK: usize = 1 << 14;
@@ -54,8 +53,8 @@ impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Change<F> {
     fn cpu_fwd(&self, target: &mut CpuStorage, tl: &Layout, a: &CpuStorage, al: &Layout) -> Result<()> {
         let a = floats(a, al)?;
         let target = floats_mut(target, tl, &[a])?;
-        target.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK)).for_each(|(target, a)| {
-            target.iter_mut().zip(a).for_each(|(value, a)| *value = (self.0)(*value, *a));
+        each_chunk(target, BLOCK, 1, |at, target| {
+            target.iter_mut().zip(&a[at * BLOCK..]).for_each(|(value, a)| *value = (self.0)(*value, *a));
         });
         Ok(())
     }
@@ -77,7 +76,8 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Change<F> {
     ) -> Result<()> {
         let (a, b) = (floats(a, al)?, floats(b, bl)?);
         let target = floats_mut(target, tl, &[a, b])?;
-        target.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK)).zip(b.par_chunks(BLOCK)).for_each(|((target, a), b)| {
+        each_chunk(target, BLOCK, 1, |at, target| {
+            let (a, b) = (&a[at * BLOCK..], &b[at * BLOCK..]);
             target.iter_mut().zip(a).zip(b).for_each(|((value, a), b)| *value = (self.0)(*value, *a, *b));
         });
         Ok(())

@@ -13,7 +13,6 @@
 mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
-mod awake;
 mod buffer;
 mod channels;
 mod conv;
@@ -37,13 +36,13 @@ mod shape;
 mod sigmoid;
 mod simd;
 mod tail;
+mod team;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod turn;
 mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};
-pub use awake::{Awake, keep_awake};
 pub(super) use conv::linear_is_convolution;
 pub use conv::{conv2d, linear};
 pub use frozen::FrozenConv;
@@ -56,8 +55,10 @@ pub use group_norm::group_norm;
 pub use in_place::{can_change, change2, change3};
 pub use norm::{batch_norm_train, scale_shift};
 pub use norm_relu::batch_norm_relu_train;
+pub(super) use pool::averages;
 pub use pool::global_average_pool;
 pub use precision::{Precision, Restore};
 pub use sgd::{SgdStep, sgd};
 pub use simd::processor;
 pub use tail::Activation;
+pub use team::{Awake, keep_awake};

@@ -1,9 +1,8 @@
 //! Pooling.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
-
 use super::buffer::{floats, supported, tensor, with_floats};
+use super::team::each_chunk;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// The mean over height and width: `[b, c, h, w]` to `[b, c]`.
 ///
@@ -21,6 +20,11 @@ pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(GlobalAverage)
 }
 
+/// The means of maps of `plane` values.
+pub(in super::super) fn averages(x: &[f32], plane: usize, out: &mut [f32]) {
+    each_chunk(out, 1, 64, |at, out| out[0] = super::norm::sum(&x[at * plane..(at + 1) * plane]) / plane as f32);
+}
+
 struct GlobalAverage;
 
 impl CustomOp1 for GlobalAverage {
@@ -33,9 +37,7 @@ impl CustomOp1 for GlobalAverage {
         let x = floats(x, layout)?;
         let mut out = vec![0f32; b * c];
         if h * w > 0 {
-            out.par_iter_mut().zip(x.par_chunks(h * w)).with_min_len(64).for_each(|(out, map)| {
-                *out = super::norm::sum(map) / (h * w) as f32;
-            });
+            averages(x, h * w, &mut out);
         }
         Ok((CpuStorage::F32(out), (b, c).into()))
     }
@@ -45,9 +47,7 @@ impl CustomOp1 for GlobalAverage {
         with_floats([grad], |[grad]| {
             let mut out = vec![0f32; grad.len() * h * w];
             if h * w > 0 {
-                out.par_chunks_mut(h * w).zip(grad).with_min_len(64).for_each(|(map, grad)| {
-                    map.fill(grad / (h * w) as f32);
-                });
+                each_chunk(&mut out, h * w, 64, |at, map| map.fill(grad[at] / (h * w) as f32));
             }
             tensor(out, x.shape()).map(Some)
         })

@@ -1,6 +1,6 @@
 //! Products of matrices whose factors lie just where the kernels put them: nothing is packed or copied.
 
-use super::simd::{Simd, lanes};
+use super::simd::{Kernel, Simd, lanes};
 
 /// Vectors in a row of the block that is kept in registers.
 const WIDE: usize = 2;
@@ -98,5 +98,24 @@ impl Product {
             }
         }
         ROWS
+    }
+}
+
+pub(super) struct Multiply {
+    pub(super) product: Product,
+    pub(super) transposed: bool,
+}
+
+impl Kernel for Multiply {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // SAFETY: whoever made the kernel vouches for the matrices.
+        unsafe {
+            if self.transposed {
+                self.product.run::<S, true>(simd);
+            } else {
+                self.product.run::<S, false>(simd);
+            }
+        }
     }
 }

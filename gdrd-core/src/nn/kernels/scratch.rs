@@ -2,6 +2,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -132,9 +133,56 @@ impl Drop for Lot {
     }
 }
 
+/// A list in such memory, of a length that is known beforehand.
+pub(super) struct List<T> {
+    lot: Lot,
+    len: usize,
+    room: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: Copy> List<T> {
+    /// Room for `room` values.
+    pub(super) fn new(room: usize) -> Self {
+        const { assert!(align_of::<T>() <= 64) };
+        Self { lot: take((room * size_of::<T>()).div_ceil(4)), len: 0, room, values: PhantomData }
+    }
+
+    /// The values of an iterator, which are at most `room`.
+    pub(super) fn from_iter(room: usize, values: impl Iterator<Item = T>) -> Self {
+        let mut list = Self::new(room);
+        list.extend(values);
+        list
+    }
+
+    pub(super) fn push(&mut self, value: T) {
+        assert!(self.len < self.room, "a list of {} values is full", self.room);
+        // SAFETY: there is room for it, aligned to a cache line and so for every value.
+        unsafe { self.lot.as_mut_ptr().cast::<T>().add(self.len).write(value) };
+        self.len += 1;
+    }
+
+    pub(super) fn extend(&mut self, values: impl Iterator<Item = T>) {
+        values.for_each(|value| self.push(value));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+}
+
+impl<T> Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` values were written.
+        unsafe { std::slice::from_raw_parts(self.lot.as_ptr().cast(), self.len) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::take;
+    use super::{List, take};
 
     #[test]
     fn lots_are_apart_aligned_and_kept() {
@@ -146,5 +194,14 @@ mod tests {
         assert_eq!(at.align_offset(64), 0);
         drop(outer);
         assert_eq!(take(90).as_ptr(), at);
+    }
+
+    #[test]
+    fn lists_hold_what_was_pushed() {
+        let mut list = List::from_iter(5, (0..3u64).map(|at| (at, Some(at as u8))));
+        list.push((9, None));
+        assert_eq!(*list, [(0, Some(0)), (1, Some(1)), (2, Some(2)), (9, None)]);
+        list.clear();
+        assert!(list.is_empty());
     }
 }

@@ -1,8 +1,42 @@
 //! What the tests of the kernels share.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
 use candle_core::{Device, Result, Shape, Tensor, Var};
 
 use super::shape::ConvShape;
+
+/// The system's allocator, which counts what each thread asks for.
+struct Counting;
+
+thread_local! {
+    static ASKED: Cell<usize> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: the system's allocator does all of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// How often `f` asks for memory on this thread.
+pub(in super::super) fn allocations(f: impl FnOnce()) -> usize {
+    let before = ASKED.get();
+    f();
+    ASKED.get() - before
+}
 
 /// Values in -1..1 that look random and are the same everywhere.
 pub(super) fn random(shape: impl Into<Shape>, seed: u64) -> Result<Tensor> {

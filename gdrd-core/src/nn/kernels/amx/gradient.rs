@@ -3,13 +3,12 @@
 
 use std::arch::x86_64::*;
 
-use rayon::prelude::*;
-
 use super::super::buffer::{Filling, Shared};
 use super::super::scratch;
 use super::super::shape::ConvShape;
+use super::super::team::each;
 use super::split::Maps;
-use super::taps::Taps;
+use super::taps::{Geometry, Taps};
 use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
 use super::vector::{first, transpose};
 
@@ -21,25 +20,24 @@ const PANELS: usize = 2;
 
 /// The gradient of the weight, `[o, c, kh, kw]`.
 pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let taps = Taps::forward(shape);
+    let geometry = Geometry::forward(shape);
     let ConvShape { batch, inputs, outputs, .. } = *shape;
-    let used = [taps.used(), vec![true; taps.plane]];
-    let x = Maps { values: x, batch, channels: inputs, plane: taps.source_plane, used: &used[0] };
-    let grad = Maps { values: grad, batch, channels: outputs, plane: taps.plane, used: &used[1] };
+    let x = Maps { values: x, batch, channels: inputs, plane: shape.plane() };
+    let grad = Maps { values: grad, batch, channels: outputs, plane: shape.out_plane() };
     let (blocks, panels, images) = (x.blocks(), grad.blocks(), batch.div_ceil(32));
-    let mut left = scratch::take(taps.source_plane * blocks * images * TILE);
-    x.to_left(&mut left);
-    let mut right = scratch::take(taps.plane * panels * images * TILE);
+    let mut left = scratch::take(shape.plane() * blocks * images * TILE);
+    x.to_left(&geometry.used(), &mut left);
+    let mut right = scratch::take(shape.out_plane() * panels * images * TILE);
     grad.to_right(&mut right);
 
-    let mut out = Filling::new(outputs * inputs * taps.count);
-    let task =
-        Task { taps: &taps, left: &left, right: &right, blocks, panels, images, inputs, outputs, to: out.shared() };
+    let mut out = Filling::new(outputs * inputs * shape.taps());
+    let (taps, to) = (Taps::new(&geometry), out.shared());
+    let task = Task { shape, taps: &taps, left: &left, right: &right, blocks, panels, images, to };
     let across = panels.div_ceil(PANELS);
     // Few blocks are shared out tap by tap.
-    let share = if blocks * across >= 4 { taps.count } else { 1 };
-    let shares = taps.count / share;
-    (0..blocks * across * shares).into_par_iter().for_each(|at| {
+    let share = if blocks * across >= 4 { shape.taps() } else { 1 };
+    let shares = shape.taps() / share;
+    each(blocks * across * shares, 1, |at| {
         let (block, at) = (at / (across * shares), at % (across * shares));
         task.run(block, at / shares * PANELS, at % shares * share, share);
     });
@@ -48,6 +46,7 @@ pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f3
 }
 
 struct Task<'a> {
+    shape: &'a ConvShape,
     taps: &'a Taps,
     left: &'a [f32],
     right: &'a [f32],
@@ -55,8 +54,6 @@ struct Task<'a> {
     blocks: usize,
     panels: usize,
     images: usize,
-    inputs: usize,
-    outputs: usize,
     to: Shared,
 }
 
@@ -70,40 +67,43 @@ impl Task<'_> {
         let step = self.images * STEP;
         let chunk = (CHUNK / self.images).max(1);
         let mut runs = vec![Vec::with_capacity(chunk); share];
-        for first in (0..self.taps.plane).step_by(chunk) {
-            let pixels = first..self.taps.plane.min(first + chunk);
+        for first in (0..self.shape.out_plane()).step_by(chunk) {
+            let pixels = first..self.shape.out_plane().min(first + chunk);
             for (nth, runs) in runs.iter_mut().enumerate() {
                 let run = |pixel: usize| {
                     let source = self.taps.source(pixel, tap + nth)?;
-                    let left = &self.left[(source * self.blocks + block) * step / 4..];
-                    let a = [0, 1, 2, 3].map(|tile| left[tile * TILE / 4..].as_ptr().cast());
-                    Some(Run { a, b: pixel * self.panels * step, steps: self.images })
+                    let left = (source * self.blocks + block) * step;
+                    Some(Run {
+                        a: [0, 1, 2, 3].map(|tile| left + tile * TILE),
+                        b: pixel * self.panels * step,
+                        steps: self.images,
+                    })
                 };
                 runs.clear();
                 runs.extend(pixels.clone().filter_map(run));
             }
-            let mut products = Vec::with_capacity(share * panels);
-            for (nth, runs) in runs.iter().enumerate() {
-                for at in 0..panels {
+            let left = [self.left.as_ptr().cast(); 2];
+            let blocks = runs.iter().enumerate().flat_map(|(nth, runs)| {
+                (0..panels).map(move |at| {
                     let right = self.right[(panel + at) * step / 4..].as_ptr().cast();
-                    // SAFETY: the block lies within `sums`.
-                    let c = unsafe { sums.add(nth * BLOCK * width + at * BLOCK) };
-                    products.push(Block::new((c, width), STEP, right, runs, first > 0));
-                }
-            }
+                    // The block lies within `sums`.
+                    let c = sums.wrapping_add(nth * BLOCK * width + at * BLOCK);
+                    Block::new((c, width), (left, STEP), right, runs, first > 0)
+                })
+            });
             // SAFETY: the unit is available, and the factors have the steps of the runs.
-            unsafe { multiply(&mut products) };
+            unsafe { multiply(blocks) };
         }
         for nth in 0..share {
             for side in (0..width).step_by(16) {
                 for half in [0, 16] {
                     let (output, input) = (panel * BLOCK + side, block * BLOCK + half);
-                    if output >= self.outputs || input >= self.inputs {
+                    if output >= self.shape.outputs || input >= self.shape.inputs {
                         continue;
                     }
                     // SAFETY: these inputs of these outputs belong to this task.
                     unsafe {
-                        let to = self.to.at((output * self.inputs + input) * self.taps.count + tap + nth);
+                        let to = self.to.at((output * self.shape.inputs + input) * self.shape.taps() + tap + nth);
                         self.write(sums.add((nth * BLOCK + half) * width + side), width, (input, output), to);
                     }
                 }
@@ -123,12 +123,12 @@ impl Task<'_> {
             *values = unsafe { _mm512_loadu_ps(from.add(at * row)) };
         }
         let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        let places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(self.taps.count as i32));
-        let mask = first(self.inputs - input);
-        for (at, value) in transpose(values).into_iter().enumerate().take(self.outputs - output) {
+        let places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(self.shape.taps() as i32));
+        let mask = first(self.shape.inputs - input);
+        for (at, value) in transpose(values).into_iter().enumerate().take(self.shape.outputs - output) {
             // SAFETY: the caller's promise; the mask leaves out inputs that do not exist.
             unsafe {
-                let to = to.add(at * self.inputs * self.taps.count);
+                let to = to.add(at * self.shape.inputs * self.shape.taps());
                 _mm512_mask_i32scatter_ps::<4>(to, mask, places, value);
             }
         }

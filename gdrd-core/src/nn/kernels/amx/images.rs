@@ -1,12 +1,12 @@
 //! Large batches: the rows of a product are 16 images at the same pixel of the target, so that a tap is another pixel's tile, and
 //! taps beyond the edge cost nothing.
 
-use rayon::prelude::*;
-
-use super::super::scratch;
+use super::super::scratch::{self, List};
+use super::super::team::each;
 use super::Convolution;
 use super::maps::Places;
 use super::split::Maps;
+use super::taps::Taps;
 use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
 
 /// Pixels of a task at most, and panels of columns.
@@ -23,18 +23,19 @@ pub(super) fn fits(batch: usize) -> bool {
 
 /// The convolution of `maps`.
 pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
-    let Convolution { taps, layout, .. } = *convolution;
-    let tiles = taps.batch.div_ceil(16);
+    let Convolution { geometry, layout, .. } = *convolution;
+    let (tiles, plane) = (geometry.batch.div_ceil(16), geometry.plane());
     let cell = layout.blocks * 2 * TILE;
     // One cell more, of zeros.
-    let zeros = taps.source_plane * tiles * cell / 4;
+    let zeros = geometry.source_plane() * tiles * cell / 4;
     let mut cells = scratch::take(zeros + cell / 4);
     cells[zeros..].fill(0.0);
-    maps.to_images(&mut cells[..zeros]);
-    let groups = taps.plane.div_ceil(PIXELS);
-    let task = Task { convolution, cells: &cells, tiles, pixels: taps.plane.div_ceil(groups) };
+    maps.to_images(&geometry.used(), &mut cells[..zeros]);
+    let groups = plane.div_ceil(PIXELS);
+    let taps = Taps::new(geometry);
+    let task = Task { convolution, taps: &taps, cells: &cells, tiles, pixels: plane.div_ceil(groups) };
     let (deep, across) = (tiles.div_ceil(2), layout.panels.div_ceil(PANELS));
-    (0..groups * deep * across).into_par_iter().for_each(|at| {
+    each(groups * deep * across, 1, |at| {
         let (group, at) = (at % groups, at / groups);
         task.run(group * task.pixels, at % deep * 2, at / deep * PANELS);
     });
@@ -42,6 +43,7 @@ pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
 
 struct Task<'a> {
     convolution: &'a Convolution<'a>,
+    taps: &'a Taps,
     cells: &'a [f32],
     tiles: usize,
     pixels: usize,
@@ -50,37 +52,46 @@ struct Task<'a> {
 impl Task<'_> {
     /// The pixels from `pixel` on, at most two tiles of images from `tile` on, and the panels from `panel` on.
     fn run(&self, pixel: usize, tile: usize, panel: usize) {
-        let Convolution { taps, layout, packed, target } = *self.convolution;
-        let pixels = self.pixels.min(taps.plane - pixel);
+        let Convolution { geometry, layout, packed, target } = *self.convolution;
+        let plane = geometry.plane();
+        let pixels = self.pixels.min(plane - pixel);
         let (tiles, panels) = (2.min(self.tiles - tile), PANELS.min(layout.panels - panel));
-        let blocks: Vec<_> = (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles)).collect();
-        let pairs: Vec<_> = blocks.chunks(2).collect();
+        let blocks = (0..pixels * tiles).map(|at| (pixel + at / tiles, tile + at % tiles));
+        let blocks = List::from_iter(pixels * tiles, blocks);
+        let pairs = blocks.len().div_ceil(2);
         let row = panels * BLOCK + APART;
-        let mut sums = scratch::take(pairs.len() * BLOCK * row);
+        let mut sums = scratch::take(pairs * BLOCK * row);
         let sums = sums.as_mut_ptr();
-        let mut runs = vec![Vec::with_capacity(taps.count); pairs.len()];
+        // Those of a pair, and where they end.
+        let (mut runs, mut ends) = (List::new(pairs * layout.taps), List::new(pairs + 1));
         for chunk in layout.chunks() {
-            for (pair, runs) in pairs.iter().zip(&mut runs) {
-                self.runs(pair, chunk, runs);
+            runs.clear();
+            ends.clear();
+            ends.push(0);
+            for pair in blocks.chunks(2) {
+                self.runs(pair, chunk, &mut runs);
+                ends.push(runs.len());
             }
-            let mut products = Vec::with_capacity(pairs.len());
+            let cells = self.cells.as_ptr().cast();
             for at in 0..panels {
                 let kernels = packed[layout.at(chunk, panel + at) / 4..].as_ptr().cast();
-                for (pair, runs) in runs.iter().enumerate() {
-                    // SAFETY: the block lies within `sums`.
-                    let c = unsafe { sums.add(pair * BLOCK * row + at * BLOCK) };
-                    products.push(Block::new((c, row), 2 * TILE, kernels, runs, chunk.0 > 0));
-                }
+                let blocks = blocks.chunks(2).enumerate().map(|(pair, tiles)| {
+                    let runs = &runs[ends[pair]..ends[pair + 1]];
+                    let left = [cells, if tiles.len() > 1 { cells } else { std::ptr::null() }];
+                    // The block lies within `sums`.
+                    let c = sums.wrapping_add(pair * BLOCK * row + at * BLOCK);
+                    Block::new((c, row), (left, 2 * TILE), kernels, runs, chunk.0 > 0)
+                });
                 // SAFETY: the unit is available, and the factors have the steps of the runs.
-                unsafe { multiply(&mut products) };
+                unsafe { multiply(blocks) };
             }
         }
         for at in 0..16 * tiles {
             let image = tile * 16 + at;
-            if image >= taps.batch {
+            if image >= geometry.batch {
                 break;
             }
-            let places = (pixel..pixel + pixels).map(|pixel| image * layout.columns * taps.plane + pixel);
+            let places = (pixel..pixel + pixels).map(|pixel| Some(image * layout.columns * plane + pixel));
             let places = Places::new(places);
             for side in (0..panels * BLOCK).step_by(16) {
                 // SAFETY: these pixels of this image belong to this task.
@@ -92,24 +103,21 @@ impl Task<'_> {
     }
 
     /// The steps of one or two tiles, each a pixel and a tile of images.
-    fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), runs: &mut Vec<Run>) {
-        let Convolution { taps, layout, .. } = *self.convolution;
-        let cell = layout.blocks * TILE / 2;
-        let zeros = taps.source_plane * self.tiles * cell;
-        runs.clear();
-        for tap in 0..taps.count {
+    fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), runs: &mut List<Run>) {
+        let Convolution { geometry, layout, .. } = *self.convolution;
+        let cell = layout.blocks * 2 * TILE;
+        let zeros = geometry.source_plane() * self.tiles * cell;
+        for tap in 0..layout.taps {
             let source = |at: usize| {
                 let (pixel, tile) = *tiles.get(at)?;
-                Some((taps.source(pixel, tap)? * self.tiles + tile) * cell)
+                Some((self.taps.source(pixel, tap)? * self.tiles + tile) * cell)
             };
             let sources = [source(0), source(1)];
             if sources == [None; 2] {
                 continue;
             }
-            let part = |at: usize| {
-                self.cells[sources[at / 2].unwrap_or(zeros) + block * TILE / 2 + at % 2 * TILE / 4..].as_ptr()
-            };
-            runs.push(Run { a: [0, 1, 2, 3].map(|at| part(at).cast()), b: tap * count * STEP, steps: count });
+            let part = |at: usize| sources[at / 2].unwrap_or(zeros) + block * 2 * TILE + at % 2 * TILE;
+            runs.push(Run { a: [0, 1, 2, 3].map(part), b: tap * count * STEP, steps: count });
         }
     }
 }

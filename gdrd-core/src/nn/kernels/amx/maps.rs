@@ -9,25 +9,29 @@ use super::vector::{first, transpose};
 /// Where at most 16 values of one column go, relative to the column's maps.
 pub(super) struct Places {
     start: usize,
-    count: usize,
-    /// Whether they lie side by side.
+    /// Those that go anywhere.
+    mask: u16,
+    /// Whether all do, and lie side by side.
     in_line: bool,
     offsets: [i32; 16],
 }
 
 impl Places {
     /// From the places one by one.
-    pub(super) fn new(places: impl Iterator<Item = usize>) -> Self {
-        let (mut start, mut count, mut offsets) = (0, 0, [0; 16]);
+    pub(super) fn new(places: impl Iterator<Item = Option<usize>>) -> Self {
+        let (mut start, mut count, mut mask, mut offsets) = (0, 0, 0, [0; 16]);
         for place in places {
-            if count == 0 {
-                start = place;
+            if let Some(place) = place {
+                if mask == 0 {
+                    start = place;
+                }
+                offsets[count] = place as i32 - start as i32;
+                mask |= 1 << count;
             }
-            offsets[count] = place as i32 - start as i32;
             count += 1;
         }
-        let in_line = offsets[..count].iter().enumerate().all(|(at, offset)| *offset == at as i32);
-        Self { start, count, in_line, offsets }
+        let in_line = mask == first(count) && (0..count).all(|at| offsets[at] == at as i32);
+        Self { start, mask, in_line, offsets }
     }
 }
 
@@ -49,11 +53,13 @@ impl Target<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn write(&self, from: *const f32, row: usize, column: usize, places: &Places) {
         let mut values = [_mm512_setzero_ps(); 16];
-        for (at, values) in values.iter_mut().enumerate().take(places.count) {
-            // SAFETY: the caller's promise.
-            *values = unsafe { _mm512_loadu_ps(from.add(at * row)) };
+        let mask = places.mask;
+        for (at, values) in values.iter_mut().enumerate() {
+            if mask >> at & 1 == 1 {
+                // SAFETY: the caller's promise.
+                *values = unsafe { _mm512_loadu_ps(from.add(at * row)) };
+            }
         }
-        let mask = first(places.count);
         // SAFETY: 64 bytes on either side.
         let offsets: __m512i = unsafe { std::mem::transmute(places.offsets) };
         for (at, value) in transpose(values).into_iter().enumerate().take(self.columns.saturating_sub(column)) {

@@ -8,19 +8,22 @@
 mod gradient;
 mod images;
 mod maps;
+mod pixels;
 mod split;
+mod strips;
 mod taps;
 mod tile;
 mod vector;
 mod weights;
-mod windows;
+
+use std::mem::MaybeUninit;
 
 pub(super) use self::gradient::weight_gradient;
 use self::maps::Target;
 use self::split::Maps;
-use self::taps::Taps;
+use self::taps::Geometry;
 use self::weights::{Layout, Matrices};
-use super::buffer::Filling;
+use super::buffer::{Filling, Shared};
 use super::conv::Kernels;
 use super::scratch::{self, Values};
 use super::shape::ConvShape;
@@ -53,16 +56,22 @@ pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
     weights::packed(&Layout::new(shape.taps(), shape.inputs, shape.outputs), Matrices::forward(shape, weight))
 }
 
-/// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
+/// Writes all of `y [b, o, oh, ow]`.
+pub(super) fn forward(
+    shape: &ConvShape,
+    x: &[f32],
+    kernels: Kernels<'_>,
+    tail: Tail<'_>,
+    out: &mut [MaybeUninit<f32>],
+) {
     let layout = Layout::new(shape.taps(), shape.inputs, shape.outputs);
-    let taps = Taps::forward(shape);
+    let geometry = Geometry::forward(shape);
     match kernels {
-        Kernels::Packed(packed) => convolve(&taps, x, &layout, packed, tail),
+        Kernels::Packed(packed) => convolve(&geometry, x, (&layout, packed), tail, out),
         Kernels::Plain(weight) => {
             let mut packed = scratch::take(layout.len());
             weights::pack(&layout, Matrices::forward(shape, weight), &mut packed);
-            convolve(&taps, x, &layout, &packed, tail)
+            convolve(&geometry, x, (&layout, &packed), tail, out);
         }
     }
 }
@@ -72,31 +81,38 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
     let layout = Layout::new(shape.taps(), shape.outputs, shape.inputs);
     let mut packed = scratch::take(layout.len());
     weights::pack(&layout, Matrices::backward(shape, weight), &mut packed);
-    convolve(&Taps::backward(shape), grad, &layout, &packed, Tail::default())
+    let (geometry, kernels) = (Geometry::backward(shape), (&layout, &*packed));
+    // SAFETY: all values are written.
+    unsafe { Filling::by(shape.input_len(), |out| convolve(&geometry, grad, kernels, Tail::default(), out)) }
 }
 
 /// What a convolution takes, but for the maps.
 struct Convolution<'a> {
-    taps: &'a Taps,
+    geometry: &'a Geometry,
     layout: &'a Layout,
     /// The kernels in the form of the products.
     packed: &'a [f32],
     target: Target<'a>,
 }
 
-fn convolve(taps: &Taps, x: &[f32], layout: &Layout, packed: &[f32], tail: Tail<'_>) -> Vec<f32> {
-    let used = taps.used();
-    let maps = Maps { values: x, batch: taps.batch, channels: layout.depth, plane: taps.source_plane, used: &used };
-    let mut out = Filling::new(taps.batch * taps.plane * layout.columns);
-    let target = Target { to: out.shared(), plane: taps.plane, columns: layout.columns, tail };
-    let convolution = Convolution { taps, layout, packed, target };
-    if images::fits(taps.batch) {
+/// Writes all of the output.
+fn convolve(
+    geometry: &Geometry,
+    x: &[f32],
+    (layout, packed): (&Layout, &[f32]),
+    tail: Tail<'_>,
+    out: &mut [MaybeUninit<f32>],
+) {
+    let (batch, plane) = (geometry.batch, geometry.plane());
+    let maps = Maps { values: x, batch, channels: layout.depth, plane: geometry.source_plane() };
+    assert_eq!(out.len(), batch * plane * layout.columns);
+    let target = Target { to: Shared::unwritten(out), plane, columns: layout.columns, tail };
+    let convolution = Convolution { geometry, layout, packed, target };
+    if images::fits(batch) {
         images::convolve(&convolution, maps);
     } else {
-        windows::convolve(&convolution, maps);
+        pixels::convolve(&convolution, maps);
     }
-    // SAFETY: both write every pixel of every map.
-    unsafe { out.finish() }
 }
 
 #[cfg(test)]
@@ -109,6 +125,11 @@ mod tests {
 
     fn flat(t: &Tensor) -> Vec<f32> {
         t.flatten_all().and_then(|t| t.to_vec1()).expect("values")
+    }
+
+    fn output(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>) -> Vec<f32> {
+        // SAFETY: all values are written.
+        unsafe { Filling::by(shape.output_len(), |out| forward(shape, x, kernels, Tail::default(), out)) }
     }
 
     /// All shapes, also those that are left to vectors because they are small; nothing is checked where the unit is not.
@@ -131,17 +152,10 @@ mod tests {
                 let run = |threads| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
                     pool.install(|| {
-                        let tail = Tail::default();
                         let packed = pack(&shape, &w);
-                        assert_eq!(
-                            forward(&shape, &x, Kernels::Packed(&packed), tail),
-                            forward(&shape, &x, Kernels::Plain(&w), tail)
-                        );
-                        [
-                            forward(&shape, &x, Kernels::Plain(&w), tail),
-                            input_gradient(&shape, &w, &grad),
-                            weight_gradient(&shape, &x, &grad),
-                        ]
+                        let output = output(&shape, &x, Kernels::Plain(&w));
+                        assert_eq!(output, self::output(&shape, &x, Kernels::Packed(&packed)));
+                        [output, input_gradient(&shape, &w, &grad), weight_gradient(&shape, &x, &grad)]
                     })
                 };
                 let found = run(1);
@@ -165,7 +179,7 @@ mod tests {
                 return;
             }
             let (x, w) = (random((64, inputs), 1).expect("x"), random((64, inputs), 2).expect("weight"));
-            let found = forward(&shape, &flat(&x), Kernels::Plain(&flat(&w)), Tail::default());
+            let found = output(&shape, &flat(&x), Kernels::Plain(&flat(&w)));
             let (mut errors, mut squares) = (0.0, 0.0);
             for (at, found) in found.into_iter().enumerate() {
                 let row = |t: &Tensor, row: usize| flat(&t.narrow(0, row, 1).expect("a row"));

@@ -2,9 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use rayon::prelude::*;
-
 use super::super::buffer::Shared;
+use super::super::team::each;
 use super::tile::{DEPTH, TILE};
 use super::vector::{first, split, split_pairs, transpose};
 
@@ -15,22 +14,20 @@ pub(super) struct Maps<'a> {
     pub(super) batch: usize,
     pub(super) channels: usize,
     pub(super) plane: usize,
-    /// Whether a pixel is of use; the others need not be split.
-    pub(super) used: &'a [bool],
 }
 
 /// Pixels that are taken at a time.
 const GROUP: usize = 16;
 
 /// Values that one thread splits sooner than two of them meet.
-const ALONE: usize = 1 << 15;
+const ALONE: usize = 1 << 14;
 
-impl<'a> Maps<'a> {
-    /// Groups of pixels of which one is of use, by their first.
-    fn groups(self) -> impl Iterator<Item = usize> + use<'a> {
-        (0..self.plane).step_by(GROUP).filter(move |first| self.used[*first..].iter().take(GROUP).any(|used| *used))
-    }
+/// Groups of pixels of which one is of use, by their first.
+fn groups(used: &[bool]) -> impl Iterator<Item = usize> {
+    (0..used.len()).step_by(GROUP).filter(|first| used[*first..].iter().take(GROUP).any(|used| *used))
+}
 
+impl Maps<'_> {
     /// Blocks of 32 channels.
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(DEPTH)
@@ -65,88 +62,87 @@ impl<'a> Maps<'a> {
         (image * self.channels + channel) * self.plane
     }
 
-    /// For every pixel of every image its channels side by side: `to [batch, plane, block, part, 32]`.
-    pub(super) fn to_pixels(self, to: &mut [f32]) {
-        let blocks = self.blocks();
-        assert!(to.len() >= self.batch * self.plane * blocks * DEPTH);
-        let to = Shared::new(to);
-        let least = (ALONE / (DEPTH * self.plane)).max(1);
-        (0..self.batch * blocks).into_par_iter().with_min_len(least).for_each(|at| {
-            let (image, block) = (at / blocks, at % blocks);
-            // SAFETY: each block of each image has places of its own; the vectors are available where the unit is.
-            unsafe {
-                let to = to.at((image * self.plane * blocks + block) * DEPTH).cast::<u8>();
-                for pixel in self.groups() {
-                    self.channels_to(
-                        image,
-                        block,
-                        pixel,
-                        to.add(pixel * blocks * 4 * DEPTH),
-                        blocks * 4 * DEPTH,
-                        2 * DEPTH,
-                    );
-                }
-            }
-        });
+    /// Blocks of channels that one thread splits sooner than two of them meet.
+    pub(super) fn least(&self) -> usize {
+        (ALONE / (DEPTH * self.plane)).max(1)
     }
 
     /// For every pixel tiles of 16 images: `to [plane, tile, block, part, 16, 32]`.
-    pub(super) fn to_images(self, to: &mut [f32]) {
+    pub(super) fn to_images(self, used: &[bool], to: &mut [f32]) {
         let (blocks, tiles) = (self.blocks(), self.batch.div_ceil(16));
         assert!(to.len() >= self.plane * tiles * blocks * TILE / 2);
         let to = Shared::new(to);
-        (0..tiles * blocks).into_par_iter().for_each(|at| {
+        each(tiles * blocks, 1, |at| {
             let (tile, block) = (at / blocks, at % blocks);
             let step = tiles * blocks * 2 * TILE;
-            for pixel in self.groups() {
+            for pixel in groups(used) {
                 for image in tile * 16..self.batch.min(tile * 16 + 16) {
                     // SAFETY: each block of each tile has places of its own; the vectors are available where the unit is.
                     unsafe {
                         let to = to.at(((pixel * tiles + tile) * blocks + block) * TILE / 2).cast::<u8>();
-                        self.channels_to(image, block, pixel, to.add(image % 16 * 64), step, TILE);
+                        self.tiles_to((image, block), (pixel, used), to.add(image % 16 * 64), step);
                     }
                 }
             }
         });
     }
 
-    /// 32 channels of 16 pixels of an image: the upper parts every `step` bytes, the lower ones `part` bytes behind them.
+    /// 32 channels of each of 16 pixels of an image, from pixel `pixel` on; zeros beyond the last channel.
+    ///
+    /// # Safety
+    /// The pixel exists.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn cells(&self, image: usize, block: usize, pixel: usize) -> [[__m512; 2]; 16] {
+        let count = DEPTH.min(self.channels - block * DEPTH);
+        let at = self.at(image, block * DEPTH);
+        let mut cells = [[_mm512_setzero_ps(); 2]; 16];
+        for half in 0..2 {
+            let (channel, count) = (16 * half, count.saturating_sub(16 * half));
+            if self.plane == 1 {
+                // SAFETY: the mask leaves out channels that do not exist.
+                cells[0][half] =
+                    unsafe { _mm512_maskz_loadu_ps(first(count), self.values.as_ptr().wrapping_add(at + channel)) };
+                continue;
+            }
+            // SAFETY: the channels exist.
+            let square = unsafe { self.square(at + channel * self.plane, self.plane, count.min(16), pixel) };
+            for (cell, values) in cells.iter_mut().zip(square) {
+                cell[half] = values;
+            }
+        }
+        cells
+    }
+
+    /// Cells of an image: the upper parts every `step` bytes, the lower ones a tile behind them.
     ///
     /// # Safety
     /// The pixel exists, and there is room.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn channels_to(&self, image: usize, block: usize, pixel: usize, to: *mut u8, step: usize, part: usize) {
-        let count = DEPTH.min(self.channels - block * DEPTH);
-        let at = self.at(image, block * DEPTH);
-        if self.plane == 1 {
-            // SAFETY: the masks leave out channels that do not exist.
-            let halves = [0, 16].map(|half| unsafe {
-                _mm512_maskz_loadu_ps(first(count.saturating_sub(half)), self.values.as_ptr().wrapping_add(at + half))
-            });
-            // SAFETY: the caller's promise.
-            unsafe { store(split(halves), to, part) };
-            return;
-        }
-        // SAFETY: the channels exist.
-        let [a, b] = [0, 16].map(|half| unsafe {
-            self.square(at + half * self.plane, self.plane, 16.min(count.saturating_sub(half)), pixel)
-        });
-        for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
-            if !self.used[pixel + nth] {
-                continue;
+    unsafe fn tiles_to(
+        &self,
+        (image, block): (usize, usize),
+        (pixel, used): (usize, &[bool]),
+        to: *mut u8,
+        step: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        let cells = unsafe { self.cells(image, block, pixel) };
+        for (nth, values) in cells.into_iter().enumerate().take(self.plane - pixel) {
+            if used[pixel + nth] {
+                // SAFETY: the caller's promise.
+                unsafe { store(split(values), to.add(nth * step), TILE) };
             }
-            // SAFETY: the caller's promise.
-            unsafe { store(split([a, b]), to.add(nth * step), part) };
         }
     }
 
     /// For every pixel and channel its values over the images, as left factors whose sums run over images:
     /// `to [plane, block, images, half, part, 16, 32]`, with `images` groups of 32 images.
-    pub(super) fn to_left(self, to: &mut [f32]) {
+    pub(super) fn to_left(self, used: &[bool], to: &mut [f32]) {
         let (blocks, images) = (self.blocks(), self.batch.div_ceil(DEPTH));
         assert!(to.len() >= self.plane * blocks * images * TILE);
         let to = Shared::new(to);
-        (0..blocks * images).into_par_iter().for_each(|at| {
+        each(blocks * images, 1, |at| {
             let (block, group) = (at / images, at % images);
             let count = DEPTH.min(self.channels - block * DEPTH);
             if self.plane == 1 {
@@ -156,13 +152,18 @@ impl<'a> Maps<'a> {
                 };
                 return;
             }
-            for pixel in self.groups() {
+            for pixel in groups(used) {
                 for channel in 0..count {
                     // SAFETY: each block of each group has places of its own; the vectors are available where the unit is.
                     unsafe {
                         let to = to.at(((pixel * blocks + block) * images + group) * TILE).cast::<u8>();
                         let to = to.add(channel / 16 * 2 * TILE + channel % 16 * 64);
-                        self.images_to(group * DEPTH, block * DEPTH + channel, pixel, to, blocks * images * 4 * TILE);
+                        self.images_to(
+                            (group * DEPTH, block * DEPTH + channel),
+                            (pixel, used),
+                            to,
+                            blocks * images * 4 * TILE,
+                        );
                     }
                 }
             }
@@ -195,7 +196,13 @@ impl<'a> Maps<'a> {
     /// # Safety
     /// The pixel exists, and there is room.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn images_to(&self, image: usize, channel: usize, pixel: usize, to: *mut u8, step: usize) {
+    unsafe fn images_to(
+        &self,
+        (image, channel): (usize, usize),
+        (pixel, used): (usize, &[bool]),
+        to: *mut u8,
+        step: usize,
+    ) {
         let count = self.batch - image;
         // SAFETY: the images exist.
         let [a, b] = [0, 16].map(|half| unsafe {
@@ -203,7 +210,7 @@ impl<'a> Maps<'a> {
             self.square(at, self.channels * self.plane, 16.min(count.saturating_sub(half)), pixel)
         });
         for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
-            if !self.used[pixel + nth] {
+            if !used[pixel + nth] {
                 continue;
             }
             // SAFETY: the caller's promise.
@@ -217,9 +224,9 @@ impl<'a> Maps<'a> {
         let (blocks, images) = (self.blocks(), self.batch.div_ceil(DEPTH));
         assert!(to.len() >= self.plane * blocks * images * TILE);
         let to = Shared::new(to);
-        (0..blocks * images).into_par_iter().for_each(|at| {
+        each(blocks * images, 1, |at| {
             let (block, group) = (at / images, at % images);
-            for pixel in self.groups() {
+            for pixel in (0..self.plane).step_by(GROUP) {
                 for pair in 0..32 {
                     let (pair, half) = (pair / 2, pair % 2);
                     // SAFETY: each block of each group has places of its own; the vectors are available where the unit is.
@@ -257,9 +264,6 @@ impl<'a> Maps<'a> {
             self.square(self.at(image + second, channel), self.plane, count, pixel)
         });
         for (nth, (a, b)) in a.into_iter().zip(b).enumerate().take(self.plane - pixel) {
-            if !self.used[pixel + nth] {
-                continue;
-            }
             // SAFETY: the caller's promise.
             unsafe { store(split_pairs(a, b), to.add(nth * step), TILE) };
         }

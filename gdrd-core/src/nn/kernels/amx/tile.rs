@@ -45,28 +45,30 @@ fn permitted() -> bool {
     false
 }
 
-/// Some steps of a product whose factors lie step by step.
+/// Some steps of a product whose factors lie step by step. Places are in bytes, and relative to those of the [`Block`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Run {
     /// Rows 0 to 15 of the left factor, upper parts and lower parts; rows 16 to 31 likewise.
-    pub(super) a: [*const u8; 4],
-    /// Bytes from the right factor's first to its first of these steps.
+    pub(super) a: [usize; 4],
+    /// The right factor.
     pub(super) b: usize,
     /// At least one.
     pub(super) steps: usize,
 }
 
-/// A block `c [32, 32]` of the product of two matrices of float32 values, each stored as two bfloat16 parts.
+/// A block `c [32, 32]`, or `c [16, 32]`, of the product of two matrices of float32 values, each stored as two bfloat16 parts.
 ///
 /// With `x = upper + lower` exact to about 2^-17, `a b` is made of three products, upper with upper, upper with lower and
 /// lower with upper, and summed in float32.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
-    /// The block's row 0 and row 16.
-    c: [*mut f32; 2],
+    c: *mut f32,
     /// Bytes between rows of the block.
     c_row: usize,
+    /// The left factor's rows 0 to 15, and its rows 16 to 31 where there are any.
+    a: [*const u8; 2],
     /// Bytes between steps of the left factor.
     a_step: usize,
     b: *const u8,
@@ -77,13 +79,27 @@ pub(super) struct Block<'a> {
     lives: PhantomData<&'a [Run]>,
 }
 
+/// The left factor of a [`Block`]: its two halves, of which the second may be null, and the bytes between steps.
+pub(super) type Left = ([*const u8; 2], usize);
+
 impl<'a> Block<'a> {
-    /// The block whose rows lie `row` values apart from `c` on; the left factor's steps lie `a_step` bytes apart, and the right
-    /// factor's from `b` on.
-    pub(super) fn new((c, row): (*mut f32, usize), a_step: usize, b: *const u8, runs: &'a [Run], add: bool) -> Self {
+    const NONE: Self = {
+        let (c, b) = (std::ptr::null_mut(), std::ptr::null());
+        Self { c, c_row: 0, a: [b; 2], a_step: 0, b, runs: std::ptr::null(), count: 0, add: 0, lives: PhantomData }
+    };
+
+    /// The block whose rows lie `row` values apart from `c` on. The right factor's steps lie side by side from `b` on.
+    pub(super) fn new(
+        (c, row): (*mut f32, usize),
+        (a, a_step): Left,
+        b: *const u8,
+        runs: &'a [Run],
+        add: bool,
+    ) -> Self {
         Self {
-            c: [c, c.wrapping_add(16 * row)],
+            c,
             c_row: 4 * row,
+            a,
             a_step,
             b,
             runs: runs.as_ptr(),
@@ -110,23 +126,33 @@ static SHAPES: Shapes = {
     Shapes(bytes)
 };
 
-/// Computes blocks one after the other. The assembly reads their fields by their places.
+/// Computes blocks one after the other.
 ///
 /// # Safety
 /// The unit is [`available`], all of both factors may be read, and the blocks may be read and written.
-pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
-    blocks.retain(|block| {
-        if block.count == 0 && block.add == 0 {
-            for row in 0..BLOCK {
-                // SAFETY: the caller's promise.
-                unsafe { block.c[0].byte_add(row * block.c_row).write_bytes(0, BLOCK) };
-            }
+pub(super) unsafe fn multiply<'a>(mut blocks: impl Iterator<Item = Block<'a>>) {
+    // As many at a time as make it cheap to start the unit.
+    let mut some = [Block::NONE; 8];
+    loop {
+        let mut count = 0;
+        for (place, block) in some.iter_mut().zip(blocks.by_ref()) {
+            *place = block;
+            count += 1;
         }
-        block.count > 0
-    });
-    if blocks.is_empty() {
-        return;
+        if count == 0 {
+            return;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { multiply_some(&some[..count]) };
     }
+}
+
+/// The assembly reads the fields by their places.
+///
+/// # Safety
+/// As for [`multiply`]; there is at least one block.
+unsafe fn multiply_some(blocks: &[Block<'_>]) {
+    const { assert!(size_of::<Block<'_>>() == 72 && size_of::<Run>() == 48) };
     // SAFETY: the caller's promise. The tile registers, which the compiler does not use, are free again at the end.
     unsafe {
         asm!(
@@ -134,8 +160,12 @@ pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
             "mov {line}, 64",
             // A block.
             "2:",
-            "mov {a_step}, [{block} + 16]",
-            "cmp qword ptr [{block} + 56], 0",
+            "mov rax, [{block}]",
+            "mov {step}, [{block} + 8]",
+            "mov rcx, {step}",
+            "shl rcx, 4",
+            "add rcx, rax",
+            "cmp qword ptr [{block} + 64], 0",
             "jne 3f",
             "tilezero tmm0",
             "tilezero tmm1",
@@ -143,16 +173,18 @@ pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
             "tilezero tmm3",
             "jmp 4f",
             "3:",
-            "mov rax, [{block}]",
-            "mov rcx, [{block} + 8]",
-            "tileloadd tmm0, [rax + {a_step}]",
-            "tileloadd tmm1, [rax + {a_step} + 64]",
-            "tileloadd tmm2, [rcx + {a_step}]",
-            "tileloadd tmm3, [rcx + {a_step} + 64]",
+            "tileloadd tmm0, [rax + {step}]",
+            "tileloadd tmm1, [rax + {step} + 64]",
+            "cmp qword ptr [{block} + 24], 0",
+            "je 4f",
+            "tileloadd tmm2, [rcx + {step}]",
+            "tileloadd tmm3, [rcx + {step} + 64]",
             "4:",
-            "mov {a_step}, [{block} + 24]",
-            "mov {run}, [{block} + 40]",
-            "mov {runs}, [{block} + 48]",
+            "mov {step}, [{block} + 32]",
+            "mov {run}, [{block} + 48]",
+            "mov {runs}, [{block} + 56]",
+            "test {runs}, {runs}",
+            "jz 9f",
             // A run of steps.
             "5:",
             "mov rax, [{run}]",
@@ -161,9 +193,15 @@ pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
             "mov rsi, [{run} + 24]",
             "mov {b}, [{run} + 32]",
             "mov {steps}, [{run} + 40]",
-            "add {b}, [{block} + 32]",
+            "add rax, [{block} + 16]",
+            "add rcx, [{block} + 16]",
+            "add {b}, [{block} + 40]",
             "add {run}, 48",
-            // A step.
+            "cmp qword ptr [{block} + 24], 0",
+            "je 7f",
+            "add rdx, [{block} + 24]",
+            "add rsi, [{block} + 24]",
+            // A step of 32 rows.
             "6:",
             "tileloadd tmm4, [rax + {line}]",
             "tileloadd tmm6, [{b} + {line} + 1024]",
@@ -185,23 +223,51 @@ pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add rax, {a_step}",
-            "add rcx, {a_step}",
-            "add rdx, {a_step}",
-            "add rsi, {a_step}",
+            "add rax, {step}",
+            "add rcx, {step}",
+            "add rdx, {step}",
+            "add rsi, {step}",
             "add {b}, 4096",
             "dec {steps}",
             "jnz 6b",
+            "jmp 8f",
+            // A step of 16 rows. It takes as much of the right factor, and so is over as soon as that has come from memory: the
+            // tiles are loaded in the order in which they lie there.
+            "7:",
+            "tileloadd tmm4, [rax + {line}]",
+            "tileloadd tmm5, [rcx + {line}]",
+            "tileloadd tmm2, [{b} + {line}]",
+            "tileloadd tmm6, [{b} + {line} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm0, tmm4, tmm2",
+            "tdpbf16ps tmm0, tmm5, tmm2",
+            "tileloadd tmm3, [{b} + {line} + 2048]",
+            "tileloadd tmm7, [{b} + {line} + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm1, tmm4, tmm3",
+            "tdpbf16ps tmm1, tmm5, tmm3",
+            "add rax, {step}",
+            "add rcx, {step}",
+            "add {b}, 4096",
+            "dec {steps}",
+            "jnz 7b",
+            "8:",
             "dec {runs}",
             "jnz 5b",
+            "9:",
             "mov rax, [{block}]",
-            "mov rcx, [{block} + 8]",
-            "mov {a_step}, [{block} + 16]",
-            "tilestored [rax + {a_step}], tmm0",
-            "tilestored [rax + {a_step} + 64], tmm1",
-            "tilestored [rcx + {a_step}], tmm2",
-            "tilestored [rcx + {a_step} + 64], tmm3",
-            "add {block}, 64",
+            "mov {step}, [{block} + 8]",
+            "tilestored [rax + {step}], tmm0",
+            "tilestored [rax + {step} + 64], tmm1",
+            "cmp qword ptr [{block} + 24], 0",
+            "je 20f",
+            "mov rcx, {step}",
+            "shl rcx, 4",
+            "add rcx, rax",
+            "tilestored [rcx + {step}], tmm2",
+            "tilestored [rcx + {step} + 64], tmm3",
+            "20:",
+            "add {block}, 72",
             "dec {blocks}",
             "jnz 2b",
             "tilerelease",
@@ -212,12 +278,11 @@ pub(super) unsafe fn multiply(blocks: &mut Vec<Block<'_>>) {
             runs = out(reg) _,
             b = out(reg) _,
             steps = out(reg) _,
-            a_step = out(reg) _,
+            step = out(reg) _,
             out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }
-    blocks.clear();
 }

@@ -2,11 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use rayon::prelude::*;
-
 use super::super::buffer::Shared;
 use super::super::scratch::Values;
 use super::super::shape::ConvShape;
+use super::super::team::each;
 use super::tile::{BLOCK, DEPTH, STEP, TILE};
 use super::vector::{first, split_pairs};
 
@@ -79,7 +78,9 @@ impl<'a> Matrices<'a> {
 pub(super) fn pack(layout: &Layout, matrices: Matrices<'_>, to: &mut [f32]) {
     assert_eq!(to.len(), layout.len());
     let to = Shared::new(to);
-    layout.parts().into_par_iter().for_each(|(chunk, panel)| {
+    let parts = layout.parts();
+    each(parts.len(), 1, |at| {
+        let (chunk, panel) = parts[at];
         // SAFETY: every panel of every chunk has a place of its own within `to`; whoever calls has seen that the unit is
         // available, and with it the vectors.
         unsafe { pack_panel(layout, matrices, panel, chunk, to.at(layout.at(chunk, panel) / 4).cast()) };

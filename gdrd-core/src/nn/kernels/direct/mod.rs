@@ -3,16 +3,17 @@
 
 mod strips;
 
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 use self::strips::{Fold, ReadGradients, ReadWindows, WriteSpan};
 use super::buffer::{Filling, Shared};
 use super::conv::Kernels;
-use super::product::{Product, panel_here};
+use super::product::{Multiply, Product, panel_here};
 use super::scratch::{self, Lot, Values};
 use super::shape::ConvShape;
-use super::simd::{self, Kernel, Simd};
+use super::simd;
 use super::tail::Tail;
+use super::team::{each, each_chunk};
 use super::turn::Maps;
 
 /// Values of windows that are made before they are used: about what a last-level cache holds.
@@ -85,7 +86,7 @@ impl Plan {
     fn windows(&self, x: &[f32], first: usize, count: usize, to: &mut Lot) {
         let (lanes, to, shape) = (simd::lanes(), Shared::new(to), self.shape);
         let groups = self.channels / lanes;
-        (0..count * groups).into_par_iter().with_min_len(8.min(groups)).for_each(|at| {
+        each(count * groups, 8.min(groups), |at| {
             let (strip, channel) = (at / groups, at % groups * lanes);
             let (image, row) = ((first + strip) / self.strips(), (first + strip) % self.strips() * self.rows);
             let maps = Maps {
@@ -104,7 +105,7 @@ impl Plan {
     fn gradients(&self, grad: &[f32], first: usize, count: usize, to: &mut Lot) {
         let (lanes, to, shape) = (simd::lanes(), Shared::new(to), self.shape);
         let groups = shape.outputs.div_ceil(lanes);
-        (0..count * groups).into_par_iter().with_min_len(8.min(groups)).for_each(|at| {
+        each(count * groups, 8.min(groups), |at| {
             let (strip, channel) = (at / groups, at % groups * lanes);
             let (image, row) = ((first + strip) / self.strips(), (first + strip) % self.strips() * self.rows);
             let maps = Maps {
@@ -128,8 +129,14 @@ pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
     packed
 }
 
-/// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
+/// Writes all of `y [b, o, oh, ow]`.
+pub(super) fn forward(
+    shape: &ConvShape,
+    x: &[f32],
+    kernels: Kernels<'_>,
+    tail: Tail<'_>,
+    out: &mut [MaybeUninit<f32>],
+) {
     let (plan, lanes, width) = (Plan::new(shape), simd::lanes(), panel_here());
     let panels = shape.outputs.div_ceil(width);
     let mut lot;
@@ -137,14 +144,12 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: 
         Kernels::Packed(packed) => packed,
         Kernels::Plain(weight) => {
             lot = scratch::take(panels * plan.depth * width);
-            let pack = |(panel, to): (usize, &mut [f32])| plan.pack(weight, panel, to);
-            lot.par_chunks_mut(plan.depth * width).enumerate().for_each(pack);
+            each_chunk(&mut lot, plan.depth * width, 1, |panel, to| plan.pack(weight, panel, to));
             &*lot
         }
     };
 
-    let mut out = Filling::new(shape.output_len());
-    let target = out.shared();
+    let target = Shared::unwritten(out);
     let (strips, chunk, pixels) = (shape.batch * plan.strips(), plan.chunk(), plan.pixels());
     let mut windows = scratch::take(chunk * pixels * plan.window);
     let side = (SIDE / width).max(1);
@@ -152,7 +157,7 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: 
     for first in (0..strips).step_by(chunk) {
         let count = chunk.min(strips - first);
         plan.windows(x, first, count, &mut windows);
-        (0..count * blocks).into_par_iter().for_each(|at| {
+        each(count * blocks, 1, |at| {
             let (strip, panel) = (at / blocks, at % blocks * side);
             let panels = side.min(panels - panel);
             let stride = panels * width;
@@ -189,8 +194,6 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: 
             }
         });
     }
-    // SAFETY: every strip of every image was written for every panel of outputs.
-    unsafe { out.finish() }
 }
 
 /// The gradient of the input, `[b, c, h, w]`.
@@ -198,7 +201,7 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
     let (plan, lanes, width) = (Plan::new(shape), simd::lanes(), panel_here());
     let (taps, outputs, panels) = (shape.taps(), shape.outputs, plan.depth.div_ceil(width));
     let mut packed = scratch::take(panels * outputs * width);
-    packed.par_chunks_mut(outputs * width).enumerate().for_each(|(panel, to)| {
+    each_chunk(&mut packed, outputs * width, 1, |panel, to| {
         for (output, to) in to.chunks_exact_mut(width).enumerate() {
             for (lane, to) in to.iter_mut().enumerate() {
                 let (tap, channel) = ((panel * width + lane) / plan.channels, (panel * width + lane) % plan.channels);
@@ -220,7 +223,7 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
         let count = images.min(shape.batch - first);
         plan.gradients(grad, first * plan.strips(), count * plan.strips(), &mut grads);
         let products = Shared::new(&mut windows);
-        (0..count * plan.strips() * blocks).into_par_iter().for_each(|at| {
+        each(count * plan.strips() * blocks, 1, |at| {
             let (strip, panel) = (at / blocks, at % blocks * side);
             let product = Product {
                 rows: plan.pixels(),
@@ -239,7 +242,7 @@ pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
             simd::run(Multiply { product, transposed: false });
         });
         let groups = plan.channels / lanes;
-        (0..count * groups).into_par_iter().for_each(|at| {
+        each(count * groups, 1, |at| {
             let (image, channel) = (at / groups, at % groups * lanes);
             simd::run(Fold {
                 from: windows[image * pixels * plan.window + channel..].as_ptr(),
@@ -268,7 +271,7 @@ pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec
         plan.windows(x, first, count, &mut windows);
         plan.gradients(grad, first, count, &mut grads);
         let sums = Shared::new(&mut sums);
-        (0..down * across).into_par_iter().for_each(|at| {
+        each(down * across, 1, |at| {
             let (output, column) = (at / across * SIDE, at % across * SIDE);
             let product = Product {
                 rows: SIDE.min(outputs - output),
@@ -288,7 +291,7 @@ pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec
         });
     }
     let mut out = vec![0f32; outputs * shape.inputs * taps];
-    out.par_chunks_mut(shape.inputs * taps).enumerate().for_each(|(output, out)| {
+    each_chunk(&mut out, shape.inputs * taps, 1, |output, out| {
         let sums = &sums[output * row..][..plan.depth];
         for (channel, kernel) in out.chunks_exact_mut(taps).enumerate() {
             for (tap, value) in kernel.iter_mut().enumerate() {
@@ -297,23 +300,4 @@ pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec
         }
     });
     out
-}
-
-struct Multiply {
-    product: Product,
-    transposed: bool,
-}
-
-impl Kernel for Multiply {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        // SAFETY: whoever made the kernel vouches for the matrices.
-        unsafe {
-            if self.transposed {
-                self.product.run::<S, true>(simd);
-            } else {
-                self.product.run::<S, false>(simd);
-            }
-        }
-    }
 }

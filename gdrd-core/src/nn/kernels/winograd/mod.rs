@@ -10,7 +10,7 @@ mod strips;
 mod transform;
 mod weights;
 
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 use self::strips::{Places, ReadGradient, ReadInput, WriteOutput};
 use self::transform::{IN, OUT, TAPS};
@@ -22,6 +22,7 @@ use super::scratch::{self, Lot, Values};
 use super::shape::ConvShape;
 use super::simd::{self, Kernel, Simd};
 use super::tail::Tail;
+use super::team::{each, each_chunk};
 use super::turn::Maps;
 
 /// Positions in a transformed tile.
@@ -63,20 +64,28 @@ pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
     packed
 }
 
-/// `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>, tail: Tail<'_>) -> Vec<f32> {
+/// Writes all of `y [b, o, oh, ow]`.
+pub(super) fn forward(
+    shape: &ConvShape,
+    x: &[f32],
+    kernels: Kernels<'_>,
+    tail: Tail<'_>,
+    out: &mut [MaybeUninit<f32>],
+) {
     let source = match kernels {
         Kernels::Plain(values) => Source::Weights(Weights { values, inputs: shape.inputs, adjoint: false }),
         Kernels::Packed(values) => Source::Packed(values),
     };
-    convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, tail)
+    convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, tail, out);
 }
 
 /// The gradient of the input, `[b, c, h, w]`.
 pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
     let weights = Weights { values: weight, inputs: shape.inputs, adjoint: true };
     let channels = (shape.outputs, shape.inputs);
-    convolve(&Frame::backward(shape), grad, channels, Source::Weights(weights), Tail::default())
+    let (frame, source) = (Frame::backward(shape), Source::Weights(weights));
+    // SAFETY: all values are written.
+    unsafe { Filling::by(shape.input_len(), |out| convolve(&frame, grad, channels, source, Tail::default(), out)) }
 }
 
 /// Where the kernels of the products come from.
@@ -128,7 +137,7 @@ impl Frame {
     fn read(&self, x: &[f32], channels: usize, (first, count): (usize, usize), to: &mut Lot, places: Places) {
         let (lanes, to) = (simd::lanes(), Shared::new(to));
         let (groups, plane) = (channels.div_ceil(lanes), self.height * self.width);
-        (0..count * groups).into_par_iter().with_min_len(8.min(groups)).for_each(|at| {
+        each(count * groups, 8.min(groups), |at| {
             let (strip, channel) = (at / groups, at % groups * lanes);
             let image = (first + strip) / self.strips;
             let maps = Maps {
@@ -174,13 +183,15 @@ impl Kernel for Products {
     }
 }
 
+/// Writes all of the output.
 fn convolve(
     frame: &Frame,
     x: &[f32],
     (depth, outputs): (usize, usize),
     source: Source<'_>,
     tail: Tail<'_>,
-) -> Vec<f32> {
+    out: &mut [MaybeUninit<f32>],
+) {
     let (lanes, width) = (simd::lanes(), panel_here());
     let (panels, strips) = (outputs.div_ceil(width), frame.batch * frame.strips);
     let position = weights::position(depth, width);
@@ -196,7 +207,7 @@ fn convolve(
         Source::Weights(weights) if once => (&[][..], Some(weights)),
         Source::Weights(weights) => {
             lot = scratch::take(panels * panel_len);
-            lot.par_chunks_mut(panel_len).enumerate().for_each(|(panel, to)| {
+            each_chunk(&mut lot, panel_len, 1, |panel, to| {
                 simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
             });
             (&*lot, None)
@@ -204,8 +215,7 @@ fn convolve(
     };
 
     let out_plane = frame.out_height * frame.out_width;
-    let mut out = Filling::new(frame.batch * outputs * out_plane);
-    let target = out.shared();
+    let target = Shared::unwritten(out);
     let chunk = if once { strips } else { frame.chunk(depth) };
     let mut tiles = scratch::take(Places::new(chunk * frame.tiles, depth).len());
     for first in (0..strips).step_by(chunk) {
@@ -213,7 +223,7 @@ fn convolve(
         let places = Places::new(count * frame.tiles, depth);
         frame.read(x, depth, (first, count), &mut tiles, places);
         let blocks = panels.div_ceil(block_panels);
-        (0..count.div_ceil(block_strips) * blocks).into_par_iter().for_each(|at| {
+        each(count.div_ceil(block_strips) * blocks, 1, |at| {
             let (strip, panel) = (at / blocks * block_strips, at % blocks * block_panels);
             let (count, panels) = (block_strips.min(count - strip), block_panels.min(panels - panel));
             let mut here = scratch::take(if fresh.is_some() { panel_len } else { 0 });
@@ -267,8 +277,6 @@ fn convolve(
             }
         });
     }
-    // SAFETY: every strip of every image was written for every panel of outputs.
-    unsafe { out.finish() }
 }
 
 /// The gradient of the weight, `[o, c, 3, 3]`.
@@ -296,7 +304,7 @@ pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec
             (Places::new(count * frame.tiles, wide), Places::new(count * frame.tiles, outputs));
         frame.read(x, inputs, (first, count), &mut tiles, tile_places);
         read_gradient(&frame, grad, outputs, (first, count), &mut grads, grad_places);
-        (0..down * across).into_par_iter().for_each(|at| {
+        each(down * across, 1, |at| {
             let (output, input) = (at / across * SIDE, at % across * SIDE);
             let mut here = scratch::take(if once { block.len() } else { 0 });
             // SAFETY: each block has values of its own in `sums`.
@@ -345,7 +353,7 @@ fn read_gradient(
 ) {
     let (lanes, to) = (simd::lanes(), Shared::new(to));
     let (groups, plane) = (channels.div_ceil(lanes), frame.out_height * frame.out_width);
-    (0..count * groups).into_par_iter().with_min_len(8.min(groups)).for_each(|at| {
+    each(count * groups, 8.min(groups), |at| {
         let (strip, channel) = (at / groups, at % groups * lanes);
         let image = (first + strip) / frame.strips;
         let maps = Maps {
