@@ -20,7 +20,7 @@ pub(super) struct Maps<'a> {
 const GROUP: usize = 16;
 
 /// Values that one thread splits sooner than two of them meet.
-const ALONE: usize = 1 << 14;
+const ALONE: usize = 1 << 12;
 
 /// Groups of pixels of which one is of use, by their first.
 fn groups(used: &[bool]) -> impl Iterator<Item = usize> {
@@ -87,34 +87,51 @@ impl Maps<'_> {
         });
     }
 
-    /// 32 channels of each of 16 pixels of an image, from pixel `pixel` on; zeros beyond the last channel.
+    /// The upper and the lower parts of 16 pixels of an image, from pixel `pixel` on, each with its 32 channels side by side;
+    /// zeros beyond the last channel.
     ///
     /// # Safety
     /// The pixel exists.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn cells(&self, image: usize, block: usize, pixel: usize) -> [[__m512; 2]; 16] {
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn parts(&self, image: usize, block: usize, pixel: usize) -> [[__m512i; 16]; 2] {
         let count = DEPTH.min(self.channels - block * DEPTH);
-        let at = self.at(image, block * DEPTH);
-        let mut cells = [[_mm512_setzero_ps(); 2]; 16];
-        for half in 0..2 {
-            let (channel, count) = (16 * half, count.saturating_sub(16 * half));
-            if self.plane == 1 {
-                // SAFETY: the mask leaves out channels that do not exist.
-                cells[0][half] =
-                    unsafe { _mm512_maskz_loadu_ps(first(count), self.values.as_ptr().wrapping_add(at + channel)) };
-                continue;
-            }
-            // SAFETY: the channels exist.
-            let square = unsafe { self.square(at + channel * self.plane, self.plane, count.min(16), pixel) };
-            for (cell, values) in cells.iter_mut().zip(square) {
-                cell[half] = values;
-            }
+        let from = self.values[self.at(image, block * DEPTH)..].as_ptr();
+        let zero = _mm512_setzero_ps();
+        if self.plane == 1 {
+            let mut parts = [[_mm512_setzero_si512(); 16]; 2];
+            // SAFETY: the masks leave out channels that do not exist.
+            let halves = unsafe {
+                let second = from.wrapping_add(16);
+                [
+                    _mm512_maskz_loadu_ps(first(count), from),
+                    _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), second),
+                ]
+            };
+            [parts[0][0], parts[1][0]] = split(halves);
+            return parts;
         }
-        cells
+        let mask = first(self.plane - pixel);
+        let (mut upper, mut lower) = ([zero; 16], [zero; 16]);
+        for pair in 0..count.div_ceil(2) {
+            // SAFETY: the channels exist; the mask leaves out pixels that do not. The next pixels are asked for ahead.
+            let (a, b) = unsafe {
+                let a = from.add(2 * pair * self.plane + pixel);
+                let b = a.wrapping_add(self.plane);
+                _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(16).cast());
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(16).cast());
+                let mask_b = if 2 * pair + 1 < count { mask } else { 0 };
+                (_mm512_maskz_loadu_ps(mask, a), _mm512_maskz_loadu_ps(mask_b, b))
+            };
+            let parts = split_pairs(a, b);
+            (upper[pair], lower[pair]) = (_mm512_castsi512_ps(parts[0]), _mm512_castsi512_ps(parts[1]));
+        }
+        let (upper, lower) = (transpose(upper), transpose(lower));
+        // SAFETY: both are vectors of 64 bytes without structure.
+        unsafe { std::mem::transmute([upper, lower]) }
     }
 
-    /// Cells of an image: the upper parts every `step` bytes, the lower ones a tile behind them.
+    /// Pixels of an image: the upper parts every `step` bytes, the lower ones a tile behind them.
     ///
     /// # Safety
     /// The pixel exists, and there is room.
@@ -127,11 +144,11 @@ impl Maps<'_> {
         step: usize,
     ) {
         // SAFETY: the caller's promise.
-        let cells = unsafe { self.cells(image, block, pixel) };
-        for (nth, values) in cells.into_iter().enumerate().take(self.plane - pixel) {
-            if used[pixel + nth] {
+        let [upper, lower] = unsafe { self.parts(image, block, pixel) };
+        for (nth, used) in used[pixel..].iter().enumerate().take(16) {
+            if *used {
                 // SAFETY: the caller's promise.
-                unsafe { store(split(values), to.add(nth * step), TILE) };
+                unsafe { store([upper[nth], lower[nth]], to.add(nth * step), TILE) };
             }
         }
     }

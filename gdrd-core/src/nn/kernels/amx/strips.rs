@@ -7,13 +7,15 @@ use super::super::scratch::List;
 use super::split::Maps;
 use super::taps::{Axis, Geometry};
 use super::tile::{DEPTH, TILE};
-use super::vector::split;
 
 /// Bytes of 32 channels of a pixel, in one of two parts.
 const CELL: usize = 2 * DEPTH;
 
 /// Rows of a tile, which the last one may have beyond the last pixel.
 const BEYOND: usize = 16;
+
+/// No place.
+const NOWHERE: u32 = u32::MAX;
 
 /// Maps by [`Axis::source`]: a column of the kernel and a strip of rows have a map of their own, as wide as the target, so that
 /// what neighbouring pixels of the target take lies side by side, from row to row too.
@@ -25,8 +27,8 @@ pub(super) struct Strips {
     /// Target rows of an image that are asked for, and images.
     height: usize,
     images: usize,
-    /// For each column of the source and of the kernel, its place in a row.
-    takers: List<Option<usize>>,
+    /// For each column of the kernel and of the source, its place in a row, or [`NOWHERE`].
+    takers: List<u32>,
     /// Places of a row that nothing comes to, each with its column of the kernel.
     empty: List<(usize, usize)>,
 }
@@ -35,7 +37,8 @@ impl Strips {
     /// Of `height` rows of the target of each of `images`.
     pub(super) fn new(geometry: &Geometry, height: usize, images: usize) -> Self {
         let Geometry { rows, columns, .. } = *geometry;
-        let takers = (0..columns.source).flat_map(|from| (0..columns.taps).map(move |tap| columns.taker(from, tap)));
+        let place = |tap, from| columns.taker(from, tap).map_or(NOWHERE, |place| place as u32);
+        let takers = (0..columns.taps).flat_map(|tap| (0..columns.source).map(move |from| place(tap, from)));
         let cells = (0..columns.taps).flat_map(|tap| (0..columns.target).map(move |x| (tap, x)));
         let empty = cells.filter(|(tap, x)| columns.taken(*x, *tap).is_none());
         Self {
@@ -88,51 +91,56 @@ impl Strips {
         to: *mut u8,
     ) {
         let places = rows.start..rows.end + self.rows.places() - self.rows.target;
-        let (width, strips) = (self.columns.target, self.rows.strips());
+        let (width, strips, part) = (self.columns.target, self.rows.strips(), self.part());
         // SAFETY: the caller's promise.
         let to = unsafe { to.add(block * self.step() + nth * self.pitch() * CELL) };
-        let cell = |column: usize, strip: usize, place: usize, x: usize| {
-            let at = (place - places.start) * width + x;
+        let line = |tap: usize, strip: usize, place: usize| {
+            let at = (place - places.start) * width;
             // SAFETY: the caller's promise.
-            unsafe { to.add((column * strips + strip) * 2 * self.part() + at * CELL) }
+            unsafe { to.add((tap * strips + strip) * 2 * part + at * CELL) }
         };
-        let put = |to: *mut u8, [upper, lower]: [__m512i; 2]| {
+        let put = |line: *mut u8, x: usize, [upper, lower]: [__m512i; 2]| {
             // SAFETY: the caller's promise.
             unsafe {
-                _mm512_storeu_si512(to.cast(), upper);
-                _mm512_storeu_si512(to.add(self.part()).cast(), lower);
+                _mm512_storeu_si512(line.add(x * CELL).cast(), upper);
+                _mm512_storeu_si512(line.add(x * CELL + part).cast(), lower);
             }
         };
         let nothing = [_mm512_setzero_si512(); 2];
         for (strip, place) in (0..strips).flat_map(|strip| places.clone().map(move |place| (strip, place))) {
             if self.rows.source(strip, place).is_some() {
-                self.empty.iter().for_each(|(tap, x)| put(cell(*tap, strip, place, *x), nothing));
-            } else {
-                (0..self.columns.taps)
-                    .for_each(|tap| (0..width).for_each(|x| put(cell(tap, strip, place, x), nothing)));
+                self.empty.iter().for_each(|(tap, x)| put(line(*tap, strip, place), *x, nothing));
+                continue;
+            }
+            for tap in 0..self.columns.taps {
+                let line = line(tap, strip, place);
+                (0..width).for_each(|x| put(line, x, nothing));
             }
         }
         let wanted = |row: usize| self.rows.place(row).filter(|(_, place)| places.contains(place));
         let Some(first) = (0..self.rows.source).find(|row| wanted(*row).is_some()) else { return };
         let last = (first..self.rows.source).rfind(|row| wanted(*row).is_some()).unwrap_or(first);
-        let end = (last + 1) * self.columns.source;
-        let mut pixel = first * self.columns.source;
-        let (mut row, mut column) = (wanted(first), 0);
-        while pixel < end {
+        let across = self.columns.source;
+        let (mut row, mut column) = (first, 0);
+        for pixel in (first * across..(last + 1) * across).step_by(16) {
             // SAFETY: the pixels exist.
-            let cells = unsafe { maps.cells(image, block, pixel) };
-            for values in cells.into_iter().take(end - pixel) {
-                if let Some((strip, place)) = row {
-                    let parts = split(values);
-                    for (tap, x) in self.takers[column * self.columns.taps..][..self.columns.taps].iter().enumerate() {
-                        if let Some(x) = x {
-                            put(cell(tap, strip, place, *x), parts);
+            let [upper, lower] = unsafe { maps.parts(image, block, pixel) };
+            let mut done = 0;
+            while done < 16 && row <= last {
+                let count = (across - column).min(16 - done);
+                if let Some((strip, place)) = wanted(row) {
+                    for tap in 0..self.columns.taps {
+                        let line = line(tap, strip, place);
+                        for (nth, x) in self.takers[tap * across + column..][..count].iter().enumerate() {
+                            if *x != NOWHERE {
+                                put(line, *x as usize, [upper[done + nth], lower[done + nth]]);
+                            }
                         }
                     }
                 }
-                (pixel, column) = (pixel + 1, column + 1);
-                if column == self.columns.source {
-                    (row, column) = (wanted(pixel / self.columns.source), 0);
+                (done, column) = (done + count, column + count);
+                if column == across {
+                    (row, column) = (row + 1, 0);
                 }
             }
         }

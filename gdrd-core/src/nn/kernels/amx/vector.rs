@@ -27,11 +27,19 @@ fn round([a, b]: [__m512; 2]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) fn split_pairs(a: __m512, b: __m512) -> [__m512i; 2] {
-    split([a, b]).map(|parts| {
-        let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(parts));
-        let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(parts));
-        _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
-    })
+    let upper = interleave(round([a, b]));
+    let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper));
+    let odd = _mm512_castsi512_ps(_mm512_and_si512(upper, _mm512_set1_epi32(-1 << 16)));
+    [upper, interleave(round([_mm512_sub_ps(a, even), _mm512_sub_ps(b, odd)]))]
+}
+
+/// Each of the first 16 words beside that which stands 16 words further.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn interleave(words: __m512i) -> __m512i {
+    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let places = _mm512_or_si512(lanes, _mm512_slli_epi32::<16>(_mm512_add_epi32(lanes, _mm512_set1_epi32(16))));
+    _mm512_permutexvar_epi16(places, words)
 }
 
 /// A mask of the first `count` of 16 lanes.
