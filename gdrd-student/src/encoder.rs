@@ -12,7 +12,7 @@ use gdrd_core::student::{Student, StudentConfig, StudentHeader};
 
 use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
 
-/// A trained student, ready to embed faces.
+/// A trained student, ready to embed faces. Threads may share it.
 ///
 /// ```no_run
 /// use gdrd_student::{Face, FaceEncoder};
@@ -85,7 +85,7 @@ impl FaceEncoder {
     /// If a face is not square.
     pub fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
         // More faces keep the threads busy by themselves.
-        let _awake = (faces.len() <= FEW).then(keep_awake);
+        let _awake = (self.device.is_cpu() && faces.len() <= FEW).then(keep_awake);
         let mut values = Vec::with_capacity(self.width * faces.len());
         for batch in faces.chunks(BATCH) {
             let small = batch.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
@@ -141,4 +141,15 @@ fn built_in(header: &StudentHeader) -> Result<Box<dyn StudentConfig>> {
             )));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FaceEncoder;
+
+    #[test]
+    fn threads_may_share_an_encoder() {
+        fn shared<T: Send + Sync>() {}
+        shared::<FaceEncoder>();
+    }
 }

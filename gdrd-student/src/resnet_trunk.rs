@@ -142,6 +142,7 @@ mod tests {
     use gdrd_core::nn::weights::Draw;
 
     use super::*;
+    use crate::Pool;
 
     fn build(config: &ResnetTrunk, size: usize) -> (Box<dyn Student>, usize) {
         let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
@@ -192,6 +193,49 @@ mod tests {
         assert_eq!(made.parameters["head.embedding.weight"].dims(), [5, 7 * 3 * 3]);
         let map = Tensor::zeros((2, 4, 10, 10), DType::F32, &Device::Cpu).expect("map");
         assert_eq!(student.head(&map, Mode::Train).expect("embedding").dims(), [2, 5]);
+    }
+
+    /// For heads of every kind, what the layers give one by one.
+    #[test]
+    fn the_inference_form_gives_the_same_embeddings() {
+        let heads = [
+            HeadOptions::default(),
+            HeadOptions { pool: Pool::Average, normalise: true, ..HeadOptions::default() },
+            HeadOptions { channels: vec![6], hidden: vec![9, 8], ..HeadOptions::default() },
+        ];
+        for head in heads {
+            let (channels, blocks, strides) = (vec![12, 20], vec![2, 1], vec![1, 2]);
+            let config = ResnetTrunk { channels, blocks, strides, embedding: 7, head, ..ResnetTrunk::default() };
+            // Something else for each parameter and each of its values.
+            let draw: Rc<Draw> = Rc::new(|name, count, _| {
+                let least = if name.ends_with("running_var") { 0.5 } else { -0.2 };
+                (0..count).map(|at| ((name.len() * 31 + at * 7919) % 201) as f32 / 500.0 + least).collect()
+            });
+            let (_, made) = Weights::create(&Device::Cpu, draw, |w| config.build(10, w)).expect("student");
+            let student =
+                Weights::read(made.tensors(), &Device::Cpu, |_| false, |w| config.build(10, w)).expect("student");
+            let network = student.inference().expect("fits").expect("a form");
+            for images in [2, 1, 5] {
+                let faces = Tensor::rand(0f32, 1.0, (images, 3, 10, 10), &Device::Cpu).expect("faces");
+                let input = faces.flatten_all().and_then(|faces| faces.to_vec1::<f32>()).expect("values");
+                let map =
+                    student.backbone(&FaceBatch::from_tensor(faces).expect("batch"), Mode::Evaluate).expect("map");
+                let expected =
+                    student.head(&map, Mode::Evaluate).and_then(|e| Ok(e.flatten_all()?.to_vec1::<f32>()?));
+                let fill = |to: &mut [f32]| {
+                    to.copy_from_slice(&input);
+                    Ok(())
+                };
+                let found = network.run(images, fill, <[f32]>::to_vec).expect("embeddings");
+                let expected = expected.expect("embeddings");
+                let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+                assert_eq!(found.len(), expected.len());
+                assert!(
+                    found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-5 * largest),
+                    "{config:?}: {found:?}, expected {expected:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub trait Student: Send + Sync {
     /// S_h: the embedding of a feature map, `[batch, width]`, not normalised.
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;
 
-    /// From faces to embeddings, not normalised, in the form that embeds fastest on the CPU; none where the network has no such
-    /// form, and [`backbone`](Student::backbone) and [`head`](Student::head) are what there is.
+    /// The whole way from faces to embeddings, not normalised, with the weights as they are now, in the form that is fastest on
+    /// the CPU; none if the network has no such form.
     ///
     /// # Errors
     /// If a layer does not fit the input size.
