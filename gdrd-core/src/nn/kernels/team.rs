@@ -63,12 +63,12 @@ pub struct Awake {
     _lead: MutexGuard<'static, Vec<Thread>>,
 }
 
-/// Keeps as many threads awake as rayon has here, less the calling one. There are none for a second thread at the same time,
-/// and where rayon has one thread only; everything works as well without.
+/// Keeps as many threads awake as rayon has here, less the calling one, and no more than small layers have tasks for. There are
+/// none for a second thread at the same time, and where rayon has one thread only; everything works as well without.
 #[must_use = "threads are awake until this is dropped"]
 pub fn keep_awake() -> Option<Awake> {
     static TEAM: OnceLock<Team> = OnceLock::new();
-    let helpers = rayon::current_num_threads() - 1;
+    let helpers = (rayon::current_num_threads() - 1).min(MOST);
     if helpers == 0 || LED.get().is_some() {
         return None;
     }
@@ -90,6 +90,9 @@ impl Drop for Awake {
         self.team.awake.store(false, SeqCst);
     }
 }
+
+/// Helpers at most.
+const MOST: usize = 15;
 
 /// Whether a helper looks for work without giving way to other threads: some microseconds, as long as most layers take.
 const SPINS: usize = 500;
