@@ -166,6 +166,29 @@ fn the_student_file_embeds_as_the_run_did() {
     assert_eq!(in_run.scores.pairs, 60);
 }
 
+/// One thread has the threads that stay awake, the others do without.
+#[test]
+fn threads_that_share_an_encoder_get_what_one_gets() {
+    let bench = Bench::with_teachers();
+    let (run, _) = bench.train(&bench.tiny(&[]), "shared");
+    let encoder = FaceEncoder::open(run.student()).expect("a student file");
+    let held_out = bench.recipe(&bench.file("tiny.toml"), &[]).data["held-out"].config.build().expect("faces");
+    let faces: Vec<_> = (0..20).map(|at| held_out.face(at).expect("a face")).collect();
+    let alone = encoder.embed(&faces).expect("embeddings");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (at, face) in faces.iter().enumerate() {
+                    let one = encoder.embed(std::slice::from_ref(face)).expect("an embedding");
+                    let cosine: f32 = one.row(0).iter().zip(alone.row(at)).map(|(a, b)| a * b).sum();
+                    assert!(cosine > 0.99999, "face {at}: {cosine}");
+                }
+                assert_eq!(encoder.embed(&faces).expect("embeddings"), alone);
+            });
+        }
+    });
+}
+
 #[test]
 fn a_student_in_half_precision_is_half_as_large_and_nearly_the_same() {
     let bench = Bench::with_teachers();
