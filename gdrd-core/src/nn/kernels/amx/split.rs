@@ -87,6 +87,20 @@ impl Maps<'_> {
         });
     }
 
+    /// The upper and the lower parts of 32 channels of an image whose maps have one pixel; zeros beyond the last channel.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) fn only_pixel(&self, image: usize, block: usize) -> [__m512i; 2] {
+        let count = DEPTH.min(self.channels - block * DEPTH);
+        let from = self.values[self.at(image, block * DEPTH)..].as_ptr();
+        // SAFETY: the masks leave out channels that do not exist.
+        let halves = unsafe {
+            let second = from.wrapping_add(16);
+            [_mm512_maskz_loadu_ps(first(count), from), _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), second)]
+        };
+        split(halves)
+    }
+
     /// The upper and the lower parts of 16 pixels of an image, from pixel `pixel` on, each with its 32 channels side by side;
     /// zeros beyond the last channel.
     ///
@@ -98,19 +112,6 @@ impl Maps<'_> {
         let count = DEPTH.min(self.channels - block * DEPTH);
         let from = self.values[self.at(image, block * DEPTH)..].as_ptr();
         let zero = _mm512_setzero_ps();
-        if self.plane == 1 {
-            let mut parts = [[_mm512_setzero_si512(); 16]; 2];
-            // SAFETY: the masks leave out channels that do not exist.
-            let halves = unsafe {
-                let second = from.wrapping_add(16);
-                [
-                    _mm512_maskz_loadu_ps(first(count), from),
-                    _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), second),
-                ]
-            };
-            [parts[0][0], parts[1][0]] = split(halves);
-            return parts;
-        }
         let mask = first(self.plane - pixel);
         let (mut upper, mut lower) = ([zero; 16], [zero; 16]);
         for pair in 0..count.div_ceil(2) {
@@ -143,6 +144,10 @@ impl Maps<'_> {
         to: *mut u8,
         step: usize,
     ) {
+        if self.plane == 1 {
+            // SAFETY: the caller's promise.
+            return unsafe { store(self.only_pixel(image, block), to, TILE) };
+        }
         // SAFETY: the caller's promise.
         let [upper, lower] = unsafe { self.parts(image, block, pixel) };
         for (nth, used) in used[pixel..].iter().enumerate().take(16) {

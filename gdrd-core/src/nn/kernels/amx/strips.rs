@@ -121,6 +121,13 @@ impl Strips {
         let Some(first) = (0..self.rows.source).find(|row| wanted(*row).is_some()) else { return };
         let last = (first..self.rows.source).rfind(|row| wanted(*row).is_some()).unwrap_or(first);
         let across = self.columns.source;
+        if let (1, Some((strip, place))) = (maps.plane, wanted(0)) {
+            let parts = maps.only_pixel(image, block);
+            for (tap, x) in self.takers.iter().enumerate().filter(|(_, x)| **x != NOWHERE) {
+                put(line(tap, strip, place), *x as usize, parts);
+            }
+            return;
+        }
         let (mut row, mut column) = (first, 0);
         for pixel in (first * across..(last + 1) * across).step_by(16) {
             // SAFETY: the pixels exist.
