@@ -129,21 +129,22 @@ impl Face {
         }
         Ok(face)
     }
-}
 
-impl Face {
     /// Writes the face as `[3, size, size]`, values in `[0, 1]`.
     ///
     /// # Errors
-    /// If the face does not have that size.
+    /// If the face or `out` does not have that size.
     pub fn write(&self, size: usize, out: &mut [f32]) -> Result<()> {
-        if self.width != size || self.height != size || out.len() != 3 * size * size {
+        let plane = size * size;
+        if out.len() != 3 * plane {
+            return Err(Error::data(format!("expected room for {} values, found {}", 3 * plane, out.len())));
+        }
+        if self.width != size || self.height != size {
             return Err(Error::data(format!(
                 "faces of one batch must all be {size}x{size}, found {}x{}",
                 self.width, self.height
             )));
         }
-        let plane = size * size;
         for (at, pixel) in self.pixels.chunks_exact(3).enumerate() {
             for channel in 0..3 {
                 out[channel * plane + at] = f32::from(pixel[channel]) / 255.0;

@@ -105,15 +105,16 @@ impl Plan {
             });
             let room = &mut rooms[places[layer.y.at]];
             *room = layer.y.values().max(*room);
-            let over = (0..=at)
-                .filter(|map| last[*map] == at && (*map == layer.x.at || layer.add.is_some_and(|add| add.at == *map)));
-            free.extend(over.map(|map| places[map]));
+            let add = layer.add.filter(|add| add.at != layer.x.at);
+            let over = [Some(layer.x), add].into_iter().flatten().filter(|map| last[map.at] == at);
+            free.extend(over.map(|map| places[map.at]));
         }
         Inference { input: self.input, layers: self.layers, output, places, rooms, spare: Mutex::default() }
     }
 }
 
-/// A network in its inference form. After a call with some number of images, calls with as many or fewer allocate nothing.
+/// A network in its inference form. The first call with some number of images packs the kernels and takes memory; later ones with
+/// as many allocate nothing. Where threads share the work, that holds once each has had its largest task.
 #[derive(Debug)]
 pub struct Inference {
     input: Map,
@@ -127,11 +128,6 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Channels, height and width of the input.
-    pub fn input(&self) -> [usize; 3] {
-        self.input.dims
-    }
-
     /// Runs the network on `images` images: `fill` writes the input `[images, channels, height, width]`, and `read` has the
     /// output, likewise.
     ///

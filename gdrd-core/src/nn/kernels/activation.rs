@@ -2,12 +2,13 @@
 
 use std::mem::MaybeUninit;
 
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
 use super::sigmoid::sigmoid;
 use super::simd::{self, Kernel, Simd};
 use super::team::each_chunk;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 /// Values a thread takes at a time.
 const CHUNK: usize = 1 << 14;

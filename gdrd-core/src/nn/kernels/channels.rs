@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
-use super::team::each;
 use candle_core::{Result, Shape, Tensor, bail};
+
+use super::team::each;
+
 /// Values of one image that a thread should at least take at a time, so that it reads whole pages.
 const BLOCK: usize = 1 << 10;
 

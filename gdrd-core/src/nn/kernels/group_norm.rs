@@ -1,11 +1,12 @@
 //! Group normalisation and what follows it, in one pass, for networks that are not trained.
 
+use candle_core::{Result, Tensor, bail};
+
 use super::buffer::{Filling, tensor, with_floats};
 use super::norm::{squares_around, sum};
 use super::sigmoid::sigmoid;
 use super::simd::{self, Kernel, Simd};
 use super::team::each;
-use candle_core::{Result, Tensor, bail};
 
 /// `silu(y * scale + shift)`, or without the SiLU, where `y` is `x [b, c, h, w]` with each group of channels of each sample
 /// brought to zero mean and unit variance. `scale` and `shift` are `[1, c]` or `[b, c]`. It has no gradient.

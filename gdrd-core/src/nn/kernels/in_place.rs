@@ -1,8 +1,9 @@
 //! Tensors changed where they are, value by value, in one pass.
 
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
+
 use super::buffer::{floats, supported};
 use super::team::each_chunk;
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
 
 /// Values that a thread takes at a time.
 const BLOCK: usize = 1 << 14;

@@ -1,8 +1,9 @@
 //! Pooling.
 
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
 use super::buffer::{floats, supported, tensor, with_floats};
 use super::team::each_chunk;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// The mean over height and width: `[b, c, h, w]` to `[b, c]`.
 ///

@@ -101,6 +101,7 @@ impl Product {
     }
 }
 
+/// A product, with the left factor as it is or transposed, to run with vectors.
 pub(super) struct Multiply {
     pub(super) product: Product,
     pub(super) transposed: bool,

@@ -97,13 +97,9 @@ pub(super) fn take(len: usize) -> Lot {
         kept.pop();
         None
     });
-    Lot(ManuallyDrop::new(kept.map_or_else(
-        || Values::zeros(len),
-        |mut kept| {
-            kept.len = len;
-            kept
-        },
-    )))
+    let mut values = kept.unwrap_or_else(|| Values::zeros(len));
+    values.len = len;
+    Lot(ManuallyDrop::new(values))
 }
 
 impl Deref for Lot {

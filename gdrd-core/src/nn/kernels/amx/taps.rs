@@ -4,6 +4,9 @@ use super::super::scratch::List;
 use super::super::shape::ConvShape;
 
 /// Rows or columns.
+///
+/// A strip has, for each place, what the target's pixel there takes for one tap; for a tap `below` further on, what the pixel
+/// `below` places further on takes. A stride needs a strip for each of its phases.
 #[derive(Clone, Copy)]
 pub(super) struct Axis {
     pub(super) source: usize,
@@ -14,8 +17,6 @@ pub(super) struct Axis {
     backward: bool,
 }
 
-/// A strip has, for each place, what the target's pixel there takes for one tap; for a tap `below` further on, what the pixel
-/// `below` places further on takes. A stride needs a strip for each of its phases.
 impl Axis {
     pub(super) fn strips(&self) -> usize {
         if self.backward { 1 } else { self.stride.min(self.taps) }
