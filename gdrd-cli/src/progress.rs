@@ -116,7 +116,7 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn on(&mut self, event: &Event) -> Flow {
+    fn on(&self, event: &Event) -> Flow {
         match event {
             Event::RunStarted { folder, from_step } => match from_step {
                 0 => self.say(&format!("run {}", folder.display())),

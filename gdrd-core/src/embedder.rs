@@ -8,6 +8,7 @@ use crate::face::Face;
 pub struct Embeddings {
     width: usize,
     values: Vec<f32>,
+    lengths: Vec<f32>,
 }
 
 impl Embeddings {
@@ -19,6 +20,7 @@ impl Embeddings {
         if width == 0 || !values.len().is_multiple_of(width) {
             return Err(Error::component(format!("expected rows of {width} values, found {} values", values.len())));
         }
+        let mut lengths = Vec::with_capacity(values.len() / width);
         for (row, vector) in values.chunks_exact_mut(width).enumerate() {
             let length = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             if !length.is_finite() || length == 0.0 {
@@ -27,8 +29,32 @@ impl Embeddings {
                 )));
             }
             vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+            lengths.push(length as f32);
         }
-        Ok(Self { width, values })
+        Ok(Self { width, values, lengths })
+    }
+
+    /// No embeddings of `width` values, to which others are appended.
+    pub fn none(width: usize) -> Self {
+        Self { width, values: Vec::new(), lengths: Vec::new() }
+    }
+
+    /// Adds the rows of `other`.
+    ///
+    /// # Errors
+    /// If they have another width.
+    pub fn append(&mut self, other: Self) -> Result<()> {
+        if other.width != self.width {
+            return Err(Error::component(format!("expected rows of {} values, found {}", self.width, other.width)));
+        }
+        self.values.extend(other.values);
+        self.lengths.extend(other.lengths);
+        Ok(())
+    }
+
+    /// The length of each row before it was brought to unit length: what the network gave is row times length.
+    pub fn lengths(&self) -> &[f32] {
+        &self.lengths
     }
 
     /// Values in a row.
@@ -38,7 +64,7 @@ impl Embeddings {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.values.len() / self.width
+        self.lengths.len()
     }
 
     /// Whether there is no row.

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+mod warp;
+
+pub use warp::Warp;
+
 /// An 8-bit RGB image of one face: `height` rows of `width` pixels, three bytes each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Face {
@@ -92,9 +96,18 @@ impl Face {
     /// has the support of the source's pixel grid. `Bilinear` is then as in OpenCV; `Bicubic` is not, whose cubic has
     /// a = -0.75 there and repeats the border, where this one leaves out what is not there. A face that has that size
     /// already is returned as it is.
+    ///
+    /// # Errors
+    /// If the face is not square: it would be distorted.
     pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
         if self.width == size && self.height == size {
             return Ok(self.clone());
+        }
+        if self.width != self.height {
+            return Err(Error::data(format!(
+                "expected a square face, found {}x{} pixels; crop it to the face first",
+                self.width, self.height
+            )));
         }
         let failed = |e: &dyn std::fmt::Display| {
             Error::data(format!("resizing {}x{} to {size}x{size}: {e}", self.width, self.height))

@@ -4,6 +4,7 @@
 //! layers, the [`Embedder`](embedder::Embedder) and the student file. The feature adds everything that a recipe does, one
 //! module for each word of the flow: recipe, data, teacher, loss, trainer, student, evaluation, report.
 
+pub mod context;
 pub mod degrade;
 pub mod embedder;
 pub mod error;
@@ -18,11 +19,15 @@ pub mod digest;
 #[cfg(feature = "train")]
 pub mod evaluation;
 #[cfg(feature = "train")]
+pub mod experiment;
+#[cfg(feature = "train")]
 pub mod files;
 #[cfg(feature = "train")]
 pub mod loss;
 #[cfg(feature = "train")]
 pub mod observe;
+#[cfg(feature = "train")]
+pub mod plugin;
 #[cfg(feature = "train")]
 pub mod recipe;
 #[cfg(feature = "train")]

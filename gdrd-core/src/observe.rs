@@ -1,8 +1,11 @@
 //! Events of a run. Libraries report; who listens decides what to show.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// Something that happened.
 #[non_exhaustive]
@@ -75,8 +78,8 @@ pub enum Event {
         protocol: String,
         /// What was measured.
         embedder: String,
-        /// The main score in its unit, with its name.
-        score: f64,
+        /// The figure that counts most, with its name: `accuracy 88.06 ± 0.11 %`.
+        headline: String,
     },
     /// Something looks wrong but does not stop the run.
     Warning {
@@ -99,41 +102,56 @@ pub enum Flow {
     Stop,
 }
 
-/// Receives events.
-pub trait Observer {
+/// Receives events. Threads may share it.
+pub trait Observer: Send + Sync {
     /// Takes note of an event; says whether the run shall go on.
-    fn on(&mut self, event: &Event) -> Flow;
+    fn on(&self, event: &Event) -> Flow;
+}
+
+/// Tells an event.
+///
+/// # Errors
+/// If the observer wants to stop ([`ErrorKind::Stopped`]).
+pub fn tell(observer: &dyn Observer, event: &Event) -> Result<()> {
+    match observer.on(event) {
+        Flow::Continue => Ok(()),
+        Flow::Stop => Err(Error::new(ErrorKind::Stopped, "stopped by the user")),
+    }
 }
 
 /// Takes note of nothing.
 pub struct Silent;
 
 impl Observer for Silent {
-    fn on(&mut self, _: &Event) -> Flow {
+    fn on(&self, _: &Event) -> Flow {
         Flow::Continue
     }
 }
 
 /// Keeps every event, for tests.
 #[derive(Default)]
-pub struct Recorder {
-    /// What happened, in order.
-    pub events: Vec<Event>,
+pub struct Recorder(Mutex<Vec<Event>>);
+
+impl Recorder {
+    /// What happened so far, in order.
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Observer for Recorder {
-    fn on(&mut self, event: &Event) -> Flow {
-        self.events.push(event.clone());
+    fn on(&self, event: &Event) -> Flow {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
         Flow::Continue
     }
 }
 
 /// Several observers as one; each sees every event, and one that wants to stop is enough.
-pub struct FanOut<'a>(pub Vec<&'a mut dyn Observer>);
+pub struct FanOut<'a>(pub Vec<&'a dyn Observer>);
 
 impl Observer for FanOut<'_> {
-    fn on(&mut self, event: &Event) -> Flow {
-        let wishes: Vec<Flow> = self.0.iter_mut().map(|observer| observer.on(event)).collect();
+    fn on(&self, event: &Event) -> Flow {
+        let wishes: Vec<Flow> = self.0.iter().map(|observer| observer.on(event)).collect();
         if wishes.contains(&Flow::Stop) { Flow::Stop } else { Flow::Continue }
     }
 }

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
+use crate::context::BuildContext;
 use crate::nn::Init;
 
 /// A stream of random numbers.
@@ -39,6 +40,13 @@ impl Seed {
                 (0..count).map(|_| stream.random_range(-bound..=bound)).collect()
             }
         }
+    }
+}
+
+impl BuildContext<'_> {
+    /// The run's seed, for streams of random numbers.
+    pub fn seed(&self) -> Seed {
+        Seed(self.seed_number())
     }
 }
 

@@ -1,13 +1,13 @@
 //! The student of the ablation SR: a diffusion encoder in the backbone's place, with a head of its own.
 
-use std::collections::BTreeMap;
-
 use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::diffusion::STEPS;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
-use gdrd_core::nn::{Mode, Weights, resize_bicubic};
+use gdrd_core::nn::weights::read_safetensors;
+use gdrd_core::nn::{Mode, resize_bicubic};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -22,12 +22,8 @@ pub struct DiffusionTrunk {
     /// The encoder's network.
     pub network: UnetConfig,
     /// The file that the encoder's weights come from when training begins.
-    #[cfg(feature = "train")]
-    pub weights: gdrd_core::recipe::RecipePath,
-    /// The same in a file that was trained elsewhere; kept, not read.
-    #[cfg(not(feature = "train"))]
-    #[serde(default)]
-    pub weights: serde_json::Value,
+    #[cfg_attr(feature = "train", schemars(with = "gdrd_core::recipe::RecipePath"))]
+    pub weights: String,
     /// Height and width that faces are brought to before the encoder, in pixels.
     pub encoder_size: usize,
     /// The feature map that the head sees.
@@ -62,8 +58,14 @@ impl StudentConfig for DiffusionTrunk {
         [network, step, embedding, self.head.check()].into_iter().flatten().collect()
     }
 
-    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
-        let encoder = UnetEncoder::new(&self.network, &weights.pp("backbone"))?;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
+        let (input_size, weights) = (cx.input_size()?, cx.weights()?);
+        let backbone = weights.pp("backbone");
+        if !weights.are_frozen() {
+            let tensors = read_safetensors(&cx.file_at(&self.weights)?.path)?;
+            backbone.begin_with(tensors.into_iter().filter(|(name, _)| !UnetEncoder::leaves_out(name)).collect());
+        }
+        let encoder = UnetEncoder::new(&self.network, &backbone)?;
         let (channels, height, width) = encoder.tap_shape(self.tap, self.encoder_size)?;
         let map = [channels, height, width];
         let head = Head::new(&self.head, map, self.embedding, &weights.pp("head"))?;
@@ -92,17 +94,5 @@ impl Student for Network {
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         self.head.forward(map, mode)
-    }
-
-    #[cfg(feature = "train")]
-    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
-        let tensors = gdrd_core::nn::weights::read_safetensors(&self.config.weights)?;
-        let encoder = tensors.into_iter().filter(|(name, _)| !UnetEncoder::leaves_out(name));
-        Ok(encoder.map(|(name, tensor)| (format!("backbone.{name}"), tensor)).collect())
-    }
-
-    #[cfg(not(feature = "train"))]
-    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
-        Ok(BTreeMap::new())
     }
 }

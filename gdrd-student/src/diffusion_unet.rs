@@ -1,10 +1,11 @@
 //! A diffusion U-Net as a student: trained by a denoising stage, it becomes a generative teacher.
 
 use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::unet::{Tap, Unet, UnetConfig};
-use gdrd_core::nn::{Mode, Weights};
+use gdrd_core::nn::Mode;
 use gdrd_core::student::{Part, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,9 @@ impl StudentConfig for DiffusionUnet {
         error.map(|error| Problem::new("network", error.to_string())).into_iter().collect()
     }
 
-    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
-        let unet = Unet::new(&self.network, weights)?;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
+        let input_size = cx.input_size()?;
+        let unet = Unet::new(&self.network, cx.weights()?)?;
         let (channels, height, width) = unet.encoder().tap_shape(Tap::Middle, input_size)?;
         let card = StudentCard { input_size, map: [channels, height, width], embedding: None };
         Ok(Box::new(Network { card, unet }))

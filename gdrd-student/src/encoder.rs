@@ -7,8 +7,9 @@ use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::nn::kernels::keep_awake;
-use gdrd_core::nn::{Inference, Mode, Weights};
-use gdrd_core::student::{Student, StudentConfig, StudentHeader};
+use gdrd_core::nn::{Inference, Mode};
+use gdrd_core::student::{Student, StudentConfig, StudentFile, StudentHeader, StudentKinds};
+use serde::de::DeserializeOwned;
 
 use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
 
@@ -49,27 +50,25 @@ impl FaceEncoder {
         Self::from_bytes(&bytes, &Device::Cpu).at(|| format!("`{}`", path.display()))
     }
 
-    /// A student from the bytes of its file, on `device`.
+    /// A student from the bytes of its file, on `device`, of the kinds that this crate has.
     ///
     /// # Errors
     /// As [`open`](FaceEncoder::open).
     pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<Self> {
-        let (header, tensors) = StudentHeader::from_bytes(bytes)?;
-        let config = built_in(&header)?;
-        let size = header.card.input_size;
-        let student = Weights::read(tensors, device, |_| false, |weights| config.build(size, weights))?;
-        if *student.card() != header.card {
-            return Err(Error::weights(format!(
-                "the file declares {:?}, its options make {:?}",
-                header.card,
-                student.card()
-            )));
-        }
+        Self::with_kinds(bytes, device, &BuiltIn)
+    }
+
+    /// A student from the bytes of its file, on `device`, of the kinds that a program has registered.
+    ///
+    /// # Errors
+    /// As [`open`](FaceEncoder::open).
+    pub fn with_kinds(bytes: &[u8], device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
+        let StudentFile { header, student } = StudentFile::open(bytes, device, kinds)?;
         let width = header
             .card
             .embedding
             .ok_or_else(|| Error::weights(format!("a student of kind `{}` has no embedding", header.kind)))?;
-        let name = format!("student at {size}x{size}");
+        let name = format!("student at {size}x{size}", size = header.card.input_size);
         let inference = if device.is_cpu() { student.inference()? } else { None };
         Ok(Self { name, header, student, inference, width, device: device.clone() })
     }
@@ -127,20 +126,28 @@ impl Embedder for FaceEncoder {
     }
 }
 
-/// The network that a header describes, of the kinds that this crate has.
-fn built_in(header: &StudentHeader) -> Result<Box<dyn StudentConfig>> {
-    let options = header.options.clone();
-    let wrong = |e: serde_json::Error| Error::weights(format!("options of kind `{}`: {e}", header.kind));
-    Ok(match header.kind.as_str() {
-        "resnet-trunk" => Box::new(serde_json::from_value::<ResnetTrunk>(options).map_err(wrong)?),
-        "diffusion-trunk" => Box::new(serde_json::from_value::<DiffusionTrunk>(options).map_err(wrong)?),
-        "diffusion-unet" => Box::new(serde_json::from_value::<DiffusionUnet>(options).map_err(wrong)?),
-        other => {
-            return Err(Error::weights(format!(
-                "a student of kind `{other}`; this crate has `resnet-trunk`, `diffusion-trunk` and `diffusion-unet`"
-            )));
+/// The kinds of this crate.
+pub struct BuiltIn;
+
+impl StudentKinds for BuiltIn {
+    fn config(&self, kind: &str, options: &serde_json::Value) -> Result<Box<dyn StudentConfig>> {
+        fn read<T: StudentConfig + DeserializeOwned + 'static>(
+            kind: &str,
+            options: &serde_json::Value,
+        ) -> Result<Box<dyn StudentConfig>> {
+            let config = T::deserialize(options);
+            Ok(Box::new(config.map_err(|e| Error::weights(format!("options of kind `{kind}`: {e}")))?))
         }
-    })
+        match kind {
+            "resnet-trunk" => read::<ResnetTrunk>(kind, options),
+            "diffusion-trunk" => read::<DiffusionTrunk>(kind, options),
+            "diffusion-unet" => read::<DiffusionUnet>(kind, options),
+            other => Err(Error::weights(format!(
+                "a student of kind `{other}`; this program has `resnet-trunk`, `diffusion-trunk` and `diffusion-unet`. The \
+                 program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
+            ))),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod training;
 
 pub use diffusion_trunk::DiffusionTrunk;
 pub use diffusion_unet::DiffusionUnet;
-pub use encoder::FaceEncoder;
+pub use encoder::{BuiltIn, FaceEncoder};
 pub use gdrd_core::embedder::{Embedder, Embeddings};
 pub use gdrd_core::error::{Error, Result};
 pub use gdrd_core::face::{Face, Kernel};

@@ -71,10 +71,8 @@ impl StudentConfig for ResnetTrunk {
         .collect()
     }
 
-    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>> {
-        if let Some(problem) = self.check().into_iter().next() {
-            return Err(Error::component(format!("`{}`: {}", problem.key, problem.message)));
-        }
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
+        let (input_size, weights) = (cx.input_size()?, cx.weights()?);
         let backbone = weights.pp("backbone");
         let mut size = input_size.div_ceil(self.stem_stride);
         let stem = conv_norm(3, self.channels[0], 3, self.stem_stride, Activation::Relu, &backbone.pp("stem"))?;
@@ -146,7 +144,7 @@ mod tests {
 
     fn build(config: &ResnetTrunk, size: usize) -> (Box<dyn Student>, usize) {
         let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
-        let (student, made) = Weights::create(&Device::Cpu, draw, |w| config.build(size, w)).expect("student");
+        let (student, made) = Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(config, size, w, &Bare(Device::Cpu))).expect("student");
         (student, made.parameters.values().map(|v| v.elem_count()).sum())
     }
 

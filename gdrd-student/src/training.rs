@@ -1,16 +1,19 @@
 //! The kinds of students, and trained students as teachers, for recipes.
 
-use candle_core::{Device, Tensor};
-use gdrd_core::digest;
-use gdrd_core::error::{Context, Error, Result};
+use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::HIGH;
+use gdrd_core::error::Result;
 use gdrd_core::face::FaceBatch;
+use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::registry::{Kind, Registry};
-use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::registry::Registry;
+use gdrd_core::student::{Student, StudentFile, StudentHeader};
+use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DiffusionTrunk, DiffusionUnet, FaceEncoder, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
 
 /// Registers everything of this crate.
 ///
@@ -52,43 +55,45 @@ impl Kind for StudentTeacher {
 }
 
 impl TeacherConfig for StudentTeacher {
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        let path: &std::path::Path = &self.weights;
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let encoder = FaceEncoder::from_bytes(&bytes, device).at(|| format!("`{}`", path.display()))?;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+        let StudentFile { header, student } = cx.student_file(&self.weights)?;
         let card = TeacherCard {
-            input_size: Some(encoder.header.card.input_size),
+            input_size: None,
             preprocessing: Preprocessing::none(),
-            view: View::High,
-            digest: digest::of_file(path)?,
+            views: vec![HIGH.into()],
             default_map: Some("backbone".into()),
         };
-        Ok(Box::new(Live { encoder, card }))
+        Ok(Box::new(Frozen { header, student, card }))
     }
 }
 
-struct Live {
-    encoder: FaceEncoder,
+struct Frozen {
+    header: StudentHeader,
+    student: Box<dyn Student>,
     card: TeacherCard,
 }
 
-impl Teacher for Live {
+impl Teacher for Frozen {
     fn card(&self) -> &TeacherCard {
         &self.card
     }
 
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
         match output {
-            Output::Embedding => Ok(vec![self.encoder.width]),
-            Output::Map(name) if name == "backbone" => Ok(self.encoder.header.card.map.to_vec()),
+            Output::Embedding => self.header.card.embedding.map(|width| vec![width]).ok_or_else(|| cannot_offer(output, "`map backbone`")),
+            Output::Map(name) if name == "backbone" => Ok(self.header.card.map.to_vec()),
             other => Err(cannot_offer(other, "`embedding` and `map backbone`")),
         }
     }
 
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
         use gdrd_core::nn::Mode::Evaluate;
-        let student = &self.encoder.student;
-        let map = student.backbone(faces, Evaluate)?.detach();
+        let student = &self.student;
+        // As the file says that faces are prepared.
+        let faces = shown.faces().to_faces()?;
+        let small = faces.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
+        let faces = FaceBatch::from_faces(&small, shown.faces().tensor().device())?;
+        let map = student.backbone(&faces, Evaluate)?.detach();
         let offer = |output: &Output| match output {
             Output::Embedding => Ok(student.head(&map, Evaluate)?.detach()),
             Output::Map(name) if name == "backbone" => Ok(map.clone()),

@@ -8,7 +8,7 @@ use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
 use gdrd_core::nn::resize_bicubic;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::registry::Kind;
+use gdrd_core::plugin::Kind;
 use gdrd_core::seed::{Seed, normal};
 use gdrd_core::teacher::{Alignment, Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;

@@ -11,7 +11,7 @@ use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::recipe::diagnostic::suggest;
-use gdrd_core::registry::Kind;
+use gdrd_core::plugin::Kind;
 use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

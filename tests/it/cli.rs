@@ -89,7 +89,7 @@ fn the_schema_is_the_committed_one() {
     let said = Said::by(gdrd(&bench).arg("schema")).with_code(0);
     assert_eq!(said.stderr, "");
     let schema: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
-    assert_eq!(schema, recipe::schema(&registry()));
+    assert_eq!(schema, experiment::schema(&registry()));
     let path = root().join("assets/schema/recipe.schema.json");
     if std::env::var_os("GDRD_UPDATE").is_some_and(|value| value == "1") {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

@@ -216,10 +216,10 @@ fn running_statistics_and_steps_of_sgd() {
 fn whole_runs() {
     let bench = Bench::with_teachers();
     let run = |name: &str, device: &Device, sets: &[&str]| {
-        let mut recorder = Recorder::default();
+        let recorder = Recorder::default();
         let place = Place { device: device.clone(), ..bench.place(name) };
-        let folder = train(&bench.tiny(sets), &place, &mut recorder).unwrap_or_else(|error| panic!("{error}"));
-        (losses(&recorder.events, None), std::fs::read(folder.student()).expect("a student"))
+        let folder = train(&bench.tiny(sets), &place, &recorder).unwrap_or_else(|error| panic!("{error}"));
+        (losses(&recorder.events(), None), std::fs::read(folder.student()).expect("a student"))
     };
     let (expected, _) = run("cpu", &Device::Cpu, &[]);
     let (found, student) = run("gpu", &gpu(), &[]);

@@ -159,7 +159,7 @@ fn the_student_file_embeds_as_the_run_did() {
     let encoder = FaceEncoder::open(run.student()).expect("a student file");
     assert_eq!(encoder.header().recipe, recipe.digest());
     assert_eq!(encoder.header().teachers.keys().collect::<Vec<_>>(), ["discriminative", "generative"]);
-    let again = measure(&recipe, &Measuring::Embedder(&encoder), &bench.place("embeds"), &mut Silent).expect("scores");
+    let again = measure(&recipe, &Measuring::Embedder(&encoder), &bench.place("embeds"), &Silent).expect("scores");
     let in_run = &run.results().expect("results")["verification"][0];
     assert_eq!(again["verification"][0], *in_run);
     assert_eq!(in_run.embedder, "student at 16x16");

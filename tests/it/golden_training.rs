@@ -180,10 +180,10 @@ fn a_stage() {
             precision: Precision::Float32,
             checkpoint_steps: 500,
         };
-        let mut recorder = Recorder::default();
-        let outcome = stage.run(0, &mut recorder, &mut |_, _, _| Ok(())).expect("a stage");
+        let recorder = Recorder::default();
+        let outcome = stage.run(0, &recorder, &mut |_, _, _| Ok(())).expect("a stage");
         assert_eq!(outcome, Outcome::Finished);
-        let steps: Vec<(f64, f64)> = recorder.events.iter().filter_map(loss_and_norm).collect();
+        let steps: Vec<(f64, f64)> = recorder.events().iter().filter_map(loss_and_norm).collect();
         assert_eq!(steps.len(), losses.len());
         for (step, (found, expected)) in steps.iter().zip(losses.iter().zip(&norms)).enumerate() {
             assert!((found.0 / expected.0 - 1.0).abs() < 1e-5, "loss at {step}: {} for {}", found.0, expected.0);

@@ -1,10 +1,10 @@
 //! Every loss in a stage of its own: it runs, and what it minimises goes down.
 
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_tests::{Bench, GENERATIVE, losses};
 
 /// A recipe with the parts of `tiny.toml` and one stage with these losses.
-fn alone(bench: &Bench, name: &str, stage: &str) -> Recipe {
+fn alone(bench: &Bench, name: &str, stage: &str) -> Experiment {
     let text = format!(
         "format = 1\nextends = \"tiny.toml\"\nstages = [\"alone\"]\n\n[stage.alone]\nsteps = 24\nbatch_size = 12\n\
          learning_rate = 0.01\noptimizer.kind = \"adamw\"\n{stage}\n[evaluate.verification]\nenabled = false\n"

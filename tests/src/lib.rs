@@ -6,7 +6,7 @@ use std::process::Command;
 use candle_core::Device;
 use gdrd_core::error::Error;
 use gdrd_core::observe::{Event, Recorder};
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Place, RunFolder, train};
 use tempfile::TempDir;
@@ -64,13 +64,13 @@ impl Bench {
     }
 
     /// The recipe at `path` with some `--set`s; all of them must be good.
-    pub fn recipe(&self, path: &Path, sets: &[&str]) -> Recipe {
+    pub fn recipe(&self, path: &Path, sets: &[&str]) -> Experiment {
         let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
-        Recipe::load(path, &sets, &registry()).unwrap_or_else(|failure| panic!("{failure}"))
+        Experiment::load(path, &sets, &registry()).unwrap_or_else(|failure| panic!("{failure}"))
     }
 
     /// `tiny.toml` with some `--set`s.
-    pub fn tiny(&self, sets: &[&str]) -> Recipe {
+    pub fn tiny(&self, sets: &[&str]) -> Experiment {
         self.recipe(&self.file("tiny.toml"), sets)
     }
 
@@ -80,17 +80,17 @@ impl Bench {
     }
 
     /// Runs a recipe to its end.
-    pub fn train(&self, recipe: &Recipe, run: &str) -> (RunFolder, Vec<Event>) {
-        let mut recorder = Recorder::default();
-        let folder = train(recipe, &self.place(run), &mut recorder).unwrap_or_else(|error| panic!("{error}"));
-        (folder, recorder.events)
+    pub fn train(&self, recipe: &Experiment, run: &str) -> (RunFolder, Vec<Event>) {
+        let recorder = Recorder::default();
+        let folder = train(recipe, &self.place(run), &recorder).unwrap_or_else(|error| panic!("{error}"));
+        (folder, recorder.events())
     }
 
     /// Runs a recipe that must fail; the error, and the steps that were made before.
-    pub fn fails(&self, recipe: &Recipe, run: &str) -> (Error, usize) {
-        let mut recorder = Recorder::default();
-        let error = train(recipe, &self.place(run), &mut recorder).expect_err("the run must fail");
-        let steps = recorder.events.iter().filter(|event| matches!(event, Event::StepDone { .. })).count();
+    pub fn fails(&self, recipe: &Experiment, run: &str) -> (Error, usize) {
+        let recorder = Recorder::default();
+        let error = train(recipe, &self.place(run), &recorder).expect_err("the run must fail");
+        let steps = recorder.events().iter().filter(|event| matches!(event, Event::StepDone { .. })).count();
         (error, steps)
     }
 }

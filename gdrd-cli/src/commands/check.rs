@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use gdrd_core::error::{Error, Result};
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 
 pub(crate) fn check(paths: &[PathBuf], sets: &[String], registry: &Registry) -> Result<()> {
     let mut wrong = 0;
     for path in paths {
-        match Recipe::load(path, sets, registry) {
+        match Experiment::load(path, sets, registry) {
             Ok(_) => say!("{}: good", path.display()),
             Err(failure) => {
                 wrong += 1;

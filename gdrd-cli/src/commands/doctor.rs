@@ -4,7 +4,7 @@ use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::evaluation::contract::{Examined, better, examine};
 use gdrd_core::evaluation::{ProtocolConfig, Verification};
 use gdrd_core::observe::{Event, Flow, Observer};
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::table::{Align, Table};
 use gdrd_core::teacher::{Output, Teacher};
@@ -50,7 +50,7 @@ pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Registry) -> Result<()>
 }
 
 /// The dataset that is asked for, or that of the first protocol.
-fn dataset_name(asked: Option<&str>, recipe: &Recipe) -> Result<String> {
+fn dataset_name(asked: Option<&str>, recipe: &Experiment) -> Result<String> {
     let first = recipe.evaluate.values().next().map(|protocol| protocol.config.data());
     let name = asked.or(first).ok_or_else(|| {
         Error::recipe("the recipe has no `[evaluate]`; name the dataset of the pairs' faces with `--data`")
@@ -64,7 +64,7 @@ fn dataset_name(asked: Option<&str>, recipe: &Recipe) -> Result<String> {
 /// The teacher that is asked for, or every one that embeds any face.
 fn teachers(
     asked: Option<&str>,
-    recipe: &Recipe,
+    recipe: &Experiment,
     device: &candle_core::Device,
 ) -> Result<Vec<(String, Box<dyn Teacher>)>> {
     let mut found = Vec::new();

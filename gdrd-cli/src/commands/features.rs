@@ -9,7 +9,7 @@ use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::files::write_atomically;
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::teacher::{Output, Teacher, View, prepared};
 
@@ -92,7 +92,7 @@ enum Faces<'a> {
 }
 
 impl<'a> Faces<'a> {
-    fn open(recipe: &Recipe, wanted: &'a Wanted) -> Result<Self> {
+    fn open(recipe: &Experiment, wanted: &'a Wanted) -> Result<Self> {
         let Some(name) = &wanted.data else { return Ok(Self::Images(wanted)) };
         let config = recipe.data.get(name).ok_or_else(|| {
             Error::recipe(format!("no dataset is called `{name}`; there are {:?}", recipe.data.keys()))

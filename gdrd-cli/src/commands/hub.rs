@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gdrd_core::error::{Context, Error, Result};
-use gdrd_core::recipe::{HubFile, LockedFile, Recipe};
+use gdrd_core::recipe::{HubFile, LockedFile};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Lock;
 use gdrd_teachers::hub::{Hub, Settings, sources};
@@ -22,7 +22,7 @@ pub(crate) fn locked(lock: Option<&Path>) -> Result<Locked> {
 }
 
 /// The recipe with its files from the Hub, if it names any.
-pub(crate) fn with_files(recipe: Recipe, locked: &Locked, offline: bool, registry: &Registry) -> Result<Recipe> {
+pub(crate) fn with_files(recipe: Experiment, locked: &Locked, offline: bool, registry: &Registry) -> Result<Experiment> {
     if recipe.addresses().is_empty() {
         return Ok(recipe);
     }

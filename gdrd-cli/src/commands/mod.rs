@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use gdrd_core::error::{Context, Error, Result};
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::teacher::Teacher;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
 }
 
 /// The teacher of a recipe that is called `name`.
-fn teacher(recipe: &Recipe, name: &str, device: &Device) -> Result<Box<dyn Teacher>> {
+fn teacher(recipe: &Experiment, name: &str, device: &Device) -> Result<Box<dyn Teacher>> {
     let found = recipe.teachers.get(name).ok_or_else(|| {
         Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
     })?;
@@ -60,6 +60,6 @@ fn teacher(recipe: &Recipe, name: &str, device: &Device) -> Result<Box<dyn Teach
 }
 
 /// Reads a recipe; all its problems are one error.
-fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Recipe> {
-    Recipe::load(path, sets, registry).map_err(Error::from)
+fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Experiment> {
+    Experiment::load(path, sets, registry).map_err(Error::from)
 }

@@ -1,7 +1,7 @@
 //! `schema`.
 
 use gdrd_core::error::{Error, Result};
-use gdrd_core::recipe::schema as recipe_schema;
+use gdrd_core::experiment::schema as recipe_schema;
 use gdrd_core::registry::Registry;
 
 pub(crate) fn schema(registry: &Registry) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gdrd_core::error::{Error, ErrorKind, Result};
-use gdrd_core::recipe::Recipe;
+use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::results_table;
 use gdrd_core::run::{self, Place, RunFolder};
@@ -62,7 +62,7 @@ pub(crate) fn store_beside(run: &Path) -> PathBuf {
     run.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).join(".features")
 }
 
-fn go(recipe: Recipe, path: PathBuf, files: &Locked, place: &PlaceArguments, registry: &Registry) -> Result<()> {
+fn go(recipe: Experiment, path: PathBuf, files: &Locked, place: &PlaceArguments, registry: &Registry) -> Result<()> {
     let recipe = with_files(recipe, files, place.offline, registry)?;
     let place = Place { store: store_beside(&path), folder: path, device: place.device()? };
     let mut progress = Progress::new();

@@ -5,11 +5,12 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::face::{Face, Kernel};
 
-/// Reads a JPEG or PNG as a square face of `size` pixels. An image that is not square is cropped to its centre.
+/// Reads a JPEG or PNG as a square face of `size` pixels, or of its own size. An image that is not square is cropped to its
+/// centre.
 ///
 /// # Errors
 /// If the file cannot be read, is truncated, or is no image.
-pub fn read_face(path: &Path, size: usize) -> Result<Face> {
+pub fn read_face(path: &Path, size: Option<usize>) -> Result<Face> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     check_whole(path, &bytes)?;
     let image = image::load_from_memory(&bytes)
@@ -22,7 +23,8 @@ pub fn read_face(path: &Path, size: usize) -> Result<Face> {
     } else {
         image::imageops::crop_imm(&image, (width - side) / 2, (height - side) / 2, side, side).to_image()
     };
-    Face::new(side as usize, side as usize, square.into_raw())?.resized(size, Kernel::Bicubic, true)
+    let face = Face::new(side as usize, side as usize, square.into_raw())?;
+    size.map_or_else(|| Ok(face.clone()), |size| face.resized(size, Kernel::Bicubic, true))
 }
 
 /// Whether a JPEG or PNG reaches its end, without decoding it. Decoders fill the missing part of a truncated JPEG with
@@ -103,10 +105,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("half.png");
         image::RgbImage::from_pixel(40, 30, image::Rgb([1, 2, 3])).save(&path).expect("write");
-        assert_eq!(read_face(&path, 16).expect("whole").pixels()[..3], [1, 2, 3]);
+        assert_eq!(read_face(&path, Some(16)).expect("whole").pixels()[..3], [1, 2, 3]);
         let bytes = std::fs::read(&path).expect("read");
         std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("write");
-        let error = read_face(&path, 16).expect_err("half an image");
+        let error = read_face(&path, Some(16)).expect_err("half an image");
         assert!(error.to_string().contains("half.png"), "{error}");
     }
 }

@@ -1,20 +1,35 @@
 //! Degradations as plug-ins.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::context::BuildContext;
 use crate::degrade::Downscale;
 use crate::error::{Problem, Result};
 use crate::face::Face;
-use crate::registry::Kind;
+use crate::plugin::Kind;
 use crate::seed::Stream;
 
-/// How training faces lose their resolution. The configuration is the degradation: there is nothing to load.
+/// How faces lose their resolution: what a view does to a face.
+///
+/// Who is called when: loader threads call [`degrade`](Degradation::degrade) for every face of a batch; evaluation, teachers
+/// and the student file use [`downscale`](Degradation::downscale) alone.
+///
+/// ```
+/// use gdrd_core::data::Degradation;
+/// use gdrd_core::degrade::Downscale;
+/// use gdrd_core::face::Face;
+/// use gdrd_core::seed::Seed;
+///
+/// let small = Downscale { size: 8, ..Downscale::default() };
+/// let face = Face::new(32, 32, vec![7; 3 * 32 * 32])?;
+/// assert_eq!(small.degrade(&face, &mut Seed(7).stream("doc", &[]))?.width(), 8);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Degradation: Send + Sync {
-    /// What is wrong with the options.
-    fn check(&self) -> Vec<Problem> {
-        Vec::new()
-    }
-
-    /// What evaluation and the student file do to a face: the same without chance.
-    fn downscale(&self) -> &Downscale;
+    /// The same without chance and without what real low-resolution faces have already: evaluation, the student file and faces
+    /// of low resolution are brought to size by it. None leaves a face as it is.
+    fn downscale(&self) -> Option<&Downscale>;
 
     /// Whether two calls with one face may differ. Features of such views are not stored.
     fn is_random(&self) -> bool {
@@ -22,7 +37,21 @@ pub trait Degradation: Send + Sync {
     }
 
     /// The small face, of [`downscale`](Degradation::downscale)'s size.
+    ///
+    /// # Errors
+    /// If the face does not allow it.
     fn degrade(&self, face: &Face, random: &mut Stream) -> Result<Face>;
+}
+
+/// What a recipe says of a degradation.
+pub trait DegradationConfig: Send + Sync {
+    /// What is wrong with the options.
+    fn check(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The degradation.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Degradation>>;
 }
 
 impl Kind for Downscale {
@@ -30,16 +59,48 @@ impl Kind for Downscale {
     const PURPOSE: &'static str = "reduction to a few pixels by a named filter";
 }
 
-impl Degradation for Downscale {
+impl DegradationConfig for Downscale {
     fn check(&self) -> Vec<Problem> {
         Downscale::check(self)
     }
 
-    fn downscale(&self) -> &Downscale {
-        self
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Degradation>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Degradation for Downscale {
+    fn downscale(&self) -> Option<&Downscale> {
+        Some(self)
     }
 
     fn degrade(&self, face: &Face, _: &mut Stream) -> Result<Face> {
         self.apply(face)
+    }
+}
+
+/// Nothing is done to a face: the view `high`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AsIs {}
+
+impl Kind for AsIs {
+    const NAME: &'static str = "as-is";
+    const PURPOSE: &'static str = "faces as the dataset has them";
+}
+
+impl DegradationConfig for AsIs {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Degradation>> {
+        Ok(Box::new(Self {}))
+    }
+}
+
+impl Degradation for AsIs {
+    fn downscale(&self) -> Option<&Downscale> {
+        None
+    }
+
+    fn degrade(&self, face: &Face, _: &mut Stream) -> Result<Face> {
+        Ok(face.clone())
     }
 }

@@ -3,35 +3,47 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::decode::check_whole;
 use super::{Dataset, DatasetConfig, read_face};
+use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
+use crate::plugin::Kind;
 use crate::recipe::RecipePath;
-use crate::registry::Kind;
 
-/// `folder/<person>/<image>.jpg`: JPEG or PNG, aligned faces. Several folders are joined; people of the same
-/// name in two of them are two identities.
+/// `folder/<person>/<image>.jpg`: aligned faces. Several folders are joined.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityFolders {
     /// Folders that hold one folder for each person.
     pub folders: Vec<RecipePath>,
-    /// Height and width that faces are brought to, in pixels.
-    #[serde(default = "default_size")]
-    pub size: usize,
+    /// Height and width that faces are brought to, in pixels; their native size when left out. An image that is not square is
+    /// cropped to its centre first.
+    #[serde(default)]
+    pub size: Option<usize>,
     /// Fewest images that a person must have; someone with fewer is an error.
     #[serde(default = "default_min_images")]
     pub min_images: usize,
+    /// Whether people of the same name in two folders are one person or two.
+    #[serde(default)]
+    pub same_name: SameName,
+    /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
+    #[serde(default)]
+    pub low_resolution: bool,
 }
 
-fn default_size() -> usize {
-    112
+/// What people of the same name in two folders or datasets are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SameName {
+    /// Two people who happen to have one name.
+    #[default]
+    Apart,
+    /// One person.
+    OnePerson,
 }
 
 fn default_min_images() -> usize {
@@ -47,37 +59,44 @@ impl DatasetConfig for IdentityFolders {
     fn check(&self) -> Vec<Problem> {
         [
             Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into()),
-            Problem::unless(self.size >= 4, "size", || format!("expected at least 4 pixels, found {}", self.size)),
+            check_size(self.size),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
 
-    fn build(&self) -> Result<Box<dyn Dataset>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         let mut files = Vec::new();
-        let mut people = Vec::new();
+        let mut people: Vec<String> = Vec::new();
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut too_few = Vec::new();
         for root in &self.folders {
-            let root: &Path = root;
-            for folder in sorted_entries(root)?.into_iter().filter(|path| path.is_dir()) {
+            let before = files.len();
+            if self.same_name == SameName::Apart {
+                numbers.clear();
+            }
+            for folder in sorted_entries(root.as_path())?.into_iter().filter(|path| path.is_dir()) {
                 let images: Vec<PathBuf> = sorted_entries(&folder)?.into_iter().filter(|p| is_image(p)).collect();
                 let name = file_name(&folder);
                 if images.len() < self.min_images {
                     too_few.push(format!("`{name}` ({})", images.len()));
                 }
                 if !images.is_empty() {
-                    files.extend(images.into_iter().map(|path| (path, people.len())));
-                    people.push(name);
+                    let number = *numbers.entry(name.clone()).or_insert_with(|| {
+                        people.push(name);
+                        people.len() - 1
+                    });
+                    files.extend(images.into_iter().map(|path| (path, number)));
                 }
             }
-            if files.is_empty() {
+            if files.len() == before {
                 return Err(Error::data(format!(
-                    "`{}` holds no folder with a JPEG or PNG; expected `{}/<person>/<image>.jpg`",
-                    root.display(),
-                    root.display()
+                    "`{root}` holds no folder with a JPEG or PNG; expected `{root}/<person>/<image>.jpg`"
                 )));
             }
+            let paths: Vec<PathBuf> = files[before..].iter().map(|(path, _)| path.clone()).collect();
+            cx.images(root, &paths)?;
         }
         if !too_few.is_empty() {
             let shown = too_few.iter().take(20).cloned().collect::<Vec<_>>().join(", ");
@@ -87,19 +106,15 @@ impl DatasetConfig for IdentityFolders {
                 self.min_images
             )));
         }
-        let paths: Vec<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
-        let fingerprint = fingerprint(&paths, self.size)?;
-        let by_stem = files.iter().enumerate().map(|(at, (path, _))| (stem(path), at)).collect();
-        Ok(Box::new(Opened { files, people: people.len(), size: self.size, by_stem, fingerprint }))
+        Ok(Box::new(Opened { files, people, size: self.size, low_resolution: self.low_resolution }))
     }
 }
 
 struct Opened {
     files: Vec<(PathBuf, usize)>,
-    people: usize,
-    size: usize,
-    by_stem: BTreeMap<String, usize>,
-    fingerprint: String,
+    people: Vec<String>,
+    size: Option<usize>,
+    low_resolution: bool,
 }
 
 impl Dataset for Opened {
@@ -107,29 +122,51 @@ impl Dataset for Opened {
         self.files.len()
     }
 
-    fn identities(&self) -> usize {
-        self.people
+    fn people(&self) -> &[String] {
+        &self.people
     }
 
-    fn identity(&self, index: usize) -> usize {
-        self.files[index].1
+    fn person(&self, index: usize) -> Option<usize> {
+        Some(self.files[index].1)
     }
 
-    fn name(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> String {
+        key(&self.files[index].0)
+    }
+
+    fn place(&self, index: usize) -> String {
         self.files[index].0.display().to_string()
     }
 
-    fn find(&self, person: &str, number: usize) -> Option<usize> {
-        self.by_stem.get(&format!("{person}_{number:04}")).copied()
+    fn is_low_resolution(&self) -> bool {
+        self.low_resolution
     }
 
     fn face(&self, index: usize) -> Result<Face> {
         read_face(&self.files[index].0, self.size)
     }
+}
 
-    fn fingerprint(&self) -> &str {
-        &self.fingerprint
+/// A size of faces that is left out or makes sense.
+pub(super) fn check_size(size: Option<usize>) -> Option<Problem> {
+    let good = size.is_none_or(|size| (4..=4096).contains(&size));
+    Problem::unless(good, "size", || format!("expected 4 to 4096 pixels, found {}", size.unwrap_or_default()))
+}
+
+impl BuildContext<'_> {
+    /// Takes note of image files below `folder`, and finds those that are truncated or no images now and not in the middle of a
+    /// run. Files that did not change since they were last looked at are not read again.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is no whole image.
+    pub fn images(&self, folder: &RecipePath, files: &[PathBuf]) -> Result<()> {
+        self.fingerprint(folder, files, &check_whole)
     }
+}
+
+/// `<person>/<image>` without the ending.
+pub(super) fn key(path: &Path) -> String {
+    format!("{}/{}", path.parent().map(file_name).unwrap_or_default(), stem(path))
 }
 
 /// The entries of a folder in the order of their names.
@@ -152,29 +189,6 @@ fn file_name(path: &Path) -> String {
 
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Sha256 over the names (person and file), the bytes of all images and the size they are brought to.
-pub(super) fn fingerprint(paths: &[&Path], size: usize) -> Result<String> {
-    let digests = paths
-        .par_iter()
-        .map(|path| {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            // All bytes are here once; a truncated file is better found now than in the middle of a run.
-            check_whole(path, &bytes)?;
-            let mut hash = Sha256::new();
-            hash.update(path.parent().map(file_name).unwrap_or_default().as_bytes());
-            hash.update(b"/");
-            hash.update(file_name(path).as_bytes());
-            hash.update(b"\0");
-            hash.update(&bytes);
-            Ok(hash.finalize().into())
-        })
-        .collect::<Result<Vec<[u8; 32]>>>()?;
-    let mut hash = Sha256::new();
-    hash.update((size as u64).to_le_bytes());
-    digests.iter().for_each(|digest| hash.update(digest));
-    Ok(crate::digest::hex(&hash.finalize()))
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::identity_folders::{fingerprint, is_image, sorted_entries};
+use super::identity_folders::{check_size, is_image, key, sorted_entries};
 use super::{Dataset, DatasetConfig, read_face};
+use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
+use crate::plugin::Kind;
 use crate::recipe::RecipePath;
-use crate::registry::Kind;
 
 /// Every JPEG and PNG below the folders, without identities.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,13 +19,13 @@ use crate::registry::Kind;
 pub struct ImageFolder {
     /// Folders that are searched, with all folders below them.
     pub folders: Vec<RecipePath>,
-    /// Height and width that faces are brought to, in pixels; an image that is not square is cropped first.
-    #[serde(default = "default_size")]
-    pub size: usize,
-}
-
-fn default_size() -> usize {
-    112
+    /// Height and width that faces are brought to, in pixels; their native size when left out. An image that is not square is
+    /// cropped to its centre first.
+    #[serde(default)]
+    pub size: Option<usize>,
+    /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
+    #[serde(default)]
+    pub low_resolution: bool,
 }
 
 impl Kind for ImageFolder {
@@ -34,21 +35,21 @@ impl Kind for ImageFolder {
 
 impl DatasetConfig for ImageFolder {
     fn check(&self) -> Vec<Problem> {
-        let some = !self.folders.is_empty();
-        Problem::unless(some, "folders", || "expected at least one folder".into()).into_iter().collect()
+        let some = Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into());
+        some.into_iter().chain(check_size(self.size)).collect()
     }
 
-    fn build(&self) -> Result<Box<dyn Dataset>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         let mut files = Vec::new();
         for folder in &self.folders {
             let before = files.len();
-            collect(folder, &mut files)?;
+            collect(folder.as_path(), &mut files)?;
             if files.len() == before {
-                return Err(Error::data(format!("`{}` holds no JPEG or PNG", folder)));
+                return Err(Error::data(format!("`{folder}` holds no JPEG or PNG")));
             }
+            cx.images(folder, &files[before..])?;
         }
-        let fingerprint = fingerprint(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), self.size)?;
-        Ok(Box::new(Opened { files, size: self.size, fingerprint }))
+        Ok(Box::new(Opened { files, size: self.size, low_resolution: self.low_resolution }))
     }
 }
 
@@ -65,8 +66,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 struct Opened {
     files: Vec<PathBuf>,
-    size: usize,
-    fingerprint: String,
+    size: Option<usize>,
+    low_resolution: bool,
 }
 
 impl Dataset for Opened {
@@ -74,28 +75,28 @@ impl Dataset for Opened {
         self.files.len()
     }
 
-    fn identities(&self) -> usize {
-        0
+    fn people(&self) -> &[String] {
+        &[]
     }
 
-    fn identity(&self, _: usize) -> usize {
-        panic!("nobody knows who these faces are")
+    fn person(&self, _: usize) -> Option<usize> {
+        None
     }
 
-    fn name(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> String {
+        key(&self.files[index])
+    }
+
+    fn place(&self, index: usize) -> String {
         self.files[index].display().to_string()
     }
 
-    fn find(&self, _: &str, _: usize) -> Option<usize> {
-        None
+    fn is_low_resolution(&self) -> bool {
+        self.low_resolution
     }
 
     fn face(&self, index: usize) -> Result<Face> {
         read_face(&self.files[index], self.size)
-    }
-
-    fn fingerprint(&self) -> &str {
-        &self.fingerprint
     }
 }
 

@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::views::{Augment, Views};
+use super::augment::{Augment, Variant};
+use super::views::Views;
 use crate::error::{Error, Result};
 use crate::face::{Face, Kernel};
 use crate::seed::{Seed, shuffled};
-use crate::teacher::View;
 
 /// Batches that are ready before they are asked for.
 const AHEAD: u64 = 6;
 
 /// Which samples make which step; a pure function of the seed, so that it need not be saved.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Order {
     /// The run's seed.
     pub seed: Seed,
     /// The stage's name: stages draw apart.
@@ -27,15 +27,17 @@ pub struct Plan {
     pub samples: usize,
     /// Random changes.
     pub augment: Augment,
+    /// The view that the student sees.
+    pub view: String,
 }
 
-impl Plan {
+impl Order {
     /// Steps in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         (self.samples / self.batch_size) as u64
     }
 
-    fn order(&self, epoch: u64) -> Vec<usize> {
+    fn of_epoch(&self, epoch: u64) -> Vec<usize> {
         shuffled(&mut self.seed.stream(&format!("order/{}", self.stage), &[epoch]), self.samples)
     }
 }
@@ -46,16 +48,22 @@ pub struct Batch {
     pub step: u64,
     /// The samples' indices.
     pub indices: Vec<usize>,
-    /// Which of them are mirrored.
-    pub flipped: Vec<bool>,
+    /// Which change each of them shows, in all views.
+    pub variants: Vec<Variant>,
     /// The student's view.
     pub faces: Vec<Face>,
     /// Views for teachers that run live, in the order asked for.
     pub views: Vec<Vec<Face>>,
 }
 
-/// A view that a live teacher needs: the form, and the size it is brought to.
-pub type Wanted = (View, Option<usize>);
+/// A view that a live teacher needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The view's name in the recipe.
+    pub view: String,
+    /// Height and width that it is brought to; its own when none.
+    pub size: Option<usize>,
+}
 
 /// Worker threads that make batches in the order of their steps.
 pub struct Loader {
@@ -67,7 +75,7 @@ pub struct Loader {
 
 struct Shared {
     views: Views,
-    plan: Plan,
+    order: Order,
     wanted: Vec<Wanted>,
     claimed: AtomicU64,
     closed: AtomicBool,
@@ -82,10 +90,10 @@ struct Ready {
 
 impl Loader {
     /// Starts `workers` threads that make the batches of the steps `from..to`.
-    pub fn start(views: Views, plan: Plan, wanted: Vec<Wanted>, steps: std::ops::Range<u64>, workers: usize) -> Self {
+    pub fn start(views: Views, order: Order, wanted: Vec<Wanted>, steps: std::ops::Range<u64>, workers: usize) -> Self {
         let shared = Arc::new(Shared {
             views,
-            plan,
+            order,
             wanted,
             claimed: AtomicU64::new(steps.start),
             closed: AtomicBool::new(false),
@@ -155,9 +163,9 @@ impl Shared {
             if step >= end || self.closed.load(Ordering::Relaxed) {
                 return;
             }
-            let epoch = step / self.plan.steps_per_epoch();
+            let epoch = step / self.order.steps_per_epoch();
             if order.0 != epoch {
-                order = (epoch, self.plan.order(epoch));
+                order = (epoch, self.order.of_epoch(epoch));
             }
             let batch = self.batch(step, epoch, &order.1);
             self.ready.lock().unwrap_or_else(PoisonError::into_inner).batches.insert(step, batch);
@@ -166,29 +174,26 @@ impl Shared {
     }
 
     fn batch(&self, step: u64, epoch: u64, order: &[usize]) -> Result<Batch> {
-        let size = self.plan.batch_size;
-        let start = (step % self.plan.steps_per_epoch()) as usize * size;
+        let size = self.order.batch_size;
+        let start = (step % self.order.steps_per_epoch()) as usize * size;
         let indices = order[start..start + size].to_vec();
         let mut batch = Batch {
             step,
-            flipped: Vec::with_capacity(size),
+            variants: Vec::with_capacity(size),
             faces: Vec::with_capacity(size),
             views: self.wanted.iter().map(|_| Vec::with_capacity(size)).collect(),
             indices,
         };
         for &index in &batch.indices {
-            let (drawn, random) = self.plan.augment.draw(self.plan.seed, &self.plan.stage, epoch, index);
-            // Each view takes its own copy of the stream, so that all of them see one and the same small face.
-            let form = |view| {
-                let face = self.views.face(index, view, &mut random.clone())?;
-                Ok::<_, Error>(if drawn.flipped { face.flipped() } else { face })
-            };
-            let face = form(View::Low)?;
+            let (drawn, random) = self.order.augment.draw(self.order.seed, &self.order.stage, epoch, index);
+            // Each view takes its own copy of the stream, so that views behind one degradation show one and the same small face.
+            let form = |view: &str| self.views.face(index, view, (&self.order.augment, drawn.variant), &mut random.clone());
+            let face = form(&self.order.view)?;
             let (dx, dy) = drawn.shift;
             batch.faces.push(if (dx, dy) == (0, 0) { face } else { face.shifted(dx, dy) });
-            batch.flipped.push(drawn.flipped);
-            for (faces, (view, size)) in batch.views.iter_mut().zip(&self.wanted) {
-                let face = form(*view)?;
+            batch.variants.push(drawn.variant);
+            for (faces, Wanted { view, size }) in batch.views.iter_mut().zip(&self.wanted) {
+                let face = form(view)?;
                 faces.push(match size {
                     Some(size) => face.resized(*size, Kernel::Bicubic, true)?,
                     None => face,
@@ -202,7 +207,8 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{DatasetConfig, SyntheticFaces};
+    use crate::context::{Bare, BuildContext};
+    use crate::data::{AsIs, DatasetConfig, HIGH, LOW, SyntheticFaces};
     use crate::degrade::Downscale;
 
     fn loader(from: u64, workers: usize) -> Loader {
@@ -213,11 +219,14 @@ mod tests {
             size: 16,
             fixed_appearance: true,
         };
-        let dataset: Arc<dyn crate::data::Dataset> = config.build().expect("data").into();
-        let views = Views::new(dataset, Arc::new(Downscale { size: 8, ..Downscale::default() }));
-        let augment = Augment { flip: true, shift: 1 };
-        let plan = Plan { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment };
-        Loader::start(views, plan, vec![(View::High, Some(12))], from..7, workers)
+        let bare = Bare(candle_core::Device::Cpu);
+        let dataset = config.build(&BuildContext::new(&bare)).expect("data");
+        let views = Views::new(dataset.into(), "test")
+            .with(LOW, Arc::new(Downscale { size: 8, ..Downscale::default() }), "low")
+            .with(HIGH, Arc::new(AsIs {}), "high");
+        let augment = Augment { flip: true, shift: 1, ..Augment::none() };
+        let order = Order { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment, view: LOW.into() };
+        Loader::start(views, order, vec![Wanted { view: HIGH.into(), size: Some(12) }], from..7, workers)
     }
 
     fn all(mut loader: Loader) -> Vec<Batch> {

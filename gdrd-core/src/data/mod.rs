@@ -1,28 +1,74 @@
 //! Datasets: faces and who they are.
 
-use crate::error::{Problem, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::context::BuildContext;
+use crate::error::{Error, Problem, Result};
 use crate::face::Face;
 
+mod augment;
 mod decode;
 mod degradation;
 mod identity_folders;
 mod image_folder;
+mod joined;
 mod loader;
 mod sheet;
 mod synthetic;
 pub mod synthetic_faces;
 mod views;
 
+pub use augment::{Augment, Drawn, Variant};
 pub use decode::read_face;
-pub use degradation::Degradation;
-pub use identity_folders::IdentityFolders;
+pub use degradation::{AsIs, Degradation, DegradationConfig};
+pub use identity_folders::{IdentityFolders, SameName};
 pub use image_folder::ImageFolder;
-pub use loader::{Batch, Loader, Plan, Wanted};
+pub use joined::Joined;
+pub use loader::{Batch, Loader, Order, Wanted};
 pub use sheet::write_sheet;
 pub use synthetic::SyntheticFaces;
-pub use views::{Augment, Drawn, Views};
+pub use views::{HIGH, LOW, Views};
+
+/// A word about a sample: `session`, `camera`, `light`, and its value.
+pub type Attribute = (String, String);
 
 /// Faces by index. No order, no batches, no augmentation: those are the loader's.
+///
+/// Who is called when: the run asks [`len`](Dataset::len), [`people`](Dataset::people) and [`person`](Dataset::person) once,
+/// and [`face`](Dataset::face) from many threads at once, for every view that is made of it.
+///
+/// ```
+/// use gdrd_core::data::Dataset;
+/// use gdrd_core::error::Result;
+/// use gdrd_core::face::Face;
+///
+/// /// Ten grey faces: one known person, and a stranger.
+/// struct Grey(Vec<String>);
+///
+/// impl Dataset for Grey {
+///     fn len(&self) -> usize {
+///         10
+///     }
+///     fn people(&self) -> &[String] {
+///         &self.0
+///     }
+///     fn person(&self, index: usize) -> Option<usize> {
+///         (index < 5).then_some(0)
+///     }
+///     fn key(&self, index: usize) -> String {
+///         format!("grey/{index}")
+///     }
+///     fn face(&self, index: usize) -> Result<Face> {
+///         Face::new(8, 8, vec![index as u8; 3 * 64])
+///     }
+/// }
+///
+/// let grey = Grey(vec!["Ann".into()]);
+/// assert_eq!((grey.person(0), grey.person(9)), (Some(0), None));
+/// assert_eq!(grey.face(3)?.pixels()[0], 3);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Dataset: Send + Sync {
     /// Number of faces.
     fn len(&self) -> usize;
@@ -32,25 +78,44 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// Number of identities; zero if nobody knows who the faces are.
-    fn identities(&self) -> usize;
+    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are.
+    fn people(&self) -> &[String];
 
-    /// The identity of a face, below [`identities`](Dataset::identities).
-    ///
-    /// # Panics
-    /// If `index` is not below [`len`](Dataset::len), or there are no identities.
-    fn identity(&self, index: usize) -> usize;
-
-    /// The name of a face: a path, or a description.
+    /// The number of the person whose face this is, below `people().len()`; none if nobody knows.
     ///
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).
-    fn name(&self, index: usize) -> String;
+    fn person(&self, index: usize) -> Option<usize>;
 
-    /// The face with this number (from 1) of the person with this name, as lists of pairs call them.
-    fn find(&self, person: &str, number: usize) -> Option<usize>;
+    /// What lists call the face: person and image, `Ann/Ann_0001`, without folders above and without an ending.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn key(&self, index: usize) -> String;
 
-    /// The face itself.
+    /// Where the face comes from, for errors: a path, or a description; the key unless there is more to say.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn place(&self, index: usize) -> String {
+        self.key(index)
+    }
+
+    /// What else is known of the face: short names and values. None unless the dataset has them.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn attributes(&self, index: usize) -> Vec<Attribute> {
+        let _ = index;
+        Vec::new()
+    }
+
+    /// Whether the faces were photographed at low resolution. Such faces are brought to a view's size, but not degraded.
+    fn is_low_resolution(&self) -> bool {
+        false
+    }
+
+    /// The face itself, at its native size. Called from many threads.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -58,18 +123,72 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).
     fn face(&self, index: usize) -> Result<Face>;
-
-    /// Sha256 over everything that [`face`](Dataset::face) and [`identity`](Dataset::identity) return.
-    fn fingerprint(&self) -> &str;
 }
 
 /// What a recipe says of a dataset.
-pub trait DatasetConfig {
+pub trait DatasetConfig: Send + Sync {
     /// What is wrong with the options, without touching the disk.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// Opens the dataset.
-    fn build(&self) -> Result<Box<dyn Dataset>>;
+    /// Opens the dataset. Files are read through `cx`, so that changed ones are noticed.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>>;
+}
+
+impl BuildContext<'_> {
+    /// The dataset called `name` in the recipe.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be opened.
+    pub fn dataset(&self, name: &str) -> Result<Arc<dyn Dataset>> {
+        self.part("dataset", name)
+    }
+
+    /// The dataset called `name` in all its views.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be opened.
+    pub fn views(&self, name: &str) -> Result<Arc<Views>> {
+        self.part("views", name)
+    }
+}
+
+/// Faces by their keys. Two faces may have one key, where folders with people of the same name are joined.
+pub struct Keys(BTreeMap<String, Vec<usize>>);
+
+impl Keys {
+    /// The keys of a dataset.
+    pub fn of(dataset: &dyn Dataset) -> Self {
+        let mut keys: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for index in 0..dataset.len() {
+            keys.entry(dataset.key(index)).or_default().push(index);
+        }
+        Self(keys)
+    }
+
+    /// The face with this key, if there is one.
+    ///
+    /// # Errors
+    /// If there are several; the error says where they are.
+    pub fn find(&self, key: &str, dataset: &dyn Dataset) -> Result<Option<usize>> {
+        match self.0.get(key).map(Vec::as_slice) {
+            None | Some([]) => Ok(None),
+            Some([one]) => Ok(Some(*one)),
+            Some(several) => {
+                let places: Vec<String> = several.iter().map(|index| dataset.place(*index)).collect();
+                Err(Error::data(format!(
+                    "`{key}` is not one face but {}: {}; expected keys that tell them apart",
+                    several.len(),
+                    places.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// Numbers for the people of several datasets: the same number for the same name.
+pub fn by_name(datasets: &[&dyn Dataset]) -> BTreeMap<String, usize> {
+    let names: std::collections::BTreeSet<&String> = datasets.iter().flat_map(|dataset| dataset.people()).collect();
+    names.into_iter().enumerate().map(|(number, name)| (name.clone(), number)).collect()
 }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::views::Views;
+use super::views::{HIGH, Views};
+use super::{Augment, Variant};
 use crate::error::{Error, Result};
 use crate::face::{Face, Kernel};
 use crate::seed::Seed;
-use crate::teacher::View;
 
 /// Height and width of a face on the sheet, in pixels.
 const CELL: usize = 112;
@@ -15,8 +15,11 @@ const COLUMNS: usize = 12;
 /// Pairs of rows.
 const ROWS: usize = 3;
 
-/// Writes the first faces of some identities, each above its degraded form, as a PNG.
-pub fn write_sheet(views: &Views, path: &Path) -> Result<()> {
+/// Writes faces from all over a dataset, each above its form in the view `small`, as a PNG.
+///
+/// # Errors
+/// If a face cannot be read, or the picture cannot be written.
+pub fn write_sheet(views: &Views, small: &str, path: &Path) -> Result<()> {
     let count = (COLUMNS * ROWS).min(views.dataset().len());
     let columns = COLUMNS.min(count);
     let rows = count.div_ceil(columns);
@@ -27,11 +30,13 @@ pub fn write_sheet(views: &Views, path: &Path) -> Result<()> {
     for at in 0..count {
         let index = (at / 2 * views.dataset().len() / pairs + at % 2).min(views.dataset().len() - 1);
         let mut random = Seed(0).stream("sheet", &[index as u64]);
+        let none = Augment::none();
+        let mut face = |view: &str| views.face(index, view, (&none, Variant::default()), &mut random);
         let (x, y) = (at % columns * CELL, at / columns * 2 * CELL);
-        paste(&mut sheet, &views.face(index, View::High, &mut random)?.resized(CELL, Kernel::Bicubic, true)?, x, y);
+        paste(&mut sheet, &face(HIGH)?.resized(CELL, Kernel::Bicubic, true)?, x, y);
         paste(
             &mut sheet,
-            &views.face(index, View::Low, &mut random)?.resized(CELL, Kernel::Nearest, false)?,
+            &face(small)?.resized(CELL, Kernel::Nearest, false)?,
             x,
             y + CELL,
         );

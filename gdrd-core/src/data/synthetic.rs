@@ -2,16 +2,13 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::synthetic_faces::{Identity, Nuisance, draw};
 use super::{Dataset, DatasetConfig};
+use crate::context::BuildContext;
 use crate::error::{Problem, Result};
 use crate::face::Face;
-use crate::registry::Kind;
-
-/// Raised when the same numbers give other pictures, so that features of old ones are not taken for theirs.
-const VERSION: u64 = 2;
+use crate::plugin::Kind;
 
 /// Faces drawn by gdrd: `identities` people with `images_per_identity` faces each. Two datasets share nobody if
 /// their ranges `first_identity .. first_identity + identities` do not overlap.
@@ -57,52 +54,38 @@ impl DatasetConfig for SyntheticFaces {
         .collect()
     }
 
-    fn build(&self) -> Result<Box<dyn Dataset>> {
-        let mut hash = Sha256::new();
-        hash.update(b"synthetic-faces");
-        for number in [
-            VERSION,
-            self.identities as u64,
-            self.images_per_identity as u64,
-            self.first_identity,
-            self.size as u64,
-            u64::from(self.fixed_appearance),
-        ] {
-            hash.update(number.to_le_bytes());
-        }
-        Ok(Box::new(Drawn { config: self.clone(), fingerprint: crate::digest::hex(&hash.finalize()) }))
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Dataset>> {
+        let person = |number: usize| format!("drawn person {}", self.first_identity + number as u64);
+        let people = (0..self.identities).map(person).collect();
+        Ok(Box::new(DrawnFaces { config: self.clone(), people }))
     }
 }
 
-struct Drawn {
+struct DrawnFaces {
     config: SyntheticFaces,
-    fingerprint: String,
+    people: Vec<String>,
 }
 
-impl Dataset for Drawn {
+impl Dataset for DrawnFaces {
     fn len(&self) -> usize {
         self.config.identities * self.config.images_per_identity
     }
 
-    fn identities(&self) -> usize {
-        self.config.identities
+    fn people(&self) -> &[String] {
+        &self.people
     }
 
-    fn identity(&self, index: usize) -> usize {
-        index / self.config.images_per_identity
+    fn person(&self, index: usize) -> Option<usize> {
+        Some(index / self.config.images_per_identity)
     }
 
-    fn name(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> String {
         let number = index % self.config.images_per_identity + 1;
-        format!("drawn person {}, face {number}", self.config.first_identity + self.identity(index) as u64)
-    }
-
-    fn find(&self, _: &str, _: usize) -> Option<usize> {
-        None
+        format!("{}/face {number}", self.people[index / self.config.images_per_identity])
     }
 
     fn face(&self, index: usize) -> Result<Face> {
-        let person = self.config.first_identity + self.identity(index) as u64;
+        let person = self.config.first_identity + (index / self.config.images_per_identity) as u64;
         let number = (index % self.config.images_per_identity) as u64;
         // The face's number is mixed with the person's so that two people never share their lights and poses.
         let scene = person.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
@@ -114,15 +97,14 @@ impl Dataset for Drawn {
         }
         Ok(draw(&identity, &Nuisance::from_seed(scene), self.config.size))
     }
-
-    fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::context::Bare;
 
     #[test]
     fn people_keep_their_numbers_across_datasets() {
@@ -134,9 +116,11 @@ mod tests {
             fixed_appearance: false,
         };
         let later = SyntheticFaces { first_identity: 11, ..config.clone() };
-        let (a, b) = (config.build().expect("data"), later.build().expect("data"));
+        let bare = Bare(Device::Cpu);
+        let (cx, other) = (BuildContext::new(&bare), BuildContext::new(&bare));
+        let (a, b) = (config.build(&cx).expect("data"), later.build(&other).expect("data"));
         assert_eq!(a.face(2).expect("face"), b.face(0).expect("face"));
-        assert_ne!(a.fingerprint(), b.fingerprint());
-        assert_eq!((a.len(), a.identity(5)), (6, 2));
+        assert_eq!(a.people()[1], b.people()[0]);
+        assert_eq!((a.len(), a.person(5)), (6, Some(2)));
     }
 }

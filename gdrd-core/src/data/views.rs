@@ -1,33 +1,54 @@
-//! The forms of a face that networks see, made once and kept where memory allows.
+//! The forms of a face that networks see, by name, made once and kept where memory allows.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use rand::Rng;
-
-use super::{Dataset, Degradation};
-use crate::error::{Context, Result};
+use super::{Dataset, Degradation, Variant};
+use crate::data::Augment;
+use crate::degrade::Downscale;
+use crate::digest;
+use crate::error::{Context, Error, Result};
 use crate::face::Face;
 use crate::seed::{Seed, Stream};
-use crate::teacher::View;
 
-/// Bytes of low-resolution faces that are kept in memory.
+/// The view of faces as the dataset has them, unless the recipe has another `[view.high]`.
+pub const HIGH: &str = "high";
+/// The view behind `[degradation]`.
+pub const LOW: &str = "low";
+
+/// Bytes of small faces that are kept in memory, for each view.
 const KEPT_BYTES: usize = 1 << 30;
 
-/// A dataset seen through a degradation.
+/// A dataset in all views of a recipe.
 #[derive(Clone)]
 pub struct Views {
     dataset: Arc<dyn Dataset>,
+    content: String,
+    forms: BTreeMap<String, Form>,
+}
+
+#[derive(Clone)]
+struct Form {
     degradation: Arc<dyn Degradation>,
-    low: Arc<Vec<OnceLock<Face>>>,
+    content: String,
+    kept: Arc<Vec<OnceLock<Face>>>,
 }
 
 impl Views {
-    /// The views of `dataset`.
-    pub fn new(dataset: Arc<dyn Dataset>, degradation: Arc<dyn Degradation>) -> Self {
-        let size = degradation.downscale().size;
-        let kept = !degradation.is_random() && dataset.len() * 3 * size * size <= KEPT_BYTES;
-        let slots = if kept { dataset.len() } else { 0 };
-        Self { dataset, degradation, low: Arc::new((0..slots).map(|_| OnceLock::new()).collect()) }
+    /// A dataset without views; `content` is the digest of everything that it is.
+    pub fn new(dataset: Arc<dyn Dataset>, content: impl Into<String>) -> Self {
+        Self { dataset, content: content.into(), forms: BTreeMap::new() }
+    }
+
+    /// Adds the view `name`; `content` is the digest of everything that the degradation is.
+    #[must_use]
+    pub fn with(mut self, name: &str, degradation: Arc<dyn Degradation>, content: impl Into<String>) -> Self {
+        let bytes = |small: &Downscale| self.dataset.len() * 3 * small.size * small.size;
+        let is_kept = !degradation.is_random() && degradation.downscale().is_some_and(|small| bytes(small) <= KEPT_BYTES);
+        let slots = if is_kept { self.dataset.len() } else { 0 };
+        let kept = Arc::new((0..slots).map(|_| OnceLock::new()).collect());
+        self.forms.insert(name.to_string(), Form { degradation, content: content.into(), kept });
+        self
     }
 
     /// The faces themselves.
@@ -35,56 +56,85 @@ impl Views {
         &*self.dataset
     }
 
-    /// The degradation.
-    pub fn degradation(&self) -> &dyn Degradation {
-        &*self.degradation
-    }
-
-    /// A face in one of its forms; `random` is used by random degradations only.
-    pub fn face(&self, index: usize, view: View, random: &mut Stream) -> Result<Face> {
-        let slot = self.low.get(index).filter(|_| view == View::Low);
-        if let Some(face) = slot.and_then(OnceLock::get) {
-            return Ok(face.clone());
-        }
-        let place = || self.dataset.name(index);
-        let face = self.dataset.face(index)?;
-        let face = match view {
-            View::High => face,
-            View::Low => self.degradation.degrade(&face, random).at(place)?,
-        };
-        Ok(match slot {
-            Some(slot) => slot.get_or_init(|| face).clone(),
-            None => face,
+    fn form(&self, view: &str) -> Result<&Form> {
+        self.forms.get(view).ok_or_else(|| {
+            Error::recipe(format!("no view is called `{view}`; there are {:?}", self.forms.keys().collect::<Vec<_>>()))
         })
     }
-}
 
-/// Random changes to a face, drawn anew in every epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Augment {
-    /// Whether half of the faces are mirrored; teachers see the same side.
-    pub flip: bool,
-    /// The student's view moves by up to so many of its pixels in both directions; teachers' views do not.
-    pub shift: u32,
-}
+    /// What a view does to faces without chance; none if it leaves them as they are.
+    ///
+    /// # Errors
+    /// If there is no such view.
+    pub fn downscale(&self, view: &str) -> Result<Option<&Downscale>> {
+        Ok(self.form(view)?.degradation.downscale())
+    }
 
-/// What chance decided for one face in one epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drawn {
-    /// Whether it is mirrored.
-    pub flipped: bool,
-    /// How far the student's view moves, in its pixels.
-    pub shift: (i32, i32),
-}
+    /// Whether a face may look different every time. Faces of low resolution are not degraded, so nothing is random in them.
+    ///
+    /// # Errors
+    /// If there is no such view.
+    pub fn is_random(&self, view: &str) -> Result<bool> {
+        Ok(self.form(view)?.degradation.is_random() && !self.dataset.is_low_resolution())
+    }
 
-impl Augment {
-    /// The draw for the face `index` in `epoch`, with the stream for its degradation.
-    pub fn draw(&self, seed: Seed, stage: &str, epoch: u64, index: usize) -> (Drawn, Stream) {
-        let mut stream = seed.stream(&format!("augment/{stage}"), &[epoch, index as u64]);
-        let flipped = self.flip && stream.random::<bool>();
-        let reach = self.shift as i32;
-        let shift = (stream.random_range(-reach..=reach), stream.random_range(-reach..=reach));
-        (Drawn { flipped, shift }, stream)
+    /// Digest of everything that the faces of a view depend on.
+    ///
+    /// # Errors
+    /// If there is no such view.
+    pub fn content(&self, view: &str) -> Result<String> {
+        Ok(digest::of_value(&(&self.content, &self.form(view)?.content)))
+    }
+
+    /// Height and width of the faces of a view, in pixels, by the first face.
+    ///
+    /// # Errors
+    /// If there is no such view or no face.
+    pub fn size(&self, view: &str) -> Result<usize> {
+        match self.downscale(view)? {
+            Some(small) => Ok(small.size),
+            None if self.dataset.is_empty() => Err(Error::data("the dataset has no face")),
+            None => Ok(self.dataset.face(0).at(|| self.dataset.place(0))?.width()),
+        }
+    }
+
+    /// A face in a view; `random` is used by random degradations only. The variant's change is made to the face as the dataset
+    /// has it, so that all views show the same one; mirroring comes last.
+    ///
+    /// # Errors
+    /// If there is no such view, or the face cannot be read or degraded.
+    pub fn face(
+        &self,
+        index: usize,
+        view: &str,
+        (augment, variant): (&Augment, Variant),
+        random: &mut Stream,
+    ) -> Result<Face> {
+        let form = self.form(view)?;
+        let slot = form.kept.get(index).filter(|_| variant.draw == 0);
+        let face = match slot.and_then(OnceLock::get) {
+            Some(face) => face.clone(),
+            None => {
+                let place = || self.dataset.place(index);
+                let face = augment.changed(self.dataset.face(index)?, index, variant).at(place)?;
+                let face = match form.degradation.downscale().filter(|_| self.dataset.is_low_resolution()) {
+                    Some(small) => small.apply(&face).at(place)?,
+                    None => form.degradation.degrade(&face, random).at(place)?,
+                };
+                match slot {
+                    Some(slot) => slot.get_or_init(|| face).clone(),
+                    None => face,
+                }
+            }
+        };
+        Ok(if variant.mirrored { face.flipped() } else { face })
+    }
+
+    /// A face in a view that is not random, as it is.
+    ///
+    /// # Errors
+    /// As [`face`](Views::face).
+    pub fn plain(&self, index: usize, view: &str) -> Result<Face> {
+        self.face(index, view, (&Augment::none(), Variant::default()), &mut Seed(0).stream("unused", &[]))
     }
 }

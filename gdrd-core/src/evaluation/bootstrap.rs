@@ -1,8 +1,8 @@
-//! How sure an accuracy is, and whether two systems differ: the bootstrap over pairs.
+//! How sure a figure is, and whether two systems differ: the bootstrap over items and seeds.
 //!
-//! Pairs are drawn with replacement, thresholds stay as they were chosen. The intervals say what
-//! another list of pairs of the same kind would give; they do not say what another training run
-//! would give, which is what several seeds are for.
+//! Items (pairs, probes) are drawn with replacement, thresholds stay as they were chosen. The interval of one system says what
+//! another list of items of the same kind would give; that of a difference between systems with several seeds says what other
+//! seeds would give too, as far as so few can tell.
 
 use rand::{Rng, RngCore};
 
@@ -32,53 +32,64 @@ pub struct Difference {
     pub p: f64,
 }
 
-/// The 95 % interval of the accuracy of pairs that were called rightly or not.
+/// The 95 % interval of the mean of items: of an accuracy, if an item is 1 where it was right and 0 where not.
 ///
 /// # Errors
 /// If there is no pair or no resample.
-pub fn accuracy_interval(correct: &[bool], resamples: usize, rng: &mut impl RngCore) -> Result<Interval> {
-    let values: Vec<f64> = correct.iter().map(|&right| f64::from(u8::from(right))).collect();
-    Ok(percentiles(&resampled_means(&values, resamples, rng)?))
+pub fn mean_interval(items: &[f64], resamples: usize, rng: &mut impl RngCore) -> Result<Interval> {
+    Ok(percentiles(&resampled_means(items, resamples, rng)?))
 }
 
-/// The difference of two systems that were judged on the same pairs in the same order.
+/// The difference of two systems that were judged on the same items in the same order.
 ///
-/// `first` and `second` hold one list for each seed (their numbers of seeds may differ): whether
-/// each pair was called rightly. A pair counts with the mean over a system's seeds, and both
-/// systems are resampled together, so that what is common to a pair cancels.
+/// `first` and `second` hold one list for each seed (their numbers of seeds may differ): the outcome of each item. Items are
+/// resampled for both systems together, so that what is common to an item cancels; where a system has several seeds, they are
+/// resampled too, so that the interval says what other seeds would give as far as so few can.
 ///
 /// # Errors
-/// If a system has no seed, lists differ in length, or there is no pair or no resample.
+/// If a system has no seed, lists differ in length, or there is no item or no resample.
 pub fn paired_difference(
-    first: &[Vec<bool>],
-    second: &[Vec<bool>],
+    first: &[Vec<f64>],
+    second: &[Vec<f64>],
     resamples: usize,
     rng: &mut impl RngCore,
 ) -> Result<Difference> {
-    let (Some(pairs), false) = (first.first().map(Vec::len), second.is_empty()) else {
+    let (Some(count), false) = (first.first().map(Vec::len), second.is_empty()) else {
         return Err(Error::data(format!(
             "expected at least one seed of each system, found {} and {}",
             first.len(),
             second.len()
         )));
     };
-    if let Some(other) = first.iter().chain(second).find(|seed| seed.len() != pairs) {
+    if let Some(other) = first.iter().chain(second).find(|seed| seed.len() != count) {
         return Err(Error::data(format!(
-            "expected the same pairs for every system and seed, found {pairs} pairs and {} pairs",
+            "expected the same items for every system and seed, found {count} items and {} items",
             other.len()
         )));
     }
-    let rate =
-        |seeds: &[Vec<bool>], pair: usize| seeds.iter().filter(|seed| seed[pair]).count() as f64 / seeds.len() as f64;
-    let values: Vec<f64> = (0..pairs).map(|pair| rate(first, pair) - rate(second, pair)).collect();
-    let means = resampled_means(&values, resamples, rng)?;
+    if count == 0 || resamples == 0 {
+        return Err(Error::data(format!("a bootstrap needs items and resamples, found {count} and {resamples}")));
+    }
+    let mean_of = |seeds: &[Vec<f64>]| seeds.iter().flatten().sum::<f64>() / (seeds.len() * count) as f64;
+    let mut drawn = |of: usize| (0..of).map(|_| rng.random_range(0..of as u64) as usize).collect::<Vec<_>>();
+    let mut means: Vec<f64> = (0..resamples)
+        .map(|_| {
+            let (seeds_a, seeds_b, items) = (drawn(first.len()), drawn(second.len()), drawn(count));
+            let sum = |system: &[Vec<f64>], seeds: &[usize]| {
+                let of_seed = |&seed: &usize| items.iter().map(|&item| system[seed][item]).sum::<f64>();
+                seeds.iter().map(of_seed).sum::<f64>() / (seeds.len() * count) as f64
+            };
+            sum(first, &seeds_a) - sum(second, &seeds_b)
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
     let p_beyond = |count: usize| (1 + count) as f64 / (1 + resamples) as f64;
     // A resample whose terms cancel must count as zero in spite of rounding.
     let hair = 1e-12;
     let below = p_beyond(means.iter().filter(|&&mean| mean <= hair).count());
     let above = p_beyond(means.iter().filter(|&&mean| mean >= -hair).count());
     Ok(Difference {
-        mean: values.iter().sum::<f64>() / pairs as f64,
+        mean: mean_of(first) - mean_of(second),
         interval: percentiles(&means),
         p: (2.0 * below.min(above)).min(1.0),
     })
@@ -120,22 +131,22 @@ mod tests {
         ChaCha8Rng::seed_from_u64(11)
     }
 
-    fn first_are_right(right: usize, pairs: usize) -> Vec<bool> {
-        (0..pairs).map(|i| i < right).collect()
+    fn first_are_right(right: usize, pairs: usize) -> Vec<f64> {
+        (0..pairs).map(|i| f64::from(u8::from(i < right))).collect()
     }
 
     #[test]
     fn the_interval_is_the_binomial_one() {
         // 900 of 1000: standard error sqrt(.9 * .1 / 1000) = .00949, so .9 -+ .0186.
-        let interval = accuracy_interval(&first_are_right(900, 1000), RESAMPLES, &mut rng()).expect("pairs");
+        let interval = mean_interval(&first_are_right(900, 1000), RESAMPLES, &mut rng()).expect("pairs");
         assert!((interval.low - 0.8814).abs() < 0.003, "{interval:?}");
         assert!((interval.high - 0.9186).abs() < 0.003, "{interval:?}");
-        assert_eq!(interval, accuracy_interval(&first_are_right(900, 1000), RESAMPLES, &mut rng()).expect("again"));
+        assert_eq!(interval, mean_interval(&first_are_right(900, 1000), RESAMPLES, &mut rng()).expect("again"));
     }
 
     #[test]
     fn certainty_has_no_width() {
-        let interval = accuracy_interval(&[true; 50], 100, &mut rng()).expect("pairs");
+        let interval = mean_interval(&[1.0; 50], 100, &mut rng()).expect("pairs");
         assert_eq!(interval, Interval { low: 1.0, high: 1.0 });
     }
 
@@ -167,21 +178,32 @@ mod tests {
 
     #[test]
     fn seeds_are_averaged() {
-        let a = vec![vec![true, true], vec![true, false]];
-        let b = vec![vec![false, true]];
+        let a = vec![vec![1.0, 1.0], vec![1.0, 0.0]];
+        let b = vec![vec![0.0, 1.0]];
         // Pair 0: 1 - 0; pair 1: 1/2 - 1.
         let result = paired_difference(&a, &b, 500, &mut rng()).expect("pairs");
         assert!((result.mean - 0.25).abs() < 1e-12);
-        // Of two draws, both are pair 1 a quarter of the time.
-        assert!((result.p - 0.5).abs() < 0.1, "{result:?}");
+        assert!(result.interval.low < 0.0 && result.interval.high > 0.5, "{result:?}");
+    }
+
+    #[test]
+    fn the_interval_of_a_difference_includes_the_seeds() {
+        // Items say nothing against the second system, but one of its three seeds does.
+        let a = vec![vec![1.0; 100]];
+        let steady = paired_difference(&a, &vec![vec![0.9; 100]; 3], RESAMPLES, &mut rng()).expect("items");
+        let b = vec![vec![0.9; 100], vec![1.0; 100], vec![0.8; 100]];
+        let seeds = paired_difference(&a, &b, RESAMPLES, &mut rng()).expect("items");
+        assert!((steady.mean - seeds.mean).abs() < 1e-9);
+        assert!(steady.interval.high - steady.interval.low < 1e-9, "{steady:?}");
+        assert!(seeds.interval.high - seeds.interval.low > 0.1, "{seeds:?}");
     }
 
     #[test]
     fn bad_input_is_refused() {
-        assert!(accuracy_interval(&[], 10, &mut rng()).is_err());
-        assert!(accuracy_interval(&[true], 0, &mut rng()).is_err());
-        assert!(paired_difference(&[], &[vec![true]], 10, &mut rng()).is_err());
-        let error = paired_difference(&[vec![true]], &[vec![true; 2]], 10, &mut rng()).expect_err("lengths");
-        assert!(error.to_string().contains("found 1 pairs and 2 pairs"), "{error}");
+        assert!(mean_interval(&[], 10, &mut rng()).is_err());
+        assert!(mean_interval(&[1.0], 0, &mut rng()).is_err());
+        assert!(paired_difference(&[], &[vec![1.0]], 10, &mut rng()).is_err());
+        let error = paired_difference(&[vec![1.0]], &[vec![1.0; 2]], 10, &mut rng()).expect_err("lengths");
+        assert!(error.to_string().contains("found 1 items and 2 items"), "{error}");
     }
 }

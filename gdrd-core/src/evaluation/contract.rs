@@ -3,12 +3,10 @@
 //! A wrong preprocessing contract is no error anywhere; the teacher is only worse than it could be, by a few points or by
 //! twenty. So plausible contracts are scored on labelled pairs, and compared with the declared one pair by pair.
 
-use candle_core::Device;
-
 use super::Protocol;
 use super::bootstrap::{RESAMPLES, paired_difference};
-use super::scores::Scores;
-use crate::data::Dataset;
+use super::outcome::Outcome;
+use crate::context::BuildContext;
 use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Context, Result};
 use crate::face::Face;
@@ -45,8 +43,8 @@ pub struct Examined {
     /// The contract.
     pub contract: Contract,
     /// What the protocol says.
-    pub scores: Scores,
-    /// Accuracy minus that of the declared contract, in points.
+    pub outcome: Outcome,
+    /// Headline minus that of the declared contract, in the headline's unit.
     pub gain: f64,
     /// Two-sided p of "no difference to the declared contract", paired bootstrap.
     pub p: f64,
@@ -165,40 +163,33 @@ impl Embedder for Fed<'_> {
     }
 }
 
-/// Scores every plausible contract of a teacher on the pairs of `protocol`; the declared one is the first. `report` is told
-/// which contract is at work and how many of its faces are done, and may stop with an error.
+/// Judges every plausible contract of a teacher by a protocol; the declared one is the first.
 ///
 /// # Errors
-/// If the teacher has no embedding, a face cannot be read, or an embedding has no direction.
-pub fn examine(
-    teacher: &dyn Teacher,
-    dataset: &dyn Dataset,
-    protocol: &dyn Protocol,
-    device: &Device,
-    report: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
-) -> Result<Vec<Examined>> {
+/// If the teacher has no embedding, a face cannot be read, an embedding has no direction, the protocol has no outcomes item by
+/// item, or the user stops.
+pub fn examine(teacher: &dyn Teacher, protocol: &dyn Protocol, cx: &BuildContext) -> Result<Vec<Examined>> {
     let declared = teacher.card();
     let mut found: Vec<Examined> = Vec::new();
     for contract in Contract::plausible(declared.preprocessing) {
         let name = contract.name();
-        let fed = Fed { embedder: TeacherEmbedder::new(&name, teacher, device)?, declared, contract };
-        let scores =
-            protocol.evaluate(&fed, dataset, &mut |done, total| report(&name, done, total)).at(|| name.clone())?;
+        let fed = Fed { embedder: TeacherEmbedder::new(&name, teacher, cx.device())?, declared, contract };
+        let outcome = protocol.evaluate(&fed, cx).at(|| name.clone())?;
         let (gain, p) = match found.first() {
             None => (0.0, 1.0),
             Some(declared) => {
-                let (first, second) = (scores.correct.clone(), declared.scores.correct.clone());
+                let (first, second) = (outcome.items.clone(), declared.outcome.items.clone());
                 let mut stream = Seed(7).stream("contracts", &[found.len() as u64]);
                 let difference = paired_difference(&[first], &[second], RESAMPLES, &mut stream)?;
-                (100.0 * difference.mean, difference.p)
+                (outcome.headline()?.unit.of_one() * difference.mean, difference.p)
             }
         };
-        found.push(Examined { name, contract, scores, gain, p });
+        found.push(Examined { name, contract, outcome, gain, p });
     }
     Ok(found)
 }
 
-/// The contract with the highest accuracy above the declared one's, the more usual one of equals, and whether it is better
+/// The contract with the highest headline above the declared one's, the more usual one of equals, and whether it is better
 /// beyond chance; none if the declared one is the best.
 pub fn better(examined: &[Examined]) -> Option<(&Examined, bool)> {
     let tried = examined.len().saturating_sub(1).max(1) as f64;
@@ -209,47 +200,42 @@ pub fn better(examined: &[Examined]) -> Option<(&Examined, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Tensor;
+    use std::sync::Arc;
+
+    use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::data::Dataset;
     use crate::evaluation::{ProtocolConfig, Verification};
-    use crate::face::FaceBatch;
-    use crate::teacher::{Output, View, cannot_offer};
+    use crate::plugin::Workbench;
+    use crate::teacher::{Output, Shown, cannot_offer};
 
     /// Eight people whose faces differ in the red channel; green and blue are noise.
-    struct Red;
+    struct Red(Vec<String>);
 
     impl Dataset for Red {
         fn len(&self) -> usize {
             64
         }
 
-        fn identities(&self) -> usize {
-            8
+        fn people(&self) -> &[String] {
+            &self.0
         }
 
-        fn identity(&self, index: usize) -> usize {
-            index / 8
+        fn person(&self, index: usize) -> Option<usize> {
+            Some(index / 8)
         }
 
-        fn name(&self, index: usize) -> String {
+        fn key(&self, index: usize) -> String {
             format!("face {index}")
-        }
-
-        fn find(&self, _: &str, _: usize) -> Option<usize> {
-            None
         }
 
         fn face(&self, index: usize) -> Result<Face> {
             let noise = |salt: usize| (((index * 31 + salt) * 2_654_435_761) >> 7) as u8;
-            let person = self.identity(index);
+            let person = index / 8;
             let pixel =
                 |at: usize| [if (person >> (at % 3)) & 1 == 1 { 220 } else { 40 }, noise(2 * at), noise(2 * at + 1)];
             Face::new(28, 28, (0..28 * 28).flat_map(pixel).collect())
-        }
-
-        fn fingerprint(&self) -> &str {
-            "red"
         }
     }
 
@@ -268,31 +254,22 @@ mod tests {
             }
         }
 
-        fn features(&self, faces: &FaceBatch, _: &[Output]) -> Result<Vec<Tensor>> {
-            let x = self.0.preprocessing.apply(faces)?;
+        fn features(&self, shown: &Shown, _: &[Output]) -> Result<Vec<Tensor>> {
+            let x = self.0.preprocessing.apply(shown.faces())?;
             Ok(vec![x.narrow(1, 0, 1)?.flatten_from(1)?.narrow(1, 0, 3)?])
         }
     }
 
     fn examined(declared: Colour) -> Vec<Examined> {
         let preprocessing = Preprocessing { colour: declared, ..Preprocessing::default() };
-        let card = TeacherCard {
-            input_size: None,
-            preprocessing,
-            view: View::High,
-            digest: "first channel".into(),
-            default_map: None,
-        };
+        let card = TeacherCard { input_size: None, preprocessing, views: vec!["high".into()], default_map: None };
         let protocol =
             Verification { data: "red".into(), pairs: None, drawn_pairs: 100, folds: 5, flip: false, far: vec![] };
-        let protocol = protocol.prepare(&Red).expect("pairs");
-        let mut told = 0;
-        let mut report = |_: &str, done, total| {
-            told += usize::from(done == total);
-            Ok(())
-        };
-        let found = examine(&FirstChannel(card), &Red, &*protocol, &Device::Cpu, &mut report).expect("scores");
-        assert_eq!(told, found.len());
+        let red: Arc<dyn Dataset> = Arc::new(Red((0..8).map(|person| format!("person {person}")).collect()));
+        let bench = Workbench::new(Device::Cpu).with("dataset", "red", red);
+        let cx = BuildContext::new(&bench);
+        let protocol = protocol.build(&cx).expect("pairs");
+        let found = examine(&FirstChannel(card), &*protocol, &cx).expect("outcomes");
         found
     }
 

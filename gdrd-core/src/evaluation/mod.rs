@@ -2,54 +2,108 @@
 //!
 //! In the order of use: [`pairs`] and [`pair_list`] say which images are compared, [`similarity`] compares their
 //! embeddings, [`folds`] and [`roc`] turn the similarities into figures, [`bootstrap`] says how
-//! sure the figures are, and [`scores`] is what is written down. [`contract`] looks for a teacher that is fed wrongly. Everywhere a pair is called the
+//! sure the figures are, and [`outcome`] is what is written down. [`contract`] looks for a teacher that is fed wrongly. Everywhere a pair is called the
 //! *same* person if its score is **at least** the threshold. Rates are fractions in `[0, 1]`;
-//! only [`scores`] knows per cent.
+//! only [`outcome`] knows per cent.
 
 pub mod bootstrap;
 pub mod contract;
 pub mod folds;
+mod measured;
+pub mod outcome;
 pub mod pair_list;
 pub mod pairs;
 pub mod roc;
-pub mod scores;
 pub mod similarity;
 mod verification;
 
+pub use measured::{Measured, Role};
+pub use outcome::{Curve, Figure, Matrix, Outcome, Unit};
 pub use verification::Verification;
 
-use crate::data::Dataset;
-use crate::embedder::Embedder;
-use crate::error::{Error, Problem, Result};
-use scores::Scores;
+use std::sync::Arc;
 
-/// A way to measure anything that embeds faces, ready to be used.
-pub trait Protocol {
-    /// The scores of `embedder` on the dataset that the protocol was prepared for. `report` is told how many faces are
-    /// done, and may stop the evaluation with an error.
-    fn evaluate(
-        &self,
-        embedder: &dyn Embedder,
-        dataset: &dyn Dataset,
-        report: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<Scores>;
+use crate::context::BuildContext;
+use crate::data::Dataset;
+use crate::embedder::{Embedder, Embeddings};
+use crate::error::{Context, Error, Problem, Result};
+
+/// A way to measure anything that embeds faces, ready to be used: it has its datasets and has found its faces in them.
+///
+/// Who is called when: the run builds every protocol before anything is trained, so that lists that do not fit are found then,
+/// and calls [`evaluate`](Protocol::evaluate) after the training for the student and for each teacher that embeds.
+///
+/// ```
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::embedder::Embedder;
+/// use gdrd_core::error::Result;
+/// use gdrd_core::evaluation::{Figure, Outcome, Protocol, Unit};
+///
+/// /// How many values an embedding has.
+/// struct Width;
+///
+/// impl Protocol for Width {
+///     fn evaluate(&self, embedder: &dyn Embedder, _: &BuildContext) -> Result<Outcome> {
+///         let width = embedder.width() as f64;
+///         let figures = vec![Figure::plain("width", width, Unit::Plain, 1)];
+///         Ok(Outcome {
+///             what: "networks".into(),
+///             headline: "width".into(),
+///             figures,
+///             curves: Vec::new(),
+///             matrices: Vec::new(),
+///             items: vec![width],
+///         })
+///     }
+/// }
+/// # let _: Box<dyn Protocol> = Box::new(Width);
+/// ```
+pub trait Protocol: Send + Sync {
+    /// What `embedder` achieves. `cx` has device, seed streams and progress; a protocol may train what it needs, and finishes
+    /// soon after [`BuildContext::report`] fails.
+    ///
+    /// # Errors
+    /// If a face cannot be read, an embedding has no direction, or the user stops.
+    fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome>;
 }
 
 /// What a recipe says of a protocol.
-pub trait ProtocolConfig {
+pub trait ProtocolConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// The dataset's name in the recipe.
-    fn data(&self) -> &str;
-
-    /// Finds the faces that the protocol needs, before anything is trained.
+    /// The protocol with its datasets ([`cx.dataset`](BuildContext::dataset)) and lists ([`cx.file`](BuildContext::file)).
     ///
     /// # Errors
-    /// If the dataset does not have them.
-    fn prepare(&self, dataset: &dyn Dataset) -> Result<Box<dyn Protocol>>;
+    /// If a dataset does not have what the protocol needs.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>>;
+}
+
+/// Faces that are embedded at once.
+const BATCH: usize = 96;
+
+/// The embeddings of some faces of a dataset, row by row.
+///
+/// # Errors
+/// If a face cannot be read or embedded, or the user stops.
+pub fn embed(
+    embedder: &dyn Embedder,
+    dataset: &Arc<dyn Dataset>,
+    indices: &[usize],
+    cx: &BuildContext,
+) -> Result<Embeddings> {
+    use rayon::prelude::*;
+    let mut all = Embeddings::none(embedder.width());
+    for (at, batch) in indices.chunks(BATCH).enumerate() {
+        cx.report(embedder.name(), at * BATCH, indices.len())?;
+        let read = |&index: &usize| dataset.face(index).at(|| dataset.place(index));
+        let faces = batch.par_iter().map(read).collect::<Result<Vec<_>>>()?;
+        all.append(embedder.embed(&faces).at(|| format!("embedding by {}", embedder.name()))?)?;
+    }
+    cx.report(embedder.name(), indices.len(), indices.len())?;
+    Ok(all)
 }
 
 /// Refuses scores that are not finite, are none, or are not as many as `labels`.

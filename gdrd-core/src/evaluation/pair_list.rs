@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::pairs::Pair;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// An image as `pairs.txt` names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,21 +109,21 @@ impl PairList {
     /// The pairs as places in a dataset; `find` says where the image of a person with a number is.
     ///
     /// # Errors
-    /// If images are absent: one error names all of them (the first 20, and how many more).
-    pub fn resolve<'a>(&'a self, find: impl Fn(&str, usize) -> Option<usize>) -> Result<Vec<Pair>> {
+    /// If images are absent: one error names all of them (the first 20, and how many more). If `find` fails.
+    pub fn resolve<'a>(&'a self, find: impl Fn(&str, usize) -> Result<Option<usize>>) -> Result<Vec<Pair>> {
         let mut absent: BTreeMap<&NamedImage, usize> = BTreeMap::new();
         let mut pairs = Vec::with_capacity(self.lines.len());
         for line in &self.lines {
             let mut place = |image: &'a NamedImage| {
                 let NamedImage { name, number } = image;
-                let found = find(name, *number);
+                let found = find(name, *number).at(|| format!("`{}` line {}", self.source, line.line))?;
                 if found.is_none() {
                     absent.entry(image).or_insert(line.line);
                 }
                 // The zero is never seen: an absent image ends in an error.
-                found.unwrap_or(0)
+                Ok::<_, Error>(found.unwrap_or(0))
             };
-            let (left, right) = (place(&line.left), place(&line.right));
+            let (left, right) = (place(&line.left)?, place(&line.right)?);
             pairs.push(Pair { left, right, same: line.left.name == line.right.name, fold: line.fold });
         }
         if absent.is_empty() {
@@ -136,6 +136,9 @@ impl PairList {
         }
         if absent.len() > NAMED {
             message += &format!(" and {} more", absent.len() - NAMED);
+        }
+        if let Some((NamedImage { name, number }, _)) = absent.first_key_value() {
+            message += &format!("; the first was sought as `{name}/{name}_{number:04}` with the ending of an image");
         }
         Err(Error::data(message))
     }
@@ -172,7 +175,7 @@ mod tests {
         let list = PairList::parse(LIST, "p.txt").expect("good list");
         let read: Vec<_> = list.lines.iter().map(|l| (l.line, l.left.number, l.right.number, l.fold)).collect();
         assert_eq!(read, [(2, 1, 2, 0), (3, 1, 3, 0), (5, 2, 3, 1), (6, 1, 1, 1)]);
-        let pairs = list.resolve(|name, number| Some(10 * name.len() + number)).expect("all present");
+        let pairs = list.resolve(|name, number| Ok(Some(10 * name.len() + number))).expect("all present");
         assert_eq!(pairs[1], Pair { left: 31, right: 33, same: false, fold: 0 });
         assert_eq!(pairs.iter().map(|p| p.same).collect::<Vec<_>>(), [true, false, true, false]);
     }
@@ -205,14 +208,15 @@ mod tests {
     #[test]
     fn all_absent_images_are_named_at_once() {
         let list = PairList::parse(LIST, "p.txt").expect("good list");
-        let error = list.resolve(|name, _| (name == "Ann").then_some(0)).expect_err("Bob and Cy");
+        let error = list.resolve(|name, _| Ok((name == "Ann").then_some(0))).expect_err("Bob and Cy");
         let expected =
-            "`p.txt`: 4 images are not in the dataset: Bob 1 (line 6), Bob 2 (line 5), Bob 3 (line 3), Cy 1 (line 6)";
+            "`p.txt`: 4 images are not in the dataset: Bob 1 (line 6), Bob 2 (line 5), Bob 3 (line 3), Cy 1 (line 6); \
+            the first was sought as `Bob/Bob_0001` with the ending of an image";
         assert_eq!(error.to_string(), expected);
         let mut text = "30\n".to_string();
         text += &(1..=30).map(|i| format!("Ann {i} {}\n", i + 1)).collect::<String>();
         text += &(1..=30).map(|i| format!("Ann {i} Bob 1\n")).collect::<String>();
-        let error = PairList::parse(&text, "p.txt").and_then(|l| l.resolve(|_, _| None)).expect_err("all absent");
-        assert!(error.to_string().ends_with(" and 12 more"), "{error}");
+        let error = PairList::parse(&text, "p.txt").and_then(|l| l.resolve(|_, _| Ok(None))).expect_err("all absent");
+        assert!(error.to_string().contains(" and 12 more"), "{error}");
     }
 }

@@ -1,21 +1,24 @@
 //! One-to-one verification, as on LFW.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::accuracy_interval;
+use super::bootstrap::{RESAMPLES, mean_interval};
 use super::folds::{best_threshold, fold_accuracy};
+use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit};
 use super::pair_list::PairList;
 use super::pairs::{Pair, generated};
 use super::roc::Roc;
-use super::scores::{ROC_POINTS, Score, Scores};
 use super::similarity::cosines;
 use super::{Protocol, ProtocolConfig};
-use crate::data::Dataset;
+use crate::context::BuildContext;
+use crate::data::{Dataset, Keys};
 use crate::embedder::{Embedder, FlipFused};
-use crate::error::{Context, Error, Problem, Result};
+use crate::error::{Error, Problem, Result};
+use crate::plugin::{DatasetName, Kind};
 use crate::recipe::RecipePath;
-use crate::registry::Kind;
 use crate::seed::Seed;
 
 /// Are two faces of the same person? Pairs come from an LFW-style list, or are drawn from the dataset.
@@ -23,7 +26,7 @@ use crate::seed::Seed;
 #[serde(deny_unknown_fields)]
 pub struct Verification {
     /// The dataset's name in the recipe.
-    pub data: String,
+    pub data: DatasetName,
     /// A list in the format of LFW's `pairs.txt`; pairs are drawn when left out.
     #[serde(default)]
     pub pairs: Option<RecipePath>,
@@ -63,9 +66,11 @@ impl ProtocolConfig for Verification {
         let rates = self.far.iter().all(|far| *far > 0.0 && *far < 1.0);
         [
             Problem::unless(self.folds >= 2, "folds", || format!("expected at least 2, found {}", self.folds)),
-            Problem::unless(self.drawn_pairs >= 2 * self.folds, "drawn_pairs", || {
-                format!("expected at least two a fold, found {} for {} folds", self.drawn_pairs, self.folds)
-            }),
+            Problem::unless(
+                self.pairs.is_some() || self.drawn_pairs > 0 && self.drawn_pairs.is_multiple_of(2 * self.folds.max(1)),
+                "drawn_pairs",
+                || format!("expected a multiple of {} (two a fold), found {}", 2 * self.folds, self.drawn_pairs),
+            ),
             Problem::unless(rates, "far", || format!("expected rates between 0 and 1, found {:?}", self.far)),
         ]
         .into_iter()
@@ -73,92 +78,105 @@ impl ProtocolConfig for Verification {
         .collect()
     }
 
-    fn data(&self) -> &str {
-        &self.data
-    }
-
-    fn prepare(&self, dataset: &dyn Dataset) -> Result<Box<dyn Protocol>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
+        let dataset = cx.dataset(&self.data)?;
         let pairs = match &self.pairs {
-            Some(path) => PairList::read(path)?.resolve(|name, number| dataset.find(name, number))?,
-            None if dataset.identities() == 0 => {
+            Some(path) => {
+                let keys = Keys::of(&*dataset);
+                let list = PairList::read(&cx.file(path)?.path)?;
+                list.resolve(|name, number| keys.find(&format!("{name}/{name}_{number:04}"), &*dataset))?
+            }
+            None if dataset.people().is_empty() => {
                 return Err(Error::data("pairs can only be drawn from a dataset with identities"));
             }
             None => {
-                let identities: Vec<usize> = (0..dataset.len()).map(|index| dataset.identity(index)).collect();
+                let known: Vec<usize> = (0..dataset.len()).filter(|&index| dataset.person(index).is_some()).collect();
+                let people: Vec<usize> = known.iter().filter_map(|&index| dataset.person(index)).collect();
                 // Not the run's seed: the pairs are a part of the measure, not of the experiment.
-                generated(&identities, self.drawn_pairs, self.folds, &mut Seed(7).stream("verification pairs", &[]))?
+                let mut stream = Seed(7).stream("verification pairs", &[]);
+                let drawn = generated(&people, self.drawn_pairs, self.folds, &mut stream)?;
+                let placed = |pair: Pair| Pair { left: known[pair.left], right: known[pair.right], ..pair };
+                drawn.into_iter().map(placed).collect()
             }
         };
-        Ok(Box::new(Live { config: self.clone(), pairs }))
+        Ok(Box::new(Pairs { config: self.clone(), dataset, pairs }))
     }
 }
 
-struct Live {
+struct Pairs {
     config: Verification,
+    dataset: Arc<dyn Dataset>,
     pairs: Vec<Pair>,
 }
 
-/// Faces that are embedded at once.
-const BATCH: usize = 96;
-
-impl Protocol for Live {
-    fn evaluate(
-        &self,
-        embedder: &dyn Embedder,
-        dataset: &dyn Dataset,
-        report: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<Scores> {
+impl Protocol for Pairs {
+    fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
         let mut used: Vec<usize> = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]).collect();
         used.sort_unstable();
         used.dedup();
         let fused = FlipFused(embedder);
         let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
-        let mut values = Vec::with_capacity(used.len() * embedder.width());
-        for (at, batch) in used.chunks(BATCH).enumerate() {
-            report(at * BATCH, used.len())?;
-            use rayon::prelude::*;
-            let faces = batch.par_iter().map(|&index| dataset.face(index)).collect::<Result<Vec<_>>>()?;
-            let found = embedder.embed(&faces).at(|| format!("embedding by {}", embedder.name()))?;
-            values.extend_from_slice(found.values());
-        }
-        report(used.len(), used.len())?;
+        let embeddings = super::embed(embedder, &self.dataset, &used, cx)?;
         let row = |index: usize| used.binary_search(&index).expect("every index of a pair was collected");
-        let pairs: Vec<Pair> =
+        let places: Vec<Pair> =
             self.pairs.iter().map(|pair| Pair { left: row(pair.left), right: row(pair.right), ..*pair }).collect();
-        self.score(&cosines(&values, embedder.width(), &pairs)?)
+        self.outcome(&cosines(embeddings.values(), embedder.width(), &places)?)
     }
 }
 
-impl Live {
-    fn score(&self, similarities: &[f64]) -> Result<Scores> {
+impl Pairs {
+    fn outcome(&self, similarities: &[f64]) -> Result<Outcome> {
         let same: Vec<bool> = self.pairs.iter().map(|pair| pair.same).collect();
         let folds: Vec<usize> = self.pairs.iter().map(|pair| pair.fold).collect();
-        let by_fold = fold_accuracy(similarities, &same, &folds)?;
+        let count = same.len();
         let best = best_threshold(similarities, &same)?;
-        let correct: Vec<bool> = by_fold.correct.clone();
-        let interval = accuracy_interval(&correct, 1000, &mut Seed(7).stream("accuracy interval", &[]))?;
         let roc = Roc::new(similarities, &same)?;
-        let plain = |name: &str, value: f64, unit: &str, higher_is_better: bool| Score {
-            name: name.into(),
-            value,
-            unit: unit.into(),
-            higher_is_better,
-            low: None,
-            high: None,
+        let (accuracy, correct) = if folds.iter().any(|fold| *fold != folds[0]) {
+            let by_fold = fold_accuracy(similarities, &same, &folds)?;
+            let accuracy = Figure::percent("accuracy", by_fold.mean, count);
+            (accuracy.with_error(100.0 * by_fold.standard_error), by_fold.correct)
+        } else {
+            let right = |(similarity, same): (&f64, &bool)| (*similarity >= best.value) == *same;
+            let correct = similarities.iter().zip(&same).map(right).collect();
+            let accuracy = Figure::percent("accuracy", best.accuracy, count);
+            (accuracy.noted("one fold: the threshold was chosen on these pairs themselves"), correct)
         };
-        let mut scores = vec![
-            Score::percent("accuracy", by_fold.mean).between(100.0 * interval.low, 100.0 * interval.high),
-            plain("accuracy standard error over folds", 100.0 * by_fold.standard_error, "%", false),
-            Score::percent("accuracy at the single best threshold", best.accuracy),
-            plain("best threshold", best.value, "cosine", true),
+        let items: Vec<f64> = correct.iter().map(|&right| f64::from(u8::from(right))).collect();
+        let interval = mean_interval(&items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]))?;
+        let mut figures = vec![
+            accuracy.between(100.0 * interval.low, 100.0 * interval.high),
+            Figure::percent("accuracy at the single best threshold", best.accuracy, count),
+            Figure::plain("best threshold", best.value, Unit::Cosine, count).aside(),
         ];
         for far in &self.config.far {
-            if let Some(point) = roc.at_far(*far) {
-                scores.push(Score::percent(format!("TAR at FAR {far}"), point.tar));
-            }
+            let name = format!("TAR at FAR {far}");
+            figures.push(match roc.at_far(*far) {
+                Some(point) => Figure::percent(name, point.tar, roc.positives()),
+                None => Figure::missing(
+                    name,
+                    roc.negatives(),
+                    format!("{} different pairs cannot measure a rate of {far}", roc.negatives()),
+                ),
+            });
         }
-        scores.push(plain("equal error rate", 100.0 * roc.equal_error_rate(), "%", false));
-        scores.push(plain("area under the ROC curve", roc.area(), "", true));
-        Ok(Scores { pairs: same.len(), scores, roc: roc.thinned(ROC_POINTS), correct })
+        let error_rate = Figure::percent("equal error rate", roc.equal_error_rate(), count).lower_is_better();
+        figures.push(error_rate);
+        figures.push(Figure::plain("area under the ROC curve", roc.area(), Unit::Plain, count).aside());
+        let points = roc.thinned(CURVE_POINTS).into_iter().map(|point| (point.far, 100.0 * point.tar)).collect();
+        let curve = Curve {
+            name: "ROC".into(),
+            x: "false accept rate".into(),
+            y: "true accept rate, %".into(),
+            log_x: true,
+            points,
+        };
+        Ok(Outcome {
+            what: "pairs".into(),
+            headline: "accuracy".into(),
+            figures,
+            curves: vec![curve],
+            matrices: Vec::new(),
+            items,
+        })
     }
 }

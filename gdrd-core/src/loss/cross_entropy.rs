@@ -4,10 +4,11 @@ use candle_core::{D, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossInputs, LossValue, Needs};
+use crate::context::BuildContext;
 use crate::error::{Problem, Result};
-use crate::nn::{Linear, Weights};
-use crate::registry::Kind;
+use crate::nn::Linear;
+use crate::plugin::Kind;
 
 /// Softmax cross-entropy over a linear classifier on the embedding.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -29,31 +30,31 @@ impl LossConfig for CrossEntropy {
         Problem::unless(good, "label_smoothing", found).into_iter().collect()
     }
 
-    fn classifies(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs { embedding: true, labels: true, gives_logits: true, ..Needs::default() }
     }
 
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        let width = super::embedding_width(context)?;
-        let classifier = Linear::new(width, context.identities()?, true, weights)?;
-        Ok(Box::new(Live { classifier, smoothing: self.label_smoothing }))
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let stage = cx.stage()?;
+        let classifier = Linear::new(stage.embedding_width()?, stage.people, true, cx.weights()?)?;
+        Ok(Box::new(Classifier { classifier, smoothing: self.label_smoothing }))
     }
 }
 
-struct Live {
+struct Classifier {
     classifier: Linear,
     smoothing: f64,
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs { embedding: true, labels: true, ..Needs::default() }
-    }
-
+impl Loss for Classifier {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
         let logits = self.classifier.forward(inputs.embedding()?)?;
-        let value = cross_entropy(&logits, inputs.labels()?, self.smoothing)?;
-        let details = vec![("accuracy".into(), super::accuracy(&logits, inputs.identities)?)];
+        let labels = inputs.labels()?;
+        let value = match labels.is_empty() {
+            true => Tensor::zeros((), logits.dtype(), logits.device())?,
+            false => cross_entropy(&labels.of(&logits)?, labels.known(), self.smoothing)?,
+        };
+        let details = vec![("accuracy".into(), super::accuracy(&logits, labels)?)];
         Ok(LossValue { value, logits: Some(logits), details })
     }
 }

@@ -5,12 +5,12 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossInputs, LossValue, Needs};
+use crate::context::BuildContext;
 use crate::error::Result;
-use crate::nn::Weights;
 use crate::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
 use crate::nn::kernels::put;
-use crate::registry::Kind;
+use crate::plugin::Kind;
 use crate::seed::normal;
 
 /// `|| noise - U(x_t, t) ||^2` with t uniform in 0..1000 (Ho et al., NeurIPS 2020, Eq. 14).
@@ -27,29 +27,30 @@ impl Kind for Denoising {
 }
 
 impl LossConfig for Denoising {
-    fn build(&self, _: &dyn LossContext, _: &Weights) -> Result<Box<dyn Loss>> {
-        Ok(Box::new(Live { schedule: Diffusion::new(self.schedule, STEPS)? }))
+    fn needs(&self) -> Needs {
+        Needs { denoiser: true, ..Needs::default() }
+    }
+
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Loss>> {
+        Ok(Box::new(NoisePrediction { schedule: Diffusion::new(self.schedule, STEPS)? }))
     }
 }
 
-struct Live {
+struct NoisePrediction {
     schedule: Diffusion,
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs::default()
-    }
-
+impl Loss for NoisePrediction {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let faces = inputs.faces.tensor().affine(2.0, -1.0)?;
-        let mut stream = inputs.stream.clone();
-        let steps: Vec<usize> = (0..inputs.faces.len()).map(|_| stream.random_range(0..STEPS)).collect();
+        let (batch, student) = inputs.denoiser()?;
+        let faces = batch.tensor().affine(2.0, -1.0)?;
+        let mut stream = inputs.stream()?;
+        let steps: Vec<usize> = (0..batch.len()).map(|_| stream.random_range(0..STEPS)).collect();
         let noise = normal(&mut stream, faces.elem_count(), 1.0);
         let noise = put(&Tensor::from_vec(noise, faces.shape(), &Device::Cpu)?, faces.device())?;
         let noisy = self.schedule.q_sample(&faces, &steps, &noise)?;
         let timesteps: Vec<f32> = steps.iter().map(|t| *t as f32).collect();
-        let found = inputs.student.denoise(&noisy, &timesteps)?;
+        let found = student.denoise(&noisy, &timesteps)?;
         Ok((found - noise)?.sqr()?.mean_all()?.into())
     }
 }

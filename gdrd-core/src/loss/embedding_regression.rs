@@ -4,11 +4,11 @@ use candle_core::D;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+use crate::context::BuildContext;
 use crate::error::Result;
-use crate::nn::{Linear, Weights, l2_normalise};
-use crate::registry::Kind;
-use crate::teacher::Output;
+use crate::nn::{Linear, l2_normalise};
+use crate::plugin::Kind;
 
 /// `1 - cos(S(x_lr), T_d(x))`. Not in the paper; the plainest form of cross-resolution distillation, for comparison.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -24,36 +24,30 @@ impl Kind for EmbeddingRegression {
 }
 
 impl LossConfig for EmbeddingRegression {
-    fn teachers(&self) -> Vec<&str> {
-        self.teacher.as_deref().into_iter().collect()
+    fn needs(&self) -> Needs {
+        Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }
 
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        let teacher = context.only_teacher(self.teacher.as_deref(), &Output::Embedding)?;
-        let width = super::embedding_width(context)?;
-        let target: usize = context.teacher_shape(&teacher, &Output::Embedding)?.iter().product();
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let stage = cx.stage()?;
+        let (width, target) = (stage.embedding_width()?, stage.teachers[0].width());
         let differ = width != target;
-        let connector = differ.then(|| Linear::new(width, target, true, &weights.pp("connector"))).transpose()?;
-        Ok(Box::new(Live { teacher, connector }))
+        let connector = differ.then(|| Linear::new(width, target, true, &cx.weights()?.pp("connector"))).transpose()?;
+        Ok(Box::new(CosineRegression { connector }))
     }
 }
 
-struct Live {
-    teacher: String,
+struct CosineRegression {
     connector: Option<Linear>,
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs { teachers: vec![(self.teacher.clone(), Output::Embedding)], embedding: true, ..Needs::default() }
-    }
-
+impl Loss for CosineRegression {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
         let embedding = match &self.connector {
             Some(connector) => connector.forward(inputs.embedding()?)?,
             None => inputs.embedding()?.clone(),
         };
-        let target = l2_normalise(inputs.teacher(&self.teacher, &Output::Embedding)?)?;
+        let target = l2_normalise(inputs.teacher(0)?)?;
         let cosine = (l2_normalise(&embedding)? * target)?.sum(D::Minus1)?;
         Ok((1.0 - cosine.mean_all()?)?.into())
     }

@@ -4,11 +4,11 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, Number};
+use super::{LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Offered, TeacherNeed, Wanted};
+use crate::context::BuildContext;
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, ConvConfig, Weights, standardise};
-use crate::registry::Kind;
-use crate::teacher::Output;
+use crate::nn::{Conv2d, ConvConfig, standardise};
+use crate::plugin::Kind;
 
 /// `|| S_b(x_lr) - T_g(x_lr) ||^2`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -46,17 +46,16 @@ impl Kind for FeatureRegression {
 }
 
 impl LossConfig for FeatureRegression {
-    fn teachers(&self) -> Vec<&str> {
-        self.teacher.as_deref().into_iter().collect()
+    fn needs(&self) -> Needs {
+        let output = self.tap.clone().map_or(Wanted::DefaultMap, Wanted::Map);
+        let need = TeacherNeed { teacher: self.teacher.clone(), output };
+        Needs { teachers: vec![need], map: true, ..Needs::default() }
     }
 
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        let named = self.tap.clone().map(Output::Map);
-        let teacher =
-            context.only_teacher(self.teacher.as_deref(), named.as_ref().unwrap_or(&Output::Map(String::new())))?;
-        let output = named.map_or_else(|| context.default_map(&teacher), Ok)?;
-        let target = context.teacher_shape(&teacher, &output)?;
-        let map = context.student().map;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let stage = cx.stage()?;
+        let Offered { teacher, output, shape: target } = &stage.teachers[0];
+        let map = stage.student.map;
         let linear = match self.connector {
             Connector::None => false,
             Connector::Linear => true,
@@ -70,26 +69,20 @@ impl LossConfig for FeatureRegression {
         }
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
         let connector =
-            linear.then(|| Conv2d::new(map[0], target[0], 1, config, &weights.pp("connector"))).transpose()?;
-        Ok(Box::new(Live { teacher, output, connector, standardise: self.standardise, sum: self.sum }))
+            linear.then(|| Conv2d::new(map[0], target[0], 1, config, &cx.weights()?.pp("connector"))).transpose()?;
+        Ok(Box::new(MapRegression { connector, standardise: self.standardise, sum: self.sum }))
     }
 }
 
-struct Live {
-    teacher: String,
-    output: Output,
+struct MapRegression {
     connector: Option<Conv2d>,
     standardise: bool,
     sum: bool,
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs { teachers: vec![(self.teacher.clone(), self.output.clone())], map: true, ..Needs::default() }
-    }
-
+impl Loss for MapRegression {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let given = inputs.teacher(&self.teacher, &self.output)?;
+        let given = inputs.teacher(0)?;
         let target = if self.standardise { &standardise(given, 1e-8)? } else { given };
         let map = match &self.connector {
             Some(connector) => connector.forward(inputs.map()?)?,
@@ -108,10 +101,10 @@ fn regression(map: &Tensor, target: &Tensor) -> Result<Tensor> {
 }
 
 /// The share of the target's variance about its mean that the regression explains; 1 is perfect.
-fn explained(mean_square: &Tensor, target: &Tensor) -> Result<Number> {
+fn explained(mean_square: &Tensor, target: &Tensor) -> Result<LoggedScalar> {
     let centre = target.mean_keepdim(0)?;
     let variance = target.broadcast_sub(&centre)?.sqr()?.mean_all()?;
-    Number::later(&Tensor::stack(&[mean_square.detach(), variance], 0)?, |values| {
+    LoggedScalar::later(&Tensor::stack(&[mean_square.detach(), variance], 0)?, |values| {
         1.0 - f64::from(values[0]) / f64::from(values[1]).max(1e-12)
     })
 }

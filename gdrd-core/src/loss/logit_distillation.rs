@@ -4,13 +4,13 @@ use candle_core::{D, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossInputs, LossValue, Needs, TeacherNeed, Wanted};
+use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
+use crate::nn::l2_normalise;
 use crate::nn::weights::read_safetensors;
-use crate::nn::{Weights, l2_normalise};
+use crate::plugin::Kind;
 use crate::recipe::RecipePath;
-use crate::registry::Kind;
-use crate::teacher::Output;
 
 /// `T^2 KL(softmax(t / T) || softmax(s / T))` between the teacher's identity logits t and the student's s, mean over the
 /// batch. The paper gives neither T nor the origin of t; 4 is the value of CRD's experiments.
@@ -82,99 +82,75 @@ impl LossConfig for LogitDistillation {
         .collect()
     }
 
-    fn teachers(&self) -> Vec<&str> {
-        self.teacher.as_deref().into_iter().collect()
+    fn needs(&self) -> Needs {
+        let output = if self.teacher_logits == TeacherLogits::Offered { Wanted::Logits } else { Wanted::Embedding };
+        Needs {
+            teachers: vec![TeacherNeed { teacher: self.teacher.clone(), output }],
+            centres: self.teacher_logits == TeacherLogits::ClassCentres,
+            logits_of: Some(self.classifier.clone()),
+            labels: true,
+            ..Needs::default()
+        }
     }
 
-    fn needs_labels(&self) -> bool {
-        true
-    }
-
-    fn build(&self, context: &dyn LossContext, _: &Weights) -> Result<Box<dyn Loss>> {
-        let offered = self.teacher_logits == TeacherLogits::Offered;
-        let output = if offered { Output::Logits } else { Output::Embedding };
-        let teacher = context.only_teacher(self.teacher.as_deref(), &output)?;
-        let classifiers = context.classifiers();
-        let classifier = match &self.classifier {
-            Some(named) if classifiers.contains(named) => named.clone(),
-            Some(named) => {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let (people, width) = (cx.stage()?.people, cx.stage()?.teachers[0].width());
+        let logits = match self.teacher_logits {
+            TeacherLogits::Offered if width != people => {
                 return Err(Error::component(format!(
-                    "`classifier = \"{named}\"` is no classifying term of this stage; there are {classifiers:?}"
+                    "the teacher has logits of {width} identities, the data has {people}"
                 )));
             }
-            None if classifiers.len() == 1 => classifiers[0].clone(),
-            None => {
-                return Err(Error::component(format!(
-                    "expected one classifying term in the stage (cross-entropy, arcface ...), found {classifiers:?}; \
-                     name one with `classifier`"
-                )));
-            }
+            TeacherLogits::Offered => Logits::Offered,
+            TeacherLogits::ClassCentres => Logits::Centres,
+            TeacherLogits::File => Logits::ClassWeights(self.read(people, width, cx)?),
         };
-        let width = context.teacher_shape(&teacher, &output)?.iter().product::<usize>();
-        let identities = context.identities()?;
-        let centres = match self.teacher_logits {
-            TeacherLogits::Offered if width != identities => {
-                return Err(Error::component(format!(
-                    "the teacher has logits of {width} identities, the data has {identities}"
-                )));
-            }
-            TeacherLogits::Offered => None,
-            TeacherLogits::ClassCentres => Some(context.class_centres(&teacher)?),
-            TeacherLogits::File => Some(self.read(identities, width, context)?),
-        };
-        let (scale, temperature) = (self.scale, self.temperature);
-        Ok(Box::new(Live { teacher, output, classifier, centres, scale, temperature }))
+        Ok(Box::new(Divergence { logits, scale: self.scale, temperature: self.temperature }))
     }
 }
 
 impl LogitDistillation {
-    fn read(&self, identities: usize, width: usize, context: &dyn LossContext) -> Result<Tensor> {
+    fn read(&self, people: usize, width: usize, cx: &BuildContext) -> Result<Tensor> {
         let path = self.file.as_ref().ok_or_else(|| Error::recipe("`file` is missing"))?;
-        let tensors = read_safetensors(path)?;
+        let tensors = read_safetensors(&cx.file(path)?.path)?;
         match tensors.get("weight") {
-            Some(weight) if weight.dims() == [identities, width] => {
-                Ok(l2_normalise(&weight.to_dtype(candle_core::DType::F32)?.to_device(context.device())?)?)
+            Some(weight) if weight.dims() == [people, width] => {
+                Ok(l2_normalise(&weight.to_dtype(candle_core::DType::F32)?.to_device(cx.device())?)?)
             }
             found => Err(Error::weights(format!(
-                "`{}`: expected a tensor `weight` [{identities}, {width}], found {}",
-                path.display(),
+                "`{path}`: expected a tensor `weight` [{people}, {width}], found {}",
                 found.map_or("none".into(), |t| format!("{:?}", t.dims()))
             ))),
         }
     }
 }
 
-struct Live {
-    teacher: String,
-    output: Output,
-    classifier: String,
-    centres: Option<Tensor>,
+/// What a teacher's logits are made of.
+enum Logits {
+    Offered,
+    Centres,
+    ClassWeights(Tensor),
+}
+
+struct Divergence {
+    logits: Logits,
     scale: f64,
     temperature: f64,
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs {
-            teachers: vec![(self.teacher.clone(), self.output.clone())],
-            labels: true,
-            logits_of: Some(self.classifier.clone()),
-            ..Needs::default()
-        }
-    }
-
+impl Loss for Divergence {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let teacher = inputs.teacher(&self.teacher, &self.output)?;
-        let teacher = match &self.centres {
-            Some(centres) => (l2_normalise(teacher)?.matmul(&centres.t()?)? * self.scale)?,
-            None => teacher.clone(),
+        let given = inputs.teacher(0)?;
+        let cosines = |classes: &Tensor| -> Result<Tensor> {
+            Ok((l2_normalise(given)?.matmul(&classes.t()?)? * self.scale)?)
         };
-        let student = inputs
-            .logits
-            .get(&self.classifier)
-            .ok_or_else(|| Error::component(format!("the term `{}` has given no logits", self.classifier)))?;
-        let details = vec![("teacher_accuracy".into(), super::accuracy(&teacher, inputs.identities)?)];
-        let value = divergence(&teacher, student, self.temperature)?;
+        let teacher = match &self.logits {
+            Logits::Offered => given.clone(),
+            Logits::Centres => cosines(inputs.centres()?)?,
+            Logits::ClassWeights(weights) => cosines(weights)?,
+        };
+        let details = vec![("teacher_accuracy".into(), super::accuracy(&teacher, inputs.labels()?)?)];
+        let value = divergence(&teacher, inputs.logits()?, self.temperature)?;
         Ok(LossValue { value, logits: None, details })
     }
 }

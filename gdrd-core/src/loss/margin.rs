@@ -6,10 +6,11 @@ use candle_core::{DType, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, cross_entropy};
+use super::{Loss, LossConfig, LossInputs, LossValue, Needs, cross_entropy};
+use crate::context::BuildContext;
 use crate::error::{Problem, Result};
-use crate::nn::{Init, Weights, l2_normalise};
-use crate::registry::Kind;
+use crate::nn::{Init, l2_normalise};
+use crate::plugin::Kind;
 
 /// ArcFace: the target's logit is `scale * cos(theta + margin)` (Deng et al., CVPR 2019).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -37,12 +38,12 @@ impl LossConfig for ArcFace {
         check(self.scale, self.margin, PI / 2.0)
     }
 
-    fn classifies(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        needs()
     }
 
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        Live::build(Margin::Angle(self.margin), self.scale, context, weights)
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        Head::build(Margin::Angle(self.margin), self.scale, cx)
     }
 }
 
@@ -72,12 +73,12 @@ impl LossConfig for CosFace {
         check(self.scale, self.margin, 1.0)
     }
 
-    fn classifies(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        needs()
     }
 
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        Live::build(Margin::Cosine(self.margin), self.scale, context, weights)
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        Head::build(Margin::Cosine(self.margin), self.scale, cx)
     }
 }
 
@@ -96,38 +97,46 @@ enum Margin {
     Cosine(f64),
 }
 
-struct Live {
+fn needs() -> Needs {
+    Needs { embedding: true, labels: true, gives_logits: true, ..Needs::default() }
+}
+
+/// A classifier of unit-length weights, `[people, width]`.
+struct Head {
     weight: Tensor,
     margin: Margin,
     scale: f64,
 }
 
-impl Live {
-    fn build(margin: Margin, scale: f64, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        let shape = (context.identities()?, super::embedding_width(context)?);
-        let weight = weights.parameter("weight", shape, Init::Normal { std: 0.01 })?;
+impl Head {
+    fn build(margin: Margin, scale: f64, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let stage = cx.stage()?;
+        let shape = (stage.people, stage.embedding_width()?);
+        let weight = cx.weights()?.parameter("weight", shape, Init::Normal { std: 0.01 })?;
         Ok(Box::new(Self { weight, margin, scale }))
     }
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs { embedding: true, labels: true, ..Needs::default() }
-    }
-
+impl Loss for Head {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let labels = inputs.labels()?.unsqueeze(1)?;
-        let cosine = l2_normalise(inputs.embedding()?)?.matmul(&l2_normalise(&self.weight)?.t()?)?;
-        let target = cosine.gather(&labels, 1)?;
+        let labels = inputs.labels()?;
+        let all = l2_normalise(inputs.embedding()?)?.matmul(&l2_normalise(&self.weight)?.t()?)?;
+        let details = vec![("accuracy".into(), super::accuracy(&all, labels)?)];
+        if labels.is_empty() {
+            let value = Tensor::zeros((), all.dtype(), all.device())?;
+            return Ok(LossValue { value, logits: Some((all * self.scale)?), details });
+        }
+        let cosine = labels.of(&all)?;
+        let known = labels.known().unsqueeze(1)?;
+        let target = cosine.gather(&known, 1)?;
         let moved = with_margin(&target, &self.margin)?;
         // The target's column gets the difference; all others stay.
         let gap = (moved - &target)?;
         let hot = Tensor::zeros(cosine.shape(), DType::F32, cosine.device())?;
-        let hot = hot.scatter_add(&labels, &Tensor::ones(target.shape(), DType::F32, cosine.device())?, 1)?;
+        let hot = hot.scatter_add(&known, &Tensor::ones(target.shape(), DType::F32, cosine.device())?, 1)?;
         let logits = ((&cosine + hot.broadcast_mul(&gap)?)? * self.scale)?;
-        let value = cross_entropy(&logits, inputs.labels()?, 0.0)?;
-        let details = vec![("accuracy".into(), super::accuracy(&cosine, inputs.identities)?)];
-        Ok(LossValue { value, logits: Some((cosine * self.scale)?), details })
+        let value = cross_entropy(&logits, labels.known(), 0.0)?;
+        Ok(LossValue { value, logits: Some((all * self.scale)?), details })
     }
 }
 

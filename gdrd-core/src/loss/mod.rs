@@ -1,23 +1,21 @@
 //! What a student is asked to get right.
 
-use std::collections::BTreeMap;
+use candle_core::Tensor;
 
-use candle_core::{Device, Tensor};
-
-use crate::error::{Problem, Result};
+use crate::context::BuildContext;
+use crate::error::{Error, Problem, Result};
 use crate::face::FaceBatch;
-use crate::nn::Weights;
 use crate::seed::Stream;
-use crate::student::{Student, StudentCard};
-use crate::teacher::Output;
+use crate::student::Student;
 
 mod cross_entropy;
 mod denoising;
 mod embedding_regression;
 mod feature_regression;
+mod logged;
 mod logit_distillation;
 mod margin;
-mod number;
+mod needs;
 mod relation_similarity;
 mod relational_contrastive;
 
@@ -25,117 +23,88 @@ pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use denoising::Denoising;
 pub use embedding_regression::EmbeddingRegression;
 pub use feature_regression::{Connector, FeatureRegression};
+pub use logged::LoggedScalar;
 pub use logit_distillation::{LogitDistillation, TeacherLogits};
 pub use margin::{ArcFace, CosFace};
-pub use number::Number;
+pub use needs::{Labels, Needs, Offered, StageFacts, TeacherNeed, Wanted};
 pub use relation_similarity::RelationSimilarity;
 pub use relational_contrastive::RelationalContrastive;
 
-/// What a loss has to be given at every step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Outputs of teachers, by the teacher's name in the recipe.
-    pub teachers: Vec<(String, Output)>,
-    /// The student's feature map.
-    pub map: bool,
-    /// The student's embedding.
-    pub embedding: bool,
-    /// Identities of the faces.
-    pub labels: bool,
-    /// Logits of another term of the same stage, by its name.
-    pub logits_of: Option<String>,
-}
-
-/// What is there when a loss is built.
-pub trait LossContext {
-    /// The sizes of the student.
-    fn student(&self) -> &StudentCard;
-
-    /// The shape of a teacher's output for one face.
-    ///
-    /// # Errors
-    /// If there is no such teacher, or it cannot offer this.
-    fn teacher_shape(&self, teacher: &str, output: &Output) -> Result<Vec<usize>>;
-
-    /// The feature map that `teacher` means when none is named.
-    fn default_map(&self, teacher: &str) -> Result<Output>;
-
-    /// The only teacher with an output like `output`, for losses that name none.
-    fn only_teacher(&self, named: Option<&str>, output: &Output) -> Result<String>;
-
-    /// Number of identities in the stage's dataset.
-    ///
-    /// # Errors
-    /// If the dataset knows no identities.
-    fn identities(&self) -> Result<usize>;
-
-    /// Unit-length mean embeddings of the training identities, `[identities, width]`.
-    fn class_centres(&self, teacher: &str) -> Result<Tensor>;
-
-    /// Names of the stage's other terms that give logits.
-    fn classifiers(&self) -> Vec<String>;
-
-    /// The device of the run.
-    fn device(&self) -> &Device;
-}
-
-/// What is there at every step. What a loss did not ask for may be missing.
+/// What there is at a step: exactly what [`Needs`] asked for. The rest is an error.
+#[derive(Default)]
 pub struct LossInputs<'a> {
-    /// The student's feature map, `[batch, channels, height, width]`.
+    /// Teachers' outputs, detached, in the order of [`Needs::teachers`].
+    pub teachers: Vec<&'a Tensor>,
+    /// The student's feature map.
     pub map: Option<&'a Tensor>,
-    /// The student's embedding, `[batch, width]`, not normalised.
+    /// The student's embedding.
     pub embedding: Option<&'a Tensor>,
-    /// Teachers' outputs, detached.
-    pub teachers: &'a BTreeMap<(String, Output), Tensor>,
-    /// Identities, `[batch]`, u32.
-    pub labels: Option<&'a Tensor>,
-    /// The same identities as numbers.
-    pub identities: &'a [usize],
-    /// The student's view of the faces.
-    pub faces: &'a FaceBatch,
-    /// The student itself.
-    pub student: &'a dyn Student,
-    /// Logits of terms computed before.
-    pub logits: &'a BTreeMap<String, Tensor>,
+    /// Who the faces are.
+    pub labels: Option<&'a Labels>,
+    /// Mean embeddings of the people.
+    pub centres: Option<&'a Tensor>,
+    /// Logits of another term.
+    pub logits: Option<&'a Tensor>,
+    /// The student's view, and the student.
+    pub denoiser: Option<(&'a FaceBatch, &'a dyn Student)>,
     /// Random numbers of this term and step.
-    pub stream: Stream,
+    pub stream: Option<Stream>,
 }
 
-impl LossInputs<'_> {
-    /// A tensor that [`Needs`] asked for.
-    pub fn teacher(&self, teacher: &str, output: &Output) -> Result<&Tensor> {
-        let key = (teacher.to_string(), output.clone());
-        self.teachers.get(&key).ok_or_else(|| missing(&format!("{output} of teacher `{teacher}`")))
+impl<'a> LossInputs<'a> {
+    /// The output of a teacher that was the need number `at`.
+    pub fn teacher(&self, at: usize) -> Result<&'a Tensor> {
+        self.teachers.get(at).copied().ok_or_else(|| missing("the output of a teacher"))
     }
 
-    /// The embedding, which must have been asked for.
-    pub fn embedding(&self) -> Result<&Tensor> {
+    /// The student's embedding, `[batch, width]`, not normalised.
+    pub fn embedding(&self) -> Result<&'a Tensor> {
         self.embedding.ok_or_else(|| missing("the student's embedding"))
     }
 
-    /// The feature map, which must have been asked for.
-    pub fn map(&self) -> Result<&Tensor> {
+    /// The student's feature map, `[batch, channels, height, width]`.
+    pub fn map(&self) -> Result<&'a Tensor> {
         self.map.ok_or_else(|| missing("the student's feature map"))
     }
 
-    /// The labels, which must have been asked for.
-    pub fn labels(&self) -> Result<&Tensor> {
+    /// Who the faces are.
+    pub fn labels(&self) -> Result<&'a Labels> {
         self.labels.ok_or_else(|| missing("the labels"))
+    }
+
+    /// Unit-length mean embeddings of the people of the stage's data, `[people, width]`.
+    pub fn centres(&self) -> Result<&'a Tensor> {
+        self.centres.ok_or_else(|| missing("the people's mean embeddings"))
+    }
+
+    /// The logits of another term, `[batch, people]`.
+    pub fn logits(&self) -> Result<&'a Tensor> {
+        self.logits.ok_or_else(|| missing("the logits of another term"))
+    }
+
+    /// The student's view of the faces, and the student as a denoiser.
+    pub fn denoiser(&self) -> Result<(&'a FaceBatch, &'a dyn Student)> {
+        self.denoiser.ok_or_else(|| missing("the denoiser"))
+    }
+
+    /// Random numbers of this term and step.
+    pub fn stream(&self) -> Result<Stream> {
+        self.stream.clone().ok_or_else(|| missing("a stream of random numbers"))
     }
 }
 
-fn missing(what: &str) -> crate::error::Error {
-    crate::error::Error::component(format!("{what} is used at a step but was not asked for in `needs`"))
+fn missing(what: &str) -> Error {
+    Error::component(format!("{what}: used at a step, but not asked for in `needs`"))
 }
 
 /// A loss at one step.
 pub struct LossValue {
     /// What is minimised, a scalar.
     pub value: Tensor,
-    /// Identity logits `[batch, identities]`, from a loss that classifies.
+    /// Logits `[batch, people]`, from a loss that gives them.
     pub logits: Option<Tensor>,
     /// Numbers for the log, by name.
-    pub details: Vec<(String, Number)>,
+    pub details: Vec<(String, LoggedScalar)>,
 }
 
 impl From<Tensor> for LossValue {
@@ -146,57 +115,63 @@ impl From<Tensor> for LossValue {
 
 /// A term of a stage's objective. Its own variables live under `loss.<stage>.<name>`; they are trained and saved in
 /// checkpoints, but not in the student file.
+///
+/// Who is called when: [`LossConfig::needs`] before anything is built, [`LossConfig::build`] before the first step of the run,
+/// [`compute`](Loss::compute) at every step, in the recipe's order but for terms that use another's logits, which come last.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::loss::{Loss, LossInputs, LossValue};
+///
+/// /// The embedding's mean square.
+/// struct Small;
+///
+/// impl Loss for Small {
+///     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+///         Ok(inputs.embedding()?.sqr()?.mean_all()?.into())
+///     }
+/// }
+///
+/// let embedding = Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?;
+/// let inputs = LossInputs { embedding: Some(&embedding), ..LossInputs::default() };
+/// assert_eq!(Small.compute(&inputs)?.value.to_scalar::<f32>()?, 2.5);
+/// assert!(Small.compute(&LossInputs::default()).is_err());
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Loss {
-    /// What it has to be given.
-    fn needs(&self) -> Needs;
-
     /// Its value.
+    ///
+    /// # Errors
+    /// If it uses what it did not ask for, or the tensors do not fit.
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue>;
 }
 
 /// What a recipe says of a loss.
-pub trait LossConfig {
+pub trait LossConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// Names of teachers that the options mention, for checks before anything is built.
-    fn teachers(&self) -> Vec<&str> {
-        Vec::new()
-    }
+    /// What the loss has to be given; by the options alone.
+    fn needs(&self) -> Needs;
 
-    /// Whether the loss gives logits that another term may use.
-    fn classifies(&self) -> bool {
-        false
-    }
-
-    /// Whether identities are needed.
-    fn needs_labels(&self) -> bool {
-        self.classifies()
-    }
-
-    /// The live loss, with its variables in `weights`.
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>>;
+    /// The loss, with its variables in `cx.weights()`, for the stage `cx.stage()`.
+    ///
+    /// # Errors
+    /// If it does not fit its teachers, the student or the data.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>>;
 }
 
-/// The student's embedding width.
-///
-/// # Errors
-/// If the student has none.
-pub fn embedding_width(context: &dyn LossContext) -> Result<usize> {
-    context.student().embedding.ok_or_else(|| {
-        crate::error::Error::component("this loss needs a student with an embedding; the student only denoises")
-    })
-}
-
-/// The share of rows whose largest logit is the label's.
-fn accuracy(logits: &Tensor, labels: &[usize]) -> Result<Number> {
-    // Numbers of identities are far below 2^24, up to which float32 has every whole number.
+/// The share of rows whose largest logit is the label's, of the faces of known people.
+fn accuracy(logits: &Tensor, labels: &Labels) -> Result<LoggedScalar> {
+    // Numbers of people are far below 2^24, up to which float32 has every whole number.
     let best = logits.detach().argmax(candle_core::D::Minus1)?.to_dtype(candle_core::DType::F32)?;
-    let labels = labels.to_vec();
-    Number::later(&best, move |best| {
-        let hits = best.iter().zip(&labels).filter(|(found, label)| **found as usize == **label).count();
-        hits as f64 / labels.len() as f64
+    let people = labels.people().to_vec();
+    LoggedScalar::later(&best, move |best| {
+        let known = best.iter().zip(&people).filter_map(|(found, person)| Some((*found as usize, (*person)?)));
+        let (hits, all) = known.fold((0, 0), |(hits, all), (found, person)| (hits + usize::from(found == person), all + 1));
+        hits as f64 / f64::from(all.max(1))
     })
 }

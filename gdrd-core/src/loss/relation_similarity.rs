@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs};
+use super::{Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+use crate::context::BuildContext;
 use crate::error::Result;
-use crate::nn::{Weights, l2_normalise};
-use crate::registry::Kind;
-use crate::teacher::Output;
+use crate::nn::l2_normalise;
+use crate::plugin::Kind;
 
 /// The mean square difference of the two matrices of cosine similarities of a batch (second-order relations; not in
 /// the paper, for comparison with its learned relations).
@@ -24,27 +24,21 @@ impl Kind for RelationSimilarity {
 }
 
 impl LossConfig for RelationSimilarity {
-    fn teachers(&self) -> Vec<&str> {
-        self.teacher.as_deref().into_iter().collect()
-    }
-
-    fn build(&self, context: &dyn LossContext, _: &Weights) -> Result<Box<dyn Loss>> {
-        super::embedding_width(context)?;
-        Ok(Box::new(Live { teacher: context.only_teacher(self.teacher.as_deref(), &Output::Embedding)? }))
-    }
-}
-
-struct Live {
-    teacher: String,
-}
-
-impl Loss for Live {
     fn needs(&self) -> Needs {
-        Needs { teachers: vec![(self.teacher.clone(), Output::Embedding)], embedding: true, ..Needs::default() }
+        Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }
 
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        cx.stage()?.embedding_width()?;
+        Ok(Box::new(Similarities {}))
+    }
+}
+
+struct Similarities {}
+
+impl Loss for Similarities {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let teacher = l2_normalise(inputs.teacher(&self.teacher, &Output::Embedding)?)?;
+        let teacher = l2_normalise(inputs.teacher(0)?)?;
         let student = l2_normalise(inputs.embedding()?)?;
         let gap = (student.matmul(&student.t()?)? - teacher.matmul(&teacher.t()?)?)?;
         Ok(gap.sqr()?.mean_all()?.into())

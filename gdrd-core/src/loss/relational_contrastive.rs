@@ -5,13 +5,13 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, Number};
+use super::{LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+use crate::context::BuildContext;
 use crate::error::{Problem, Result};
 use crate::nn::kernels::put;
 use crate::nn::{Linear, Weights, l2_normalise};
-use crate::registry::Kind;
+use crate::plugin::Kind;
 use crate::seed::Stream;
-use crate::teacher::Output;
 
 /// Eq. (2): relations between faces, the teacher's among themselves and the teacher's to the student's, are told apart.
 ///
@@ -68,25 +68,18 @@ impl LossConfig for RelationalContrastive {
         .collect()
     }
 
-    fn teachers(&self) -> Vec<&str> {
-        self.teacher.as_deref().into_iter().collect()
-    }
-
-    fn needs_labels(&self) -> bool {
-        true
-    }
-
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
+    fn needs(&self) -> Needs {
         // Negatives are faces of other identities.
-        context.identities()?;
-        let teacher = context.only_teacher(self.teacher.as_deref(), &Output::Embedding)?;
-        let wide: usize = context.teacher_shape(&teacher, &Output::Embedding)?.iter().product();
-        let narrow = super::embedding_width(context)?;
+        Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }
+    }
+
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let (stage, weights) = (cx.stage()?, cx.weights()?);
+        let (wide, narrow) = (stage.teachers[0].width(), stage.embedding_width()?);
         // What is added to every relation would be subtracted again.
         let map = |name| Linear::new(self.relation, self.relation, !self.centre, &weights.pp(name));
-        Ok(Box::new(Live {
+        Ok(Box::new(Relations {
             config: self.clone(),
-            teacher,
             same: Relation::new(wide, wide, self, &weights.pp("f_t"))?,
             cross: Relation::new(wide, narrow, self, &weights.pp("f_ts"))?,
             h1: map("h1")?,
@@ -129,29 +122,19 @@ impl Relation {
     }
 }
 
-struct Live {
+struct Relations {
     config: RelationalContrastive,
-    teacher: String,
     same: Relation,
     cross: Relation,
     h1: Linear,
     h2: Linear,
 }
 
-impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs {
-            teachers: vec![(self.teacher.clone(), Output::Embedding)],
-            embedding: true,
-            labels: true,
-            ..Needs::default()
-        }
-    }
-
+impl Loss for Relations {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let teacher = l2_normalise(inputs.teacher(&self.teacher, &Output::Embedding)?)?;
+        let teacher = l2_normalise(inputs.teacher(0)?)?;
         let student = l2_normalise(inputs.embedding()?)?;
-        let pairs = Pairs::draw(inputs.identities, self.config.partners, &mut inputs.stream.clone());
+        let pairs = Pairs::draw(inputs.labels()?.people(), self.config.partners, &mut inputs.stream()?);
         let index = |numbers: &[u32]| put(&Tensor::new(numbers, &Device::Cpu)?, teacher.device());
         let count = pairs.anchors.len();
         let own = self.same.pairs(
@@ -170,17 +153,17 @@ impl Loss for Live {
         let positive = cosine(cross.narrow(0, 0, count)?)?;
         let negative = cosine(cross.narrow(0, count, count)?)?;
         let details = vec![
-            ("positive_cosine".into(), Number::scalar(&positive.mean_all()?)?),
-            ("negative_cosine".into(), Number::scalar(&negative.mean_all()?)?),
+            ("positive_cosine".into(), LoggedScalar::scalar(&positive.mean_all()?)?),
+            ("negative_cosine".into(), LoggedScalar::scalar(&negative.mean_all()?)?),
         ];
         let mean = contrast(&positive, &negative, self.config.temperature)?;
-        let per_anchor = pairs.anchors.len() as f64 / inputs.identities.len() as f64;
+        let per_anchor = pairs.anchors.len() as f64 / teacher.dim(0)? as f64;
         let value = if self.config.sum { (mean * per_anchor)? } else { mean };
         Ok(LossValue { value, logits: None, details })
     }
 }
 
-impl Live {
+impl Relations {
     /// h1 or h2 of relations `[pairs, relation]`, rows of unit length.
     fn transformed(&self, map: &Linear, relations: &Tensor) -> Result<Tensor> {
         let mapped = map.forward(relations)?;
@@ -206,6 +189,11 @@ fn contrast(positive: &Tensor, negative: &Tensor, temperature: f64) -> Result<Te
     Ok((hit.mean_all()? + miss.mean_all()?)?)
 }
 
+/// Whether two faces are of two people; faces of strangers are taken for that.
+fn differ(one: Option<usize>, other: Option<usize>) -> bool {
+    one.is_none() || one != other
+}
+
 /// Index triples (i, j, k): the positive partner j and the negative partner k of the anchor i.
 #[derive(Debug, PartialEq)]
 struct Pairs {
@@ -217,8 +205,8 @@ struct Pairs {
 impl Pairs {
     /// Every anchor with its partners, each with one k that is neither i nor j and not of j's identity; a pair for
     /// which the batch has no such k is left out.
-    fn draw(identities: &[usize], partners: Option<usize>, stream: &mut Stream) -> Self {
-        let count = identities.len();
+    fn draw(people: &[Option<usize>], partners: Option<usize>, stream: &mut Stream) -> Self {
+        let count = people.len();
         let mut pairs = Self { anchors: Vec::new(), partners: Vec::new(), negatives: Vec::new() };
         for i in 0..count {
             let others: Vec<usize> = match partners {
@@ -230,7 +218,7 @@ impl Pairs {
             };
             for j in others {
                 let start = stream.random_range(0..count);
-                let fits = |k: &usize| *k != i && *k != j && identities[*k] != identities[j];
+                let fits = |k: &usize| *k != i && *k != j && differ(people[*k], people[j]);
                 if let Some(k) = (0..count).map(|step| (start + step) % count).find(fits) {
                     pairs.anchors.push(i as u32);
                     pairs.partners.push(j as u32);
@@ -259,7 +247,7 @@ mod tests {
 
     #[test]
     fn negatives_are_of_other_identities() {
-        let identities = [0, 0, 1, 2, 2, 2];
+        let identities = [0, 0, 1, 2, 2, 2].map(Some);
         for partners in [None, Some(2)] {
             let pairs = Pairs::draw(&identities, partners, &mut Seed(7).stream("test", &[]));
             assert_eq!(pairs.anchors.len(), 6 * partners.unwrap_or(5));
@@ -272,6 +260,6 @@ mod tests {
 
     #[test]
     fn a_batch_of_one_identity_gives_no_pair() {
-        assert!(Pairs::draw(&[3, 3, 3], None, &mut Seed(7).stream("test", &[])).anchors.is_empty());
+        assert!(Pairs::draw(&[Some(3); 3], None, &mut Seed(7).stream("test", &[])).anchors.is_empty());
     }
 }

@@ -89,7 +89,7 @@ struct Source {
 }
 
 enum Kind {
-    New { draw: Rc<Draw>, made: RefCell<Variables> },
+    New { draw: Rc<Draw>, made: RefCell<Variables>, initial: RefCell<BTreeMap<String, Tensor>> },
     File { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>>, misfits: RefCell<Misfits> },
 }
 
@@ -100,13 +100,14 @@ impl Weights {
         draw: Rc<Draw>,
         build: impl FnOnce(&Weights) -> Result<T>,
     ) -> Result<(T, Variables)> {
-        let kind = Kind::New { draw, made: RefCell::default() };
+        let kind = Kind::New { draw, made: RefCell::default(), initial: RefCell::default() };
         let weights = Self { source: Rc::new(Source { device: device.clone(), kind }), path: String::new() };
         let network = build(&weights)?;
-        match &weights.source.kind {
-            Kind::New { made, .. } => Ok((network, made.take())),
-            Kind::File { .. } => unreachable!("made as new a few lines above"),
-        }
+        let Kind::New { made, initial, .. } = &weights.source.kind else {
+            unreachable!("made as new a few lines above")
+        };
+        Misfits { unused: initial.take().into_keys().collect(), ..Misfits::default() }.into_result()?;
+        Ok((network, made.take()))
     }
 
     /// Builds a network from tensors of a file. Half and double precision become float32.
@@ -173,6 +174,15 @@ impl Weights {
         }
     }
 
+    /// Lets new variables begin with these tensors, by name below this place, instead of random numbers. Every one must be asked
+    /// for in the build, with its own shape.
+    pub fn begin_with(&self, tensors: BTreeMap<String, Tensor>) {
+        if let Kind::New { initial, .. } = &self.source.kind {
+            let full = |(name, tensor): (String, Tensor)| (self.full(&name), tensor);
+            initial.borrow_mut().extend(tensors.into_iter().map(full));
+        }
+    }
+
     /// Whether the tensors are those of a file, which nobody trains.
     pub fn are_frozen(&self) -> bool {
         matches!(self.source.kind, Kind::File { .. })
@@ -191,7 +201,13 @@ impl Weights {
     }
 
     fn make(&self, name: &str, shape: &Shape, init: Init) -> Result<Var> {
-        let Kind::New { draw, .. } = &self.source.kind else { unreachable!("only called for new weights") };
+        let Kind::New { draw, initial, .. } = &self.source.kind else { unreachable!("only called for new weights") };
+        if let Some(tensor) = initial.borrow_mut().remove(&self.full(name)) {
+            let mut misfits = Misfits::default();
+            misfits.compare(&self.full(name), shape, tensor.shape());
+            misfits.into_result()?;
+            return Ok(Var::from_tensor(&tensor.to_dtype(DType::F32)?.to_device(&self.source.device)?.copy()?)?);
+        }
         let values = draw(&self.full(name), shape.elem_count(), init);
         Ok(Var::from_tensor(&Tensor::from_vec(values, shape, &self.source.device)?)?)
     }

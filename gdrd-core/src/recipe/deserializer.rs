@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::value::SeqDeserializer;
+
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
@@ -11,7 +11,6 @@ use serde::forward_to_deserialize_any;
 
 use super::fault::{Fault, Step};
 use super::node::{Node, Table, Value};
-use super::path::{PATH_NAME, resolve};
 use super::source::{Sources, Span};
 use super::stand_in::StandIn;
 
@@ -123,20 +122,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        let Some(text) = self.node.as_str().filter(|_| name == PATH_NAME) else {
-            let (span, path) = (self.node.span, self.path.clone());
-            return visitor.visit_newtype_struct(self).map_err(|fault| fault.at(span, &path));
-        };
-        let path = resolve(text, self.node.span, self.reading.sources).map_err(Fault::custom);
-        let result = path.and_then(|path| match self.reading.sources.files().get(&path) {
-            Some(file) => {
-                let local = file.path.to_string_lossy().into_owned();
-                visitor.visit_newtype_struct(SeqDeserializer::new([path, local].into_iter()))
-            }
-            None => visitor.visit_newtype_struct(path.into_deserializer()),
-        });
-        self.placed(result)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        let (span, path) = (self.node.span, self.path.clone());
+        visitor.visit_newtype_struct(self).map_err(|fault| fault.at(span, &path))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(

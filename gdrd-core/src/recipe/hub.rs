@@ -1,14 +1,12 @@
 //! Files on the Hugging Face Hub, as recipes name them and as a run's lock keeps them.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::typed::Recipe;
-use crate::error::Error;
+use crate::observe::Observer;
 
 /// How every address of a file on the Hub begins.
 pub const HUB_SCHEME: &str = "hf://";
@@ -148,54 +146,13 @@ pub struct HubFile {
     pub licence: Option<String>,
 }
 
-/// Files of the Hub by their address, as [`HubAddress`] writes it.
-pub type HubFiles = BTreeMap<String, HubFile>;
-
-impl Recipe {
-    /// The files on the Hub that the recipe names, each with the keys that lead to it, such as
-    /// `teacher.discriminative.weights`.
-    pub fn addresses(&self) -> Vec<(String, HubAddress)> {
-        let mut found = Vec::new();
-        addresses_in(&toml::Value::Table(self.resolved.clone()), "", &mut found);
-        found
-    }
-
-    /// The files that the recipe was given, by address.
-    pub fn files(&self) -> &HubFiles {
-        self.sources.files()
-    }
-
-    /// Where a path of the resolved recipe leads on this machine.
-    pub fn local<'a>(&'a self, path: &'a str) -> &'a Path {
-        self.files().get(path).map_or(Path::new(path), |file| &file.path)
-    }
-
-    /// Refuses a recipe that names files on the Hub which it has not been given.
-    pub(crate) fn needs_no_network(&self) -> Result<(), Error> {
-        match self.addresses().into_iter().find(|(_, address)| !self.files().contains_key(&address.to_string())) {
-            None => Ok(()),
-            Some((key, address)) => {
-                Err(Error::hub(format!("`{key}` is {address}, which was not fetched; `gdrd_teachers::hub` does that")))
-            }
-        }
-    }
-}
-
-/// Every address of the Hub in a table, with the keys that lead to it.
-fn addresses_in(value: &toml::Value, key: &str, found: &mut Vec<(String, HubAddress)>) {
-    match value {
-        toml::Value::String(text) if text.starts_with(HUB_SCHEME) => {
-            found.extend(text.parse().ok().map(|address| (key.to_string(), address)));
-        }
-        toml::Value::Array(items) => items.iter().for_each(|item| addresses_in(item, key, found)),
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                addresses_in(value, &key, found);
-            }
-        }
-        _ => {}
-    }
+/// A way to files on the Hub: from the cache, or from the network.
+pub trait Fetch: Send + Sync {
+    /// The file at an address, at the commit that a lock holds the run to, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be had or is not the locked one.
+    fn fetch(&self, address: &HubAddress, observer: &dyn Observer) -> crate::error::Result<HubFile>;
 }
 
 #[cfg(test)]

@@ -2,98 +2,71 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::hub::{HUB_SCHEME, HubAddress};
 use super::source::{Sources, Span};
-
-/// The name by which the reader of recipes knows a [`RecipePath`].
-pub(super) const PATH_NAME: &str = "$gdrd::RecipePath";
+use crate::context::{BuildContext, CheckBytes, LocalFile};
+use crate::error::Result;
 
 /// The format that marks a path in a JSON schema.
 pub(crate) const PATH_FORMAT: &str = "path";
 
 /// A path in a recipe.
 ///
-/// Read from a recipe, it is absolute: `${NAME}` is replaced by the environment variable, and a
-/// relative path starts from the folder of the file that wrote it, or from the current folder when
-/// it was written in `--set`. It is written, and read by other deserializers, as it is; so is a path
-/// inside an untagged or internally tagged enum or behind `flatten`, where serde hides it from the
-/// reader.
+/// The schema of a kind's options says which of them are paths; before the options are read, each becomes absolute: `${NAME}` is
+/// replaced by the environment variable, and a relative path starts from the folder of the file that wrote it, or from the
+/// current folder when it was written in `--set`. So a path may stand anywhere in the options, also inside enums and lists.
 ///
-/// An address such as `hf://org/repo/file` keeps its form. When a recipe has been given the files
-/// (see [`Recipe::with_files`](super::Recipe::with_files)), the path leads to the file on this
-/// machine, but is shown and written as the address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RecipePath {
-    written: PathBuf,
-    local: Option<PathBuf>,
-}
+/// An address such as `hf://org/repo/file` keeps its form. [`BuildContext::file`] leads to the file on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecipePath(PathBuf);
 
-impl Deref for RecipePath {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        self.local.as_ref().unwrap_or(&self.written)
+impl RecipePath {
+    /// The path or address as the resolved recipe has it.
+    pub fn written(&self) -> String {
+        self.0.to_string_lossy().into_owned()
     }
-}
 
-impl AsRef<Path> for RecipePath {
-    fn as_ref(&self) -> &Path {
-        self
+    /// The path of a folder or file on this machine; an address of the Hub is no such path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
     }
 }
 
 impl<P: Into<PathBuf>> From<P> for RecipePath {
     fn from(path: P) -> Self {
-        Self { written: path.into(), local: None }
+        Self(path.into())
     }
 }
 
 impl fmt::Display for RecipePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.written.display().fmt(f)
+        self.0.display().fmt(f)
     }
 }
 
-impl Serialize for RecipePath {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(PATH_NAME, &self.written)
-    }
-}
-
-impl<'de> Deserialize<'de> for RecipePath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_newtype_struct(PATH_NAME, PathVisitor)
-    }
-}
-
-/// Takes a path as text, or, from the reader of recipes, an address and where its file is.
-struct PathVisitor;
-
-impl<'de> Visitor<'de> for PathVisitor {
-    type Value = RecipePath;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a path")
+impl BuildContext<'_> {
+    /// The file that a path leads to: itself, or from the cache or the network for an address of the Hub. Its digest becomes a
+    /// part of what the plug-in is.
+    ///
+    /// # Errors
+    /// If it cannot be had or read.
+    pub fn file(&self, path: &RecipePath) -> Result<LocalFile> {
+        self.file_at(&path.written())
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<RecipePath, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<RecipePath, E> {
-        Ok(RecipePath::from(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<RecipePath, A::Error> {
-        let written = parts.next_element::<PathBuf>()?.unwrap_or_default();
-        Ok(RecipePath { written, local: parts.next_element()? })
+    /// Takes note of names and bytes of `files`, which lie below `folder` and must pass `check`. Files that did not change since
+    /// they were last read are not read again.
+    ///
+    /// # Errors
+    /// If one cannot be read or does not pass.
+    pub fn fingerprint(&self, folder: &RecipePath, files: &[PathBuf], check: &CheckBytes) -> Result<()> {
+        self.read_all(&folder.written(), files, check)
     }
 }
 
@@ -115,7 +88,7 @@ impl JsonSchema for RecipePath {
 ///
 /// # Errors
 /// A sentence, if the text is empty or a variable is not set.
-pub(super) fn resolve(text: &str, span: Span, sources: &Sources) -> Result<String, String> {
+pub(crate) fn resolve(text: &str, span: Span, sources: &Sources) -> std::result::Result<String, String> {
     let text = expand(text, |name| std::env::var(name).ok())?;
     if text.is_empty() {
         return Err("a path cannot be empty".to_string());
@@ -131,7 +104,7 @@ pub(super) fn resolve(text: &str, span: Span, sources: &Sources) -> Result<Strin
 }
 
 /// `text` with each `${NAME}` replaced by what `variable` gives for `NAME`.
-pub(crate) fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+pub(crate) fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> std::result::Result<String, String> {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {

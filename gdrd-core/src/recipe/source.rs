@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::hub::HubFiles;
-
 /// A piece of one of the texts in [`Sources`]: bytes `start` to `end` in their common space, which
 /// alone identify text, line and column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +28,6 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     texts: Vec<Source>,
-    files: HubFiles,
 }
 
 #[derive(Clone, Debug)]
@@ -78,16 +75,6 @@ impl Sources {
     fn source(&self, at: usize) -> Option<&Source> {
         let after = self.texts.partition_point(|source| source.start <= at);
         self.texts[..after].last().filter(|source| at <= source.start + source.text.len())
-    }
-
-    /// The same texts, read where these addresses of the Hub are files on this machine.
-    pub(super) fn with_files(self, files: HubFiles) -> Self {
-        Self { files, ..self }
-    }
-
-    /// Where addresses of the Hub are on this machine.
-    pub(super) fn files(&self) -> &HubFiles {
-        &self.files
     }
 
     /// The folder that relative paths written at `span` start from: that of the file, or the

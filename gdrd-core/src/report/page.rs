@@ -7,67 +7,85 @@ use std::path::Path;
 use super::chart::{Axis, Series, line_chart};
 use super::table::{Align, Table};
 use crate::error::Result;
-use crate::recipe::Recipe;
-use crate::run::{Lock, Measured};
+use crate::evaluation::{Figure, Measured};
 
-/// The table of one protocol: a row for each embedder, with its main scores.
+/// The table of one protocol: a row for each embedder, with the figures that its protocol wants in a table.
+///
+/// # Errors
+/// Never, as each row has a cell for each column.
 pub fn results_table(rows: &[Measured]) -> Result<Table> {
-    let names: Vec<&str> =
-        rows.first().map(|row| row.scores.scores.iter().map(|score| score.name.as_str()).collect()).unwrap_or_default();
-    let shown = |name: &&&str| {
-        name.starts_with("accuracy") && !name.contains("standard")
-            || name.starts_with("TAR")
-            || **name == "equal error rate"
-    };
-    let shown: Vec<&str> = names.iter().filter(shown).copied().collect();
-    let header = std::iter::once(("", Align::Left)).chain(shown.iter().map(|name| (*name, Align::Right)));
+    let shown: Vec<&Figure> =
+        rows.first().into_iter().flat_map(|row| &row.outcome.figures).filter(|figure| figure.in_table).collect();
+    let header = std::iter::once(("", Align::Left));
+    let header = header.chain(shown.iter().map(|figure| (figure.name.as_str(), Align::Right)));
     let mut table = Table::new(header);
     for row in rows {
-        let cell = |name: &&str| match row.scores.get(name) {
-            Some(score) if *name == "accuracy" => {
-                let error = row.scores.get("accuracy standard error over folds").map_or(0.0, |score| score.value);
-                format!("{:.2} ± {error:.2} {}", score.value, score.unit)
-            }
-            Some(score) => format!("{:.2} {}", score.value, score.unit),
-            None => "-".to_string(),
-        };
+        let cell = |figure: &&Figure| row.outcome.get(&figure.name).map_or("-".to_string(), Figure::shown);
         table.push(std::iter::once(row.embedder.clone()).chain(shown.iter().map(cell)))?;
     }
     Ok(table)
 }
 
-/// `report.md`: results, loss curves, what the numbers rest on. The curves' picture is written into `folder`.
+/// What a reader must know of the figures of a table, a line each.
+pub fn notes(rows: &[Measured]) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for figure in rows.iter().flat_map(|row| &row.outcome.figures) {
+        let note = figure.note.as_ref().map(|note| format!("{}: {note}", figure.name));
+        notes.extend(note.filter(|note| !notes.contains(note)));
+    }
+    notes
+}
+
+/// `report.md`: results, loss curves, what the numbers rest on. The curves' pictures are written into `folder`.
+///
+/// # Errors
+/// If a picture cannot be drawn or written.
 pub fn run_page(
-    recipe: &Recipe,
-    lock: &Lock,
+    title: &str,
+    provenance: &[String],
     measured: &BTreeMap<String, Vec<Measured>>,
     curves: &BTreeMap<String, Vec<(f64, f64)>>,
     folder: &Path,
 ) -> Result<String> {
-    let mut page = format!("# {}\n\n", recipe.name);
+    let mut page = format!("# {title}\n\n");
     for (protocol, rows) in measured {
-        let pairs = rows.first().map_or(0, |row| row.scores.pairs);
-        writeln!(page, "## {protocol} ({pairs} pairs)\n\n{}", results_table(rows)?.to_markdown()).expect("text grows");
-        let series: Vec<Series> = rows
-            .iter()
-            .map(|row| Series {
-                label: row.embedder.clone(),
-                points: row.scores.roc.iter().filter(|p| p.far > 0.0).map(|p| (p.far, 100.0 * p.tar)).collect(),
-            })
-            .filter(|series| series.points.len() > 1)
-            .collect();
-        if !series.is_empty() {
-            let name = format!("roc-{protocol}");
-            let x = Axis::log("false accept rate");
-            line_chart(&format!("ROC, {protocol}"), x, Axis::linear("true accept rate, %"), &series)?
+        let Some(first) = rows.first().map(|row| &row.outcome) else { continue };
+        let count = first.items.len();
+        writeln!(page, "## {protocol} ({count} {})\n\n{}", first.what, results_table(rows)?.to_markdown())
+            .expect("text grows");
+        for note in notes(rows) {
+            writeln!(page, "- {note}").expect("text grows");
+        }
+        for curve in &first.curves {
+            let of = |row: &Measured| {
+                let points = row.outcome.curves.iter().find(|other| other.name == curve.name)?.points.iter();
+                let points = points.filter(|(x, _)| !curve.log_x || *x > 0.0).copied().collect();
+                Some(Series { label: row.embedder.clone(), points })
+            };
+            let series: Vec<Series> = rows.iter().filter_map(of).filter(|series| series.points.len() > 1).collect();
+            if series.is_empty() {
+                continue;
+            }
+            let plain: String = curve.name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            let name = format!("{plain}-{protocol}");
+            let x = if curve.log_x { Axis::log(&curve.x) } else { Axis::linear(&curve.x) };
+            line_chart(&format!("{}, {protocol}", curve.name), x, Axis::linear(&curve.y), &series)?
                 .write(&folder.join(&name))?;
-            writeln!(page, "![ROC]({name}.svg)\n").expect("text grows");
+            writeln!(page, "\n![{}]({name}.svg)\n", curve.name).expect("text grows");
+        }
+        for row in rows {
+            for matrix in &row.outcome.matrices {
+                let header = matrix.columns.iter().enumerate();
+                let align = |at| if at == 0 { Align::Left } else { Align::Right };
+                let mut table = Table::new(header.map(|(at, column)| (column.as_str(), align(at))));
+                for (name, values) in &matrix.rows {
+                    let values = values.iter().map(|value| format!("{value:.2}"));
+                    table.push(std::iter::once(name.clone()).chain(values))?;
+                }
+                writeln!(page, "{}, {}\n\n{}", matrix.name, row.embedder, table.to_markdown()).expect("text grows");
+            }
         }
     }
-    page.push_str(
-        "Accuracy is the mean over folds, each with the threshold that is best on the others, ± its standard error. ",
-    );
-    page.push_str("\"At the single best threshold\" chooses it on all pairs at once, as the paper's text implies.\n\n");
     if !curves.is_empty() {
         page.push_str("## Training\n\n");
         for (stage, points) in curves {
@@ -83,34 +101,10 @@ pub fn run_page(
     page.push_str(
         "## Samples\n\nFaces as the dataset has them, above what the student sees.\n\n![samples](samples.png)\n\n",
     );
-    writeln!(page, "## Provenance\n\n- recipe digest `{}` (`recipe.resolved.toml` is the same run)", lock.recipe)
-        .expect("text grows");
-    writeln!(page, "- gdrd {}, candle {}", lock.gdrd, lock.candle).expect("text grows");
-    let low = recipe.degradation.downscale();
-    writeln!(page, "- degradation: {0}x{0}, {1:?}, antialias {2}", low.size, low.kernel, low.antialias)
-        .expect("text grows");
-    for (name, digest) in &lock.teachers {
-        writeln!(page, "- teacher `{name}`: sha256 `{digest}`").expect("text grows");
+    page.push_str("## Provenance\n\n");
+    for line in provenance {
+        writeln!(page, "- {line}").expect("text grows");
     }
-    for (address, file) in &lock.files {
-        let licence = recipe.files().get(address).and_then(|file| file.licence.as_deref());
-        writeln!(
-            page,
-            "- {address}: commit `{}`, {} bytes, sha256 `{}`; licence: {}",
-            file.commit,
-            file.size,
-            file.sha256,
-            licence.unwrap_or("not known to gdrd")
-        )
-        .expect("text grows");
-    }
-    for (name, data) in &lock.data {
-        let (faces, people, print) = (data.faces, data.identities, &data.fingerprint);
-        writeln!(page, "- dataset `{name}`: {faces} faces, {people} identities, fingerprint `{print}`")
-            .expect("text grows");
-    }
-    let machine: Vec<String> = lock.machine.iter().map(|(key, value)| format!("{key} {value}")).collect();
-    writeln!(page, "- machine: {}", machine.join(", ")).expect("text grows");
     Ok(page)
 }
 

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::assembly::Assembly;
 use super::folder::RunFolder;
-use super::scores::Measured;
+use super::lock::Lock;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
+use crate::evaluation::{Figure, Measured, Role};
+use crate::experiment::Experiment;
 use crate::files::write_atomically;
 use crate::observe::Observer;
-use crate::recipe::Recipe;
 use crate::report::chart::{Bar, bar_chart};
 use crate::report::table::{Align, Table};
 use crate::seed::Seed;
@@ -19,7 +21,7 @@ pub struct Cell {
     /// The row that it belongs to: the recipe's name.
     pub row: String,
     /// The recipe, with its seed set.
-    pub recipe: Recipe,
+    pub experiment: Experiment,
 }
 
 /// The ablation's outcome.
@@ -30,9 +32,12 @@ pub struct Ablation {
     pub files: Vec<PathBuf>,
 }
 
-/// Runs every cell that is not finished below `folder`, then writes `ablation.{md,csv,tex,svg,png}` there: mean and
-/// standard deviation over the seeds of the first embedder's accuracy, and its difference to the row `against` by the
-/// paired bootstrap on the same pairs. What the teachers score without training stands below.
+/// Runs every cell that is not finished below `folder`, then writes `ablation.{md,csv,tex,svg,png}` there: mean and standard
+/// deviation over the seeds of the protocol's headline for the first embedder, and its difference to the row `against` by the
+/// paired bootstrap on the same items and over the seeds. What the teachers score without training stands below.
+///
+/// A cell's folder is named by everything that decides its numbers, so that a cell whose images, lists, weights or program
+/// changed is another cell. What the older one holds stays.
 ///
 /// # Errors
 /// If a cell fails (finished ones stay), or the recipes do not share the protocol.
@@ -41,18 +46,20 @@ pub fn ablate(
     against: Option<&str>,
     folder: &Path,
     place: &Place,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<Ablation> {
     let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
     let protocol = shared_protocol(cells)?;
     let base = row(cells, against)?;
     for cell in cells {
-        let (row, digest) = (cell.recipe.plain_name(), cell.recipe.digest());
-        let name = format!("{row}-seed{}-{}", cell.recipe.run.seed, &digest[..8]);
+        let row = cell.experiment.plain_name();
+        let lock = Lock::of(&Assembly::new(&cell.experiment, place, observer)?)?;
+        let name = format!("{row}-seed{}-{}", cell.experiment.run.seed, &lock.digest()[..12]);
         let path = folder.join(&name);
         let run = RunFolder::new(&path);
         if !run.is_finished() {
-            train(&cell.recipe, &Place { folder: path, ..place.clone() }, observer).at(|| format!("cell `{name}`"))?;
+            train(&cell.experiment, &Place { folder: path, ..place.clone() }, observer)
+                .at(|| format!("cell `{name}`"))?;
         }
         let measured = run.results()?.remove(&protocol).ok_or_else(|| {
             Error::data(format!("`{}` has no results of protocol `{protocol}`", run.path().display()))
@@ -62,28 +69,36 @@ pub fn ablate(
             None => rows.push((cell.row.clone(), vec![measured])),
         }
     }
+    let rows = rows.into_iter().map(Row::new).collect::<Result<Vec<_>>>()?;
+    let headline = rows[0].headline.clone();
     let table = table(&rows, base)?;
-    let mut bars: Vec<Bar> = Vec::new();
-    for (name, seeds) in &rows {
-        let (mean, sd) = mean_and_sd(&accuracies(seeds));
-        bars.push(Bar { label: name.clone(), value: mean, error: (seeds.len() > 1).then_some(sd), baseline: false });
+    let bar = |row: &Row| {
+        let (mean, sd) = mean_and_sd(&row.values);
+        Bar { label: row.name.clone(), value: mean, error: (row.values.len() > 1).then_some(sd), baseline: false }
+    };
+    let mut bars: Vec<Bar> = rows.iter().map(bar).collect();
+    let small = |measured: &&Measured| matches!(measured.role, Role::Teacher { small: true, .. });
+    if let Some(value) = rows[0].seeds[0].iter().find(small).and_then(|row| row.outcome.headline().ok()?.value) {
+        bars.insert(0, Bar { label: "no student".into(), value, error: None, baseline: true });
     }
-    if let Some(upsampled) = rows[0].1[0].iter().find(|row| row.embedder.contains("upsampled")) {
-        let bar = Bar { label: "no student".into(), value: accuracy(upsampled), error: None, baseline: true };
-        bars.insert(0, bar);
-    }
-    let title = format!("Verification accuracy, {protocol}");
-    let picture = bar_chart(&title, "%", &bars)?;
+    let title = format!("{}, {protocol}", capital(&headline.name));
+    let picture = bar_chart(&title, headline.unit.sign(), &bars)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let stem = folder.join("ablation");
     picture.write(&stem)?;
     let mut files = vec![stem.with_extension("svg"), stem.with_extension("png")];
-    let seeds = rows[0].1.len();
-    let pairs = rows[0].1[0].first().map_or(0, |row| row.scores.pairs);
+    let seeds: Vec<String> = rows.iter().map(|row| row.values.len().to_string()).collect();
+    let seeds = if seeds.iter().all(|count| *count == seeds[0]) { seeds[0].clone() } else { seeds.join(", ") };
+    let first = &rows[0].seeds[0][0].outcome;
     let note = format!(
-        "\n{protocol}: {pairs} pairs, {seeds} seeds; mean ± sd of the accuracy over folds in %; difference to `{}` by the paired \
-         bootstrap over pairs ({RESAMPLES} resamples, 95 % interval, two-sided p).\n",
-        rows[base].0
+        "\n{protocol}: {} {}, seeds a row: {seeds}; mean ± sd over seeds of the {} in {}; difference to `{}` by the paired \
+         bootstrap over {} and seeds ({RESAMPLES} resamples, 95 % interval, two-sided p).\n",
+        first.items.len(),
+        first.what,
+        headline.name,
+        headline.unit.sign(),
+        rows[base].name,
+        first.what,
     );
     let texts = [("md", table.to_markdown() + &note), ("csv", table.to_csv()), ("tex", table.to_latex())];
     for (extension, text) in texts {
@@ -94,13 +109,47 @@ pub fn ablate(
     Ok(Ablation { table, files })
 }
 
+/// A row with all its seeds.
+struct Row {
+    name: String,
+    seeds: Vec<Vec<Measured>>,
+    /// The headline of the first embedder, seed by seed.
+    values: Vec<f64>,
+    /// The headline of the first seed.
+    headline: Figure,
+}
+
+impl Row {
+    fn new((name, seeds): (String, Vec<Vec<Measured>>)) -> Result<Self> {
+        let value = |seed: &Vec<Measured>| {
+            let first = seed.first().ok_or_else(|| Error::data("nothing was measured"))?;
+            let headline = first.outcome.headline()?;
+            headline.value.ok_or_else(|| {
+                Error::data(format!("{} has no value: {}", headline.name, headline.note.clone().unwrap_or_default()))
+            })
+        };
+        let values = seeds.iter().map(value).collect::<Result<_>>().at(|| format!("row `{name}`"))?;
+        let headline = seeds[0][0].outcome.headline()?.clone();
+        Ok(Self { name, seeds, values, headline })
+    }
+
+    fn items(&self) -> Vec<Vec<f64>> {
+        self.seeds.iter().map(|seed| seed[0].outcome.items.clone()).collect()
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// The first protocol, by name, of all recipes.
 fn shared_protocol(cells: &[Cell]) -> Result<String> {
     let first = cells.first().ok_or_else(|| Error::recipe("an ablation needs at least one recipe"))?;
-    let shared = first.recipe.evaluate.iter().find(|(name, protocol)| {
+    let shared = first.experiment.evaluate.iter().find(|(name, protocol)| {
         cells
             .iter()
-            .all(|cell| cell.recipe.evaluate.get(*name).is_some_and(|other| other.resolved == protocol.resolved))
+            .all(|cell| cell.experiment.evaluate.get(*name).is_some_and(|other| other.resolved == protocol.resolved))
     });
     shared.map(|(name, _)| name.clone()).ok_or_else(|| Error::recipe("the recipes share no protocol in `[evaluate]`"))
 }
@@ -118,44 +167,38 @@ fn row(cells: &[Cell], name: Option<&str>) -> Result<usize> {
     place.ok_or_else(|| Error::recipe(format!("no row is called `{name}`; there are {rows:?}")))
 }
 
-fn table(rows: &[(String, Vec<Vec<Measured>>)], base: usize) -> Result<Table> {
+fn table(rows: &[Row], base: usize) -> Result<Table> {
+    let headline = &rows[base].headline;
     let header = [
-        ("recipe", Align::Left),
-        ("accuracy %", Align::Right),
-        ("difference", Align::Right),
-        ("95 % interval", Align::Right),
-        ("p", Align::Right),
+        ("recipe".to_string(), Align::Left),
+        (format!("{} {}", headline.name, headline.unit.sign()).trim_end().to_string(), Align::Right),
+        ("seeds".to_string(), Align::Right),
+        ("difference".to_string(), Align::Right),
+        ("95 % interval".to_string(), Align::Right),
+        ("p".to_string(), Align::Right),
     ];
     let mut table = Table::new(header);
-    let correct = |seeds: &[Vec<Measured>]| seeds.iter().map(|s| s[0].scores.correct.clone()).collect::<Vec<_>>();
-    for (at, (name, seeds)) in rows.iter().enumerate() {
-        let (mean, sd) = mean_and_sd(&accuracies(seeds));
-        let value = if seeds.len() > 1 { format!("{mean:.2} ± {sd:.2}") } else { format!("{mean:.2}") };
-        let mut cells = vec![name.clone(), value];
+    for (at, row) in rows.iter().enumerate() {
+        let (mean, sd) = mean_and_sd(&row.values);
+        let value = if row.values.len() > 1 { format!("{mean:.2} ± {sd:.2}") } else { format!("{mean:.2}") };
+        let mut cells = vec![row.name.clone(), value, row.values.len().to_string()];
         if at == base {
             cells.extend(["-", "-", "-"].map(String::from));
         } else {
             let mut stream = Seed(7).stream("paired bootstrap", &[]);
-            let gap = paired_difference(&correct(seeds), &correct(&rows[base].1), RESAMPLES, &mut stream)?;
-            cells.push(format!("{:+.2}", 100.0 * gap.mean));
-            cells.push(format!("{:+.2} to {:+.2}", 100.0 * gap.interval.low, 100.0 * gap.interval.high));
+            let gap = paired_difference(&row.items(), &rows[base].items(), RESAMPLES, &mut stream)?;
+            let one = headline.unit.of_one();
+            cells.push(format!("{:+.2}", one * gap.mean));
+            cells.push(format!("{:+.2} to {:+.2}", one * gap.interval.low, one * gap.interval.high));
             cells.push(format!("{:.3}", gap.p));
         }
         table.push(cells)?;
     }
-    for row in rows[0].1[0].iter().filter(|row| row.embedder.starts_with("teacher")) {
-        let cells = [row.embedder.clone(), format!("{:.2}", accuracy(row))];
-        table.push(cells.into_iter().chain(["", "", ""].map(String::from)))?;
+    for row in rows[0].seeds[0].iter().filter(|row| matches!(row.role, Role::Teacher { .. })) {
+        let value = row.outcome.headline()?.value.map_or("-".to_string(), |value| format!("{value:.2}"));
+        table.push([row.embedder.clone(), value].into_iter().chain(["", "", "", ""].map(String::from)))?;
     }
     Ok(table)
-}
-
-fn accuracies(seeds: &[Vec<Measured>]) -> Vec<f64> {
-    seeds.iter().map(|rows| rows.first().map_or(f64::NAN, accuracy)).collect()
-}
-
-fn accuracy(row: &Measured) -> f64 {
-    row.scores.get("accuracy").map_or(f64::NAN, |score| score.value)
 }
 
 fn mean_and_sd(values: &[f64]) -> (f64, f64) {

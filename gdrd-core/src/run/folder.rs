@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::prepared::Prepared;
-use super::scores::Measured;
-use crate::data::write_sheet;
-use crate::error::{Context, Error, Result};
+use super::lock::Lock;
+use crate::data::{Views, write_sheet};
+use crate::error::{Error, Result};
+use crate::evaluation::Measured;
+use crate::experiment::Experiment;
 use crate::files::write_atomically;
 use crate::observe::{Event, Flow, Observer};
-use crate::recipe::{LockedFile, Recipe};
 use crate::report;
-use crate::student::StudentHeader;
 use crate::trainer::Checkpoint;
 
 /// The folder of a run: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
@@ -24,39 +23,6 @@ use crate::trainer::Checkpoint;
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
-}
-
-/// Everything outside the recipe that the numbers depend on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lock {
-    /// Version of gdrd.
-    pub gdrd: String,
-    /// Version of candle.
-    pub candle: String,
-    /// Digest of the recipe.
-    pub recipe: String,
-    /// Digest of the degradation's options.
-    pub degradation: String,
-    /// Sha256 of the teachers' weights, by name.
-    pub teachers: BTreeMap<String, String>,
-    /// Files of the Hub, by address; none in locks of before gdrd knew the Hub.
-    #[serde(default)]
-    pub files: BTreeMap<String, LockedFile>,
-    /// The datasets, by name.
-    pub data: BTreeMap<String, LockedData>,
-    /// The machine; not compared.
-    pub machine: BTreeMap<String, String>,
-}
-
-/// A dataset in a [`Lock`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LockedData {
-    /// Its fingerprint.
-    pub fingerprint: String,
-    /// Number of faces.
-    pub faces: usize,
-    /// Number of identities.
-    pub identities: usize,
 }
 
 const RECIPE: &str = "recipe.resolved.toml";
@@ -98,7 +64,7 @@ impl RunFolder {
     }
 
     /// The newest checkpoint, if the folder holds one of this very recipe.
-    pub(super) fn checkpoint(&self, recipe: &Recipe) -> Result<Option<Checkpoint>> {
+    pub(super) fn checkpoint(&self, recipe: &Experiment) -> Result<Option<Checkpoint>> {
         let Some(newest) = Checkpoint::newest(&self.path.join("checkpoints"))? else { return Ok(None) };
         let checkpoint = Checkpoint::read(&newest)?;
         if checkpoint.position.recipe != recipe.digest() {
@@ -112,49 +78,30 @@ impl RunFolder {
         Ok(Some(checkpoint))
     }
 
-    /// Writes the resolved recipe and the lock; if there is a lock already, it must agree.
-    pub(super) fn lock(&self, recipe: &Recipe, prepared: &Prepared) -> Result<Lock> {
-        let data = |(name, views): (&String, &crate::data::Views)| {
-            let set = views.dataset();
-            let locked = LockedData {
-                fingerprint: set.fingerprint().to_string(),
-                faces: set.len(),
-                identities: set.identities(),
-            };
-            (name.clone(), locked)
-        };
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let machine = [
-            ("os", std::env::consts::OS.to_string()),
-            ("architecture", std::env::consts::ARCH.to_string()),
-            ("cores", cores.to_string()),
-            ("kernels", crate::nn::kernels::processor().to_string()),
-            ("device", format!("{:?}", prepared.device.location()).to_lowercase()),
-        ];
-        let lock = Lock {
-            gdrd: env!("CARGO_PKG_VERSION").into(),
-            candle: "0.11.1".into(),
-            recipe: recipe.digest(),
-            degradation: crate::digest::of_value(recipe.degradation.downscale()),
-            teachers: prepared.teacher_digests(),
-            files: recipe.files().iter().map(|(address, file)| (address.clone(), file.locked.clone())).collect(),
-            data: prepared.datasets().map(data).collect(),
-            machine: machine.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
-        };
+    /// Writes the resolved recipe and the lock; if there is a lock already, it must agree. What differs beside the experiment
+    /// is returned: the program, the processor.
+    pub(super) fn lock(&self, experiment: &Experiment, lock: &Lock) -> Result<Vec<String>> {
         let path = self.lock_file();
+        let mut circumstances = Vec::new();
         if path.exists() {
-            Lock::read(&path)?.compare(&lock).at(|| format!("`{}`", path.display()))?;
+            let then = Lock::read_file(&path)?;
+            let changes = then.changes(lock);
+            if !changes.is_empty() {
+                return Err(Error::data(format!(
+                    "`{}`: changed since this run began: {}; start a new run in another folder",
+                    path.display(),
+                    changes.join(", ")
+                )));
+            }
+            circumstances = then.circumstances(lock);
         }
-        write_atomically(&self.recipe(), recipe.resolved().as_bytes())?;
-        write_atomically(&path, &json(&lock)?)?;
-        Ok(lock)
+        write_atomically(&self.recipe(), experiment.resolved().as_bytes())?;
+        write_atomically(&path, &json(lock)?)?;
+        Ok(circumstances)
     }
 
-    pub(super) fn write_samples(&self, prepared: &Prepared) -> Result<()> {
-        match prepared.datasets().find(|(name, _)| *name == "train").or_else(|| prepared.datasets().next()) {
-            Some((_, views)) => write_sheet(views, &self.path.join("samples.png")),
-            None => Ok(()),
-        }
+    pub(super) fn write_samples(&self, views: &Views, small: &str) -> Result<()> {
+        write_sheet(views, small, &self.path.join("samples.png"))
     }
 
     pub(super) fn save(&self, checkpoint: &Checkpoint, keep: usize) -> Result<PathBuf> {
@@ -166,20 +113,16 @@ impl RunFolder {
         StepLog::open(self.path.join("metrics.jsonl"), from_step)
     }
 
-    pub(super) fn write_student(&self, header: &StudentHeader, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        write_atomically(&self.student(), &header.to_bytes(tensors)?)
-    }
-
     pub(super) fn write_results(
         &self,
-        recipe: &Recipe,
-        lock: &Lock,
+        experiment: &Experiment,
+        provenance: &[String],
         measured: &BTreeMap<String, Vec<Measured>>,
     ) -> Result<()> {
         for (name, rows) in measured {
             write_atomically(&self.path.join("evaluation").join(format!("{name}.json")), &json(rows)?)?;
         }
-        let text = report::run_page(recipe, lock, measured, &self.curves()?, &self.path)?;
+        let text = report::run_page(&experiment.name, provenance, measured, &self.curves()?, &self.path)?;
         write_atomically(&self.path.join("report.md"), text.as_bytes())
     }
 
@@ -220,47 +163,6 @@ impl RunFolder {
     }
 }
 
-impl Lock {
-    /// Reads a lock.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is no lock.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))
-    }
-
-    /// Refuses to go on with other data or teachers.
-    fn compare(&self, now: &Lock) -> Result<()> {
-        let mut changes = Vec::new();
-        if self.recipe != now.recipe {
-            changes.push("the recipe".to_string());
-        }
-        for (name, digest) in &self.teachers {
-            if now.teachers.get(name) != Some(digest) {
-                changes.push(format!("the weights of teacher `{name}`"));
-            }
-        }
-        for (address, file) in &self.files {
-            if now.files.get(address) != Some(file) {
-                changes.push(format!("the file {address}"));
-            }
-        }
-        for (name, data) in &self.data {
-            if now.data.get(name) != Some(data) {
-                changes.push(format!("the dataset `{name}`"));
-            }
-        }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        Err(Error::data(format!(
-            "changed since this run began: {}; start a new run in another folder",
-            changes.join(", ")
-        )))
-    }
-}
-
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::data(e.to_string()))?;
     bytes.push(b'\n');
@@ -270,6 +172,10 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
 /// Writes one line of JSON for each step.
 pub(super) struct StepLog {
     path: PathBuf,
+    state: Mutex<LogState>,
+}
+
+struct LogState {
     file: File,
     total: u64,
     failed: Option<Error>,
@@ -284,29 +190,31 @@ impl StepLog {
             write_atomically(&path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, file, total: from_step, failed: None })
+        Ok(Self { path, state: Mutex::new(LogState { file, total: from_step, failed: None }) })
     }
 
     /// The first line that could not be written, as an error.
-    pub(super) fn check(&mut self) -> Result<()> {
-        self.failed.take().map_or(Ok(()), Err)
+    pub(super) fn check(&self) -> Result<()> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.take().map_or(Ok(()), Err)
     }
 }
 
 impl Observer for StepLog {
-    fn on(&mut self, event: &Event) -> Flow {
+    fn on(&self, event: &Event) -> Flow {
         let Event::StepDone { stage, step, loss, terms, rate, gradient_norm, images_per_second, .. } = event else {
             return Flow::Continue;
         };
-        self.total += 1;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.total += 1;
         let terms: serde_json::Map<String, serde_json::Value> =
             terms.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
         let line = serde_json::json!({
-            "total_step": self.total, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
+            "total_step": state.total, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
             "gradient_norm": gradient_norm, "images_per_second": images_per_second,
         });
-        if let Err(error) = writeln!(self.file, "{line}") {
-            self.failed.get_or_insert_with(|| Error::io(&self.path, error));
+        if let Err(error) = writeln!(state.file, "{line}") {
+            let error = Error::io(&self.path, error);
+            state.failed.get_or_insert(error);
         }
         Flow::Continue
     }

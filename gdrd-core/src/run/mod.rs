@@ -3,32 +3,41 @@
 //! [`train`] is the page to read. A [`Prepared`] run has everything built and checked; a [`RunFolder`] is what stays.
 
 mod ablation;
-mod context;
+mod assembly;
 mod folder;
+mod known;
+mod lock;
+mod measure;
 mod plan;
 mod prepared;
-mod scores;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::Device;
 
 pub use ablation::{Ablation, Cell, ablate};
-pub use folder::{Lock, RunFolder};
+pub use assembly::Assembly;
+pub use folder::RunFolder;
+pub use lock::{Lock, LockedData};
+pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
-pub use prepared::{Opened, Prepared, StageTerms};
-pub use scores::{Measured, Measuring, StudentEmbedder, measure};
+pub use prepared::{Prepared, StageTerms};
 
 use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::{Event, FanOut, Flow, Observer};
-use crate::recipe::Recipe;
-use crate::student::{STUDENT_FORMAT, StudentHeader};
+use crate::evaluation::Role;
+use crate::experiment::{Experiment, StageSpec, TermSpec};
+use crate::files::write_atomically;
+use crate::observe::{Event, FanOut, Observer, tell};
+use crate::recipe::Fetch;
+use crate::registry::Registry;
+use crate::student::{STUDENT_FORMAT, StudentFile, StudentHeader};
 use crate::trainer::{Checkpoint, Optimizer, Outcome, Position};
 
-/// Where a run happens.
-#[derive(Clone, Debug)]
+/// Where a run happens, and what the program has.
+#[derive(Clone)]
 pub struct Place {
     /// The run folder.
     pub folder: PathBuf,
@@ -36,6 +45,10 @@ pub struct Place {
     pub store: PathBuf,
     /// Where tensors are.
     pub device: Device,
+    /// The program's plug-ins.
+    pub registry: Arc<Registry>,
+    /// The way to the Hugging Face Hub, if the program has one.
+    pub hub: Option<Arc<dyn Fetch>>,
 }
 
 /// Runs a recipe from its beginning, or from its newest checkpoint if the folder holds one of the same recipe.
@@ -43,26 +56,33 @@ pub struct Place {
 /// # Errors
 /// If the folder holds another recipe's run, something does not fit, or the observer stops the run ([`ErrorKind::Stopped`];
 /// then a checkpoint is there).
-pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<RunFolder> {
+pub fn train(experiment: &Experiment, place: &Place, observer: &dyn Observer) -> Result<RunFolder> {
     let folder = RunFolder::new(&place.folder);
-    let resumed = folder.checkpoint(recipe)?;
+    let resumed = folder.checkpoint(experiment)?;
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
-    let prepared = Prepared::new(recipe, place, observer)?;
-    let lock = folder.lock(recipe, &prepared)?;
-    folder.write_samples(&prepared)?;
-    let mut terms = prepared.terms(recipe, observer)?;
-    let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: recipe.digest() };
+    let parts = Assembly::new(experiment, place, observer)?;
+    let prepared = Prepared::new(&parts)?;
+    let lock = Lock::of(&parts)?;
+    for change in folder.lock(experiment, &lock)? {
+        let message = format!("{change} changed since this run began; numbers may differ in their last bits");
+        tell(observer, &Event::Warning { message })?;
+    }
+    if let Some(stage) = experiment.stages.first() {
+        folder.write_samples(prepared.views(&stage.options.data)?, &experiment.student.view)?;
+    }
+    let mut terms = prepared.terms()?;
+    let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: experiment.digest() };
     let mut optimizer_state = None;
     if let Some(checkpoint) = resumed {
         prepared.variables(&terms).assign(&checkpoint.variables)?;
         position = checkpoint.position;
         optimizer_state = Some(checkpoint.optimizer);
     }
-    let mut log = folder.log(from_step)?;
+    let log = folder.log(from_step)?;
     let all = prepared.variables(&terms);
-    for (at, stage) in recipe.stages.iter().enumerate().skip(position.stage) {
-        let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]), observer)?;
+    for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {
+        let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]))?;
         if let Some(state) = optimizer_state.take().filter(|_| position.stage_steps > 0) {
             ready.optimizer.restore(state)?;
         }
@@ -76,17 +96,17 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
         let mut written = None;
         let mut save = |done: u64, optimizer: &dyn Optimizer, stopping: bool| -> Result<()> {
             let over = done == steps;
-            if !(over || stopping || done.is_multiple_of(recipe.run.checkpoint_steps)) {
+            if !(over || stopping || done.is_multiple_of(experiment.run.checkpoint_steps)) {
                 return Ok(());
             }
             position.total_steps = before + done;
             (position.stage, position.stage_steps) = if over { (at + 1, 0) } else { (at, done) };
             let state = if over { Default::default() } else { optimizer.state() };
             let checkpoint = Checkpoint { position: position.clone(), variables: all.tensors(), optimizer: state };
-            written = Some(folder.save(&checkpoint, recipe.run.keep_checkpoints)?);
+            written = Some(folder.save(&checkpoint, experiment.run.keep_checkpoints)?);
             Ok(())
         };
-        let outcome = ready.run(from, &mut FanOut(vec![&mut *observer, &mut log]), &mut save);
+        let outcome = ready.run(from, &FanOut(vec![observer, &log]), &mut save);
         log.check()?;
         if let Some(folder) = written {
             // A wish to stop is told with its step below, or at the next event.
@@ -98,25 +118,52 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
             return Err(Error::new(ErrorKind::Stopped, what));
         }
     }
-    folder.write_student(&header(recipe, &prepared), &prepared.student_tensors(recipe.run.half_precision)?)?;
-    let student = StudentEmbedder::new(&*prepared.student, recipe.degradation.downscale(), &place.device);
+    let header = header(&prepared, &lock)?;
+    let bytes = header.to_bytes(&prepared.student_tensors(experiment.run.half_precision)?)?;
+    write_atomically(&folder.student(), &bytes)?;
+    // What is measured is the file that was written.
+    let file = StudentFile::open(&bytes, &place.device, &*place.registry)?;
+    let student = StudentEmbedder::new(&file, &place.device);
     let student = student.as_ref().map(|student| student as &dyn Embedder);
-    let measured = scores::evaluate(recipe, &prepared.opened, student, &prepared.teachers, place, observer)?;
-    folder.write_results(recipe, &lock, &measured)?;
+    let measured = measure::evaluate(&parts, student, Role::Student, true)?;
+    folder.write_results(experiment, &provenance(&parts, &lock), &measured)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
     Ok(folder)
 }
 
-/// Tells an event; a wish to stop becomes an error.
-fn tell(observer: &mut dyn Observer, event: &Event) -> Result<()> {
-    match observer.on(event) {
-        Flow::Continue => Ok(()),
-        Flow::Stop => Err(Error::new(ErrorKind::Stopped, "stopped by the user")),
+/// What a run's numbers rest on, a line each.
+fn provenance(parts: &Assembly, lock: &Lock) -> Vec<String> {
+    let mut lines = vec![
+        format!("recipe digest `{}` (`recipe.resolved.toml` is the same run)", lock.recipe),
+        format!("gdrd {}, candle {}, program sha256 `{}`", lock.gdrd, lock.candle, lock.program),
+    ];
+    for (name, component) in &parts.experiment().views {
+        let plain = |(key, value): (&String, &toml::Value)| (key != "kind").then(|| format!("{key} = {value}"));
+        let options: Vec<String> = component.resolved.iter().filter_map(plain).collect();
+        lines.push(format!("view `{name}`: {} {}", component.kind, options.join(", ")).trim_end().to_string());
     }
+    for (name, digest) in &lock.teachers {
+        lines.push(format!("teacher `{name}`: sha256 `{digest}`"));
+    }
+    for (address, file) in &parts.hub_files() {
+        lines.push(format!(
+            "{address}: commit `{}`, {} bytes, sha256 `{}`; licence: {}",
+            file.locked.commit,
+            file.locked.size,
+            file.locked.sha256,
+            file.licence.as_deref().unwrap_or("not known to gdrd")
+        ));
+    }
+    for (name, LockedData { fingerprint, faces, identities }) in &lock.data {
+        lines.push(format!("dataset `{name}`: {faces} faces, {identities} identities, fingerprint `{fingerprint}`"));
+    }
+    let machine: Vec<String> = lock.machine.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    lines.push(format!("machine: {}", machine.join(", ")));
+    lines
 }
 
-fn objective(stage: &crate::recipe::StageRecipe) -> String {
-    let term = |(name, term): (&String, &crate::recipe::TermRecipe)| match term.weight {
+fn objective(stage: &StageSpec) -> String {
+    let term = |(name, term): (&String, &TermSpec)| match term.weight {
         1.0 => format!("{name} ({})", term.loss.kind),
         weight => format!("{weight} {name} ({})", term.loss.kind),
     };
@@ -125,12 +172,13 @@ fn objective(stage: &crate::recipe::StageRecipe) -> String {
 }
 
 /// Licence and terms of what the student comes from, for each teacher (and `student` itself) with files on the Hub.
-fn licences(recipe: &Recipe) -> BTreeMap<String, String> {
+fn licences(parts: &Assembly) -> BTreeMap<String, String> {
+    let files = parts.hub_files();
     let mut found: BTreeMap<String, String> = BTreeMap::new();
-    for (key, address) in recipe.addresses() {
+    for (key, address) in parts.experiment().addresses() {
         let name = key.strip_prefix("teacher.").or(Some(&key).filter(|key| key.starts_with("student.")).map(|k| &**k));
         let Some(name) = name.and_then(|name| name.split('.').next()) else { continue };
-        let Some(file) = recipe.files().get(&address.to_string()) else { continue };
+        let Some(file) = files.get(&address.to_string()) else { continue };
         let licence = file.licence.as_deref().unwrap_or("licence not known to gdrd");
         let line = format!("{address} at commit {}: {licence}", file.locked.commit);
         found.entry(name.to_string()).and_modify(|text| *text = format!("{text}; {line}")).or_insert(line);
@@ -138,17 +186,21 @@ fn licences(recipe: &Recipe) -> BTreeMap<String, String> {
     found
 }
 
-fn header(recipe: &Recipe, prepared: &Prepared) -> StudentHeader {
-    let mut options = recipe.student.resolved.clone();
+fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
+    let experiment = prepared.parts.experiment();
+    let network = &experiment.student.network;
+    let mut options = network.resolved.clone();
     options.remove("kind");
-    StudentHeader {
+    let view = prepared.parts.context().part::<dyn crate::data::Degradation>("view", &experiment.student.view)?;
+    let prepare = view.downscale().cloned().ok_or_else(|| Error::recipe("the student's view has no size"))?;
+    Ok(StudentHeader {
         format: STUDENT_FORMAT,
-        kind: recipe.student.kind.clone(),
+        kind: network.kind.clone(),
         options: serde_json::to_value(options).expect("TOML tables have a JSON form"),
         card: prepared.student.card().clone(),
-        prepare: recipe.degradation.downscale().clone(),
-        recipe: recipe.digest(),
-        teachers: prepared.teacher_digests(),
-        licences: licences(recipe),
-    }
+        prepare,
+        recipe: experiment.digest(),
+        teachers: lock.teachers.clone(),
+        licences: licences(prepared.parts),
+    })
 }

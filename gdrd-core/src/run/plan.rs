@@ -1,11 +1,12 @@
 //! What a run will cost, from a few timed steps, before it starts.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::prepared::Prepared;
+use super::prepared::{Prepared, wanted};
+use crate::data::{Augment, Variant};
 use crate::error::Result;
 use crate::observe::{Event, Flow, Observer};
-use crate::recipe::Recipe;
 use crate::student::Part;
 use crate::teacher::Output;
 
@@ -37,19 +38,20 @@ const TIMED: u64 = 3;
 
 /// Builds everything and makes a few steps of each stage, without writing anything. Class centres are zeros here; nothing
 /// else differs from the real steps.
-pub fn plan(recipe: &Recipe, prepared: &Prepared) -> Result<Vec<StagePlan>> {
+pub fn plan(prepared: &Prepared) -> Result<Vec<StagePlan>> {
     let mut plans = Vec::new();
-    for stage in &recipe.stages {
+    for stage in &prepared.parts.experiment().stages {
         let views = prepared.views(&stage.options.data)?;
         let faces = views.dataset().len();
-        let sides = if stage.options.augment.flip { 2 } else { 1 };
+        let sides = stage.options.augment.variants().len();
+        let none = Augment::none();
         let mut trial = prepared.trial(stage)?;
         let mut taps = Vec::new();
-        for (name, output) in trial.terms.iter().flat_map(|term| term.loss.needs().teachers) {
-            let source = prepared.source(prepared.teacher(&name)?, stage, false)?;
-            let shape = source.teacher.shape(&output, source.input_size())?;
-            if !taps.iter().any(|(known, tap, _)| *known == name && *tap == output) {
-                taps.push((name, output, shape));
+        for (name, outputs) in wanted(&trial.terms) {
+            let size = prepared.source(stage, &name, &none, Variant::default())?.input_size()?;
+            for output in outputs {
+                let shape = prepared.teacher(&name)?.shape(&output, size)?;
+                taps.push((name.clone(), output, shape));
             }
         }
         let values: usize = taps.iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum();
@@ -60,14 +62,17 @@ pub fn plan(recipe: &Recipe, prepared: &Prepared) -> Result<Vec<StagePlan>> {
         // A step with live teachers, less the teachers' own time on such a batch.
         let mut teacher_step = 0.0;
         for (name, output, _) in &taps {
-            let source = prepared.source(prepared.teacher(name)?, stage, false)?;
+            let source = prepared.source(stage, name, &none, Variant::default())?;
             teacher_step += source.seconds(stage.options.batch_size.min(faces), output)?;
         }
-        let mut clock = Clock { since: Instant::now(), steps: Vec::new() };
-        trial.run(0, &mut clock, &mut |_, _, _| Ok(()))?;
-        let live = clock.steps.iter().skip(1).sum::<f64>() / (clock.steps.len() - 1).max(1) as f64;
+        let clock = Clock(Mutex::new(Times { since: Instant::now(), steps: Vec::new() }));
+        trial.run(0, &clock, &mut |_, _, _| Ok(()))?;
+        let times = clock.0.into_inner().unwrap_or_else(PoisonError::into_inner).steps;
+        // The first step also starts threads and packs kernels; where there is no other, it has to do.
+        let after = times.get(1..).filter(|rest| !rest.is_empty()).unwrap_or(&times);
+        let live = after.iter().sum::<f64>() / after.len().max(1) as f64;
         let stored = stage.options.store_features;
-        let batches = faces as f64 / stage.options.batch_size as f64 * f64::from(sides);
+        let batches = faces as f64 / stage.options.batch_size as f64 * sides as f64;
         plans.push(StagePlan {
             stage: stage.name.clone(),
             steps,
@@ -75,7 +80,7 @@ pub fn plan(recipe: &Recipe, prepared: &Prepared) -> Result<Vec<StagePlan>> {
             state_bytes: 4 * 4 * trained,
             taps,
             loss_variables,
-            store_bytes: if stored { 2 * values * faces * sides as usize } else { 0 },
+            store_bytes: if stored { 2 * values * faces * sides } else { 0 },
             seconds_per_step: if stored { (live - teacher_step).max(live * 0.05) } else { live },
             teacher_seconds: if stored { teacher_step * batches } else { 0.0 },
         });
@@ -83,22 +88,26 @@ pub fn plan(recipe: &Recipe, prepared: &Prepared) -> Result<Vec<StagePlan>> {
     Ok(plans)
 }
 
-struct Clock {
+struct Clock(Mutex<Times>);
+
+struct Times {
     since: Instant,
     steps: Vec<f64>,
 }
 
 impl Observer for Clock {
-    fn on(&mut self, event: &Event) -> Flow {
+    fn on(&self, event: &Event) -> Flow {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(event, Event::StepDone { .. }) {
-            self.steps.push(self.since.elapsed().as_secs_f64());
+            let seconds = times.since.elapsed().as_secs_f64();
+            times.steps.push(seconds);
         }
-        self.since = Instant::now();
-        if self.steps.len() as u64 > TIMED { Flow::Stop } else { Flow::Continue }
+        times.since = Instant::now();
+        if times.steps.len() as u64 > TIMED { Flow::Stop } else { Flow::Continue }
     }
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// Parameters of the student, backbone and head.
     pub fn student_parameters(&self) -> (usize, usize) {
         (self.parameters(Part::Backbone), self.parameters(Part::Head))

@@ -1,148 +1,161 @@
-//! Everything that a recipe names, built and checked against each other.
+//! Everything that a recipe trains, built and checked against each other.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
-use super::Place;
-use super::context::StageContext;
-use super::tell;
-use crate::data::Views;
+use super::assembly::Assembly;
+use crate::context::{BuildContext, Host};
+use crate::data::{Augment, Variant, Views};
 use crate::error::{Context, Error, Result};
-use crate::evaluation::Protocol;
+use crate::experiment::{Experiment, StageSpec};
+use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
 use crate::nn::Weights;
-use crate::nn::kernels::Precision;
 use crate::nn::weights::{Draw, Variables};
-use crate::observe::{Event, Observer, Silent};
-use crate::recipe::{Recipe, RunOptions, StageRecipe};
 use crate::seed::Seed;
-use crate::student::{Part, Student};
-use crate::teacher::{FeatureStore, Output, Source, Stored, Teacher, TeacherConfig, View};
-use crate::trainer::{Stage, TeacherFeatures, Term};
-
-/// Datasets and protocols that are open.
-pub struct Opened {
-    /// Protocols by name, with the name of their dataset.
-    pub protocols: BTreeMap<String, (String, Box<dyn Protocol>)>,
-    views: BTreeMap<String, Views>,
-}
-
-impl Opened {
-    /// Opens the datasets for which `wanted` is true and prepares every protocol.
-    ///
-    /// # Errors
-    /// If a dataset cannot be opened, or a protocol does not find its faces.
-    pub fn new(recipe: &Recipe, observer: &mut dyn Observer, wanted: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut views = BTreeMap::new();
-        for (name, component) in recipe.data.iter().filter(|(name, _)| wanted(name)) {
-            tell(observer, &Event::Working { what: format!("reading dataset `{name}`"), done: 0, total: 1 })?;
-            let dataset = component.config.build().at(|| format!("dataset `{name}`"))?;
-            views.insert(name.clone(), Views::new(dataset.into(), recipe.degradation.clone()));
-        }
-        let mut protocols = BTreeMap::new();
-        for (name, component) in &recipe.evaluate {
-            let data = component.config.data();
-            let protocol = component.config.prepare(views[data].dataset()).at(|| format!("protocol `{name}`"))?;
-            protocols.insert(name.clone(), (data.to_string(), protocol));
-        }
-        Ok(Self { protocols, views })
-    }
-
-    /// The dataset called `name` and its degraded form.
-    pub fn views(&self, name: &str) -> Result<&Views> {
-        self.views.get(name).ok_or_else(|| Error::component(format!("no dataset is called `{name}`")))
-    }
-}
-
-/// Loads every teacher of a recipe.
-pub(super) fn build_teachers(recipe: &Recipe, device: &Device) -> Result<BTreeMap<String, Box<dyn Teacher>>> {
-    let build = |(name, component): (&String, &crate::registry::Component<dyn TeacherConfig>)| {
-        Ok((name.clone(), component.config.build(device).at(|| format!("teacher `{name}`"))?))
-    };
-    recipe.teachers.iter().map(build).collect()
-}
+use crate::student::{self, Part, Student, StudentHeader};
+use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
+use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term};
 
 /// The parts of a run.
-pub struct Prepared {
+pub struct Prepared<'a> {
+    /// Datasets, views, teachers and protocols.
+    pub parts: &'a Assembly<'a>,
     /// The student.
     pub student: Box<dyn Student>,
-    /// Teachers by name.
-    pub teachers: BTreeMap<String, Box<dyn Teacher>>,
-    /// Datasets and protocols.
-    pub opened: Opened,
-    pub(super) device: Device,
     variables: Variables,
-    seed: Seed,
-    workers: usize,
-    precision: Precision,
-    checkpoint_steps: u64,
-    store: FeatureStore,
+    /// The data of every stage, by the dataset's name.
+    views: BTreeMap<String, Arc<Views>>,
+    /// The teachers that losses use, by name.
+    teachers: BTreeMap<String, Arc<dyn Teacher>>,
 }
 
 /// The losses of one stage and their variables.
 #[derive(Default)]
 pub struct StageTerms {
-    terms: Vec<Term>,
-    variables: Variables,
+    pub(super) terms: Vec<Term>,
+    pub(super) variables: Variables,
 }
 
-impl Prepared {
-    /// Opens the datasets, loads the teachers and makes the student.
+impl<'a> Prepared<'a> {
+    /// Opens the datasets, loads the teachers, finds the faces of every protocol and makes the student.
     ///
     /// # Errors
     /// If any of them cannot be had, or a protocol does not find its faces.
-    pub fn new(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<Self> {
-        recipe.needs_no_network()?;
-        recipe.run.precision.check(&place.device).map_err(|e| Error::recipe(format!("`run.precision`: {e}")))?;
-        let opened = Opened::new(recipe, observer, |name| {
-            recipe.stages.iter().any(|stage| stage.options.data == name)
-                || recipe.evaluate.values().any(|protocol| protocol.config.data() == name)
-        })?;
-        let teachers = build_teachers(recipe, &place.device)?;
-        let seed = recipe.seed();
-        let size = recipe.degradation.downscale().size;
-        let build = |weights: &Weights| recipe.student.config.build(size, weights);
-        let (student, variables) =
-            Weights::create(&place.device, draw(seed, "student"), build).at(|| "student".into())?;
-        adopt(&variables, student.initial()?).at(|| "student".into())?;
-        let (device, store) = (place.device.clone(), FeatureStore::open(&place.store));
-        let RunOptions { workers, precision, checkpoint_steps, .. } = recipe.run;
-        Ok(Self { student, teachers, opened, device, variables, seed, workers, precision, checkpoint_steps, store })
+    pub fn new(parts: &'a Assembly<'a>) -> Result<Self> {
+        let experiment = parts.experiment();
+        let cx = parts.context();
+        let device = cx.device();
+        experiment.run.precision.check(device).map_err(|e| Error::recipe(format!("`run.precision`: {e}")))?;
+        let mut views = BTreeMap::new();
+        for stage in &experiment.stages {
+            views.insert(stage.options.data.clone(), cx.views(&stage.options.data)?);
+        }
+        for name in experiment.evaluate.keys() {
+            parts.protocol(name)?;
+        }
+        let names = experiment.teachers.keys();
+        let teachers = names.map(|name| Ok((name.clone(), cx.teacher(name)?))).collect::<Result<_>>()?;
+        let (student, variables) = student(parts).at(|| "student".into())?;
+        Ok(Self { parts, student, variables, views, teachers })
     }
 
-    /// The losses of every stage, in the recipe's order. Class centres are computed or read from the store.
+    fn experiment(&self) -> &'a Experiment {
+        self.parts.experiment()
+    }
+
+    fn seed(&self) -> Seed {
+        self.experiment().seed()
+    }
+
+    /// The losses of every stage, in the recipe's order.
     ///
     /// # Errors
     /// If a loss does not fit its teachers, the student or the data.
-    pub fn terms(&self, recipe: &Recipe, observer: &mut dyn Observer) -> Result<Vec<StageTerms>> {
-        recipe.stages.iter().map(|stage| self.stage_terms(stage, observer, true)).collect()
+    pub fn terms(&self) -> Result<Vec<StageTerms>> {
+        self.experiment().stages.iter().map(|stage| self.stage_terms(stage)).collect()
     }
 
-    pub(super) fn stage_terms(
-        &self,
-        stage: &StageRecipe,
-        observer: &mut dyn Observer,
-        may_compute: bool,
-    ) -> Result<StageTerms> {
-        stage
-            .options
-            .total_steps(self.views(&stage.options.data)?.dataset().len())
-            .at(|| format!("stage `{}`", stage.name))?;
-        let context = StageContext { prepared: self, stage, observer: RefCell::new(observer), may_compute };
+    pub(super) fn stage_terms(&self, stage: &StageSpec) -> Result<StageTerms> {
+        let views = self.views(&stage.options.data)?;
+        let place = || format!("stage `{}`", stage.name);
+        stage.options.total_steps(views.dataset().len()).at(place)?;
         let mut made = StageTerms::default();
         for (name, term) in &stage.losses {
+            let place = || format!("stage `{}`, loss `{name}`", stage.name);
+            let needs = term.loss.config.needs();
+            let facts = self.facts(stage, &needs).at(place)?;
             let scope = format!("loss.{}.{name}", stage.name);
-            let build = |weights: &Weights| term.loss.config.build(&context, weights);
-            let (loss, variables) = Weights::create(&self.device, draw(self.seed, &scope), build)
-                .at(|| format!("stage `{}`, loss `{name}`", stage.name))?;
-            made.terms.push(Term { name: name.clone(), weight: term.weight, loss });
+            let build = |weights: &Weights| {
+                let cx = self.parts.context().with_weights(weights).with_facts(&facts);
+                let loss = term.loss.config.build(&cx)?;
+                self.parts.note(&cx.record());
+                Ok(loss)
+            };
+            let device = self.parts.device();
+            let (loss, variables) = Weights::create(device, draw(self.seed(), &scope), build).at(place)?;
+            let gives = |(name, other): (&String, &crate::experiment::TermSpec)| {
+                other.loss.config.needs().gives_logits.then(|| name.clone())
+            };
+            let logits_of = needs.logits_of.clone().and_then(|of| of.or_else(|| stage.losses.iter().find_map(gives)));
+            let teachers = facts.teachers.into_iter().map(|offered| (offered.teacher, offered.output)).collect();
+            let (name, weight) = (name.clone(), term.weight);
+            made.terms.push(Term { name, weight, loss, needs, teachers, logits_of, centres: None });
             made.variables.extend(prefixed(variables, &scope));
         }
         // A term that uses another's logits comes after it.
-        made.terms.sort_by_key(|term| term.loss.needs().logits_of.is_some());
+        made.terms.sort_by_key(|term| term.needs.logits_of.is_some());
         Ok(made)
+    }
+
+    /// What a loss can know of its stage.
+    fn facts(&self, stage: &StageSpec, needs: &Needs) -> Result<StageFacts> {
+        let people = self.views(&stage.options.data)?.dataset().people().len();
+        let least = if needs.gives_logits { 2 } else { usize::from(needs.labels || needs.centres) };
+        if people < least {
+            return Err(Error::data(format!(
+                "expected a dataset with at least {least} identities, found {people} in `{}`",
+                stage.options.data
+            )));
+        }
+        let teachers = needs.teachers.iter().map(|need| self.offered(stage, need)).collect::<Result<_>>()?;
+        Ok(StageFacts { name: stage.name.clone(), student: self.student.card().clone(), people, teachers })
+    }
+
+    /// The output that a need means.
+    fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
+        let of = |name: &String, teacher: &Arc<dyn Teacher>| -> Result<Offered> {
+            let output = match &need.output {
+                Wanted::Embedding => Output::Embedding,
+                Wanted::Logits => Output::Logits,
+                Wanted::Map(map) => Output::Map(map.clone()),
+                Wanted::DefaultMap => Output::Map(teacher.card().default_map.clone().ok_or_else(|| {
+                    Error::component("it has no feature maps, or none that is meant when none is named")
+                })?),
+            };
+            let size = self.source(stage, name, &Augment::none(), Variant::default())?.input_size()?;
+            let shape = teacher.shape(&output, size)?;
+            Ok(Offered { teacher: name.clone(), output, shape })
+        };
+        if let Some(name) = &need.teacher {
+            return of(name, self.teacher(name)?).at(|| format!("teacher `{name}`"));
+        }
+        let mut able: Vec<Offered> = self.teachers.iter().filter_map(|(name, teacher)| of(name, teacher).ok()).collect();
+        if able.len() == 1 {
+            return Ok(able.remove(0));
+        }
+        let what = match &need.output {
+            Wanted::Embedding => "an embedding",
+            Wanted::Logits => "logits",
+            Wanted::Map(map) => map,
+            Wanted::DefaultMap => "a feature map",
+        };
+        let names: Vec<&String> = able.iter().map(|offered| &offered.teacher).collect();
+        Err(Error::component(format!(
+            "expected one teacher that offers {what}, found {names:?}; name one with `teacher`"
+        )))
     }
 
     /// Every variable of the run, as checkpoints name them.
@@ -155,9 +168,26 @@ impl Prepared {
     }
 
     /// The tensors of the student file.
+    ///
+    /// # Errors
+    /// If a value is not finite in half precision.
     pub fn student_tensors(&self, half_precision: bool) -> Result<BTreeMap<String, Tensor>> {
         let dtype = if half_precision { DType::F16 } else { DType::F32 };
-        let cast = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_dtype(dtype)?));
+        let cast = |(name, tensor): (String, Tensor)| {
+            let small = tensor.to_dtype(dtype)?;
+            let finite = |value: &f32| value.is_finite();
+            let values = small.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            match values.iter().position(|value| !finite(value)) {
+                None => Ok((name, small)),
+                Some(at) => {
+                    let wide = tensor.flatten_all()?.to_vec1::<f32>()?[at];
+                    let hint = if half_precision { "; `run.half_precision = false` keeps it" } else { "" };
+                    Err(Error::component(format!(
+                        "the student's tensor `{name}`, value {at}: {wide} is not finite as {dtype:?}{hint}"
+                    )))
+                }
+            }
+        };
         self.variables.tensors().into_iter().map(cast).collect()
     }
 
@@ -167,135 +197,207 @@ impl Prepared {
         of_part.map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// Digests of the teachers' weights.
-    pub fn teacher_digests(&self) -> BTreeMap<String, String> {
-        self.teachers.iter().map(|(name, teacher)| (name.clone(), teacher.card().digest.clone())).collect()
-    }
-
     /// The teacher called `name`.
-    pub fn teacher(&self, name: &str) -> Result<&dyn Teacher> {
-        let found = self.teachers.get(name);
-        found.map(|teacher| &**teacher).ok_or_else(|| {
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn teacher(&self, name: &str) -> Result<&Arc<dyn Teacher>> {
+        self.teachers.get(name).ok_or_else(|| {
             Error::component(format!("no teacher is called `{name}`; there are {:?}", self.teachers.keys()))
         })
     }
 
-    /// The dataset called `name` and its degraded form.
-    pub fn views(&self, name: &str) -> Result<&Views> {
-        self.opened.views(name)
+    /// The dataset of a stage in all its views.
+    ///
+    /// # Errors
+    /// If no stage uses it.
+    pub fn views(&self, name: &str) -> Result<&Arc<Views>> {
+        self.views.get(name).ok_or_else(|| Error::component(format!("no stage uses a dataset called `{name}`")))
     }
 
-    /// All datasets that the recipe uses.
-    pub fn datasets(&self) -> impl Iterator<Item = (&String, &Views)> {
-        self.opened.views.iter()
+    /// What a teacher looks at in a stage.
+    pub(super) fn source<'s>(
+        &'s self,
+        stage: &StageSpec,
+        teacher: &str,
+        augment: &'s Augment,
+        variant: Variant,
+    ) -> Result<Source<'s>> {
+        Ok(Source {
+            teacher: &**self.teacher(teacher)?,
+            content: self.parts.content("teacher", teacher)?,
+            views: self.views(&stage.options.data)?,
+            augment,
+            variant,
+            device: self.parts.device(),
+        })
     }
 
-    /// What `teacher` looks at in a stage.
-    pub(super) fn source<'a>(
-        &'a self,
-        teacher: &'a dyn Teacher,
-        stage: &StageRecipe,
-        flipped: bool,
-    ) -> Result<Source<'a>> {
-        let views = self.views(&stage.options.data)?;
-        Ok(Source { teacher, views, view: teacher.card().view, flipped, device: &self.device })
-    }
-
-    pub(super) fn stored(
-        &self,
-        name: &str,
-        source: &Source,
-        outputs: &[Output],
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<Stored>> {
-        let side = if source.flipped { ", mirrored" } else { "" };
-        let what = format!("features of teacher `{name}`{side}");
-        let mut report = |done, total| tell(observer, &Event::Working { what: what.clone(), done, total });
-        self.store.features(source, outputs, &mut report).at(|| format!("teacher `{name}`"))
+    fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
+        let Variant { draw, mirrored } = source.variant;
+        let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
+        let side = if mirrored { ", mirrored" } else { "" };
+        let what = format!("features of teacher `{name}`{change}{side}");
+        let mut report = |done, total| self.parts.report(&what, done, total);
+        self.parts.store().features(source, outputs, &mut report).at(|| format!("teacher `{name}`"))
     }
 
     /// A stage that is ready to run. Features that its losses need are stored first, where they can be.
-    pub fn stage<'a>(
-        &'a self,
-        stage: &'a StageRecipe,
-        terms: StageTerms,
-        observer: &mut dyn Observer,
-    ) -> Result<Stage<'a>> {
-        let mut wanted: BTreeMap<String, Vec<Output>> = BTreeMap::new();
-        for (name, output) in terms.terms.iter().flat_map(|term| term.loss.needs().teachers) {
-            let outputs = wanted.entry(name).or_default();
-            if !outputs.contains(&output) {
-                outputs.push(output);
-            }
-        }
+    ///
+    /// # Errors
+    /// If a teacher fails, or features cannot be stored.
+    pub fn stage<'s>(&'s self, stage: &'s StageSpec, mut terms: StageTerms) -> Result<Stage<'s>> {
         let views = self.views(&stage.options.data)?;
+        for term in terms.terms.iter_mut().filter(|term| term.needs.centres) {
+            let (name, output) = first_teacher(term)?;
+            let none = Augment::none();
+            let source = self.source(stage, name, &none, Variant::default())?;
+            let stored = self.stored(name, &source, std::slice::from_ref(output))?;
+            term.centres = Some(class_centres(&stored[0], views.dataset(), self.parts.device())?);
+        }
         let mut teachers = TeacherFeatures::default();
-        for (name, outputs) in wanted {
+        for (name, outputs) in wanted(&terms.terms) {
             let teacher = self.teacher(&name)?;
-            let chance = views.degradation().is_random() && teacher.card().view == View::Low;
-            if chance || !stage.options.store_features {
-                teachers.add_live(&name, teacher, teacher.card().view, outputs);
+            let mut random = false;
+            for view in &teacher.card().views {
+                random |= views.is_random(view)?;
+            }
+            if random || !stage.options.store_features {
+                teachers.add_live(&name, &**teacher, outputs);
                 continue;
             }
-            let plain = self.stored(&name, &self.source(teacher, stage, false)?, &outputs, observer)?;
-            let mirrored: Vec<Option<Stored>> = if stage.options.augment.flip {
-                let stored = self.stored(&name, &self.source(teacher, stage, true)?, &outputs, observer)?;
-                stored.into_iter().map(Some).collect()
-            } else {
-                outputs.iter().map(|_| None).collect()
-            };
-            for ((output, plain), mirrored) in outputs.into_iter().zip(plain).zip(mirrored) {
-                teachers.add_stored(&name, output, plain, mirrored);
+            let mut stored: Vec<BTreeMap<Variant, Stored>> = outputs.iter().map(|_| BTreeMap::new()).collect();
+            for variant in stage.options.augment.variants() {
+                let source = self.source(stage, &name, &stage.options.augment, variant)?;
+                for (of_output, found) in stored.iter_mut().zip(self.stored(&name, &source, &outputs)?) {
+                    of_output.insert(variant, found);
+                }
+            }
+            for (output, of_output) in outputs.into_iter().zip(stored) {
+                teachers.add_stored(&name, output, of_output);
             }
         }
-        Ok(self.with_teachers(stage, terms, teachers, views))
+        self.with_teachers(stage, terms, teachers)
     }
 
-    fn with_teachers<'a>(
-        &'a self,
-        stage: &'a StageRecipe,
+    fn with_teachers<'s>(
+        &'s self,
+        stage: &'s StageSpec,
         terms: StageTerms,
-        teachers: TeacherFeatures<'a>,
-        views: &'a Views,
-    ) -> Stage<'a> {
+        teachers: TeacherFeatures<'s>,
+    ) -> Result<Stage<'s>> {
+        let run = &self.experiment().run;
         let mut trained = terms.variables.parameters;
         for (name, var) in &self.variables.parameters {
             if stage.options.trains.contains(&self.student.part(name)) {
                 trained.insert(format!("student.{name}"), var.clone());
             }
         }
-        Stage {
+        let mut buffers = terms.variables.buffers;
+        buffers.extend(self.variables.buffers.iter().map(|(name, var)| (format!("student.{name}"), var.clone())));
+        let cx = self.parts.context();
+        Ok(Stage {
             name: &stage.name,
             options: &stage.options,
             student: &*self.student,
             trained,
+            buffers,
             terms: terms.terms,
             teachers,
-            optimizer: stage.optimizer.config.build(),
-            schedule: &*stage.schedule.config,
-            views,
-            seed: self.seed,
-            workers: self.workers,
-            device: &self.device,
-            precision: self.precision,
-            checkpoint_steps: self.checkpoint_steps,
-        }
+            optimizer: stage.optimizer.config.build(&cx)?,
+            schedule: stage.schedule.config.build(&cx)?,
+            exchange: &Alone,
+            views: self.views(&stage.options.data)?,
+            view: stage.options.view.clone().unwrap_or_else(|| self.experiment().student.view.clone()),
+            seed: self.seed(),
+            workers: run.workers,
+            device: self.parts.device(),
+            precision: run.precision,
+            checkpoint_steps: run.checkpoint_steps,
+        })
     }
 
-    /// A stage whose teachers run live and whose class centres are zeros, to time its steps.
-    pub(super) fn trial<'a>(&'a self, stage: &'a StageRecipe) -> Result<Stage<'a>> {
-        let terms = self.stage_terms(stage, &mut Silent, false)?;
+    /// A stage whose teachers run live and whose people's mean embeddings are zeros, to time its steps.
+    pub(super) fn trial<'s>(&'s self, stage: &'s StageSpec) -> Result<Stage<'s>> {
+        let mut terms = self.stage_terms(stage)?;
+        let people = self.views(&stage.options.data)?.dataset().people().len();
+        for term in terms.terms.iter_mut().filter(|term| term.needs.centres) {
+            let (name, output) = first_teacher(term)?;
+            let size = self.source(stage, name, &Augment::none(), Variant::default())?.input_size()?;
+            let width: usize = self.teacher(name)?.shape(output, size)?.iter().product();
+            term.centres = Some(Tensor::zeros((people, width), DType::F32, self.parts.device())?);
+        }
         let mut teachers = TeacherFeatures::default();
-        for term in &terms.terms {
-            for (name, output) in term.loss.needs().teachers {
-                let teacher = self.teacher(&name)?;
-                teachers.add_live(&name, teacher, teacher.card().view, vec![output]);
-            }
+        for (name, outputs) in wanted(&terms.terms) {
+            teachers.add_live(&name, &**self.teacher(&name)?, outputs);
         }
         // Each step is timed by itself.
-        let trial = self.with_teachers(stage, terms, teachers, self.views(&stage.options.data)?);
-        Ok(Stage { checkpoint_steps: 1, ..trial })
+        Ok(Stage { checkpoint_steps: 1, ..self.with_teachers(stage, terms, teachers)? })
     }
+}
+
+/// The teacher whose mean embeddings a term needs.
+fn first_teacher(term: &Term) -> Result<&OutputOf> {
+    term.teachers.first().ok_or_else(|| Error::component(format!("`{}` needs centres of no teacher", term.name)))
+}
+
+/// What some terms need of each teacher, each output once.
+pub(super) fn wanted(terms: &[Term]) -> BTreeMap<String, Vec<Output>> {
+    let mut wanted: BTreeMap<String, Vec<Output>> = BTreeMap::new();
+    for (name, output) in terms.iter().flat_map(|term| &term.teachers) {
+        let outputs = wanted.entry(name.clone()).or_default();
+        if !outputs.contains(output) {
+            outputs.push(output.clone());
+        }
+    }
+    wanted
+}
+
+/// The student, new or with the weights of the file that `initial` names.
+fn student(parts: &Assembly) -> Result<(Box<dyn Student>, Variables)> {
+    let experiment = parts.experiment();
+    let spec = &experiment.student;
+    let view = parts.context().part::<dyn crate::data::Degradation>("view", &spec.view)?;
+    let size = view.downscale().map(|small| small.size).ok_or_else(|| {
+        Error::recipe(format!("the view `{}` leaves faces as they are; a student needs a view of one size", spec.view))
+    })?;
+    let initial = match &spec.initial {
+        None => None,
+        Some(path) => {
+            let file = parts.context().file(path)?;
+            let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+            let (header, tensors) = StudentHeader::from_bytes(&bytes).at(|| format!("`{path}`"))?;
+            if header.kind != spec.network.kind {
+                return Err(Error::weights(format!(
+                    "`initial`: `{path}` is a `{}`; expected a `{}`",
+                    header.kind, spec.network.kind
+                )));
+            }
+            parts.note(&crate::context::Record {
+                files: BTreeMap::from([(path.written(), file.sha256)]),
+                ..Default::default()
+            });
+            Some(tensors)
+        }
+    };
+    let names: Option<Vec<String>> = initial.as_ref().map(|tensors| tensors.keys().cloned().collect());
+    let build = |weights: &Weights| {
+        if let Some(tensors) = initial {
+            weights.begin_with(tensors);
+        }
+        let (student, record) = student::build_recorded(&*spec.network.config, size, weights, parts)?;
+        parts.note(&record);
+        Ok(student)
+    };
+    let (student, variables) = Weights::create(parts.device(), draw(experiment.seed(), "student"), build)?;
+    if let Some(names) = names {
+        let missing: Vec<String> =
+            variables.tensors().into_keys().filter(|name| !names.contains(name)).take(20).collect();
+        if !missing.is_empty() {
+            return Err(Error::weights(format!("`initial` has no tensors {missing:?}; expected a student of these options")));
+        }
+    }
+    Ok((student, variables))
 }
 
 /// Draws new parameters from the stream that is named by their scope and their name.
@@ -310,17 +412,4 @@ fn prefixed(variables: Variables, prefix: &str) -> Variables {
         parameters: variables.parameters.into_iter().map(name).collect(),
         buffers: variables.buffers.into_iter().map(name).collect(),
     }
-}
-
-/// Overwrites the variables that `initial` names.
-fn adopt(variables: &Variables, initial: BTreeMap<String, Tensor>) -> Result<()> {
-    if initial.is_empty() {
-        return Ok(());
-    }
-    // Copies: a variable cannot be set to itself.
-    let own = variables.tensors().into_iter().filter(|(name, _)| !initial.contains_key(name));
-    let mut all = own.map(|(name, tensor)| Ok((name, tensor.copy()?))).collect::<Result<BTreeMap<_, _>>>()?;
-    // Names that the student does not have, and shapes that differ, are found by `assign`.
-    all.extend(initial);
-    variables.assign(&all)
 }

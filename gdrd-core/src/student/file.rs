@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::StudentCard;
+use super::{Student, StudentCard, StudentKinds, build};
+use crate::context::Bare;
 use crate::degrade::Downscale;
 use crate::error::{Error, Result};
+use crate::nn::Weights;
 use crate::nn::weights::looks_like;
 
 /// What a student file says of itself, as JSON under the metadata key `gdrd`.
@@ -70,6 +72,38 @@ impl StudentHeader {
             .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
         let single = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_dtype(DType::F32)?));
         Ok((header, tensors.into_iter().map(single).collect::<Result<_>>()?))
+    }
+}
+
+/// A trained student.
+pub struct StudentFile {
+    /// What the file says of itself.
+    pub header: StudentHeader,
+    /// The network.
+    pub student: Box<dyn Student>,
+}
+
+impl StudentFile {
+    /// A student from the bytes of its file, on `device`, if its kind is among `kinds`.
+    ///
+    /// # Errors
+    /// If the bytes are no complete student file, its kind is not known, or its tensors or sizes contradict its options.
+    pub fn open(bytes: &[u8], device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
+        let (header, tensors) = StudentHeader::from_bytes(bytes)?;
+        let config = kinds.config(&header.kind, &header.options)?;
+        if let Some(problem) = config.check().into_iter().next() {
+            return Err(Error::weights(format!("the file's option `{}`: {}", problem.key, problem.message)));
+        }
+        let (size, host) = (header.card.input_size, Bare(device.clone()));
+        let student = Weights::read(tensors, device, |_| false, |weights| build(&*config, size, weights, &host))?;
+        if *student.card() != header.card {
+            return Err(Error::weights(format!(
+                "the file declares {:?}, its options make {:?}",
+                header.card,
+                student.card()
+            )));
+        }
+        Ok(Self { header, student })
     }
 }
 

@@ -1,16 +1,15 @@
 //! What the trainer and the embedding API need of a student.
 
-use std::collections::BTreeMap;
-
 use candle_core::Tensor;
 
+use crate::context::{BuildContext, Host, Record};
 use crate::error::{Error, Problem, Result};
 use crate::face::FaceBatch;
 use crate::nn::{Inference, Mode, Weights};
 
 mod file;
 
-pub use file::{STUDENT_FORMAT, StudentHeader};
+pub use file::{STUDENT_FORMAT, StudentFile, StudentHeader};
 
 /// The two parts of a student that stages train or freeze, S = {S_b, S_h} in the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -69,23 +68,66 @@ pub trait Student: Send + Sync {
         let _ = (noisy, timesteps);
         Err(Error::component("this student cannot denoise; a denoising stage needs kind `diffusion-unet`"))
     }
-
-    /// Weights that the network starts from instead of random ones, by parameter name.
-    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
-        Ok(BTreeMap::new())
-    }
 }
 
 /// What a recipe says of a student, and what its file keeps.
-pub trait StudentConfig {
+pub trait StudentConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// The network for faces of `input_size` pixels, with its parameters in `weights`.
+    /// The network for faces of [`cx.input_size()`](BuildContext::input_size) pixels, with its parameters in
+    /// [`cx.weights()`](BuildContext::weights). It is built anew to be trained, and from the tensors of its file to embed; a
+    /// program that only embeds has no other file.
     ///
     /// # Errors
     /// If the options do not fit the input size, or the weights do not fit.
-    fn build(&self, input_size: usize, weights: &Weights) -> Result<Box<dyn Student>>;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>>;
+}
+
+/// The kinds of students that a program can open.
+pub trait StudentKinds: Send + Sync {
+    /// The config of a kind with these options.
+    ///
+    /// # Errors
+    /// If the program does not have the kind, or the options are not its.
+    fn config(&self, kind: &str, options: &serde_json::Value) -> Result<Box<dyn StudentConfig>>;
+}
+
+/// What only a student's build can know.
+pub(crate) struct Input {
+    /// Height and width of the faces, in pixels.
+    pub(crate) size: usize,
+}
+
+impl BuildContext<'_> {
+    /// Height and width of the faces that the student sees, in pixels.
+    ///
+    /// # Errors
+    /// If no student is built.
+    pub fn input_size(&self) -> Result<usize> {
+        let input: Option<&Input> = self.facts();
+        input.map(|input| input.size).ok_or_else(|| Error::component("only students have an input size"))
+    }
+}
+
+/// Builds a student for faces of `input_size` pixels.
+///
+/// # Errors
+/// As [`StudentConfig::build`].
+pub fn build(config: &dyn StudentConfig, input_size: usize, weights: &Weights, host: &dyn Host) -> Result<Box<dyn Student>> {
+    build_recorded(config, input_size, weights, host).map(|(student, _)| student)
+}
+
+/// The same, with what the build has read.
+pub(crate) fn build_recorded(
+    config: &dyn StudentConfig,
+    input_size: usize,
+    weights: &Weights,
+    host: &dyn Host,
+) -> Result<(Box<dyn Student>, Record)> {
+    let input = Input { size: input_size };
+    let cx = BuildContext::new(host).with_weights(weights).with_facts(&input);
+    Ok((config.build(&cx)?, cx.record()))
 }

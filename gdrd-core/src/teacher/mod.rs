@@ -1,10 +1,13 @@
 //! Teachers: frozen networks that a student learns from.
 
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::context::BuildContext;
+use crate::degrade::Downscale;
 use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Error, Problem, Result};
 use crate::face::{Face, FaceBatch, Kernel};
@@ -38,16 +41,6 @@ impl fmt::Display for Output {
     }
 }
 
-/// Which form of a face a teacher is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum View {
-    /// The face as the dataset has it.
-    High,
-    /// The face behind the recipe's degradation.
-    Low,
-}
-
 /// What a teacher is.
 #[derive(Clone, Debug, Serialize)]
 pub struct TeacherCard {
@@ -55,28 +48,111 @@ pub struct TeacherCard {
     pub input_size: Option<usize>,
     /// What else it expects of its input, and does to the faces that it is given.
     pub preprocessing: Preprocessing,
-    /// Which form of a face it is shown unless the recipe says otherwise.
-    pub view: View,
-    /// Sha256 of its weights and of whatever else changes its outputs.
-    pub digest: String,
+    /// The views of a face that it is shown, by their names in the recipe; at least one.
+    pub views: Vec<String>,
     /// The feature map that is meant when a loss names none.
     pub default_map: Option<String>,
 }
 
+/// What a teacher is shown: a batch in each of its views, and which samples these are.
+pub struct Shown {
+    views: Vec<FaceBatch>,
+    keys: Vec<String>,
+}
+
+impl Shown {
+    /// Faces of which nobody knows where they are from, in the order of the card's views. Every batch has as many.
+    ///
+    /// # Errors
+    /// If there is no view, or their numbers of faces differ.
+    pub fn new(views: Vec<FaceBatch>) -> Result<Self> {
+        let counts: Vec<usize> = views.iter().map(FaceBatch::len).collect();
+        if counts.is_empty() || counts.iter().any(|count| *count != counts[0]) {
+            return Err(Error::component(format!("expected views of equally many faces, found {counts:?}")));
+        }
+        Ok(Self { views, keys: Vec::new() })
+    }
+
+    /// The same, as samples of a dataset, whose keys these are.
+    #[must_use]
+    pub fn with_keys(self, keys: Vec<String>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The first view, which most teachers have alone: `[batch, 3, size, size]` in `[0, 1]`.
+    pub fn faces(&self) -> &FaceBatch {
+        &self.views[0]
+    }
+
+    /// All views, in the order of the card's.
+    pub fn views(&self) -> &[FaceBatch] {
+        &self.views
+    }
+
+    /// The samples' keys; empty for faces of no dataset.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+}
+
+impl From<FaceBatch> for Shown {
+    fn from(faces: FaceBatch) -> Self {
+        Self { views: vec![faces], keys: Vec::new() }
+    }
+}
+
 /// A frozen network. It takes `[batch, 3, size, size]` in `[0, 1]`, RGB, and normalises by its own contract;
 /// what it returns is detached from every graph.
-pub trait Teacher {
+///
+/// Who is called when: losses name outputs, the run asks for their [`shape`](Teacher::shape), and then for the
+/// [`features`](Teacher::features) of every sample once, which are stored, or of every batch, where views are random.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::face::{Face, FaceBatch};
+/// use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
+///
+/// /// The mean colour of a face.
+/// struct Mean(TeacherCard);
+///
+/// impl Teacher for Mean {
+///     fn card(&self) -> &TeacherCard {
+///         &self.0
+///     }
+///     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
+///         match output {
+///             Output::Embedding => Ok(vec![3]),
+///             other => Err(cannot_offer(other, "`embedding`")),
+///         }
+///     }
+///     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
+///         outputs.iter().map(|_| Ok(shown.faces().tensor().mean((2, 3))?)).collect()
+///     }
+/// }
+///
+/// let views = vec!["high".to_string()];
+/// let card = TeacherCard { input_size: None, preprocessing: Preprocessing::none(), views, default_map: None };
+/// let white = FaceBatch::from_faces(&[Face::new(4, 4, vec![255; 48])?], &Device::Cpu)?;
+/// let found = Mean(card).features(&white.into(), &[Output::Embedding])?;
+/// assert_eq!(found[0].to_vec2::<f32>()?, [[1.0, 1.0, 1.0]]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
+pub trait Teacher: Send + Sync {
     /// What it is.
     fn card(&self) -> &TeacherCard;
 
-    /// The shape of an output for one face at `input` pixels, without the batch.
+    /// The shape of an output for one face at `input` pixels (in the first view), without the batch.
     ///
     /// # Errors
     /// If the teacher cannot offer this; the error says what it can.
     fn shape(&self, output: &Output, input: usize) -> Result<Vec<usize>>;
 
     /// The outputs of a batch, in the order asked for.
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>>;
+    ///
+    /// # Errors
+    /// If the teacher cannot offer one, or the network fails.
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>>;
 
     /// The names of its feature maps, for those who want all of them; only the default map unless it says more.
     fn maps(&self) -> Vec<String> {
@@ -90,14 +166,24 @@ pub trait Teacher {
 }
 
 /// What a recipe says of a teacher.
-pub trait TeacherConfig {
+pub trait TeacherConfig: Send + Sync {
     /// What is wrong with the options, without touching disk or device.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// Loads the teacher onto `device`.
-    fn build(&self, device: &candle_core::Device) -> Result<Box<dyn Teacher>>;
+    /// Loads the teacher onto the context's device. Weights are read through `cx`, so that changed ones are noticed.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>>;
+}
+
+impl BuildContext<'_> {
+    /// The teacher called `name` in the recipe.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be loaded.
+    pub fn teacher(&self, name: &str) -> Result<Arc<dyn Teacher>> {
+        self.part("teacher", name)
+    }
 }
 
 /// The error of a teacher that is asked for what it has not.
@@ -106,6 +192,9 @@ pub fn cannot_offer(output: &Output, offers: &str) -> Error {
 }
 
 /// Brings a face to the size that a teacher takes, by the bicubic filter.
+///
+/// # Errors
+/// If the face is not square.
 pub fn prepared(card: &TeacherCard, face: Face) -> Result<Face> {
     match card.input_size {
         Some(size) => face.resized(size, Kernel::Bicubic, true),
@@ -117,19 +206,27 @@ pub fn prepared(card: &TeacherCard, face: Face) -> Result<Face> {
 pub struct TeacherEmbedder<'a> {
     name: String,
     teacher: &'a dyn Teacher,
+    /// What each of the teacher's views does to a face.
+    views: Vec<Option<Downscale>>,
     width: usize,
     device: candle_core::Device,
 }
 
 impl<'a> TeacherEmbedder<'a> {
-    /// The embedder of a teacher called `name`.
+    /// The embedder of a teacher called `name`, to which every view shows a face as it is given.
     ///
     /// # Errors
     /// If the teacher has no embedding.
     pub fn new(name: &str, teacher: &'a dyn Teacher, device: &candle_core::Device) -> Result<Self> {
-        let size = teacher.card().input_size.unwrap_or(112);
-        let width = teacher.shape(&Output::Embedding, size)?.iter().product();
-        Ok(Self { name: name.to_string(), teacher, width, device: device.clone() })
+        let views = vec![None; teacher.card().views.len()];
+        let width = embedding_width(teacher)?;
+        Ok(Self { name: name.to_string(), teacher, views, width, device: device.clone() })
+    }
+
+    /// The same, with what each view of a teacher of several views does to a face.
+    #[must_use]
+    pub fn with_views(self, views: Vec<Option<Downscale>>) -> Self {
+        Self { views, ..self }
     }
 
     /// Embeddings of [`prepared`] faces; `change` is done to each batch before the teacher sees it.
@@ -141,8 +238,16 @@ impl<'a> TeacherEmbedder<'a> {
         let pixels = faces.first().map_or(1, |face| face.width() * face.height());
         let mut values = Vec::with_capacity(self.width * faces.len());
         for batch in faces.chunks((PIXELS / pixels).max(1)) {
-            let batch = change(FaceBatch::from_faces(batch, &self.device)?)?;
-            let found = self.teacher.features(&batch, &[Output::Embedding])?;
+            let view = |downscale: &Option<Downscale>| {
+                let small = |face: &Face| {
+                    let face = downscale.as_ref().map_or_else(|| Ok(face.clone()), |small| small.apply(face))?;
+                    prepared(self.teacher.card(), face)
+                };
+                let faces = batch.iter().map(small).collect::<Result<Vec<_>>>()?;
+                change(FaceBatch::from_faces(&faces, &self.device)?)
+            };
+            let shown = Shown::new(self.views.iter().map(view).collect::<Result<_>>()?)?;
+            let found = self.teacher.features(&shown, &[Output::Embedding])?;
             values.extend(found[0].flatten_all()?.to_vec1::<f32>()?);
         }
         Embeddings::from_rows(self.width, values)
@@ -151,6 +256,19 @@ impl<'a> TeacherEmbedder<'a> {
 
 /// Pixels that a teacher sees at once, so that its maps need no more memory than training does: 32 faces at 112x112.
 const PIXELS: usize = 32 * 112 * 112;
+
+/// Height and width at which the shape of an embedding is asked for, where a teacher takes any size; embeddings do not depend
+/// on it.
+const ANY_SIZE: usize = 112;
+
+/// Values in a teacher's embedding.
+///
+/// # Errors
+/// If it has none.
+pub fn embedding_width(teacher: &dyn Teacher) -> Result<usize> {
+    let size = teacher.card().input_size.unwrap_or(ANY_SIZE);
+    Ok(teacher.shape(&Output::Embedding, size)?.iter().product())
+}
 
 impl Embedder for TeacherEmbedder<'_> {
     fn name(&self) -> &str {
@@ -162,7 +280,10 @@ impl Embedder for TeacherEmbedder<'_> {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let faces = faces.iter().map(|face| prepared(self.teacher.card(), face.clone()));
-        self.embed_prepared(&faces.collect::<Result<Vec<_>>>()?, Ok)
+        if self.views.len() == 1 && self.views[0].is_none() {
+            let faces = faces.iter().map(|face| prepared(self.teacher.card(), face.clone()));
+            return self.embed_prepared(&faces.collect::<Result<Vec<_>>>()?, Ok);
+        }
+        self.embed_prepared(faces, Ok)
     }
 }

@@ -1,9 +1,10 @@
 //! Teacher features on disk: each teacher runs once for a dataset, whatever number of runs use it.
 //!
-//! A file is named by the sha256 of everything that its values depend on: the teacher's digest, the output, the
-//! view (degradation, mirrored or not, size) and the dataset's fingerprint. It is a safetensors file with one
-//! half-precision tensor `features`, `[faces, ...]`, and is read through a memory map.
+//! A file is named by the sha256 of everything that its values depend on: what the teacher is, the output, the views, the
+//! variant (which change of the faces), the dataset, this program and the kernels that its processor runs. It is a safetensors
+//! file with one half-precision tensor `features`, `[faces, ...]`, and is read through a memory map.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use candle_core::{DType, Device, Tensor};
 use half::f16;
 use rayon::prelude::*;
 
-use super::{Output, Teacher, View, prepared};
-use crate::data::Views;
+use super::{Output, Shown, Teacher, prepared};
+use crate::data::{Augment, Variant, Views};
 use crate::digest;
 use crate::error::{Context, Error, Result};
 use crate::face::{Face, FaceBatch};
@@ -26,33 +27,39 @@ const BATCH: usize = 32;
 #[derive(Clone, Debug)]
 pub struct FeatureStore {
     folder: PathBuf,
+    program: String,
 }
 
 /// A teacher and what it looks at.
 pub struct Source<'a> {
     /// The teacher.
     pub teacher: &'a dyn Teacher,
+    /// Digest of everything that the teacher is.
+    pub content: String,
     /// The faces.
     pub views: &'a Views,
-    /// The form that it is shown.
-    pub view: View,
-    /// Whether faces are mirrored.
-    pub flipped: bool,
+    /// Random changes, of which one is shown.
+    pub augment: &'a Augment,
+    /// Which.
+    pub variant: Variant,
     /// The device that the teacher is on.
     pub device: &'a Device,
 }
 
 impl Source<'_> {
-    /// Height and width of the faces that reach the teacher.
-    pub fn input_size(&self) -> usize {
-        let shown = match self.view {
-            View::High => 112,
-            View::Low => self.views.degradation().downscale().size,
-        };
-        self.teacher.card().input_size.unwrap_or(shown)
+    /// Height and width of the faces that reach the teacher, in its first view.
+    ///
+    /// # Errors
+    /// If there is no such view.
+    pub fn input_size(&self) -> Result<usize> {
+        let card = self.teacher.card();
+        card.input_size.map_or_else(|| self.views.size(&card.views[0]), Ok)
     }
 
     /// Seconds that the teacher needs for a batch of `count` faces.
+    ///
+    /// # Errors
+    /// If a face cannot be read, or the teacher fails.
     pub fn seconds(&self, count: usize, output: &Output) -> Result<f64> {
         let batch = self.batch(0..count)?;
         let since = std::time::Instant::now();
@@ -60,36 +67,46 @@ impl Source<'_> {
         Ok(since.elapsed().as_secs_f64())
     }
 
-    fn key(&self, output: &Output) -> String {
-        let degradation = (self.view == View::Low).then(|| self.views.degradation().downscale());
-        digest::of_value(&serde_json::json!({
-            "store": 1,
-            "teacher": self.teacher.card().digest,
+    fn key(&self, output: &Output, program: &str) -> Result<String> {
+        let card = self.teacher.card();
+        let views = card.views.iter().map(|view| self.views.content(view)).collect::<Result<Vec<_>>>()?;
+        Ok(digest::of_value(&serde_json::json!({
+            "store": 2,
+            "program": program,
+            "device": format!("{:?}", self.device.location()),
+            "teacher": self.content,
             "output": output.to_string(),
-            "view": self.view,
-            "degradation": degradation,
-            "input": self.teacher.card().input_size,
-            "flipped": self.flipped,
-            "dataset": self.views.dataset().fingerprint(),
-        }))
+            "views": views,
+            "input": card.input_size,
+            "change": self.augment.content(self.variant),
+            "mirrored": self.variant.mirrored,
+        })))
     }
 
-    fn batch(&self, indices: std::ops::Range<usize>) -> Result<FaceBatch> {
-        // Teachers need not be shared between threads; what preparing a face needs is.
-        let (card, views, view, flipped) = (self.teacher.card(), self.views, self.view, self.flipped);
-        let face = |index: usize| {
-            let face = views.face(index, view, &mut Seed(0).stream("unused", &[]))?;
-            prepared(card, if flipped { face.flipped() } else { face })
+    fn batch(&self, indices: std::ops::Range<usize>) -> Result<Shown> {
+        let (card, views, change) = (self.teacher.card(), self.views, (self.augment, self.variant));
+        let in_view = |view: &String| {
+            let face = |index: usize| {
+                prepared(card, views.face(index, view, change, &mut Seed(0).stream("unused", &[]))?)
+            };
+            let faces = indices.clone().into_par_iter().map(face).collect::<Result<Vec<Face>>>()?;
+            FaceBatch::from_faces(&faces, self.device)
         };
-        let faces = indices.into_par_iter().map(face).collect::<Result<Vec<Face>>>()?;
-        FaceBatch::from_faces(&faces, self.device)
+        let keys = indices.clone().map(|index| views.dataset().key(index)).collect();
+        Ok(Shown::new(card.views.iter().map(in_view).collect::<Result<_>>()?)?.with_keys(keys))
     }
 }
 
 impl FeatureStore {
-    /// The store in `folder`, which is made when first written to.
-    pub fn open(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+    /// The store in `folder`, which is made when first written to. `program` says whose features these are: the digest of the
+    /// program and its kernels.
+    pub fn open(folder: impl Into<PathBuf>, program: impl Into<String>) -> Self {
+        Self { folder: folder.into(), program: program.into() }
+    }
+
+    /// Where the features are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The features of every face of the source, one [`Stored`] for each output; what is not stored yet is
@@ -104,8 +121,8 @@ impl FeatureStore {
         outputs: &[Output],
         report: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Vec<Stored>> {
-        let paths: Vec<PathBuf> =
-            outputs.iter().map(|output| self.folder.join(format!("{}.safetensors", source.key(output)))).collect();
+        let path = |output| Ok(self.folder.join(format!("{}.safetensors", source.key(output, &self.program)?)));
+        let paths = outputs.iter().map(path).collect::<Result<Vec<PathBuf>>>()?;
         let missing: Vec<usize> = (0..outputs.len()).filter(|&at| !paths[at].exists()).collect();
         if !missing.is_empty() {
             std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
@@ -113,7 +130,7 @@ impl FeatureStore {
                 .iter()
                 .map(|&at| {
                     let mut shape = vec![source.views.dataset().len()];
-                    shape.extend(source.teacher.shape(&outputs[at], source.input_size())?);
+                    shape.extend(source.teacher.shape(&outputs[at], source.input_size()?)?);
                     Writer::create(&paths[at], &shape)
                 })
                 .collect::<Result<Vec<_>>>()?;
@@ -136,7 +153,7 @@ fn fill(
         report(start, total)?;
         let end = (start + BATCH).min(total);
         let dataset = source.views.dataset();
-        let place = || format!("faces `{}` to `{}`", dataset.name(start), dataset.name(end - 1));
+        let place = || format!("faces `{}` to `{}`", dataset.place(start), dataset.place(end - 1));
         let found = source.teacher.features(&source.batch(start..end)?, outputs).at(place)?;
         for ((tensor, writer), output) in found.iter().zip(writers.iter_mut()).zip(outputs) {
             writer.append(tensor).at(|| output.to_string()).at(place)?;
@@ -248,24 +265,24 @@ impl Stored {
     }
 }
 
-/// The features of a batch, `[batch, ...]`, float32: `plain` for faces as they are, `mirrored` for the others.
+/// The features of a batch, `[batch, ...]`, float32: of each face those of the variant that it shows.
+///
+/// # Errors
+/// If a variant was not stored.
 pub fn gather(
-    plain: &Stored,
-    mirrored: Option<&Stored>,
+    stored: &BTreeMap<Variant, Stored>,
     indices: &[usize],
-    flipped: &[bool],
+    variants: &[Variant],
     device: &Device,
 ) -> Result<Tensor> {
-    let width: usize = plain.shape().iter().product();
+    let Some(first) = stored.values().next() else { return Err(Error::component("no features were stored")) };
+    let width: usize = first.shape().iter().product();
     let mut values = vec![0f32; width * indices.len()];
-    for ((out, &index), &flip) in values.chunks_exact_mut(width).zip(indices).zip(flipped) {
-        match (flip, mirrored) {
-            (true, Some(mirrored)) => mirrored.copy(index, out),
-            (true, None) => return Err(Error::component("mirrored features were not stored")),
-            (false, _) => plain.copy(index, out),
-        }
+    for ((out, &index), variant) in values.chunks_exact_mut(width).zip(indices).zip(variants) {
+        let of_variant = stored.get(variant);
+        of_variant.ok_or_else(|| Error::component(format!("features of {variant:?} were not stored")))?.copy(index, out);
     }
     let mut shape = vec![indices.len()];
-    shape.extend(plain.shape());
+    shape.extend(first.shape());
     Ok(Tensor::from_vec(values, shape, device)?)
 }

@@ -4,63 +4,81 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use super::feed::Outputs;
-use crate::data::{Batch, Wanted};
-use crate::error::{Context, Result};
+use crate::data::{Batch, Dataset, Variant, Wanted};
+use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
-use crate::teacher::{Output, Stored, Teacher, View, gather};
+use crate::teacher::{Output, Shown, Stored, Teacher, gather};
 
-/// Outputs of teachers for batches, by the teacher's name and the output.
+/// An output by the teacher's name in the recipe.
+pub type OutputOf = (String, Output);
+
+/// Outputs of teachers for batches.
 #[derive(Default)]
 pub struct TeacherFeatures<'a> {
-    stored: BTreeMap<(String, Output), (Stored, Option<Stored>)>,
-    live: Vec<Live<'a>>,
+    stored: BTreeMap<OutputOf, BTreeMap<Variant, Stored>>,
+    live: Vec<LiveTeacher<'a>>,
 }
 
-struct Live<'a> {
+/// A teacher that runs at every step.
+struct LiveTeacher<'a> {
     name: String,
     teacher: &'a dyn Teacher,
-    view: View,
     outputs: Vec<Output>,
 }
 
 impl<'a> TeacherFeatures<'a> {
-    /// Adds an output that is stored, for faces as they are and (if any are mirrored) for mirrored ones.
-    pub fn add_stored(&mut self, teacher: &str, output: Output, plain: Stored, mirrored: Option<Stored>) {
-        self.stored.insert((teacher.to_string(), output), (plain, mirrored));
+    /// Adds an output that is stored, for each variant that a face can have.
+    pub fn add_stored(&mut self, teacher: &str, output: Output, stored: BTreeMap<Variant, Stored>) {
+        self.stored.insert((teacher.to_string(), output), stored);
     }
 
     /// Adds a teacher that runs at every step.
-    pub fn add_live(&mut self, name: &str, teacher: &'a dyn Teacher, view: View, outputs: Vec<Output>) {
-        self.live.push(Live { name: name.to_string(), teacher, view, outputs });
+    pub fn add_live(&mut self, name: &str, teacher: &'a dyn Teacher, outputs: Vec<Output>) {
+        self.live.push(LiveTeacher { name: name.to_string(), teacher, outputs });
     }
 
-    /// The views that live teachers need from the loader.
+    /// The views that live teachers need from the loader, teacher by teacher.
     pub fn wanted(&self) -> Vec<Wanted> {
-        self.live.iter().map(|live| (live.view, live.teacher.card().input_size)).collect()
+        let of = |live: &LiveTeacher| {
+            let card = live.teacher.card();
+            card.views.iter().map(|view| Wanted { view: view.clone(), size: card.input_size }).collect::<Vec<_>>()
+        };
+        self.live.iter().flat_map(of).collect()
     }
 
     /// What is stored of a batch, and the faces for teachers that run live, each where `put` puts it.
-    pub(super) fn given(&self, batch: &Batch, put: &mut dyn FnMut(Tensor) -> Result<Tensor>) -> Result<Given> {
-        let mut stored = Outputs::new();
-        for (key, (plain, mirrored)) in &self.stored {
-            let tensor = gather(plain, mirrored.as_ref(), &batch.indices, &batch.flipped, &Device::Cpu)?;
+    pub(super) fn given(
+        &self,
+        batch: &Batch,
+        dataset: &dyn Dataset,
+        put: &mut dyn FnMut(Tensor) -> Result<Tensor>,
+    ) -> Result<Given> {
+        let mut stored = BTreeMap::new();
+        for (key, of_output) in &self.stored {
+            let tensor = gather(of_output, &batch.indices, &batch.variants, &Device::Cpu)?;
             stored.insert(key.clone(), put(tensor)?);
         }
-        let mut faces = Vec::with_capacity(self.live.len());
-        for view in batch.views.iter().take(self.live.len()) {
-            let batch = FaceBatch::from_faces(view, &Device::Cpu)?;
-            faces.push(FaceBatch::from_tensor(put(batch.tensor().clone())?)?);
+        let mut views = batch.views.iter();
+        let mut shown = Vec::with_capacity(self.live.len());
+        for live in &self.live {
+            let mut of_teacher = Vec::new();
+            for _ in &live.teacher.card().views {
+                let faces = views.next().ok_or_else(|| Error::component("the loader made too few views"))?;
+                let batch = FaceBatch::from_faces(faces, &Device::Cpu)?;
+                of_teacher.push(FaceBatch::from_tensor(put(batch.tensor().clone())?)?);
+            }
+            let keys = batch.indices.iter().map(|index| dataset.key(*index)).collect();
+            shown.push(Shown::new(of_teacher)?.with_keys(keys));
         }
-        Ok(Given { stored, faces })
+        Ok(Given { stored, shown })
     }
 
     /// All outputs for a batch of which this was given.
-    pub(super) fn of(&self, given: Given) -> Result<Outputs> {
+    pub(super) fn of(&self, given: Given) -> Result<BTreeMap<OutputOf, Tensor>> {
         let mut found = given.stored;
-        for (live, faces) in self.live.iter().zip(&given.faces) {
+        for (live, shown) in self.live.iter().zip(&given.shown) {
             let place = || format!("teacher `{}`", live.name);
-            let tensors = live.teacher.features(faces, &live.outputs).at(place)?;
+            let tensors = live.teacher.features(shown, &live.outputs).at(place)?;
             for (output, tensor) in live.outputs.iter().zip(tensors) {
                 found.insert((live.name.clone(), output.clone()), tensor.detach());
             }
@@ -71,6 +89,6 @@ impl<'a> TeacherFeatures<'a> {
 
 /// What teachers have said of a batch, and the faces for those that are still to be asked.
 pub(super) struct Given {
-    stored: Outputs,
-    faces: Vec<FaceBatch>,
+    stored: BTreeMap<OutputOf, Tensor>,
+    shown: Vec<Shown>,
 }

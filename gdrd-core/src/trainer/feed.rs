@@ -1,7 +1,5 @@
 //! Batches as tensors on the device; on a GPU those of the next step are on their way while this one is computed.
 
-use std::collections::BTreeMap;
-
 use candle_core::{Device, Tensor};
 
 use super::features::Given;
@@ -10,6 +8,7 @@ use super::stage::Stage;
 use crate::data::{Batch, Loader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::face::FaceBatch;
+use crate::loss::Labels;
 use crate::nn::kernels::Upload;
 
 /// What a step takes from a batch.
@@ -19,8 +18,7 @@ pub(super) struct Ready {
     pub(super) teachers: Given,
     /// The frozen backbone's maps, where they are kept.
     pub(super) map: Option<Tensor>,
-    pub(super) identities: Vec<usize>,
-    pub(super) labels: Option<Tensor>,
+    pub(super) labels: Option<Labels>,
 }
 
 /// Makes batches ready, one ahead where that pays.
@@ -60,22 +58,15 @@ impl Feed {
         let mut put = |tensor: Tensor| -> Result<Tensor> { Ok(upload.put(&tensor)?) };
         let faces = FaceBatch::from_faces(&batch.faces, &Device::Cpu)?;
         let faces = FaceBatch::from_tensor(put(faces.tensor().clone())?)?;
-        let teachers = stage.teachers.given(&batch, &mut put)?;
-        let map = maps.as_ref().map(|maps| put(maps.gather(&batch)?)).transpose()?;
         let dataset = stage.views.dataset();
-        let identities: Vec<usize> = match dataset.identities() {
-            0 => Vec::new(),
-            _ => batch.indices.iter().map(|&index| dataset.identity(index)).collect(),
-        };
-        let labels = if stage.terms.iter().any(|term| term.loss.needs().labels) {
-            let numbers: Vec<u32> = identities.iter().map(|&identity| identity as u32).collect();
-            Some(put(Tensor::new(numbers, &Device::Cpu)?)?)
+        let teachers = stage.teachers.given(&batch, dataset, &mut put)?;
+        let map = maps.as_ref().map(|maps| put(maps.gather(&batch)?)).transpose()?;
+        let labels = if stage.terms.iter().any(|term| term.needs.labels) {
+            let people = batch.indices.iter().map(|&index| dataset.person(index)).collect();
+            Some(Labels::new(people, &mut put)?)
         } else {
             None
         };
-        Ok(Ready { batch, faces, teachers, map, identities, labels })
+        Ok(Ready { batch, faces, teachers, map, labels })
     }
 }
-
-/// Outputs of teachers, by the teacher's name and the output.
-pub(super) type Outputs = BTreeMap<(String, crate::teacher::Output), Tensor>;

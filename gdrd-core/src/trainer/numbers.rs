@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::loss::Number;
+use crate::loss::LoggedScalar;
 use crate::nn::kernels::squares;
 
 /// The numbers of one step. On a GPU they are read some steps later, so that no step waits.
@@ -13,7 +13,7 @@ pub(super) struct Numbers {
     step: u64,
     batches: usize,
     /// In the order in which they came; those with a weight are terms of the objective.
-    entries: Vec<(String, Option<f64>, Number)>,
+    entries: Vec<(String, Option<f64>, LoggedScalar)>,
     norm: Norm,
 }
 
@@ -40,7 +40,7 @@ impl Numbers {
     ///
     /// # Errors
     /// If it is known already that it is not finite.
-    pub(super) fn term(&mut self, name: &str, weight: f64, number: Number) -> Result<()> {
+    pub(super) fn term(&mut self, name: &str, weight: f64, number: LoggedScalar) -> Result<()> {
         if let Some(number) = number.known().filter(|number| !number.is_finite()) {
             return Err(Error::component(format!(
                 "the loss term `{name}` is {number}; no variable was changed by this step"
@@ -50,7 +50,7 @@ impl Numbers {
         Ok(())
     }
 
-    pub(super) fn detail(&mut self, name: String, number: Number) {
+    pub(super) fn detail(&mut self, name: String, number: LoggedScalar) {
         self.entries.push((name, None, number));
     }
 

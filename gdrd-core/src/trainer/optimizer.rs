@@ -7,18 +7,40 @@ use candle_core::{Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::nn::kernels::{self, SgdStep, can_change, change2, change3};
-use crate::registry::Kind;
+use crate::plugin::Kind;
 
 /// Changes variables by their gradients.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use candle_core::{Device, Tensor, Var};
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::trainer::{OptimizerConfig, Sgd};
+///
+/// let plain = Sgd { momentum: 0.0, weight_decay: 0.0, nesterov: false };
+/// let mut optimizer = plain.build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// let weight = Var::new(&[1f32], &Device::Cpu)?;
+/// let gradient = Tensor::new(&[2f32], &Device::Cpu)?;
+/// let named = |name: &str| name.to_string();
+/// let parameters = BTreeMap::from([(named("w"), weight.clone())]);
+/// optimizer.step(&parameters, &BTreeMap::from([(named("w"), gradient)]), &|_| 0.1)?;
+/// assert_eq!(weight.to_vec1::<f32>()?, [0.8]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Optimizer {
-    /// One step at the learning rate `rate`. A variable without a gradient stays as it is.
+    /// One step; `rate` is the learning rate of a variable by its name. A variable without a gradient stays as it is.
+    ///
+    /// # Errors
+    /// If the device fails.
     fn step(
         &mut self,
         parameters: &BTreeMap<String, Var>,
         gradients: &BTreeMap<String, Tensor>,
-        rate: f64,
+        rate: &dyn Fn(&str) -> f64,
     ) -> Result<()>;
 
     /// Everything that the next step depends on, by name. The tensors are the optimiser's own: the next step changes them.
@@ -32,14 +54,14 @@ pub trait Optimizer {
 }
 
 /// What a recipe says of an optimiser.
-pub trait OptimizerConfig {
+pub trait OptimizerConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
     /// A new optimiser.
-    fn build(&self) -> Box<dyn Optimizer>;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Optimizer>>;
 }
 
 /// Stochastic gradient descent as PyTorch's: g' = g + weight_decay w; v = momentum v + g'; w -= rate v
@@ -85,26 +107,26 @@ impl OptimizerConfig for Sgd {
         .collect()
     }
 
-    fn build(&self) -> Box<dyn Optimizer> {
-        Box::new(LiveSgd { config: self.clone(), velocity: BTreeMap::new() })
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Optimizer>> {
+        Ok(Box::new(SgdState { config: self.clone(), velocity: BTreeMap::new() }))
     }
 }
 
-struct LiveSgd {
+struct SgdState {
     config: Sgd,
     velocity: BTreeMap<String, Tensor>,
 }
 
-impl Optimizer for LiveSgd {
+impl Optimizer for SgdState {
     fn step(
         &mut self,
         parameters: &BTreeMap<String, Var>,
         gradients: &BTreeMap<String, Tensor>,
-        rate: f64,
+        rate: &dyn Fn(&str) -> f64,
     ) -> Result<()> {
         let Sgd { momentum, weight_decay, nesterov } = self.config;
-        let step = SgdStep { momentum, weight_decay, rate, nesterov };
         for (name, gradient) in gradients {
+            let step = SgdStep { momentum, weight_decay, rate: rate(name), nesterov };
             let velocity = match self.velocity.entry(name.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(gradient.zeros_like()?),
@@ -166,8 +188,8 @@ impl OptimizerConfig for AdamW {
         .collect()
     }
 
-    fn build(&self) -> Box<dyn Optimizer> {
-        Box::new(LiveAdamW { config: self.clone(), steps: BTreeMap::new(), moments: BTreeMap::new() })
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Optimizer>> {
+        Ok(Box::new(AdamWState { config: self.clone(), steps: BTreeMap::new(), moments: BTreeMap::new() }))
     }
 }
 
@@ -213,7 +235,7 @@ impl AdamW {
     }
 }
 
-struct LiveAdamW {
+struct AdamWState {
     config: AdamW,
     /// Steps of each variable: one that had no gradient at a step has made fewer.
     steps: BTreeMap<String, u32>,
@@ -221,12 +243,12 @@ struct LiveAdamW {
     moments: BTreeMap<String, [Tensor; 2]>,
 }
 
-impl Optimizer for LiveAdamW {
+impl Optimizer for AdamWState {
     fn step(
         &mut self,
         parameters: &BTreeMap<String, Var>,
         gradients: &BTreeMap<String, Tensor>,
-        rate: f64,
+        rate: &dyn Fn(&str) -> f64,
     ) -> Result<()> {
         for (name, gradient) in gradients {
             let var = &parameters[name];
@@ -242,9 +264,9 @@ impl Optimizer for LiveAdamW {
                 beside(moment, gradient)?;
             }
             if can_change(&[&parameter, &moments[0], &moments[1], gradient]) {
-                self.config.change(&parameter, moments, gradient, rate, *steps)?;
+                self.config.change(&parameter, moments, gradient, rate(name), *steps)?;
             } else {
-                let (moved, next) = self.config.moved(&parameter, moments, gradient, rate, *steps)?;
+                let (moved, next) = self.config.moved(&parameter, moments, gradient, rate(name), *steps)?;
                 var.set(&moved)?;
                 *moments = next;
             }
@@ -303,20 +325,23 @@ fn stripped(state: BTreeMap<String, Tensor>, prefix: &str) -> Result<BTreeMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Bare;
 
     fn run(config: &dyn OptimizerConfig, restart_after: usize) -> (Vec<f32>, BTreeMap<String, Tensor>) {
         let var = Var::new(&[1f32, -2.0], &Device::Cpu).expect("variable");
         let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
-        let mut optimizer = config.build();
+        let bare = Bare(Device::Cpu);
+        let cx = BuildContext::new(&bare);
+        let mut optimizer = config.build(&cx).expect("an optimiser");
         for step in 0..4 {
             if step == restart_after {
                 let state = optimizer.state();
-                optimizer = config.build();
+                optimizer = config.build(&cx).expect("an optimiser");
                 optimizer.restore(state).expect("state");
             }
             let gradient = (var.as_detached_tensor() * 2.0).expect("gradient of w^2");
             let gradients = BTreeMap::from([("w".to_string(), gradient)]);
-            optimizer.step(&parameters, &gradients, 0.1).expect("step");
+            optimizer.step(&parameters, &gradients, &|_| 0.1).expect("step");
         }
         (var.to_vec1().expect("values"), optimizer.state())
     }
@@ -334,9 +359,11 @@ mod tests {
             let var = Var::new(&[1f32, -2.0], &Device::Cpu).expect("variable");
             let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
             let gradients = BTreeMap::from([("w".to_string(), var.as_detached_tensor())]);
-            let mut optimizer = config.build();
+            let bare = Bare(Device::Cpu);
+        let cx = BuildContext::new(&bare);
+        let mut optimizer = config.build(&cx).expect("an optimiser");
             for _ in 0..3 {
-                optimizer.step(&parameters, &gradients, 0.1).expect("step");
+                optimizer.step(&parameters, &gradients, &|_| 0.1).expect("step");
             }
             assert!(optimizer.state().values().all(|tensor| !tensor.track_op()));
         }

@@ -3,18 +3,31 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Problem;
-use crate::registry::Kind;
+use crate::context::BuildContext;
+use crate::error::{Problem, Result};
+use crate::plugin::Kind;
 
-/// A factor of the learning rate. The configuration is the schedule.
-pub trait Schedule {
+/// A factor of the learning rate: a pure function of progress.
+///
+/// ```
+/// use gdrd_core::trainer::{Constant, Schedule};
+///
+/// assert_eq!(Constant {}.factor(0.5), 1.0);
+/// ```
+pub trait Schedule: Send + Sync {
+    /// The factor when the share `progress` (0 to below 1) of the stage is done.
+    fn factor(&self, progress: f64) -> f64;
+}
+
+/// What a recipe says of a schedule.
+pub trait ScheduleConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// The factor when the share `progress` (0 to below 1) of the stage is done.
-    fn factor(&self, progress: f64) -> f64;
+    /// The schedule.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Schedule>>;
 }
 
 /// Always 1.
@@ -27,6 +40,12 @@ impl Kind for Constant {
     const PURPOSE: &'static str = "the learning rate stays";
 }
 
+impl ScheduleConfig for Constant {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
 impl Schedule for Constant {
     fn factor(&self, _: f64) -> f64 {
         1.0
@@ -36,31 +55,37 @@ impl Schedule for Constant {
 /// A factor of `gamma` after each milestone. The paper's annealing rate is 0.1; its milestones are not given.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Step {
+pub struct StepSchedule {
     /// Shares of the stage, 0 to 1, after which the rate falls.
     pub milestones: Vec<f64>,
     /// What it is multiplied with.
     pub gamma: f64,
 }
 
-impl Default for Step {
+impl Default for StepSchedule {
     fn default() -> Self {
         Self { milestones: vec![0.5, 0.75, 0.9], gamma: 0.1 }
     }
 }
 
-impl Kind for Step {
+impl Kind for StepSchedule {
     const NAME: &'static str = "step";
     const PURPOSE: &'static str = "the learning rate falls at milestones";
 }
 
-impl Schedule for Step {
+impl ScheduleConfig for StepSchedule {
     fn check(&self) -> Vec<Problem> {
         let good = self.milestones.iter().all(|m| (0.0..=1.0).contains(m));
         let found = || format!("expected shares of the stage between 0 and 1, found {:?}", self.milestones);
         Problem::unless(good, "milestones", found).into_iter().collect()
     }
 
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Schedule for StepSchedule {
     fn factor(&self, progress: f64) -> f64 {
         self.gamma.powi(self.milestones.iter().filter(|m| progress >= **m).count() as i32)
     }
@@ -79,6 +104,12 @@ impl Kind for Cosine {
     const PURPOSE: &'static str = "the learning rate falls along half a cosine";
 }
 
+impl ScheduleConfig for Cosine {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
 impl Schedule for Cosine {
     fn factor(&self, progress: f64) -> f64 {
         self.end + (1.0 - self.end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
@@ -91,7 +122,7 @@ mod tests {
 
     #[test]
     fn factors_by_hand() {
-        let step = Step { milestones: vec![0.5, 0.75], gamma: 0.1 };
+        let step = StepSchedule { milestones: vec![0.5, 0.75], gamma: 0.1 };
         assert_eq!(step.factor(0.49), 1.0);
         assert!((step.factor(0.5) - 0.1).abs() < 1e-12 && (step.factor(0.8) - 0.01).abs() < 1e-12);
         let cosine = Cosine { end: 0.2 };

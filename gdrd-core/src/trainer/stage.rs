@@ -1,116 +1,19 @@
-//! A stage: which part is trained, on what, for how long; and the loop over its steps.
+//! A stage's parts: which variables are trained, on what, for what; its loop is in `run_stage.rs`.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::features::TeacherFeatures;
-use super::feed::Feed;
-use super::frozen_maps::FrozenMaps;
-use super::numbers::Numbers;
+use super::options::StageOptions;
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
-use super::step::Step;
-use crate::data::{Augment, Loader, Plan, Views};
-use crate::error::{Context, Error, Problem, Result};
-use crate::loss::Loss;
+use crate::data::{Order, Views};
+use crate::error::Result;
+use crate::loss::{Loss, Needs};
 use crate::nn::kernels::Precision;
-use crate::observe::{Event, Flow, Observer};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
-
-/// The plain options of a stage; its optimiser, schedule and losses stand beside them in the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct StageOptions {
-    /// Parts of the student that change; the others are frozen, running statistics included.
-    pub trains: Vec<Part>,
-    /// The dataset's name in the recipe.
-    pub data: String,
-    /// Passes over the dataset; give either this or `steps`.
-    pub epochs: Option<f64>,
-    /// Optimiser steps; give either this or `epochs`.
-    pub steps: Option<u64>,
-    /// Faces in a batch; 96 in the paper.
-    pub batch_size: usize,
-    /// Batches whose gradients are averaged for one step.
-    pub accumulate: usize,
-    /// Learning rate before the schedule; 0.05 in the paper.
-    pub learning_rate: f64,
-    /// Steps in which the learning rate rises from zero.
-    pub warmup_steps: u64,
-    /// Longest gradient, Euclidean, over all variables; longer ones are shortened.
-    pub clip_norm: Option<f64>,
-    /// Random changes to faces.
-    pub augment: Augment,
-    /// Whether features of teachers are stored on disk and read from there. If not, teachers run at every step.
-    pub store_features: bool,
-}
-
-impl Default for StageOptions {
-    fn default() -> Self {
-        Self {
-            trains: vec![Part::Backbone, Part::Head],
-            data: "train".into(),
-            epochs: None,
-            steps: None,
-            batch_size: 96,
-            accumulate: 1,
-            learning_rate: 0.05,
-            warmup_steps: 0,
-            clip_norm: None,
-            augment: Augment { flip: true, shift: 0 },
-            store_features: true,
-        }
-    }
-}
-
-impl StageOptions {
-    /// What is wrong with the options.
-    pub fn check(&self) -> Vec<Problem> {
-        let length = match (self.epochs, self.steps) {
-            (Some(epochs), None) => {
-                Problem::unless(epochs > 0.0, "epochs", || format!("expected above 0, found {epochs}"))
-            }
-            (None, Some(steps)) => Problem::unless(steps > 0, "steps", || "expected at least 1, found 0".into()),
-            _ => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`")),
-        };
-        [
-            length,
-            Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
-            Problem::unless(self.batch_size >= 2, "batch_size", || {
-                format!("expected at least 2, found {}", self.batch_size)
-            }),
-            Problem::unless(self.accumulate >= 1, "accumulate", || "expected at least 1, found 0".into()),
-            Problem::unless(self.learning_rate > 0.0, "learning_rate", || {
-                format!("expected above 0, found {}", self.learning_rate)
-            }),
-            Problem::unless(self.clip_norm.is_none_or(|norm| norm > 0.0), "clip_norm", || "expected above 0".into()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    /// Optimiser steps on a dataset of `samples` faces.
-    ///
-    /// # Errors
-    /// If the dataset does not fill one batch.
-    pub fn total_steps(&self, samples: usize) -> Result<u64> {
-        let per_epoch = samples / self.batch_size;
-        if per_epoch == 0 {
-            return Err(Error::data(format!(
-                "a batch of {} needs as many faces, the data has {samples}",
-                self.batch_size
-            )));
-        }
-        let batches = |epochs: f64| (epochs * per_epoch as f64 / self.accumulate as f64).round() as u64;
-        Ok(self.steps.unwrap_or_else(|| batches(self.epochs.unwrap_or(1.0))).max(1))
-    }
-}
 
 /// A weighted loss of a stage.
 pub struct Term {
@@ -120,6 +23,48 @@ pub struct Term {
     pub weight: f64,
     /// The loss.
     pub loss: Box<dyn Loss>,
+    /// What it has to be given.
+    pub needs: Needs,
+    /// The outputs of teachers among them, as [`TeacherFeatures`] knows them.
+    pub teachers: Vec<super::features::OutputOf>,
+    /// The term whose logits it uses.
+    pub logits_of: Option<String>,
+    /// Unit-length mean embeddings of the people, if it needs them.
+    pub centres: Option<Tensor>,
+}
+
+/// What stands between gradients and the optimiser. A run on several machines sums gradients here.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use gdrd_core::trainer::{Alone, Exchange};
+///
+/// let mut gradients = BTreeMap::new();
+/// Alone.exchange(&mut gradients)?;
+/// assert_eq!(Alone.share(), (0, 1));
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
+pub trait Exchange: Send + Sync {
+    /// Brings the gradients of named variables of all processes to the same mean.
+    ///
+    /// # Errors
+    /// If another process cannot be reached.
+    fn exchange(&self, gradients: &mut BTreeMap<String, Tensor>) -> Result<()>;
+
+    /// This process's number, from 0, and how many there are: each takes its share of every batch.
+    fn share(&self) -> (usize, usize) {
+        (0, 1)
+    }
+}
+
+/// One process, which needs nobody's gradients.
+pub struct Alone;
+
+impl Exchange for Alone {
+    fn exchange(&self, _: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A stage that is ready to run.
@@ -132,6 +77,8 @@ pub struct Stage<'a> {
     pub student: &'a dyn Student,
     /// Everything that gradients change in this stage, by name.
     pub trained: BTreeMap<String, Var>,
+    /// Running statistics of the student and the losses: as they were before a step that is refused.
+    pub buffers: BTreeMap<String, Var>,
     /// The objective, in an order in which logits are there before they are used.
     pub terms: Vec<Term>,
     /// What teachers say.
@@ -139,9 +86,13 @@ pub struct Stage<'a> {
     /// Changes the variables.
     pub optimizer: Box<dyn Optimizer>,
     /// Factor of the learning rate.
-    pub schedule: &'a dyn Schedule,
+    pub schedule: Box<dyn Schedule>,
+    /// Between gradients and optimiser.
+    pub exchange: &'a dyn Exchange,
     /// The faces.
     pub views: &'a Views,
+    /// The view that the student sees.
+    pub view: String,
     /// The run's seed.
     pub seed: Seed,
     /// Threads that read faces.
@@ -155,122 +106,56 @@ pub struct Stage<'a> {
     pub checkpoint_steps: u64,
 }
 
-/// Steps on a GPU whose numbers are read together, at most.
-const READ_TOGETHER: usize = 16;
-
-/// A step that has been made and not told.
-struct Made {
-    step: u64,
-    rate: f64,
-    numbers: Numbers,
-}
-
-/// How a stage ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All steps are made.
-    Finished,
-    /// The observer wanted to stop after this many steps.
-    Stopped(u64),
-}
-
 impl Stage<'_> {
     /// The steps of the whole stage.
+    ///
+    /// # Errors
+    /// If the dataset does not fill one batch.
     pub fn steps(&self) -> Result<u64> {
         self.options.total_steps(self.views.dataset().len())
     }
 
-    /// Runs the steps from `from` on. After every step `save` is told how many are done and may write a checkpoint;
-    /// it is given the optimiser.
-    ///
-    /// # Errors
-    /// If a loss is not finite (the error names the step and the term), or anything below fails. The variables are
-    /// then as the step before left them; on a GPU, where numbers are read late, some steps more may have been made.
-    pub fn run(
-        &mut self,
-        from: u64,
-        observer: &mut dyn Observer,
-        save: &mut dyn FnMut(u64, &dyn Optimizer, bool) -> Result<()>,
-    ) -> Result<Outcome> {
-        let steps = self.steps()?;
-        let options = self.options;
-        let accumulate = options.accumulate as u64;
-        let _precision = self.precision.set();
-        let maps = FrozenMaps::when_it_pays(self, steps, observer)?;
-        let plan = Plan {
+    /// Which faces make which step.
+    pub(super) fn order(&self) -> Order {
+        Order {
             seed: self.seed,
             stage: self.name.to_string(),
-            batch_size: options.batch_size,
+            batch_size: self.options.batch_size,
             samples: self.views.dataset().len(),
-            augment: options.augment,
-        };
-        let range = from * accumulate..steps * accumulate;
-        let loader = Loader::start(self.views.clone(), plan, self.teachers.wanted(), range, self.workers);
-        let mut feed = Feed::new(loader, maps, self.device)?;
-        let (mut made, mut since) = (Vec::new(), Instant::now());
-        for step in from..steps {
-            let (gradients, numbers) =
-                self.step(step, &mut feed).at(|| format!("stage `{}`, step {step}", self.name))?;
-            let rate = self.rate(step, steps);
-            self.optimizer.step(&self.trained, &gradients, rate)?;
-            made.push(Made { step, rate, numbers });
-            let done = step + 1;
-            let is_due = made.len() == READ_TOGETHER || done == steps || done.is_multiple_of(self.checkpoint_steps);
-            let stop = (!self.device.is_cuda() || is_due) && self.tell(&mut made, &mut since, steps, observer)?;
-            save(done, &*self.optimizer, stop)?;
-            if stop {
-                return Ok(Outcome::Stopped(done));
-            }
+            augment: self.options.augment.clone(),
+            view: self.view.clone(),
         }
-        Ok(Outcome::Finished)
-    }
-
-    /// Tells the steps that were made; says whether the run shall stop.
-    fn tell(&self, made: &mut Vec<Made>, since: &mut Instant, steps: u64, observer: &mut dyn Observer) -> Result<bool> {
-        let options = self.options;
-        let last = made.last().map_or(0, |made| made.step);
-        let read = |Made { step, rate, numbers }: Made| {
-            let read = numbers.read(last).at(|| format!("stage `{}`, step {step}", self.name))?;
-            Ok::<_, Error>((step, rate, read))
-        };
-        let (count, all) = (made.len(), made.drain(..).map(read).collect::<Vec<_>>());
-        let seconds = since.elapsed().as_secs_f64();
-        *since = Instant::now();
-        let images = options.batch_size * options.accumulate * count;
-        let mut stop = false;
-        for told in all {
-            let (step, rate, read) = told?;
-            let event = Event::StepDone {
-                stage: self.name.to_string(),
-                step: step + 1,
-                steps,
-                loss: read.loss,
-                terms: read.terms,
-                rate,
-                gradient_norm: read.norm,
-                images_per_second: images as f64 / seconds.max(1e-9),
-            };
-            stop |= observer.on(&event) == Flow::Stop;
-        }
-        Ok(stop && last + 1 < steps)
-    }
-
-    fn step(&self, step: u64, feed: &mut Feed) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
-        let mut sum = Step::new(self, step);
-        for _ in 0..self.options.accumulate {
-            sum.add(feed.next(self)?)?;
-        }
-        sum.finish(self.options.clip_norm)
-    }
-
-    fn rate(&self, step: u64, steps: u64) -> f64 {
-        let options = self.options;
-        let warm = if step < options.warmup_steps { (step + 1) as f64 / options.warmup_steps as f64 } else { 1.0 };
-        options.learning_rate * warm * self.schedule.factor(step as f64 / steps as f64)
     }
 
     /// Whether this stage trains `part`.
     pub fn trains(&self, part: Part) -> bool {
         self.options.trains.contains(&part)
+    }
+
+    /// The learning rate of a step, of what has no factor of its own.
+    pub(super) fn rate(&self, step: u64, steps: u64) -> f64 {
+        let options = self.options;
+        let warm = if step < options.warmup_steps { (step + 1) as f64 / options.warmup_steps as f64 } else { 1.0 };
+        options.learning_rate * warm * self.schedule.factor(step as f64 / steps as f64)
+    }
+}
+
+/// The factor of the learning rate of the variable `name`: that of its part of the student, if it has one.
+pub(super) fn factor(student: &dyn Student, parts: &BTreeMap<Part, f64>, name: &str) -> f64 {
+    let part = name.strip_prefix("student.").map(|name| student.part(name));
+    part.and_then(|part| parts.get(&part)).copied().unwrap_or(1.0)
+}
+
+/// The running statistics before a step.
+pub(super) struct Kept(Vec<(Var, Tensor)>);
+
+impl Kept {
+    pub(super) fn of(variables: &BTreeMap<String, Var>) -> Result<Self> {
+        variables.values().map(|var| Ok((var.clone(), var.as_tensor().copy()?))).collect::<Result<_>>().map(Self)
+    }
+
+    /// Puts them back.
+    pub(super) fn restore(self) -> Result<()> {
+        self.0.into_iter().try_for_each(|(var, before)| Ok(var.set(&before)?))
     }
 }

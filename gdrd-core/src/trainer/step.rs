@@ -9,32 +9,32 @@ use super::numbers::Numbers;
 use super::stage::Stage;
 use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
-use crate::loss::{LossInputs, Number};
+use crate::loss::{LoggedScalar, LossInputs, Needs};
 use crate::nn::Mode;
 use crate::student::Part;
 
 /// The sum over the batches of one step.
-pub(super) struct Step<'a> {
+pub(super) struct StepSum<'a> {
     stage: &'a Stage<'a>,
     batches: usize,
     numbers: Numbers,
     gradients: BTreeMap<String, Tensor>,
 }
 
-impl<'a> Step<'a> {
+impl<'a> StepSum<'a> {
     pub(super) fn new(stage: &'a Stage<'a>, step: u64) -> Self {
         Self { stage, batches: 0, numbers: Numbers::new(step), gradients: BTreeMap::new() }
     }
 
     pub(super) fn add(&mut self, ready: Ready) -> Result<()> {
         let stage = self.stage;
-        let needs: Vec<_> = stage.terms.iter().map(|term| term.loss.needs()).collect();
-        let Ready { batch, faces, teachers, map, identities, labels } = ready;
+        let wants = |need: fn(&Needs) -> bool| stage.terms.iter().any(|term| need(&term.needs));
+        let Ready { batch, faces, teachers, map, labels } = ready;
         let teachers = stage.teachers.of(teachers)?;
-        let wants_embedding = needs.iter().any(|n| n.embedding);
+        let wants_embedding = wants(|needs| needs.embedding);
         let map = match map {
             Some(map) => Some(map),
-            None if wants_embedding || needs.iter().any(|n| n.map) => Some(self.map(&faces)?),
+            None if wants_embedding || wants(|needs| needs.map) => Some(self.map(&faces)?),
             None => None,
         };
         let head_mode = if stage.trains(Part::Head) { Mode::Train } else { Mode::Evaluate };
@@ -42,23 +42,23 @@ impl<'a> Step<'a> {
             Some(map) if wants_embedding => Some(stage.student.head(map, head_mode)?),
             _ => None,
         };
-        let mut logits = BTreeMap::new();
+        let mut logits: BTreeMap<&str, Tensor> = BTreeMap::new();
         let mut total: Option<Tensor> = None;
         for term in &stage.terms {
+            let needs = &term.needs;
             let inputs = LossInputs {
-                map: map.as_ref(),
-                embedding: embedding.as_ref(),
-                teachers: &teachers,
-                labels: labels.as_ref(),
-                identities: &identities,
-                faces: &faces,
-                student: stage.student,
-                logits: &logits,
-                stream: stage.seed.stream(&format!("loss/{}/{}", stage.name, term.name), &[batch.step]),
+                teachers: term.teachers.iter().filter_map(|output| teachers.get(output)).collect(),
+                map: map.as_ref().filter(|_| needs.map),
+                embedding: embedding.as_ref().filter(|_| needs.embedding),
+                labels: labels.as_ref().filter(|_| needs.labels),
+                centres: term.centres.as_ref(),
+                logits: term.logits_of.as_deref().and_then(|other| logits.get(other)),
+                denoiser: needs.denoiser.then_some((&faces, stage.student)),
+                stream: Some(stage.seed.stream(&format!("loss/{}/{}", stage.name, term.name), &[batch.step])),
             };
             let place = || format!("loss `{}`", term.name);
             let value = term.loss.compute(&inputs).at(place)?;
-            self.numbers.term(&term.name, term.weight, Number::scalar(&value.value).at(place)?)?;
+            self.numbers.term(&term.name, term.weight, LoggedScalar::scalar(&value.value).at(place)?)?;
             for (detail, number) in value.details {
                 self.numbers.detail(format!("{}.{detail}", term.name), number);
             }
@@ -68,7 +68,7 @@ impl<'a> Step<'a> {
                 None => weighted,
             });
             if let Some(tensor) = value.logits {
-                logits.insert(term.name.clone(), tensor);
+                logits.insert(&term.name, tensor);
             }
         }
         let total = total.ok_or_else(|| Error::component("the stage has no loss"))?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::observe::{Event, Flow, Observer};
-use gdrd_core::recipe::{HubAddress, HubFile, HubFiles, LockedFile, Recipe};
+use gdrd_core::recipe::{HubAddress, HubFile, LockedFile};
 
 use cache::{Cache, Cached};
 use http::{Fault, Metadata, Tried};
@@ -39,16 +39,16 @@ impl Hub {
         Self { settings }
     }
 
-    /// Every file of the Hub that a recipe names, for [`Recipe::with_files`]. A file in `locked` is had at the commit that is
+    /// Every file of the Hub that a recipe names, for [`Experiment::with_files`]. A file in `locked` is had at the commit that is
     /// locked, and must be the one that is locked.
     ///
     /// # Errors
     /// As [`get`](Hub::get), with the keys that lead to the address.
     pub fn fetch(
         &self,
-        recipe: &Recipe,
+        recipe: &Experiment,
         locked: &BTreeMap<String, LockedFile>,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Result<HubFiles> {
         let mut files = HubFiles::new();
         for (key, address) in recipe.addresses() {
@@ -69,7 +69,7 @@ impl Hub {
         &self,
         address: &HubAddress,
         locked: Option<&LockedFile>,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Result<HubFile> {
         self.cached_or_downloaded(address, locked, observer).at(|| address.to_string())
     }
@@ -78,7 +78,7 @@ impl Hub {
         &self,
         address: &HubAddress,
         locked: Option<&LockedFile>,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Result<HubFile> {
         let revision = locked.map_or(address.revision(), |locked| &locked.commit);
         let cache = Cache::of(&self.settings.cache, address);
@@ -106,7 +106,7 @@ impl Hub {
         revision: &str,
         locked: Option<&LockedFile>,
         cache: &Cache,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Result<HubFile> {
         let mut patience = Patience::new(&self.settings);
         let metadata = loop {
@@ -145,7 +145,7 @@ impl Hub {
         address: &HubAddress,
         metadata: &Metadata,
         cache: &Cache,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Result<String> {
         let mut part = Part::open(cache.incomplete(&metadata.etag), &metadata.etag, metadata.size)?;
         let mut patience = Patience::new(&self.settings);
@@ -201,7 +201,7 @@ impl Hub {
         address: &HubAddress,
         metadata: &Metadata,
         part: &mut Part,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Tried<()> {
         if part.is_complete() {
             return Ok(());
@@ -295,7 +295,7 @@ impl Patience {
         address: &HubAddress,
         why: String,
         asked: Option<Duration>,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
     ) -> Result<()> {
         if self.left == 0 {
             return Err(Error::hub(format!("{why}; given up after several tries")));
@@ -313,16 +313,16 @@ impl Patience {
     }
 }
 
-fn warn(observer: &mut dyn Observer, message: String) -> Result<()> {
+fn warn(observer: &dyn Observer, message: String) -> Result<()> {
     tell(observer, &Event::Warning { message })
 }
 
 /// Asks whether the user wants to stop.
-fn poll(observer: &mut dyn Observer, what: &str) -> Result<()> {
+fn poll(observer: &dyn Observer, what: &str) -> Result<()> {
     tell(observer, &Event::Working { what: what.to_string(), done: 0, total: 1 })
 }
 
-fn tell(observer: &mut dyn Observer, event: &Event) -> Result<()> {
+fn tell(observer: &dyn Observer, event: &Event) -> Result<()> {
     match observer.on(event) {
         Flow::Continue => Ok(()),
         Flow::Stop => Err(Error::new(ErrorKind::Stopped, "stopped by the user; what is downloaded is kept")),

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::registry::Kind;
+use gdrd_core::plugin::Kind;
 use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::registry::Kind;
+use gdrd_core::plugin::Kind;
 use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

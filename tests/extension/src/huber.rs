@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::loss::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, embedding_width};
 use gdrd_core::nn::{Linear, Weights};
-use gdrd_core::registry::Kind;
+use gdrd_core::plugin::Kind;
 use gdrd_core::teacher::Output;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// be left out have `#[serde(default)]`.
 ///
 /// ```
-/// use gdrd_core::registry::Kind;
+/// use gdrd_core::plugin::Kind;
 ///
 /// /// Mean squared difference of embeddings.
 /// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]

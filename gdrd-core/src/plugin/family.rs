@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::Schema;
 
 use super::kind::Kind;
-use super::revision::{pin, with_revision};
+use super::paths::{Marked, listed, resolve, with_revision};
 use crate::error::{Error, Result};
 use crate::recipe::diagnostic::{Diagnostic, list, suggest};
 use crate::recipe::node::Table;
@@ -40,6 +40,7 @@ struct Registered<D: ?Sized> {
     purpose: &'static str,
     type_name: &'static str,
     read: Read<D>,
+    from_json: fn(&serde_json::Value) -> serde_json::Result<Box<D>>,
     schema: fn() -> Schema,
 }
 
@@ -53,6 +54,8 @@ pub struct Component<D: ?Sized> {
     pub config: Box<D>,
     /// The table with `kind` and every default written out; paths are absolute.
     pub resolved: toml::Table,
+    /// The paths and the names of other tables among the options.
+    pub marked: Vec<Marked>,
     /// The table's header.
     pub span: Span,
     written: Table,
@@ -153,12 +156,39 @@ impl<D: ?Sized> Family<D> {
             let problem = Diagnostic::new(format!("no {} is called `{name}`", self.what), kind.span);
             return Err(vec![problem.with_hint(suggest(name, self.names()))]);
         };
-        pin(&mut options, &(registered.schema)()).map_err(|problem| vec![problem])?;
-        let (config, options) = (registered.read)(&options, sources)?;
-        let mut resolved = toml::Table::new();
-        resolved.insert("kind".to_string(), toml::Value::String(name.to_string()));
-        resolved.extend(options);
-        Ok(Component { kind: name.to_string(), config, resolved, span: table.span, written: table.clone() })
+        let schema = (registered.schema)();
+        let mut problems = resolve(&mut options, &schema, sources).err().unwrap_or_default();
+        match (registered.read)(&options, sources) {
+            Ok((config, options)) if problems.is_empty() => {
+                let marked = listed(&options, &schema);
+                let mut resolved = toml::Table::new();
+                resolved.insert("kind".to_string(), toml::Value::String(name.to_string()));
+                resolved.extend(options);
+                let kind = name.to_string();
+                Ok(Component { kind, config, resolved, marked, span: table.span, written: table.clone() })
+            }
+            Ok(_) => Err(problems),
+            Err(others) => {
+                problems.extend(others);
+                Err(problems)
+            }
+        }
+    }
+
+    /// The config of the kind `name` with these options, as a file keeps them.
+    ///
+    /// # Errors
+    /// If there is no such kind, or the options are not its.
+    pub fn from_json(&self, name: &str, options: &serde_json::Value) -> Result<Box<D>> {
+        let Some(registered) = self.kinds.get(name) else {
+            return Err(Error::component(format!(
+                "no {} is called `{name}`; {}. A program that registers the kind can open it",
+                self.what,
+                list(self.names())
+            )));
+        };
+        (registered.from_json)(options)
+            .map_err(|error| Error::component(format!("options of the {} `{name}`: {error}", self.what)))
     }
 }
 
@@ -167,6 +197,7 @@ fn registered<T: Kind + Boxed<D>, D: ?Sized>() -> Registered<D> {
         purpose: T::PURPOSE,
         type_name: type_name::<T>(),
         read: read_kind::<T, D>,
+        from_json: |options| serde::Deserialize::deserialize(options).map(|config: T| config.boxed()),
         schema: || with_revision(schemars::schema_for!(T)),
     }
 }

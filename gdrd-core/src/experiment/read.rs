@@ -1,140 +1,38 @@
-//! A whole recipe as typed parts, in the order of the flow.
+//! From a recipe's tables to its typed parts, with every problem on the way.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Failure, suggest};
-use super::hub::HubFiles;
-use super::node::{Entry, Node, Table, Value};
-use super::overlay;
-use super::read::read;
 use super::run_options::RunOptions;
-use super::source::{Sources, Span};
-use crate::data::{DatasetConfig, Degradation};
-use crate::digest;
+use super::spec::{Experiment, StageSpec, StudentSpec, TermSpec};
+use crate::data::{DegradationConfig, HIGH, LOW};
 use crate::error::Problem;
-use crate::evaluation::ProtocolConfig;
-use crate::loss::LossConfig;
-use crate::registry::{Component, Family, Registry};
-use crate::seed::Seed;
-use crate::student::StudentConfig;
-use crate::teacher::TeacherConfig;
-use crate::trainer::{OptimizerConfig, Schedule, StageOptions};
+use crate::plugin::{Component, Family};
+use crate::recipe::diagnostic::{Diagnostic, suggest};
+use crate::recipe::node::{Entry, Node, Table, Value};
+use crate::recipe::path::resolve as absolute;
+use crate::recipe::read::{read, read_node};
+use crate::recipe::source::{Sources, Span};
+use crate::recipe::RecipePath;
+use crate::registry::Registry;
+use crate::trainer::StageOptions;
 
-/// Everything that a run does.
-pub struct Recipe {
-    /// What the run is called; the file's name unless the recipe says otherwise.
-    pub name: String,
-    /// Seed, checkpoints and the like.
-    pub run: RunOptions,
-    /// Datasets by name.
-    pub data: BTreeMap<String, Component<dyn DatasetConfig>>,
-    /// How faces lose their resolution.
-    pub degradation: Arc<dyn Degradation>,
-    /// Teachers by name.
-    pub teachers: BTreeMap<String, Component<dyn TeacherConfig>>,
-    /// The student.
-    pub student: Component<dyn StudentConfig>,
-    /// The stages, in the order in which they run.
-    pub stages: Vec<StageRecipe>,
-    /// Protocols by name.
-    pub evaluate: BTreeMap<String, Component<dyn ProtocolConfig>>,
-    pub(super) resolved: toml::Table,
-    /// The name of the file, and what was read.
-    stem: String,
-    table: Table,
-    pub(super) sources: Sources,
-}
-
-/// A stage of a recipe.
-pub struct StageRecipe {
-    /// Its name.
-    pub name: String,
-    /// Its plain options.
-    pub options: StageOptions,
-    /// How variables change.
-    pub optimizer: Component<dyn OptimizerConfig>,
-    /// How the learning rate changes.
-    pub schedule: Component<dyn Schedule>,
-    /// What is minimised, by name.
-    pub losses: BTreeMap<String, TermRecipe>,
-}
-
-/// A loss of a stage.
-pub struct TermRecipe {
-    /// Its factor in the sum.
-    pub weight: f64,
-    /// The loss.
-    pub loss: Component<dyn LossConfig>,
-}
-
-const TOP: [&str; 10] =
-    ["format", "name", "stages", "run", "data", "degradation", "teacher", "student", "stage", "evaluate"];
-
-impl Recipe {
-    /// Reads the recipe at `path` with its parents and the `--set`s over it. Nothing is built, no dataset is opened.
-    ///
-    /// # Errors
-    /// Every problem that can be found this way, each with its place.
-    pub fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Self, Failure> {
-        let (sources, table) = overlay::load(path, sets)?;
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self::of_table(&table, sources, stem, registry)
-    }
-
-    fn of_table(table: &Table, sources: Sources, stem: String, registry: &Registry) -> Result<Self, Failure> {
-        let mut reader = Reader { registry, sources: &sources, problems: Vec::new(), resolved: toml::Table::new() };
-        let recipe = reader.recipe(table, stem);
-        let problems = reader.problems;
-        match recipe {
-            Some(recipe) if problems.is_empty() => Ok(recipe),
-            _ => Err(Failure::new(sources, problems)),
-        }
-    }
-
-    /// The same recipe, whose addresses lead to these files. What it resolves to, and its digest, stay as they are.
-    ///
-    /// # Errors
-    /// Never for a recipe that was read with the same registry.
-    pub fn with_files(self, files: HubFiles, registry: &Registry) -> Result<Self, Failure> {
-        Self::of_table(&self.table, self.sources.with_files(files), self.stem, registry)
-    }
-
-    /// The name as a part of a file name: letters, digits, `+`, `-`, `_` and dots.
-    pub fn plain_name(&self) -> String {
-        let plain = |c: char| if c.is_alphanumeric() || "+-_.".contains(c) { c } else { '-' };
-        self.name.chars().map(plain).collect()
-    }
-
-    /// The run's seed.
-    pub fn seed(&self) -> Seed {
-        Seed(self.run.seed)
-    }
-
-    /// The recipe as TOML with every default written out; running it is the same run.
-    pub fn resolved(&self) -> String {
-        toml::to_string(&self.resolved).expect("a table of plain values can be written")
-    }
-
-    /// Sha256 of the resolved recipe without its name.
-    pub fn digest(&self) -> String {
-        let mut table = self.resolved.clone();
-        table.remove("name");
-        digest::of_value(&table)
-    }
-}
+const TOP: [&str; 11] =
+    ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
 
 /// Reads a recipe and collects problems on the way.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     registry: &'a Registry,
     sources: &'a Sources,
-    problems: Vec<Diagnostic>,
+    pub(super) problems: Vec<Diagnostic>,
     resolved: toml::Table,
 }
 
-impl Reader<'_> {
-    fn recipe(&mut self, table: &Table, stem: String) -> Option<Recipe> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(registry: &'a Registry, sources: &'a Sources) -> Self {
+        Self { registry, sources, problems: Vec::new(), resolved: toml::Table::new() }
+    }
+
+    pub(super) fn experiment(&mut self, table: &Table, stem: String) -> Option<Experiment> {
         self.problems.extend(table.unknown_fields(&TOP));
         let name = match table.get("name") {
             Some(node) => self.text(node)?.to_string(),
@@ -145,24 +43,21 @@ impl Reader<'_> {
         let run = self.run(table);
         let registry = self.registry;
         let data = self.family(table, "data", &registry.datasets, |config| config.check());
-        let degradation = self.degradation(table);
+        let views = self.views(table);
         let teachers = self.family(table, "teacher", &registry.teachers, |config| config.check());
         let student = self.student(table);
         let evaluate = self.family(table, "evaluate", &registry.protocols, |config| config.check());
         let stages = self.stages(table);
-        let recipe = Recipe {
+        let recipe = Experiment {
             name,
             run: run?,
             data,
-            degradation: degradation?,
+            views: views?,
             teachers,
             student: student?,
             stages: stages?,
             evaluate,
             resolved: std::mem::take(&mut self.resolved),
-            stem,
-            table: table.clone(),
-            sources: self.sources.clone(),
         };
         if self.problems.is_empty() {
             self.problems = super::check::check(&recipe, table);
@@ -180,23 +75,60 @@ impl Reader<'_> {
         Some(options)
     }
 
-    fn degradation(&mut self, table: &Table) -> Option<Arc<dyn Degradation>> {
+    /// `[degradation]` is the view `low`; `[view.*]` are others. Faces as they are, the view `high`, need no table.
+    fn views(&mut self, table: &Table) -> Option<BTreeMap<String, Component<dyn DegradationConfig>>> {
         let family = &self.registry.degradations;
-        let found =
-            self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
-        self.resolved.insert("degradation".into(), toml::Value::Table(found.resolved));
-        Some(found.config.into())
+        let mut views = self.family(table, "view", family, |config| config.check());
+        if views.contains_key(LOW) {
+            let span = self.sub(table, "view").and_then(|views| views.key_span(LOW)).unwrap_or(table.span);
+            let message = "the view `low` is what `[degradation]` describes; expected another name";
+            self.problems.push(Diagnostic::new(message, span));
+        }
+        let low = self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
+        self.resolved.insert("degradation".into(), toml::Value::Table(low.resolved.clone()));
+        views.insert(LOW.into(), low);
+        if !views.contains_key(HIGH) {
+            views.insert(HIGH.into(), self.component(&with_kind("as-is", table.span), family, |config| config.check())?);
+        }
+        Some(views)
     }
 
-    fn student(&mut self, table: &Table) -> Option<Component<dyn StudentConfig>> {
+    fn student(&mut self, table: &Table) -> Option<StudentSpec> {
         if table.get("student").is_none() {
             self.problems.push(Diagnostic::new("the recipe has no `[student]`", Span::empty(table.span.start)));
             return None;
         }
-        let section = self.sub(table, "student")?;
-        let found = self.component(section, &self.registry.students, |config| config.check())?;
-        self.resolved.insert("student".into(), toml::Value::Table(found.resolved.clone()));
-        Some(found)
+        let mut section = self.sub(table, "student")?.clone();
+        let view = match section.take("view") {
+            Some(node) => self.text(&node).map(str::to_string),
+            None => Some(LOW.to_string()),
+        };
+        let initial = match section.take("initial") {
+            Some(node) => {
+                let text = self.text(&node).map(str::to_string);
+                let path = text.map(|text| absolute(&text, node.span, self.sources));
+                match path {
+                    Some(Ok(path)) => Some(Some(RecipePath::from(path))),
+                    Some(Err(message)) => {
+                        self.problems.push(Diagnostic::new(format!("`initial`: {message}"), node.span));
+                        None
+                    }
+                    None => None,
+                }
+            }
+            None => Some(None),
+        };
+        let network = self.component(&section, &self.registry.students, |config| config.check());
+        let (network, view, initial) = (network?, view?, initial?);
+        let mut resolved = network.resolved.clone();
+        if view != LOW {
+            resolved.insert("view".into(), toml::Value::String(view.clone()));
+        }
+        if let Some(path) = &initial {
+            resolved.insert("initial".into(), toml::Value::String(path.written()));
+        }
+        self.resolved.insert("student".into(), toml::Value::Table(resolved));
+        Some(StudentSpec { network, view, initial })
     }
 
     /// All components below `[section.*]`, by name.
@@ -240,7 +172,7 @@ impl Reader<'_> {
         }
     }
 
-    fn stages(&mut self, table: &Table) -> Option<Vec<StageRecipe>> {
+    fn stages(&mut self, table: &Table) -> Option<Vec<StageSpec>> {
         let defined = self.sub(table, "stage");
         let names: Vec<(String, Span)> = match table.get("stages") {
             Some(node) => self.names(node)?,
@@ -271,7 +203,7 @@ impl Reader<'_> {
         Some(stages)
     }
 
-    fn stage(&mut self, name: &str, table: &Table) -> Option<(StageRecipe, toml::Table)> {
+    fn stage(&mut self, name: &str, table: &Table) -> Option<(StageSpec, toml::Table)> {
         let mut plain = table.clone();
         let parts = ["optimizer", "schedule", "loss"].map(|key| plain.take(key));
         let [optimizer, schedule, losses] = parts;
@@ -297,7 +229,7 @@ impl Reader<'_> {
                 let mut written = loss.resolved.clone();
                 written.insert("weight".into(), toml::Value::Float(weight));
                 written_terms.insert(term.to_string(), toml::Value::Table(written));
-                terms.insert(term.to_string(), TermRecipe { weight, loss });
+                terms.insert(term.to_string(), TermSpec { weight, loss });
             }
         }
         let (options, optimizer, schedule) = (options?, optimizer?, schedule?);
@@ -305,7 +237,7 @@ impl Reader<'_> {
         written.insert("optimizer".into(), toml::Value::Table(optimizer.resolved.clone()));
         written.insert("schedule".into(), toml::Value::Table(schedule.resolved.clone()));
         written.insert("loss".into(), toml::Value::Table(written_terms));
-        Some((StageRecipe { name: name.to_string(), options, optimizer, schedule, losses: terms }, written))
+        Some((StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms }, written))
     }
 
     fn or_default<D: ?Sized>(
@@ -360,7 +292,7 @@ impl Reader<'_> {
     }
 
     fn number(&mut self, node: &Node) -> Option<f64> {
-        let found = super::read::read_node::<f64>(node, self.sources);
+        let found = read_node::<f64>(node, self.sources);
         found.map_err(|problems| self.problems.extend(problems)).ok()
     }
 

@@ -1,10 +1,13 @@
 //! Plug-ins by name: families of kinds, each filled in `main` and resolved from a recipe's tables.
 
-mod all;
 pub mod family;
 pub mod kind;
-mod revision;
+pub mod names;
+pub mod paths;
+pub(crate) mod workbench;
 
-pub use all::{Listed, Registry};
 pub use family::{Boxed, Component, Family};
 pub use kind::Kind;
+pub use names::{DatasetName, TeacherName, ViewName};
+pub use paths::Marked;
+pub use workbench::Workbench;

@@ -40,11 +40,13 @@ impl Default for RunOptions {
 
 impl RunOptions {
     pub(super) fn check(&self) -> Vec<Problem> {
-        let least = |good: bool, key| Problem::unless(good, key, || "expected at least 1, found 0".into());
+        let within = |value: u64, most: u64, key| {
+            Problem::unless((1..=most).contains(&value), key, || format!("expected 1 to {most}, found {value}"))
+        };
         [
-            least(self.checkpoint_steps > 0, "checkpoint_steps"),
-            least(self.keep_checkpoints > 0, "keep_checkpoints"),
-            least(self.workers > 0, "workers"),
+            within(self.checkpoint_steps, u64::MAX, "checkpoint_steps"),
+            within(self.keep_checkpoints as u64, 10_000, "keep_checkpoints"),
+            within(self.workers as u64, 1024, "workers"),
         ]
         .into_iter()
         .flatten()

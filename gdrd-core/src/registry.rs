@@ -1,24 +1,26 @@
 //! The registry: every plug-in that recipes can name.
 
-use super::{Boxed, Family};
-use crate::data::{DatasetConfig, Degradation, IdentityFolders, ImageFolder, SyntheticFaces};
+use crate::context::BuildContext;
+use crate::data::{AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, SyntheticFaces};
 use crate::degrade::Downscale;
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 use crate::evaluation::{ProtocolConfig, Verification};
 use crate::loss::{
     ArcFace, CosFace, CrossEntropy, Denoising, EmbeddingRegression, FeatureRegression, LogitDistillation, LossConfig,
     RelationSimilarity, RelationalContrastive,
 };
-use crate::student::StudentConfig;
+use crate::plugin::{Boxed, Family};
+use crate::recipe::RecipePath;
+use crate::student::{StudentConfig, StudentFile, StudentKinds};
 use crate::teacher::TeacherConfig;
-use crate::trainer::{AdamW, Constant, Cosine, OptimizerConfig, Schedule, Sgd, Step};
+use crate::trainer::{AdamW, Constant, Cosine, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
 
 /// Every plug-in by its contract. A program fills one in its `main` and hands it on; there is no global state.
 pub struct Registry {
     /// Where faces come from.
     pub datasets: Family<dyn DatasetConfig>,
     /// How faces lose their resolution.
-    pub degradations: Family<dyn Degradation>,
+    pub degradations: Family<dyn DegradationConfig>,
     /// What students learn from.
     pub teachers: Family<dyn TeacherConfig>,
     /// What is trained.
@@ -28,7 +30,7 @@ pub struct Registry {
     /// How variables change.
     pub optimizers: Family<dyn OptimizerConfig>,
     /// How the learning rate changes.
-    pub schedules: Family<dyn Schedule>,
+    pub schedules: Family<dyn ScheduleConfig>,
     /// What is measured.
     pub protocols: Family<dyn ProtocolConfig>,
 }
@@ -57,6 +59,8 @@ impl Registry {
         registry.datasets.register::<IdentityFolders>()?;
         registry.datasets.register::<ImageFolder>()?;
         registry.datasets.register::<SyntheticFaces>()?;
+        registry.datasets.register::<Joined>()?;
+        registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
         registry.losses.register::<FeatureRegression>()?;
         registry.losses.register::<RelationalContrastive>()?;
@@ -70,10 +74,29 @@ impl Registry {
         registry.optimizers.register::<Sgd>()?;
         registry.optimizers.register::<AdamW>()?;
         registry.schedules.register::<Constant>()?;
-        registry.schedules.register::<Step>()?;
+        registry.schedules.register::<StepSchedule>()?;
         registry.schedules.register::<Cosine>()?;
         registry.protocols.register::<Verification>()?;
         Ok(registry)
+    }
+}
+
+impl StudentKinds for Registry {
+    fn config(&self, kind: &str, options: &serde_json::Value) -> Result<Box<dyn StudentConfig>> {
+        self.students.from_json(kind, options)
+    }
+}
+
+impl BuildContext<'_> {
+    /// The student in a file, whatever kind the program has registered it is of.
+    ///
+    /// # Errors
+    /// If the file cannot be had, is no complete student file, or its kind is not registered.
+    pub fn student_file(&self, path: &RecipePath) -> Result<StudentFile> {
+        let registry: &Registry = self.service()?;
+        let file = self.file(path)?;
+        let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+        StudentFile::open(&bytes, self.device(), registry).at(|| format!("`{path}`"))
     }
 }
 
@@ -119,4 +142,13 @@ macro_rules! boxed {
     )*};
 }
 
-boxed!(DatasetConfig, Degradation, TeacherConfig, StudentConfig, LossConfig, OptimizerConfig, Schedule, ProtocolConfig);
+boxed!(
+    DatasetConfig,
+    DegradationConfig,
+    TeacherConfig,
+    StudentConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    ProtocolConfig
+);

@@ -6,6 +6,12 @@ use super::run_options::RunOptions;
 use crate::registry::{Listed, Registry};
 use crate::trainer::StageOptions;
 
+/// Keys that `[student]` has whatever its kind is.
+const STUDENT_KEYS: [(&str, &str); 2] = [
+    ("initial", "A student file of the same kind and sizes whose weights the student begins with: this is how one fine-tunes."),
+    ("view", "The view that the student sees; `low` when left out."),
+];
+
 /// The schema of a whole recipe, for editors. Values from `extends` and `--set` are not in the file that an editor sees, so
 /// nothing but `format` is required.
 pub fn schema(registry: &Registry) -> Value {
@@ -26,6 +32,12 @@ pub fn schema(registry: &Registry) -> Value {
         }
         properties.insert("loss".into(), tables(loss));
     }
+    let mut student = one_of("student");
+    for option in student["oneOf"].as_array_mut().into_iter().flatten() {
+        for (key, said) in STUDENT_KEYS {
+            option["properties"][key] = json!({ "type": "string", "description": said });
+        }
+    }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gdrd recipe",
@@ -40,8 +52,9 @@ pub fn schema(registry: &Registry) -> Value {
             "run": plain(schemars::schema_for!(RunOptions)),
             "data": tables(one_of("dataset")),
             "degradation": one_of("degradation"),
+            "view": tables(one_of("degradation")),
             "teacher": tables(one_of("teacher")),
-            "student": one_of("student"),
+            "student": student,
             "stage": tables(stage),
             "evaluate": tables(one_of("protocol")),
         },

@@ -5,22 +5,22 @@ use candle_core::{DType, Tensor};
 use crate::error::{Error, Result};
 
 /// A number for the log. One that follows from a tensor on a GPU is read when the log wants it, so that no step waits for it.
-pub struct Number(Kind);
+pub struct LoggedScalar(State);
 
-enum Kind {
+enum State {
     Known(f64),
     Later { values: Tensor, of: Of },
 }
 
 type Of = Box<dyn Fn(&[f32]) -> f64>;
 
-impl From<f64> for Number {
+impl From<f64> for LoggedScalar {
     fn from(number: f64) -> Self {
-        Self(Kind::Known(number))
+        Self(State::Known(number))
     }
 }
 
-impl Number {
+impl LoggedScalar {
     /// `of` the values of `tensor`, any shape, float32. In main memory they are read at once.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl Number {
         if tensor.dtype() != DType::F32 {
             return Err(Error::component(format!("a number for the log needs float32, found {:?}", tensor.dtype())));
         }
-        let later = Self(Kind::Later { values: tensor.detach(), of: Box::new(of) });
+        let later = Self(State::Later { values: tensor.detach(), of: Box::new(of) });
         if tensor.device().is_cuda() { Ok(later) } else { later.read().map(Self::from) }
     }
 
@@ -47,16 +47,16 @@ impl Number {
     /// The number, if it is known without waiting for a device.
     pub fn known(&self) -> Option<f64> {
         match self.0 {
-            Kind::Known(number) => Some(number),
-            Kind::Later { .. } => None,
+            State::Known(number) => Some(number),
+            State::Later { .. } => None,
         }
     }
 
     /// The number; waits for the device.
     pub fn read(&self) -> Result<f64> {
         match &self.0 {
-            Kind::Known(number) => Ok(*number),
-            Kind::Later { values, of } => Ok(of(&values.flatten_all()?.to_vec1()?)),
+            State::Known(number) => Ok(*number),
+            State::Later { values, of } => Ok(of(&values.flatten_all()?.to_vec1()?)),
         }
     }
 }
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn in_main_memory_it_is_known_at_once() {
         let tensor = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).expect("tensor");
-        let sum = Number::later(&tensor, |values| values.iter().sum::<f32>().into()).expect("a number");
+        let sum = LoggedScalar::later(&tensor, |values| values.iter().sum::<f32>().into()).expect("a number");
         assert_eq!((sum.known(), sum.read().expect("a number")), (Some(10.0), 10.0));
-        assert!(Number::scalar(&tensor).is_err());
+        assert!(LoggedScalar::scalar(&tensor).is_err());
     }
 }

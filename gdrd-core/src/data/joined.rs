@@ -1,0 +1,126 @@
+//! Several datasets as one: labelled faces beside an unlabelled pool, a gallery beside distractors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Attribute, Dataset, DatasetConfig, SameName};
+use crate::context::BuildContext;
+use crate::error::{Error, Problem, Result};
+use crate::face::Face;
+use crate::plugin::{DatasetName, Kind};
+
+/// The faces of several datasets of the recipe, in their order.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Joined {
+    /// Names of datasets in the recipe.
+    pub parts: Vec<DatasetName>,
+    /// Whether people of the same name in two datasets are one person or two.
+    #[serde(default)]
+    pub same_name: SameName,
+}
+
+impl Kind for Joined {
+    const NAME: &'static str = "joined";
+    const PURPOSE: &'static str = "several datasets as one, with and without identities";
+}
+
+impl DatasetConfig for Joined {
+    fn check(&self) -> Vec<Problem> {
+        Problem::unless(!self.parts.is_empty(), "parts", || "expected at least one dataset".into()).into_iter().collect()
+    }
+
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
+        let parts = self.parts.iter().map(|name| cx.dataset(name)).collect::<Result<Vec<_>>>()?;
+        let low_resolution = parts[0].is_low_resolution();
+        if parts.iter().any(|part| part.is_low_resolution() != low_resolution) {
+            return Err(Error::data(format!(
+                "expected parts that are all of low resolution or all not, found {:?} of which some are",
+                self.parts.iter().map(|name| &**name).collect::<Vec<_>>()
+            )));
+        }
+        let mut people: Vec<String> = Vec::new();
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+        let mut first = 0;
+        let mut joined = Vec::new();
+        for part in parts {
+            if self.same_name == SameName::Apart {
+                numbers.clear();
+            }
+            let number = |name: &String| {
+                *numbers.entry(name.clone()).or_insert_with(|| {
+                    people.push(name.clone());
+                    people.len() - 1
+                })
+            };
+            let numbers_here = part.people().iter().map(number).collect();
+            let len = part.len();
+            joined.push(Part { first, dataset: part, people: numbers_here });
+            first += len;
+        }
+        Ok(Box::new(Opened { parts: joined, people, len: first, low_resolution }))
+    }
+}
+
+struct Part {
+    first: usize,
+    dataset: Arc<dyn Dataset>,
+    /// The joined number of each person of this part.
+    people: Vec<usize>,
+}
+
+struct Opened {
+    parts: Vec<Part>,
+    people: Vec<String>,
+    len: usize,
+    low_resolution: bool,
+}
+
+impl Opened {
+    fn part(&self, index: usize) -> (&Part, usize) {
+        let at = self.parts.partition_point(|part| part.first <= index) - 1;
+        (&self.parts[at], index - self.parts[at].first)
+    }
+}
+
+impl Dataset for Opened {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn people(&self) -> &[String] {
+        &self.people
+    }
+
+    fn person(&self, index: usize) -> Option<usize> {
+        let (part, index) = self.part(index);
+        part.dataset.person(index).map(|person| part.people[person])
+    }
+
+    fn key(&self, index: usize) -> String {
+        let (part, index) = self.part(index);
+        part.dataset.key(index)
+    }
+
+    fn place(&self, index: usize) -> String {
+        let (part, index) = self.part(index);
+        part.dataset.place(index)
+    }
+
+    fn attributes(&self, index: usize) -> Vec<Attribute> {
+        let (part, index) = self.part(index);
+        part.dataset.attributes(index)
+    }
+
+    fn is_low_resolution(&self) -> bool {
+        self.low_resolution
+    }
+
+    fn face(&self, index: usize) -> Result<Face> {
+        let (part, index) = self.part(index);
+        part.dataset.face(index)
+    }
+}

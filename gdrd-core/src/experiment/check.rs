@@ -1,0 +1,116 @@
+//! Rules between the parts of a recipe.
+
+use super::spec::{Experiment, StageSpec};
+use crate::loss::Needs;
+use crate::plugin::{Component, DatasetName, TeacherName, ViewName};
+use crate::recipe::diagnostic::{Diagnostic, suggest};
+use crate::recipe::node::{Node, Table};
+use crate::recipe::source::Span;
+
+/// Every broken rule, at the place of the name that leads nowhere.
+pub(super) fn check(experiment: &Experiment, table: &Table) -> Vec<Diagnostic> {
+    let mut rules = Rules { experiment, table, problems: Vec::new() };
+    rules.all();
+    rules.problems
+}
+
+struct Rules<'a> {
+    experiment: &'a Experiment,
+    table: &'a Table,
+    problems: Vec<Diagnostic>,
+}
+
+impl Rules<'_> {
+    fn all(&mut self) {
+        let experiment = self.experiment;
+        for (name, part) in &experiment.data {
+            self.names(&["data", name], part);
+        }
+        for (name, part) in &experiment.teachers {
+            self.names(&["teacher", name], part);
+        }
+        self.named(ViewName::FORMAT, &experiment.student.view, &["student", "view"]);
+        for (name, part) in &experiment.evaluate {
+            self.names(&["evaluate", name], part);
+        }
+        for stage in &experiment.stages {
+            self.stage(stage);
+        }
+    }
+
+    fn stage(&mut self, stage: &StageSpec) {
+        let path = ["stage", stage.name.as_str()];
+        self.named(DatasetName::FORMAT, &stage.options.data, &[&path[..], &["data"]].concat());
+        if let Some(view) = &stage.options.view {
+            self.named(ViewName::FORMAT, view, &[&path[..], &["view"]].concat());
+        }
+        if stage.losses.is_empty() {
+            self.problem(format!("stage `{}` has no loss", stage.name), &path);
+        }
+        let needs: Vec<(&String, Needs)> =
+            stage.losses.iter().map(|(name, term)| (name, term.loss.config.needs())).collect();
+        let classifiers: Vec<&str> =
+            needs.iter().filter(|(_, needs)| needs.gives_logits).map(|(name, _)| name.as_str()).collect();
+        for (name, needs) in &needs {
+            let path = [&path[..], &["loss", name.as_str()]].concat();
+            self.names(&path, &stage.losses[*name].loss);
+            for need in &needs.teachers {
+                if let Some(teacher) = &need.teacher {
+                    self.named(TeacherName::FORMAT, teacher, &[&path[..], &["teacher"]].concat());
+                }
+            }
+            match &needs.logits_of {
+                Some(Some(other)) if !classifiers.contains(&other.as_str()) => self.problem(
+                    format!("`{other}` is no classifying term of this stage; there are {classifiers:?}"),
+                    &[&path[..], &["classifier"]].concat(),
+                ),
+                Some(None) if classifiers.len() != 1 => self.problem(
+                    format!(
+                        "expected one classifying term in the stage (cross-entropy, arcface ...), found {classifiers:?}; name \
+                         one with `classifier`"
+                    ),
+                    &path,
+                ),
+                _ => {}
+            }
+        }
+    }
+
+    /// The names of other tables among the options of a part.
+    fn names<D: ?Sized>(&mut self, path: &[&str], part: &Component<D>) {
+        for marked in &part.marked {
+            let keys: Vec<&str> = path.iter().copied().chain(marked.key.split('.')).collect();
+            self.named(marked.format, &marked.written, &keys);
+        }
+    }
+
+    fn named(&mut self, format: &str, name: &str, path: &[&str]) {
+        let experiment = self.experiment;
+        let known: Vec<&str> = match format {
+            DatasetName::FORMAT => experiment.data.keys().map(String::as_str).collect(),
+            TeacherName::FORMAT => experiment.teachers.keys().map(String::as_str).collect(),
+            ViewName::FORMAT => experiment.views.keys().map(String::as_str).collect(),
+            _ => return,
+        };
+        if !known.contains(&name) {
+            let problem = Diagnostic::new(format!("no {format} is called `{name}`"), self.place(path));
+            self.problems.push(problem.with_hint(suggest(name, known)));
+        }
+    }
+
+    fn problem(&mut self, message: String, path: &[&str]) {
+        self.problems.push(Diagnostic::new(message, self.place(path)));
+    }
+
+    /// The place of the deepest part of `path` that the recipe has.
+    fn place(&self, path: &[&str]) -> Span {
+        let mut span = self.table.span;
+        let mut here = Some(self.table);
+        for key in path {
+            let Some(node) = here.and_then(|table| table.get(key)) else { break };
+            span = node.span;
+            here = Node::as_table(node);
+        }
+        span
+    }
+}

@@ -1,0 +1,95 @@
+//! A host for one plug-in at a time: for unit tests, and for tools that build a teacher or a dataset without a recipe.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use crate::context::{CheckBytes, Host, LocalFile, Part};
+use crate::digest;
+use crate::error::{Error, Result};
+
+/// A device, local files, and the parts that it is given.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::data::{DatasetConfig, Joined, SameName, SyntheticFaces};
+/// use gdrd_core::plugin::Workbench;
+///
+/// let faces = SyntheticFaces {
+///     identities: 2,
+///     images_per_identity: 3,
+///     first_identity: 0,
+///     size: 16,
+///     fixed_appearance: true,
+/// };
+/// let bench = Workbench::new(Device::Cpu);
+/// let faces = faces.build(&BuildContext::new(&bench))?;
+/// let bench = bench.with("dataset", "drawn", std::sync::Arc::from(faces));
+/// let twice = Joined { parts: vec!["drawn".into(), "drawn".into()], same_name: SameName::OnePerson };
+/// let twice = twice.build(&BuildContext::new(&bench))?;
+/// assert_eq!((twice.len(), twice.people().len()), (12, 2));
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
+pub struct Workbench {
+    device: Device,
+    parts: BTreeMap<(&'static str, String), Part>,
+}
+
+impl Workbench {
+    /// A workbench without parts.
+    pub fn new(device: Device) -> Self {
+        Self { device, parts: BTreeMap::new() }
+    }
+
+    /// The same with a part of a family, such as a `dataset`.
+    #[must_use]
+    pub fn with<T: ?Sized + 'static>(mut self, family: &'static str, name: &str, part: Arc<T>) -> Self
+    where
+        Arc<T>: Any + Send + Sync,
+    {
+        let part = Part { value: Arc::new(part), content: format!("{family} {name} of a workbench") };
+        self.parts.insert((family, name.to_string()), part);
+        self
+    }
+}
+
+impl Host for Workbench {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn file(&self, path: &str) -> Result<LocalFile> {
+        let path = PathBuf::from(path);
+        Ok(LocalFile { sha256: digest::of_file(&path)?, path })
+    }
+
+    fn fingerprint(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+        fingerprint(files, check)
+    }
+
+    fn part(&self, family: &'static str, name: &str) -> Result<Part> {
+        let found = self.parts.get(&(family, name.to_string())).cloned();
+        found.ok_or_else(|| Error::component(format!("no {family} is called `{name}`")))
+    }
+}
+
+/// Sha256 over the names (folder and file) and bytes of files, each of which passes `check`.
+///
+/// # Errors
+/// If one cannot be read or does not pass.
+pub(crate) fn fingerprint(files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+    use rayon::prelude::*;
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let of_file = |path: &PathBuf| {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        check(path, &bytes)?;
+        let folder = path.parent().map(name).unwrap_or_default();
+        Ok(digest::of_value(&(folder, name(path), digest::hex(&digest::of_bytes(&bytes)))))
+    };
+    let digests = files.par_iter().map(of_file).collect::<Result<Vec<String>>>()?;
+    Ok(digest::of_value(&digests))
+}

@@ -1,0 +1,109 @@
+//! Digests of files that did not change since they were last read.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::context::CheckBytes;
+use crate::digest;
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::plugin::workbench::fingerprint;
+
+/// A file that changed so lately could change again without its time telling; its digest is not kept.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// A folder of digests, each named by path, size and times of the files that it is of.
+pub(super) struct Known {
+    folder: PathBuf,
+}
+
+impl Known {
+    pub(super) fn open(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Sha256 of a file's bytes.
+    pub(super) fn of_file(&self, path: &Path) -> Result<String> {
+        self.digest("file", std::slice::from_ref(&path.to_path_buf()), || digest::of_file(path))
+    }
+
+    /// Sha256 over the names and bytes of files that pass `check`.
+    pub(super) fn of_files(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+        self.digest("files", files, || fingerprint(files, check))
+    }
+
+    fn digest(&self, what: &str, files: &[PathBuf], compute: impl FnOnce() -> Result<String>) -> Result<String> {
+        let before = stamps(files)?;
+        let path = self.folder.join(digest::of_value(&(what, &before)));
+        if let Some(kept) = std::fs::read_to_string(&path).ok().filter(|kept| is_digest(kept)) {
+            return Ok(kept);
+        }
+        let found = compute()?;
+        let newest = before.iter().map(|stamp| stamp.changed).max().unwrap_or_default();
+        let settled = SystemTime::UNIX_EPOCH + Duration::from_nanos(newest) + SETTLED < SystemTime::now();
+        if settled && stamps(files)? == before {
+            // A digest that cannot be kept is computed again; that is no reason to end a run.
+            let _ = write_atomically(&path, found.as_bytes());
+        }
+        Ok(found)
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[derive(PartialEq, serde::Serialize)]
+struct Stamp {
+    path: String,
+    size: u64,
+    /// The later of the times of the bytes and (where the system has it) of the entry, in nanoseconds since 1970.
+    changed: u64,
+    inode: u64,
+}
+
+fn stamps(files: &[PathBuf]) -> Result<Vec<Stamp>> {
+    files.iter().map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Result<Stamp> {
+    let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let modified = modified.map_or(u64::MAX, |time| time.as_nanos() as u64);
+    #[cfg(unix)]
+    let (entry, inode) = {
+        use std::os::unix::fs::MetadataExt;
+        ((metadata.ctime().max(0) as u64) * 1_000_000_000 + metadata.ctime_nsec().max(0) as u64, metadata.ino())
+    };
+    #[cfg(not(unix))]
+    let (entry, inode) = (0, 0);
+    let path = std::path::absolute(path).map_err(|e| Error::io(path, e))?.to_string_lossy().into_owned();
+    Ok(Stamp { path, size: metadata.len(), changed: modified.max(entry), inode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settled_files_are_read_once_and_changed_ones_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, kept) = (folder.path().join("weights"), folder.path().join("known"));
+        std::fs::write(&file, "abc").expect("a file");
+        let known = Known::open(kept.clone());
+        let first = known.of_file(&file).expect("a digest");
+        assert!(!kept.exists(), "a file that has just changed is not kept");
+        std::fs::write(&file, "abd").expect("a file");
+        assert_ne!(known.of_file(&file).expect("a digest"), first);
+        std::thread::sleep(SETTLED + Duration::from_millis(100));
+        let settled = known.of_file(&file).expect("a digest");
+        let names = std::fs::read_dir(&kept).expect("kept").count();
+        assert_eq!((names, known.of_file(&file).expect("a digest")), (1, settled.clone()));
+        // The same size and an older time of its bytes: the entry's own time tells.
+        let old = std::fs::metadata(&file).and_then(|m| m.modified()).expect("a time");
+        std::fs::write(&file, "xyz").expect("a file");
+        let handle = std::fs::File::options().write(true).open(&file).expect("a file");
+        handle.set_modified(old).expect("a time");
+        assert_ne!(known.of_file(&file).expect("a digest"), settled);
+    }
+}

@@ -1,0 +1,220 @@
+//! Measuring the student and its teachers by the recipe's protocols.
+
+use std::collections::BTreeMap;
+
+use candle_core::Device;
+
+use super::Place;
+use super::assembly::Assembly;
+use crate::context::Host;
+use crate::data::LOW;
+use crate::degrade::{Degraded, Downscale};
+use crate::digest;
+use crate::embedder::{Embedder, Embeddings};
+use crate::error::{Context, Error, Result};
+use crate::evaluation::{Measured, Outcome, Protocol, Role};
+use crate::experiment::Experiment;
+use crate::face::{Face, FaceBatch};
+use crate::files::write_atomically;
+use crate::nn::{Mode, kernels};
+use crate::observe::{Event, Observer, tell};
+use crate::student::StudentFile;
+use crate::teacher::{Teacher, TeacherEmbedder, embedding_width};
+
+/// The student of a run as an [`Embedder`].
+pub struct StudentEmbedder<'a> {
+    name: String,
+    file: &'a StudentFile,
+    width: usize,
+    device: &'a Device,
+}
+
+impl<'a> StudentEmbedder<'a> {
+    /// The student of a file; none if it has no embedding.
+    pub fn new(file: &'a StudentFile, device: &'a Device) -> Option<Self> {
+        let name = format!("student at {size}x{size}", size = file.header.prepare.size);
+        file.header.card.embedding.map(|width| Self { name, file, width, device })
+    }
+}
+
+impl Embedder for StudentEmbedder<'_> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+        let StudentFile { header, student } = self.file;
+        let small = faces.iter().map(|face| header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
+        let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
+        let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;
+        Embeddings::from_rows(self.width, values)
+    }
+}
+
+/// What is measured.
+pub enum Measuring<'a> {
+    /// Anything that embeds, a student from its file for example.
+    Embedder(&'a dyn Embedder),
+    /// The recipe's teachers alone.
+    Teachers,
+}
+
+/// Measures by the protocols of a recipe, without its student. Teachers are measured too when they are asked for.
+///
+/// # Errors
+/// If a dataset or a teacher cannot be had, or the observer stops the evaluation.
+pub fn measure(
+    experiment: &Experiment,
+    what: &Measuring,
+    place: &Place,
+    observer: &dyn Observer,
+) -> Result<BTreeMap<String, Vec<Measured>>> {
+    let parts = Assembly::new(experiment, place, observer)?;
+    for name in experiment.evaluate.keys() {
+        parts.protocol(name)?;
+    }
+    match what {
+        Measuring::Embedder(embedder) => evaluate(&parts, Some(*embedder), Role::Other, false),
+        Measuring::Teachers => evaluate(&parts, None, Role::Other, true),
+    }
+}
+
+/// Every protocol on `first`, on each teacher that embeds, and on that teacher behind the degradation. What teachers score
+/// is kept in the store: it is the same for every run with these teachers and data.
+pub(super) fn evaluate(
+    parts: &Assembly,
+    first: Option<&dyn Embedder>,
+    role: Role,
+    teachers: bool,
+) -> Result<BTreeMap<String, Vec<Measured>>> {
+    let mut found = BTreeMap::new();
+    for name in parts.experiment().evaluate.keys() {
+        let protocol = parts.protocol(name)?;
+        let mut bench = Bench { parts, name, protocol: &*protocol, rows: Vec::new() };
+        if let Some(embedder) = first {
+            bench.measure(embedder, role.clone(), None)?;
+        }
+        if teachers {
+            for teacher in parts.experiment().teachers.keys() {
+                bench.measure_teacher(teacher)?;
+            }
+        }
+        if bench.rows.is_empty() {
+            return Err(Error::component(format!(
+                "protocol `{name}`: neither the student nor a teacher has embeddings"
+            )));
+        }
+        found.insert(name.clone(), bench.rows);
+    }
+    Ok(found)
+}
+
+/// One protocol while it measures.
+struct Bench<'a> {
+    parts: &'a Assembly<'a>,
+    name: &'a str,
+    protocol: &'a dyn Protocol,
+    rows: Vec<Measured>,
+}
+
+/// A protocol's progress is told with the protocol's name.
+struct Named<'a> {
+    parts: &'a Assembly<'a>,
+    name: &'a str,
+}
+
+impl Host for Named<'_> {
+    fn device(&self) -> &Device {
+        self.parts.device()
+    }
+
+    fn seed(&self) -> u64 {
+        self.parts.seed()
+    }
+
+    fn report(&self, what: &str, done: usize, total: usize) -> Result<()> {
+        self.parts.report(&format!("{}: {what}", self.name), done, total)
+    }
+}
+
+impl Bench<'_> {
+    /// Measures `embedder`, or takes the outcome kept under the key `kept`.
+    fn measure(&mut self, embedder: &dyn Embedder, role: Role, kept: Option<String>) -> Result<()> {
+        let path = kept.map(|key| self.parts.store().folder().join(format!("{key}.json")));
+        let outcome = match path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
+            // What cannot be read is measured again.
+            Some(text) => Outcome::from_json(&text).ok(),
+            None => None,
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => {
+                let host = Named { parts: self.parts, name: self.name };
+                let cx = crate::context::BuildContext::new(&host);
+                let place = || format!("{}: {}", self.name, embedder.name());
+                let outcome = self.protocol.evaluate(embedder, &cx).at(place)?;
+                let text = outcome.to_json().at(place)?;
+                if let Some(path) = path {
+                    write_atomically(&path, text.as_bytes())?;
+                }
+                outcome
+            }
+        };
+        let headline = outcome.headline()?;
+        let event = Event::ProtocolDone {
+            protocol: self.name.to_string(),
+            embedder: embedder.name().to_string(),
+            headline: format!("{} {}", headline.name, headline.shown()),
+        };
+        tell(self.parts.observer(), &event)?;
+        self.rows.push(Measured { embedder: embedder.name().to_string(), role, outcome });
+        Ok(())
+    }
+
+    /// Measures a teacher that embeds, as it is and behind the degradation.
+    fn measure_teacher(&mut self, name: &str) -> Result<()> {
+        let teacher = self.parts.context().teacher(name)?;
+        if !teacher.knows_any_face() || embedding_width(&*teacher).is_err() {
+            return Ok(());
+        }
+        let device = self.parts.device();
+        let title = match teacher.card().input_size {
+            Some(size) => format!("teacher `{name}` at {size}x{size}"),
+            None => format!("teacher `{name}` on faces as they are"),
+        };
+        let views = self.views_of(&*teacher)?;
+        let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
+        let role = |small: bool| Role::Teacher { name: name.to_string(), small };
+        self.measure(&plain, role(false), Some(self.key(name, None)?))?;
+        let low = self.parts.context().part::<dyn crate::data::Degradation>("view", LOW)?;
+        let Some(downscale) = low.downscale() else { return Ok(()) };
+        let inner = TeacherEmbedder::new(&format!("teacher `{name}`"), &*teacher, device)?.with_views(views);
+        let degraded = Degraded::new(&inner, downscale.clone());
+        self.measure(&degraded, role(true), Some(self.key(name, Some(downscale))?))
+    }
+
+    /// What each of a teacher's views does to a face.
+    fn views_of(&self, teacher: &dyn Teacher) -> Result<Vec<Option<Downscale>>> {
+        let cx = self.parts.context();
+        let view = |name: &String| Ok(cx.part::<dyn crate::data::Degradation>("view", name)?.downscale().cloned());
+        teacher.card().views.iter().map(view).collect()
+    }
+
+    /// Everything that a teacher's outcome depends on: what teacher, protocol, data and lists are, the degradation, the program and
+    /// the kernels that its processor runs.
+    fn key(&self, teacher: &str, degradation: Option<&Downscale>) -> Result<String> {
+        Ok(digest::of_value(&serde_json::json!({
+            "outcome": 1,
+            "program": self.parts.program(),
+            "kernels": kernels::processor(),
+            "teacher": self.parts.content("teacher", teacher)?,
+            "name": teacher,
+            "protocol": self.parts.content("protocol", self.name)?,
+            "degradation": degradation,
+        })))
+    }
+}

@@ -1,0 +1,123 @@
+//! The loop over a stage's steps.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use candle_core::Tensor;
+
+use super::feed::Feed;
+use super::frozen_maps::FrozenMaps;
+use super::numbers::Numbers;
+use super::optimizer::Optimizer;
+use super::stage::{Kept, Stage, factor};
+use super::step::StepSum;
+use crate::data::Loader;
+use crate::error::{Context, Error, Result};
+use crate::observe::{Event, Flow, Observer};
+
+/// Steps on a GPU whose numbers are read together, at most.
+const READ_TOGETHER: usize = 16;
+
+/// A step that has been made and not told.
+struct Made {
+    step: u64,
+    rate: f64,
+    numbers: Numbers,
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are made.
+    Finished,
+    /// The observer wanted to stop after this many steps.
+    Stopped(u64),
+}
+
+impl Stage<'_> {
+    /// Runs the steps from `from` on. After every step `save` is told how many are done and may write a checkpoint;
+    /// it is given the optimiser.
+    ///
+    /// # Errors
+    /// If a loss is not finite (the error names the step and the term), or anything below fails. The variables are
+    /// then as the step before left them; on a GPU, where numbers are read late, some steps more may have been made.
+    pub fn run(
+        &mut self,
+        from: u64,
+        observer: &dyn Observer,
+        save: &mut dyn FnMut(u64, &dyn Optimizer, bool) -> Result<()>,
+    ) -> Result<Outcome> {
+        let steps = self.steps()?;
+        let options = self.options;
+        let accumulate = options.accumulate as u64;
+        let _precision = self.precision.set();
+        let maps = FrozenMaps::when_it_pays(self, steps, observer)?;
+        let range = from * accumulate..steps * accumulate;
+        let loader = Loader::start(self.views.clone(), self.order(), self.teachers.wanted(), range, self.workers);
+        let mut feed = Feed::new(loader, maps, self.device)?;
+        let (mut made, mut since) = (Vec::new(), Instant::now());
+        for step in from..steps {
+            let place = || format!("stage `{}`, step {step}", self.name);
+            let before = Kept::of(&self.buffers)?;
+            let (mut gradients, numbers) = match self.step(step, &mut feed) {
+                Ok(made) => made,
+                Err(error) => {
+                    before.restore()?;
+                    return Err(error.at(place()));
+                }
+            };
+            self.exchange.exchange(&mut gradients).at(place)?;
+            let rate = self.rate(step, steps);
+            let (student, parts) = (self.student, &options.rates);
+            let rate_of = |name: &str| rate * factor(student, parts, name);
+            self.optimizer.step(&self.trained, &gradients, &rate_of)?;
+            made.push(Made { step, rate, numbers });
+            let done = step + 1;
+            let is_due = made.len() == READ_TOGETHER || done == steps || done.is_multiple_of(self.checkpoint_steps);
+            let stop = (!self.device.is_cuda() || is_due) && self.tell(&mut made, &mut since, steps, observer)?;
+            save(done, &*self.optimizer, stop)?;
+            if stop {
+                return Ok(Outcome::Stopped(done));
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// Tells the steps that were made; says whether the run shall stop.
+    fn tell(&self, made: &mut Vec<Made>, since: &mut Instant, steps: u64, observer: &dyn Observer) -> Result<bool> {
+        let options = self.options;
+        let last = made.last().map_or(0, |made| made.step);
+        let read = |Made { step, rate, numbers }: Made| {
+            let read = numbers.read(last).at(|| format!("stage `{}`, step {step}", self.name))?;
+            Ok::<_, Error>((step, rate, read))
+        };
+        let (count, all) = (made.len(), made.drain(..).map(read).collect::<Vec<_>>());
+        let seconds = since.elapsed().as_secs_f64();
+        *since = Instant::now();
+        let images = options.batch_size * options.accumulate * count;
+        let mut stop = false;
+        for told in all {
+            let (step, rate, read) = told?;
+            let event = Event::StepDone {
+                stage: self.name.to_string(),
+                step: step + 1,
+                steps,
+                loss: read.loss,
+                terms: read.terms,
+                rate,
+                gradient_norm: read.norm,
+                images_per_second: images as f64 / seconds.max(1e-9),
+            };
+            stop |= observer.on(&event) == Flow::Stop;
+        }
+        Ok(stop && last + 1 < steps)
+    }
+
+    fn step(&self, step: u64, feed: &mut Feed) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
+        let mut sum = StepSum::new(self, step);
+        for _ in 0..self.options.accumulate {
+            sum.add(feed.next(self)?)?;
+        }
+        sum.finish(self.options.clip_norm)
+    }
+}
