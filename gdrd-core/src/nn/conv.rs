@@ -80,8 +80,13 @@ impl Conv2d {
         let mut y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
         #[cfg(feature = "cuda")]
         if (self.bias.is_some() || add.is_some())
-            && let Some(y) =
-                kernels::tail_on_gpu(&y, (None, self.bias.as_ref()), add, kernels::Activation::Identity, None)?
+            && let Some(y) = kernels::epilogue_on_gpu(
+                &y,
+                (None, self.bias.as_ref()),
+                add,
+                kernels::EpilogueActivation::Identity,
+                None,
+            )?
         {
             return Ok(y);
         }
@@ -118,12 +123,12 @@ pub(super) fn freeze(
     let values = |(scale, shift): (Tensor, Tensor)| candle_core::Result::Ok((scale.to_vec1()?, shift.to_vec1()?));
     let slopes;
     let activation = match activation {
-        Activation::Identity => kernels::Activation::Identity,
-        Activation::Relu => kernels::Activation::Relu,
-        Activation::Relu6 => kernels::Activation::Relu6,
+        Activation::Identity => kernels::EpilogueActivation::Identity,
+        Activation::Relu => kernels::EpilogueActivation::Relu,
+        Activation::Relu6 => kernels::EpilogueActivation::Relu6,
         Activation::PRelu(prelu) => {
             slopes = prelu.slope.to_vec1::<f32>()?;
-            kernels::Activation::PRelu(&slopes)
+            kernels::EpilogueActivation::PRelu(&slopes)
         }
     };
     Ok(FrozenConv::new(weight, sizes, scale_shift.map(values).transpose()?, activation)?)
@@ -160,7 +165,7 @@ impl ConvNorm {
         }
         #[cfg(feature = "cuda")]
         if mode == Mode::Evaluate
-            && let Some(y) = self.tail_on_gpu(&y, add)?
+            && let Some(y) = self.epilogue_on_gpu(&y, add)?
         {
             return Ok(y);
         }
@@ -187,7 +192,7 @@ impl ConvNorm {
 #[cfg(feature = "cuda")]
 impl ConvNorm {
     /// Normalisation, addition and activation of `y` in one launch, where there is a kernel for it and nobody wants gradients.
-    fn tail_on_gpu(&self, y: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
+    fn epilogue_on_gpu(&self, y: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
         if !y.device().is_cuda() || y.track_op() {
             return Ok(None);
         }
@@ -207,12 +212,12 @@ impl ConvNorm {
             },
         };
         let (activation, slope) = match &self.activation {
-            Activation::Identity => (kernels::Activation::Identity, None),
-            Activation::Relu => (kernels::Activation::Relu, None),
-            Activation::Relu6 => (kernels::Activation::Relu6, None),
-            Activation::PRelu(prelu) => (kernels::Activation::PRelu(&[]), Some(&prelu.slope)),
+            Activation::Identity => (kernels::EpilogueActivation::Identity, None),
+            Activation::Relu => (kernels::EpilogueActivation::Relu, None),
+            Activation::Relu6 => (kernels::EpilogueActivation::Relu6, None),
+            Activation::PRelu(prelu) => (kernels::EpilogueActivation::PRelu(&[]), Some(&prelu.slope)),
         };
-        Ok(kernels::tail_on_gpu(y, (Some(scale), Some(shift)), add, activation, slope)?)
+        Ok(kernels::epilogue_on_gpu(y, (Some(scale), Some(shift)), add, activation, slope)?)
     }
 }
 

@@ -35,18 +35,18 @@ pub fn move_average(running: &Var, batch: &Tensor, factor: f64, momentum: f64) -
 /// # Errors
 /// If the shapes do not fit.
 #[cfg(feature = "cuda")]
-pub(crate) fn tail_on_gpu(
+pub(crate) fn epilogue_on_gpu(
     x: &Tensor,
     (scale, shift): (Option<&Tensor>, Option<&Tensor>),
     add: Option<&Tensor>,
-    activation: super::Activation<'_>,
+    activation: super::EpilogueActivation<'_>,
     slope: Option<&Tensor>,
 ) -> Result<Option<Tensor>> {
     let all = [Some(x), scale, shift, add, slope].map(|tensor| tensor.unwrap_or(x));
     if !cuda::supported(&all) || all.iter().any(|tensor| tensor.track_op()) {
         return Ok(None);
     }
-    cuda::tail(x, (scale, shift), add, activation, slope).map(Some)
+    cuda::epilogue(x, (scale, shift), add, activation, slope).map(Some)
 }
 
 /// The sum of the squares of each tensor, `[tensors]`, if all of them are on a GPU.

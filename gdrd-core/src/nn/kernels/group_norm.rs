@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor, bail};
 use super::buffer::{Filling, tensor, with_floats};
 use super::norm::{squares_around, sum};
 use super::sigmoid::sigmoid;
-use super::simd::{self, Kernel, Simd};
+use super::simd::{self, Simd, SimdKernel};
 use super::team::each;
 
 /// `silu(y * scale + shift)`, or without the SiLU, where `y` is `x [b, c, h, w]` with each group of channels of each sample
@@ -53,7 +53,7 @@ struct Group<'a> {
     slots: &'a mut [std::mem::MaybeUninit<f32>],
 }
 
-impl Kernel for Group<'_> {
+impl SimdKernel for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Self { values, scale, shift, plane, eps, silu, slots } = self;
@@ -73,12 +73,16 @@ impl Kernel for Group<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, random};
+    use super::super::testing::{assert_close, on_each_level, random};
     use super::super::{batch_norm_train, silu};
     use super::*;
 
     #[test]
     fn it_equals_its_parts() {
+        on_each_level(it_equals_parts);
+    }
+
+    fn it_equals_parts() {
         for (dims, groups, rows) in [((3, 8, 5, 7), 4, 1), ((2, 6, 16, 16), 6, 2), ((1, 4, 3, 3), 1, 1)] {
             let (batch, channels, height, width) = dims;
             let x = (random(dims, 1).expect("x") + 2.0).expect("x");

@@ -143,12 +143,16 @@ impl CustomOp3 for NormRelu {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, gradients, random};
+    use super::super::testing::{assert_close, gradients, on_each_level, random};
     use super::*;
 
     /// To the bit, so that a run is the same whichever form it takes.
     #[test]
     fn it_equals_its_parts() {
+        on_each_level(it_equals_parts);
+    }
+
+    fn it_equals_parts() {
         for dims in [vec![3, 5, 7, 11], vec![2, 33, 4, 4], vec![13, 5]] {
             let (x, add) = (random(dims.clone(), 1).expect("x"), random(dims.clone(), 4).expect("add"));
             let (gamma, beta) = (random(dims[1], 2).expect("gamma"), random(dims[1], 3).expect("beta"));
