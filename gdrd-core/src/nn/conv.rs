@@ -78,7 +78,6 @@ impl Conv2d {
             return Ok(frozen.forward(x, add)?);
         }
         let mut y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
-        #[cfg(feature = "cuda")]
         if (self.bias.is_some() || add.is_some())
             && let Some(y) = kernels::epilogue_on_gpu(
                 &y,
@@ -163,7 +162,6 @@ impl ConvNorm {
         if let (Mode::Train, Activation::Relu) = (mode, &self.activation) {
             return self.norm.train_relu(&y, add);
         }
-        #[cfg(feature = "cuda")]
         if mode == Mode::Evaluate
             && let Some(y) = self.epilogue_on_gpu(&y, add)?
         {
@@ -187,10 +185,7 @@ impl ConvNorm {
     pub fn plan(&self, plan: &mut Plan, x: Map, add: Option<Map>) -> Result<Map> {
         plan.conv(x, self.freeze()?, add)
     }
-}
 
-#[cfg(feature = "cuda")]
-impl ConvNorm {
     /// Normalisation, addition and activation of `y` in one launch, where there is a kernel for it and nobody wants gradients.
     fn epilogue_on_gpu(&self, y: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
         if !y.device().is_cuda() || y.track_op() {
@@ -226,17 +221,12 @@ impl ConvNorm {
 pub(super) struct Frozen {
     on_cpu: Option<Arc<OnceLock<FrozenConv>>>,
     /// Factors and summands of a layer's normalisation.
-    #[cfg(feature = "cuda")]
     on_gpu: Option<Arc<OnceLock<(Tensor, Tensor)>>>,
 }
 
 impl Frozen {
     pub(super) fn new(is_frozen: bool) -> Self {
-        Self {
-            on_cpu: is_frozen.then(Arc::default),
-            #[cfg(feature = "cuda")]
-            on_gpu: is_frozen.then(Arc::default),
-        }
+        Self { on_cpu: is_frozen.then(Arc::default), on_gpu: is_frozen.then(Arc::default) }
     }
 
     /// The form, if it can take `x`: float32 on the CPU, and nobody wants its gradient.

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::cuda;
 use super::sigmoid::sigmoid;
 use super::simd::{self, Simd, SimdKernel};
 use super::team::each_chunk;
@@ -19,9 +20,8 @@ const CHUNK: usize = 1 << 14;
 /// None of its own.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x]) {
-            return super::cuda::relu(x);
+        if cuda::supported(&[x]) {
+            return cuda::relu(x);
         }
         return x.relu();
     }
@@ -37,9 +37,8 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         bail!("add_relu: shapes {:?} and {:?} differ", a.dims(), b.dims());
     }
     if !supported(&[a, b]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[a, b]) {
-            return super::cuda::add_relu(a, b);
+        if cuda::supported(&[a, b]) {
+            return cuda::add_relu(a, b);
         }
         return (a + b)?.relu();
     }
@@ -53,9 +52,8 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
     let channels = Channels::new("prelu", x.shape(), &[slope.shape()])?;
     if !supported(&[x, slope]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, slope]) {
-            return super::cuda::prelu(x, slope);
+        if cuda::supported(&[x, slope]) {
+            return cuda::prelu(x, slope);
         }
         let slope = channels.broadcastable(slope)?;
         return x.relu()? - x.neg()?.relu()?.broadcast_mul(&slope)?;
@@ -69,9 +67,8 @@ pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
 /// None of its own.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x]) {
-            return super::cuda::silu(x);
+        if cuda::supported(&[x]) {
+            return cuda::silu(x);
         }
         return x.silu();
     }

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::convolution::ConvWeights;
+use super::cuda;
 use super::epilogue::Epilogue;
 use super::methods::{method, weight_gradient_method};
 use super::shape::ConvShape;
@@ -19,9 +20,8 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
     if supported(&[x, weight]) {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2dOp { shape });
     }
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[x, weight]) {
-        return super::cuda::conv2d(x, weight, shape);
+    if cuda::supported(&[x, weight]) {
+        return cuda::conv2d(x, weight, shape);
     }
     x.conv2d(weight, padding, stride, 1, groups)
 }
@@ -35,9 +35,8 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let shape = ConvShape::linear(x.dims2()?, weight.dims2()?)?;
         return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2dOp { shape });
     }
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[x, weight]) {
-        return super::cuda::linear(x, weight);
+    if cuda::supported(&[x, weight]) {
+        return cuda::linear(x, weight);
     }
     x.matmul(&weight.t()?)
 }

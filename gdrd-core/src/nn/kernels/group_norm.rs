@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::buffer::{Filling, tensor, with_floats};
+use super::cuda;
 use super::norm::{squares_around, sum};
 use super::sigmoid::sigmoid;
 use super::simd::{self, Simd, SimdKernel};
@@ -20,9 +21,8 @@ pub fn group_norm(x: &Tensor, groups: usize, eps: f64, scale: &Tensor, shift: &T
     if !fits || groups == 0 || channels % groups != 0 {
         bail!("group_norm: {:?} in {groups} groups, scale {:?}, shift {:?}", x.dims(), scale.dims(), shift.dims());
     }
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[x, scale, shift]) {
-        return super::cuda::group_norm(x, groups, eps, scale, shift, silu);
+    if cuda::supported(&[x, scale, shift]) {
+        return cuda::group_norm(x, groups, eps, scale, shift, silu);
     }
     let (plane, count) = (height * width, channels / groups);
     let values = with_floats([x, scale, shift], |[x, scale, shift]| {

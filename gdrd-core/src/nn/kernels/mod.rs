@@ -17,7 +17,7 @@ mod buffer;
 mod channels;
 mod conv;
 mod convolution;
-#[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 mod cuda;
 mod depthwise;
 mod direct;
@@ -50,8 +50,7 @@ pub(super) use conv::linear_is_convolution;
 pub use conv::{conv2d, linear};
 pub use epilogue::EpilogueActivation;
 pub use frozen::FrozenConv;
-#[cfg(feature = "cuda")]
-pub(crate) use gpu::epilogue_on_gpu;
+pub(super) use gpu::epilogue_on_gpu;
 #[cfg(feature = "train")]
 pub(crate) use gpu::{Upload, squares};
 pub use gpu::{cuda_device, move_average, put};

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::cuda;
 use super::simd::{self, Simd, SimdKernel};
 
 /// Batch normalisation with the statistics of the batch: `(y, mean, var)` with
@@ -17,9 +18,8 @@ use super::simd::{self, Simd, SimdKernel};
 pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
     let channels = Channels::new("batch_norm_train", x.shape(), &[gamma.shape(), beta.shape()])?;
     if !supported(&[x, gamma, beta]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, gamma, beta]) {
-            return super::cuda::batch_norm_train(x, gamma, beta, channels, eps);
+        if cuda::supported(&[x, gamma, beta]) {
+            return cuda::batch_norm_train(x, gamma, beta, channels, eps);
         }
         let reduced: &[usize] = if x.rank() == 4 { &[0, 2, 3] } else { &[0] };
         let mean = x.mean_keepdim(reduced)?;
@@ -67,9 +67,8 @@ impl Statistics {
 pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let channels = Channels::new("scale_shift", x.shape(), &[scale.shape(), shift.shape()])?;
     if !supported(&[x, scale, shift]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, scale, shift]) {
-            return super::cuda::scale_shift(x, scale, shift, channels);
+        if cuda::supported(&[x, scale, shift]) {
+            return cuda::scale_shift(x, scale, shift, channels);
         }
         return x.broadcast_mul(&channels.broadcastable(scale)?)?.broadcast_add(&channels.broadcastable(shift)?);
     }

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use super::activation::masked;
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::cuda;
 use super::norm::{Gradients, Statistics, batch_norm_train};
 use super::{add_relu, relu};
 
@@ -24,9 +25,8 @@ pub fn batch_norm_relu_train(
         bail!("batch_norm_relu_train: shapes {:?} and {:?} differ", x.dims(), add.dims());
     }
     if !supported(&[x, gamma, beta, add.unwrap_or(x)]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, gamma, beta, add.unwrap_or(x)]) {
-            return super::cuda::batch_norm_relu_train(x, gamma, beta, add, channels, eps);
+        if cuda::supported(&[x, gamma, beta, add.unwrap_or(x)]) {
+            return cuda::batch_norm_relu_train(x, gamma, beta, add, channels, eps);
         }
         let (y, mean, var) = batch_norm_train(x, gamma, beta, eps)?;
         return Ok((add.map_or_else(|| relu(&y), |add| add_relu(add, &y))?, mean, var));

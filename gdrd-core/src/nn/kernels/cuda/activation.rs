@@ -66,7 +66,8 @@ impl CustomOp1 for Relu {
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let channels = Channels::whole(layout.shape());
+        // As one map of one channel.
+        let channels = Channels::new("relu", &Shape::from((1, 1, 1, layout.shape().elem_count())), &[])?;
         let out = run_epilogue(&x.device, &channels, &view(x, layout)?, None, None, None, (1, None))?;
         Ok((CudaStorage::wrap_cuda_slice(out, x.device.clone()), layout.shape().clone()))
     }
