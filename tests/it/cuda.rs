@@ -1,7 +1,7 @@
 //! Everything that has a form of its own on an NVIDIA GPU gives what it gives on the CPU. Needs a GPU:
 //! `cargo test -p gdrd-tests --features cuda --test it cuda -- --ignored --test-threads 1`.
 //!
-//! One thread, because the precision is one of the process.
+//! One thread, so that no two of them share the GPU's memory.
 
 use std::collections::BTreeMap;
 

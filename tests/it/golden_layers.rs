@@ -3,6 +3,7 @@
 use candle_core::{Tensor, Var};
 use gdrd_core::error::Result;
 use gdrd_core::face::FaceBatch;
+use gdrd_core::nn::kernels::Instructions;
 use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, GroupNorm, Linear, Mode, PRelu, Weights};
 use gdrd_core::student::StudentConfig;
 use gdrd_student::{HeadOptions, Pool, ResnetTrunk};
@@ -11,6 +12,16 @@ use crate::golden::{Golden, formula, trainable};
 
 /// Compares the output, the gradients of the input and of every parameter, and the running statistics afterwards.
 fn layer<L>(
+    golden: &Golden,
+    name: &str,
+    shape: &[usize],
+    new: impl Fn(&Weights) -> Result<L>,
+    forward: impl Fn(&L, &Tensor) -> Result<Tensor>,
+) {
+    on_each_level(|| compare_layer(golden, name, shape, &new, &forward));
+}
+
+fn compare_layer<L>(
     golden: &Golden,
     name: &str,
     shape: &[usize],
@@ -26,6 +37,13 @@ fn layer<L>(
     golden.compare_gradients(name, &made, &gradients);
     for (buffer, var) in &made.buffers {
         golden.compare(&format!("{name}.after.{buffer}"), var);
+    }
+}
+
+/// Runs `check` with every level of instructions that this machine has.
+fn on_each_level(check: impl Fn()) {
+    for level in Instructions::available() {
+        level.scope(&check).expect("the machine has it");
     }
 }
 
@@ -89,7 +107,11 @@ fn convolutions() {
 
 fn compare_student(name: &str, size: usize, config: &ResnetTrunk) {
     let golden = Golden::read("layers");
-    let (student, made) = trainable(&golden, name, |weights| config.build(size, weights));
+    on_each_level(|| compare_student_now(&golden, name, size, config));
+}
+
+fn compare_student_now(golden: &Golden, name: &str, size: usize, config: &ResnetTrunk) {
+    let (student, made) = trainable(golden, name, |weights| config.build(size, weights));
     let x = formula::image(&format!("{name}.x"), (4, 3, size, size)).affine(0.5, 0.5).expect("faces");
     let x = Var::from_tensor(&x).expect("a variable");
     let faces = FaceBatch::from_tensor(x.as_tensor().clone()).expect("a batch");

@@ -10,7 +10,6 @@ mod bad_recipe;
 mod bad_training;
 mod bad_weights;
 mod cli;
-#[cfg(feature = "cuda")]
 mod cuda;
 mod doctor;
 mod features;

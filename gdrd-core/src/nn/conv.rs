@@ -78,10 +78,14 @@ impl Conv2d {
             return Ok(frozen.forward(x, add)?);
         }
         let mut y = kernels::conv2d(x, &self.weight, stride, padding, groups)?;
-        #[cfg(feature = "cuda")]
         if (self.bias.is_some() || add.is_some())
-            && let Some(y) =
-                kernels::tail_on_gpu(&y, (None, self.bias.as_ref()), add, kernels::Activation::Identity, None)?
+            && let Some(y) = kernels::epilogue_on_gpu(
+                &y,
+                (None, self.bias.as_ref()),
+                add,
+                kernels::EpilogueActivation::Identity,
+                None,
+            )?
         {
             return Ok(y);
         }
@@ -118,12 +122,12 @@ pub(super) fn freeze(
     let values = |(scale, shift): (Tensor, Tensor)| candle_core::Result::Ok((scale.to_vec1()?, shift.to_vec1()?));
     let slopes;
     let activation = match activation {
-        Activation::Identity => kernels::Activation::Identity,
-        Activation::Relu => kernels::Activation::Relu,
-        Activation::Relu6 => kernels::Activation::Relu6,
+        Activation::Identity => kernels::EpilogueActivation::Identity,
+        Activation::Relu => kernels::EpilogueActivation::Relu,
+        Activation::Relu6 => kernels::EpilogueActivation::Relu6,
         Activation::PRelu(prelu) => {
             slopes = prelu.slope.to_vec1::<f32>()?;
-            kernels::Activation::PRelu(&slopes)
+            kernels::EpilogueActivation::PRelu(&slopes)
         }
     };
     Ok(FrozenConv::new(weight, sizes, scale_shift.map(values).transpose()?, activation)?)
@@ -158,9 +162,8 @@ impl ConvNorm {
         if let (Mode::Train, Activation::Relu) = (mode, &self.activation) {
             return self.norm.train_relu(&y, add);
         }
-        #[cfg(feature = "cuda")]
         if mode == Mode::Evaluate
-            && let Some(y) = self.tail_on_gpu(&y, add)?
+            && let Some(y) = self.epilogue_on_gpu(&y, add)?
         {
             return Ok(y);
         }
@@ -182,12 +185,9 @@ impl ConvNorm {
     pub fn plan(&self, plan: &mut Plan, x: Map, add: Option<Map>) -> Result<Map> {
         plan.conv(x, self.freeze()?, add)
     }
-}
 
-#[cfg(feature = "cuda")]
-impl ConvNorm {
     /// Normalisation, addition and activation of `y` in one launch, where there is a kernel for it and nobody wants gradients.
-    fn tail_on_gpu(&self, y: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
+    fn epilogue_on_gpu(&self, y: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
         if !y.device().is_cuda() || y.track_op() {
             return Ok(None);
         }
@@ -207,12 +207,12 @@ impl ConvNorm {
             },
         };
         let (activation, slope) = match &self.activation {
-            Activation::Identity => (kernels::Activation::Identity, None),
-            Activation::Relu => (kernels::Activation::Relu, None),
-            Activation::Relu6 => (kernels::Activation::Relu6, None),
-            Activation::PRelu(prelu) => (kernels::Activation::PRelu(&[]), Some(&prelu.slope)),
+            Activation::Identity => (kernels::EpilogueActivation::Identity, None),
+            Activation::Relu => (kernels::EpilogueActivation::Relu, None),
+            Activation::Relu6 => (kernels::EpilogueActivation::Relu6, None),
+            Activation::PRelu(prelu) => (kernels::EpilogueActivation::PRelu(&[]), Some(&prelu.slope)),
         };
-        Ok(kernels::tail_on_gpu(y, (Some(scale), Some(shift)), add, activation, slope)?)
+        Ok(kernels::epilogue_on_gpu(y, (Some(scale), Some(shift)), add, activation, slope)?)
     }
 }
 
@@ -221,17 +221,12 @@ impl ConvNorm {
 pub(super) struct Frozen {
     on_cpu: Option<Arc<OnceLock<FrozenConv>>>,
     /// Factors and summands of a layer's normalisation.
-    #[cfg(feature = "cuda")]
     on_gpu: Option<Arc<OnceLock<(Tensor, Tensor)>>>,
 }
 
 impl Frozen {
     pub(super) fn new(is_frozen: bool) -> Self {
-        Self {
-            on_cpu: is_frozen.then(Arc::default),
-            #[cfg(feature = "cuda")]
-            on_gpu: is_frozen.then(Arc::default),
-        }
+        Self { on_cpu: is_frozen.then(Arc::default), on_gpu: is_frozen.then(Arc::default) }
     }
 
     /// The form, if it can take `x`: float32 on the CPU, and nobody wants its gradient.

@@ -35,7 +35,7 @@ pub struct Plan {
 
 #[derive(Debug)]
 struct Layer {
-    kind: Kind,
+    kind: Operation,
     x: Map,
     /// Added to the result before the activation.
     add: Option<Map>,
@@ -43,7 +43,7 @@ struct Layer {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Operation {
     /// A factor and a summand.
     Affine(f32, f32),
     Conv(Box<FrozenConv>),
@@ -60,12 +60,12 @@ impl Plan {
 
     /// `scale * x + shift`.
     pub fn affine(&mut self, x: Map, scale: f32, shift: f32) -> Map {
-        self.push(Kind::Affine(scale, shift), x, None, x.dims)
+        self.push(Operation::Affine(scale, shift), x, None, x.dims)
     }
 
     /// The mean of each channel, `[channels, 1, 1]`.
     pub fn average(&mut self, x: Map) -> Map {
-        self.push(Kind::Average, x, None, [x.dims[0], 1, 1])
+        self.push(Operation::Average, x, None, [x.dims[0], 1, 1])
     }
 
     /// All values of a map, channel by channel, `[values, 1, 1]`.
@@ -79,10 +79,10 @@ impl Plan {
         if let Some(add) = add.filter(|add| add.dims != dims) {
             return Err(Error::component(format!("a map {:?} cannot be added to a map {dims:?}", add.dims)));
         }
-        Ok(self.push(Kind::Conv(Box::new(layer)), x, add, dims))
+        Ok(self.push(Operation::Conv(Box::new(layer)), x, add, dims))
     }
 
-    fn push(&mut self, kind: Kind, x: Map, add: Option<Map>, dims: [usize; 3]) -> Map {
+    fn push(&mut self, kind: Operation, x: Map, add: Option<Map>, dims: [usize; 3]) -> Map {
         let y = Map { at: self.layers.len() + 1, dims };
         self.layers.push(Layer { kind, x, add, y });
         y
@@ -164,9 +164,9 @@ impl Layer {
     fn run<'a>(&self, images: usize, map: impl Fn(Map) -> &'a [f32], y: &mut [f32]) -> Result<()> {
         let (x, y) = (map(self.x), &mut y[..images * self.y.values()]);
         match &self.kind {
-            Kind::Affine(scale, shift) => x.iter().zip(y).for_each(|(x, y)| *y = x * scale + shift),
-            Kind::Average => averages(x, self.x.dims[1] * self.x.dims[2], y),
-            Kind::Conv(layer) => layer.write(self.x.of(images), x, self.add.map(map), y)?,
+            Operation::Affine(scale, shift) => x.iter().zip(y).for_each(|(x, y)| *y = x * scale + shift),
+            Operation::Average => averages(x, self.x.dims[1] * self.x.dims[2], y),
+            Operation::Conv(layer) => layer.write(self.x.of(images), x, self.add.map(map), y)?,
         }
         Ok(())
     }
@@ -176,19 +176,23 @@ impl Layer {
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::super::kernels::{Activation, testing};
+    use super::super::kernels::{EpilogueActivation, testing};
     use super::*;
 
     /// A block with a shortcut, whose places are used again, against the same layers with tensors; some images at a time, and
     /// fewer after more.
     #[test]
     fn it_gives_what_its_layers_give() {
+        testing::on_each_level(it_gives_what_layers_give);
+    }
+
+    fn it_gives_what_layers_give() {
         let weight =
             |dims: (usize, usize, usize, usize)| Tensor::randn(0f32, 0.5, dims, &Device::Cpu).expect("a weight");
         let weights = [(8, 3, 3, 3), (12, 8, 3, 3), (12, 8, 1, 1), (12, 12, 3, 3), (5, 192, 1, 1)].map(weight);
         let layer = |at: usize, stride| {
             let padding = weights[at].dims()[2] / 2;
-            FrozenConv::new(&weights[at], (stride, padding, 1), None, Activation::Relu).expect("a layer")
+            FrozenConv::new(&weights[at], (stride, padding, 1), None, EpilogueActivation::Relu).expect("a layer")
         };
         let plan = |average| -> Result<Inference> {
             let (mut plan, input) = Plan::new([3, 8, 8]);
@@ -227,46 +231,47 @@ mod tests {
     /// Layers of every method, with few images and with many.
     #[test]
     fn later_calls_allocate_nothing() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
-        pool.install(|| {
-            let (mut plan, input) = Plan::new([3, 16, 16]);
-            let mut x = plan.affine(input, 2.0, -1.0);
-            for (outputs, inputs, side, stride, groups) in [
-                (96, 3, 3, 1, 1),
-                (96, 96, 3, 1, 1),
-                (96, 1, 3, 1, 96),
-                (48, 96, 1, 2, 1),
-                (24, 48, 3, 1, 1),
-                (24, 24, 3, 1, 1),
-                (16, 12, 3, 2, 2),
-            ] {
-                let weight = Tensor::randn(0f32, 0.1, (outputs, inputs, side, side), &Device::Cpu).expect("a weight");
-                let layer = FrozenConv::new(&weight, (stride, side / 2, groups), None, Activation::Relu);
-                x = plan.conv(x, layer.expect("a layer"), None).expect("fits");
-            }
-            let network = {
-                let mean = plan.average(x);
-                plan.finish(mean)
+        testing::on_each_level(|| testing::with_threads(1, later_calls_do_not_allocate));
+    }
+
+    fn later_calls_do_not_allocate() {
+        let (mut plan, input) = Plan::new([3, 16, 16]);
+        let mut x = plan.affine(input, 2.0, -1.0);
+        for (outputs, inputs, side, stride, groups) in [
+            (96, 3, 3, 1, 1),
+            (96, 96, 3, 1, 1),
+            (96, 1, 3, 1, 96),
+            (48, 96, 1, 2, 1),
+            (24, 48, 3, 1, 1),
+            (24, 24, 3, 1, 1),
+            (16, 12, 3, 2, 2),
+        ] {
+            let weight = Tensor::randn(0f32, 0.1, (outputs, inputs, side, side), &Device::Cpu).expect("a weight");
+            let layer = FrozenConv::new(&weight, (stride, side / 2, groups), None, EpilogueActivation::Relu);
+            x = plan.conv(x, layer.expect("a layer"), None).expect("fits");
+        }
+        let network = {
+            let mean = plan.average(x);
+            plan.finish(mean)
+        };
+        let run = |images| {
+            let fill = |input: &mut [f32]| {
+                input.fill(0.5);
+                Ok(())
             };
-            let run = |images| {
-                let fill = |input: &mut [f32]| {
-                    input.fill(0.5);
-                    Ok(())
-                };
-                assert!(network.run(images, fill, |means| means[0].is_finite()).expect("a run"));
-            };
-            for images in [20, 1, 3] {
-                // Methods that only this number of images takes have their first call too.
-                run(images);
-                assert_eq!(testing::allocations(|| run(images)), 0, "{images} images");
-            }
-        });
+            assert!(network.run(images, fill, |means| means[0].is_finite()).expect("a run"));
+        };
+        for images in [20, 1, 3] {
+            // Methods that only this number of images takes have their first call too.
+            run(images);
+            assert_eq!(testing::allocations(|| run(images)), 0, "{images} images");
+        }
     }
 
     #[test]
     fn maps_that_do_not_fit_are_refused() {
         let weight = Tensor::zeros((4, 3, 3, 3), candle_core::DType::F32, &Device::Cpu).expect("a weight");
-        let layer = || FrozenConv::new(&weight, (1, 1, 1), None, Activation::Identity).expect("a layer");
+        let layer = || FrozenConv::new(&weight, (1, 1, 1), None, EpilogueActivation::Identity).expect("a layer");
         let (mut plan, x) = Plan::new([3, 8, 8]);
         assert!(plan.conv(x, layer(), Some(x)).is_err());
         let y = plan.conv(x, layer(), None).expect("fits");

@@ -6,8 +6,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 
 use super::buffer::{Filling, Shared, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::cuda;
 use super::sigmoid::sigmoid;
-use super::simd::{self, Kernel, Simd};
+use super::simd::{self, Simd, SimdKernel};
 use super::team::each_chunk;
 
 /// Values a thread takes at a time.
@@ -19,9 +20,8 @@ const CHUNK: usize = 1 << 14;
 /// None of its own.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x]) {
-            return super::cuda::relu(x);
+        if cuda::supported(&[x]) {
+            return cuda::relu(x);
         }
         return x.relu();
     }
@@ -37,9 +37,8 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         bail!("add_relu: shapes {:?} and {:?} differ", a.dims(), b.dims());
     }
     if !supported(&[a, b]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[a, b]) {
-            return super::cuda::add_relu(a, b);
+        if cuda::supported(&[a, b]) {
+            return cuda::add_relu(a, b);
         }
         return (a + b)?.relu();
     }
@@ -53,9 +52,8 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
     let channels = Channels::new("prelu", x.shape(), &[slope.shape()])?;
     if !supported(&[x, slope]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, slope]) {
-            return super::cuda::prelu(x, slope);
+        if cuda::supported(&[x, slope]) {
+            return cuda::prelu(x, slope);
         }
         let slope = channels.broadcastable(slope)?;
         return x.relu()? - x.neg()?.relu()?.broadcast_mul(&slope)?;
@@ -69,9 +67,8 @@ pub fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
 /// None of its own.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x]) {
-            return super::cuda::silu(x);
+        if cuda::supported(&[x]) {
+            return cuda::silu(x);
         }
         return x.silu();
     }
@@ -147,7 +144,7 @@ struct WriteSilu<'a> {
     slots: &'a mut [MaybeUninit<f32>],
 }
 
-impl Kernel for WriteSilu<'_> {
+impl SimdKernel for WriteSilu<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         for (slot, value) in self.slots.iter_mut().zip(self.values) {
@@ -162,7 +159,7 @@ struct WriteSiluGradient<'a> {
     slots: &'a mut [MaybeUninit<f32>],
 }
 
-impl Kernel for WriteSiluGradient<'_> {
+impl SimdKernel for WriteSiluGradient<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         for ((slot, value), grad) in self.slots.iter_mut().zip(self.values).zip(self.grads) {
@@ -253,7 +250,7 @@ impl CustomOp2 for Prelu {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, gradients, random};
+    use super::super::testing::{assert_close, gradients, on_each_level, random};
     use super::*;
 
     #[test]
@@ -267,9 +264,8 @@ mod tests {
     #[test]
     fn silu_and_its_gradient_equal_candles() {
         let x = random((3, 5, 7, 11), 1).expect("x");
-        let ours = gradients(&[&x], |v| silu(&v[0]));
         let theirs = gradients(&[&x], |v| v[0].silu());
-        assert_close(&ours, &theirs, 1e-6);
+        on_each_level(|| assert_close(&gradients(&[&x], |v| silu(&v[0])), &theirs, 1e-6));
     }
 
     #[test]

@@ -40,12 +40,6 @@ impl Channels {
         Ok(Self { batch, count, plane, rank: x.rank() })
     }
 
-    /// Any tensor as one map of one channel.
-    #[cfg(feature = "cuda")]
-    pub(super) fn whole(x: &Shape) -> Self {
-        Self { batch: 1, count: 1, plane: x.elem_count(), rank: x.rank() }
-    }
-
     /// A parameter `[c]` as it is broadcast against the tensor.
     pub(super) fn broadcastable(&self, parameter: &Tensor) -> Result<Tensor> {
         if self.rank == 4 { parameter.reshape((1, self.count, 1, 1)) } else { parameter.reshape((1, self.count)) }

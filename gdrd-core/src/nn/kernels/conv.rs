@@ -1,15 +1,13 @@
 //! Two-dimensional convolution as a candle operation.
 
-use std::mem::MaybeUninit;
-
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
+use super::convolution::ConvWeights;
+use super::cuda;
+use super::epilogue::Epilogue;
+use super::methods::{method, weight_gradient_method};
 use super::shape::ConvShape;
-use super::tail::Tail;
-use super::{depthwise, direct, im2col, winograd};
 
 /// Cross-correlation of `x [b, c, h, w]` with `weight [o, c / groups, kh, kw]`, without bias: `[b, o, oh, ow]` with
 /// `oh = (h + 2 padding - kh) / stride + 1`, and `ow` likewise. Both arguments receive gradients; that of an argument
@@ -20,11 +18,10 @@ use super::{depthwise, direct, im2col, winograd};
 pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups: usize) -> Result<Tensor> {
     let shape = ConvShape::new(x.dims4()?, weight.dims4()?, stride, padding, groups)?;
     if supported(&[x, weight]) {
-        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { shape });
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2dOp { shape });
     }
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[x, weight]) {
-        return super::cuda::conv2d(x, weight, shape);
+    if cuda::supported(&[x, weight]) {
+        return cuda::conv2d(x, weight, shape);
     }
     x.conv2d(weight, padding, stride, 1, groups)
 }
@@ -36,11 +33,10 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if linear_is_convolution(x, weight)? {
         let shape = ConvShape::linear(x.dims2()?, weight.dims2()?)?;
-        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d { shape });
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, Conv2dOp { shape });
     }
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[x, weight]) {
-        return super::cuda::linear(x, weight);
+    if cuda::supported(&[x, weight]) {
+        return cuda::linear(x, weight);
     }
     x.matmul(&weight.t()?)
 }
@@ -50,91 +46,15 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the shapes do not fit.
 pub(in super::super) fn linear_is_convolution(x: &Tensor, weight: &Tensor) -> Result<bool> {
-    #[cfg(target_arch = "x86_64")]
-    if supported(&[x, weight]) {
-        return Ok(amx::applies(&ConvShape::linear(x.dims2()?, weight.dims2()?)?));
-    }
-    Ok(false)
-}
-
-/// How a convolution is computed.
-#[derive(Clone, Copy)]
-pub(super) enum Method {
-    Depthwise,
-    #[cfg(target_arch = "x86_64")]
-    Amx,
-    Winograd,
-    Direct,
-    Im2col,
-}
-
-/// The kernels of a convolution.
-#[derive(Clone, Copy)]
-pub(super) enum Kernels<'a> {
-    /// `[o, c / groups, kh, kw]`.
-    Plain(&'a [f32]),
-    /// In the form that the method's products take.
-    Packed(&'a [f32]),
-}
-
-impl Method {
-    /// The fastest that applies.
-    pub(super) fn of(shape: &ConvShape) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if amx::applies(shape) {
-            return Self::Amx;
-        }
-        Self::by_vectors(shape)
-    }
-
-    /// The fastest for the gradient of the weight.
-    fn of_weight_gradient(shape: &ConvShape) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if amx::weight_gradient_applies(shape) {
-            return Self::Amx;
-        }
-        Self::by_vectors(shape)
-    }
-
-    fn by_vectors(shape: &ConvShape) -> Self {
-        if depthwise::applies(shape) {
-            Self::Depthwise
-        } else if winograd::applies(shape) {
-            Self::Winograd
-        } else if direct::applies(shape) {
-            Self::Direct
-        } else {
-            Self::Im2col
-        }
-    }
-
-    /// Writes all of `y [b, o, oh, ow]`, and what follows.
-    pub(super) fn forward(
-        self,
-        shape: &ConvShape,
-        x: &[f32],
-        kernels: Kernels<'_>,
-        tail: Tail<'_>,
-        out: &mut [MaybeUninit<f32>],
-    ) {
-        let (Kernels::Plain(plain) | Kernels::Packed(plain)) = kernels;
-        match self {
-            Self::Depthwise => depthwise::forward(shape, x, plain, tail, out),
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::forward(shape, x, kernels, tail, out),
-            Self::Winograd => winograd::forward(shape, x, kernels, tail, out),
-            Self::Direct => direct::forward(shape, x, kernels, tail, out),
-            Self::Im2col => im2col::forward(shape, x, plain, tail, out),
-        }
-    }
+    Ok(supported(&[x, weight]) && method(&ConvShape::linear(x.dims2()?, weight.dims2()?)?).suits_linear())
 }
 
 /// The convolution of maps `[b, c, h, w]`, or of pixels `[b, c]`.
-struct Conv2d {
+struct Conv2dOp {
     shape: ConvShape,
 }
 
-impl CustomOp2 for Conv2d {
+impl CustomOp2 for Conv2dOp {
     fn name(&self) -> &'static str {
         "gdrd-conv2d"
     }
@@ -142,10 +62,10 @@ impl CustomOp2 for Conv2d {
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.shape;
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
-        let kernels = Kernels::Plain(w);
+        let weights = ConvWeights::Plain(w);
         // SAFETY: all values are written.
         let out = unsafe {
-            Filling::by(shape.output_len(), |out| Method::of(&shape).forward(&shape, x, kernels, Tail::default(), out))
+            Filling::by(shape.output_len(), |out| method(&shape).forward(&shape, x, weights, Epilogue::default(), out))
         };
         let dims = [shape.batch, shape.outputs, shape.out_height(), shape.out_width()];
         Ok((CpuStorage::F32(out), Shape::from(&dims[..xl.shape().rank()])))
@@ -155,23 +75,8 @@ impl CustomOp2 for Conv2d {
         let shape = self.shape;
         let (for_x, for_weight) = (x.track_op(), weight.track_op());
         with_floats([x, weight, grad], |[xs, ws, gs]| {
-            let method = Method::of(&shape);
-            let dx = for_x.then(|| match method {
-                Method::Depthwise => depthwise::input_gradient(&shape, ws, gs),
-                #[cfg(target_arch = "x86_64")]
-                Method::Amx => amx::input_gradient(&shape, ws, gs),
-                Method::Winograd => winograd::input_gradient(&shape, ws, gs),
-                Method::Direct => direct::input_gradient(&shape, ws, gs),
-                Method::Im2col => im2col::input_gradient(&shape, ws, gs),
-            });
-            let dw = for_weight.then(|| match Method::of_weight_gradient(&shape) {
-                Method::Depthwise => depthwise::weight_gradient(&shape, xs, gs),
-                #[cfg(target_arch = "x86_64")]
-                Method::Amx => amx::weight_gradient(&shape, xs, gs),
-                Method::Winograd => winograd::weight_gradient(&shape, xs, gs),
-                Method::Direct => direct::weight_gradient(&shape, xs, gs),
-                Method::Im2col => im2col::weight_gradient(&shape, xs, gs),
-            });
+            let dx = for_x.then(|| method(&shape).input_gradient(&shape, ws, gs));
+            let dw = for_weight.then(|| weight_gradient_method(&shape).weight_gradient(&shape, xs, gs));
             let dx = dx.map(|values| tensor(values, x.shape())).transpose()?;
             let dw = dw.map(|values| tensor(values, weight.shape())).transpose()?;
             Ok((dx, dw))
@@ -181,7 +86,9 @@ impl CustomOp2 for Conv2d {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{CONVOLUTIONS, assert_close, convolution, gradients, random};
+    use super::super::testing::{
+        CONVOLUTIONS, assert_close, convolution, flat, gradients, on_each_level, random, with_threads,
+    };
     use super::*;
 
     #[test]
@@ -189,10 +96,12 @@ mod tests {
         for (x_dims, w_dims, stride, padding, groups) in CONVOLUTIONS {
             let shape = ConvShape::new(x_dims, w_dims, stride, padding, groups).expect("fits");
             let (x, w) = (random(x_dims, 1).expect("x"), random(w_dims, 2).expect("w"));
-            let y = conv2d(&x, &w, stride, padding, groups).expect("conv");
-            assert_eq!(y.dims(), [shape.batch, shape.outputs, shape.out_height(), shape.out_width()]);
-            let flat = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values");
-            assert_close(&[flat(&y)], &[convolution(&flat(&x), &flat(&w), &shape)], 2e-5);
+            let expected = [convolution(&flat(&x), &flat(&w), &shape)];
+            on_each_level(|| {
+                let y = conv2d(&x, &w, stride, padding, groups).expect("conv");
+                assert_eq!(y.dims(), [shape.batch, shape.outputs, shape.out_height(), shape.out_width()]);
+                assert_close(&[flat(&y)], &expected, 2e-5);
+            });
         }
     }
 
@@ -204,15 +113,21 @@ mod tests {
                 continue;
             }
             let (x, w) = (random(x_dims, 1).expect("x"), random(w_dims, 2).expect("w"));
-            let ours = gradients(&[&x, &w], |v| conv2d(&v[0], &v[1], stride, padding, groups));
             let theirs = gradients(&[&x, &w], |v| v[0].conv2d(&v[1], padding, stride, 1, groups));
-            assert_close(&ours, &theirs, 2e-5);
+            on_each_level(|| {
+                let ours = gradients(&[&x, &w], |v| conv2d(&v[0], &v[1], stride, padding, groups));
+                assert_close(&ours, &theirs, 2e-5);
+            });
         }
     }
 
     /// Also where candle's own backward pass fails: a stride of two on a map that is not square.
     #[test]
     fn gradients_agree_with_finite_differences() {
+        on_each_level(gradients_are_slopes);
+    }
+
+    fn gradients_are_slopes() {
         for (x_dims, stride, groups) in [((2, 16, 5, 6), 1, 1), ((2, 16, 9, 8), 2, 1), ((2, 16, 9, 8), 2, 16)] {
             let (x, w) = (random(x_dims, 1).expect("x"), random((16, 16 / groups, 3, 3), 2).expect("w"));
             let of = |x: &Tensor, w: &Tensor| {
@@ -243,12 +158,12 @@ mod tests {
             ((5, 24, 9, 9), (16, 24, 3, 3), 2),
         ] {
             let (x, w) = (random(x_dims, 1).expect("x"), random(w_dims, 2).expect("w"));
-            let run = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
-                pool.install(|| gradients(&[&x, &w], |v| conv2d(&v[0], &v[1], stride, 1, 1)))
-            };
-            let one = run(1);
-            assert!(one == run(2) && one == run(3) && one == run(3), "{x_dims:?}");
+            on_each_level(|| {
+                let run =
+                    |threads| with_threads(threads, || gradients(&[&x, &w], |v| conv2d(&v[0], &v[1], stride, 1, 1)));
+                let one = run(1);
+                assert!(one == run(2) && one == run(3) && one == run(3), "{x_dims:?}");
+            });
         }
     }
 
@@ -256,9 +171,8 @@ mod tests {
     fn linear_equals_the_product() {
         for (batch, inputs, outputs) in [(96, 256, 64), (3, 5, 7)] {
             let (x, w) = (random((batch, inputs), 1).expect("x"), random((outputs, inputs), 2).expect("w"));
-            let ours = gradients(&[&x, &w], |v| linear(&v[0], &v[1]));
             let theirs = gradients(&[&x, &w], |v| v[0].matmul(&v[1].t()?));
-            assert_close(&ours, &theirs, 2e-5);
+            on_each_level(|| assert_close(&gradients(&[&x, &w], |v| linear(&v[0], &v[1])), &theirs, 2e-5));
             assert!(linear(&x, &random((outputs, inputs + 1), 2).expect("w")).is_err());
         }
     }

@@ -3,15 +3,96 @@
 use std::mem::MaybeUninit;
 
 use super::buffer::{Filling, Shared, zeros};
+use super::convolution::{ConvWeights, Convolution};
+use super::epilogue::Epilogue;
+use super::instructions::Instructions;
 use super::scratch;
 use super::shape::ConvShape;
-use super::simd::{self, Kernel, Simd};
-use super::tail::Tail;
+use super::simd::{self, Simd, SimdKernel};
 use super::team::{each, each_chunk};
 
-/// Whether every group has one input and one output channel.
-pub(super) fn applies(shape: &ConvShape) -> bool {
-    shape.groups > 1 && shape.group_inputs() == 1 && shape.group_outputs() == 1
+/// One kernel for each channel, computed directly.
+pub(super) struct Depthwise;
+
+impl Convolution for Depthwise {
+    fn name(&self) -> &'static str {
+        "depthwise"
+    }
+
+    fn applies(&self, shape: &ConvShape, _: Instructions) -> bool {
+        shape.groups > 1 && shape.group_inputs() == 1 && shape.group_outputs() == 1
+    }
+
+    fn forward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let (ConvWeights::Plain(weight) | ConvWeights::Packed(weight)) = weights;
+        each_chunk(out, shape.out_plane(), 8, |at, out| {
+            let out = zeros(out);
+            let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
+            let kernel = &weight[at % shape.groups * shape.taps()..][..shape.taps()];
+            if shape.stride == 1 && shape.out_width() > 1 {
+                simd::run(Padded { shape, map, kernel, out });
+            } else {
+                lines(shape, |tap, to, from| {
+                    for (value, source) in out[to].iter_mut().zip(map[from..].iter().step_by(shape.stride)) {
+                        *value += kernel[tap] * source;
+                    }
+                });
+            }
+            epilogue.apply_to(out, at * shape.out_plane(), at % shape.groups);
+        });
+    }
+
+    fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; shape.input_len()];
+        each_chunk(&mut out, shape.plane(), 8, |at, out| {
+            let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
+            let kernel = &weight[at % shape.groups * shape.taps()..];
+            lines(shape, |tap, from, to| {
+                let factor = kernel[tap];
+                if shape.stride == 1 {
+                    for (value, source) in out[to..].iter_mut().zip(&grad[from]) {
+                        *value += factor * source;
+                    }
+                } else {
+                    for (value, source) in out[to..].iter_mut().step_by(shape.stride).zip(&grad[from]) {
+                        *value += factor * source;
+                    }
+                }
+            });
+        });
+        out
+    }
+
+    fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+        let mut out = Filling::new(shape.groups * shape.taps());
+        let target: Shared = out.shared();
+        each(shape.groups, 1, |channel| {
+            let mut sums = vec![0f32; shape.taps()];
+            for image in 0..shape.batch {
+                let at = image * shape.groups + channel;
+                let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
+                let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
+                lines(shape, |tap, to, from| {
+                    let inputs = map[from..].iter().step_by(shape.stride);
+                    sums[tap] += grad[to].iter().zip(inputs).map(|(g, v)| g * v).sum::<f32>();
+                });
+            }
+            // SAFETY: each channel has `taps` values of its own.
+            let kernel = unsafe { target.slots(channel * shape.taps(), shape.taps()) };
+            for (slot, sum) in kernel.iter_mut().zip(sums) {
+                slot.write(sum);
+            }
+        });
+        // SAFETY: all channels were visited.
+        unsafe { out.finish() }
+    }
 }
 
 /// Calls `visit(tap, output range, first input)` for every kernel tap and output row that meet the input; the inputs
@@ -32,25 +113,6 @@ fn lines(shape: &ConvShape, mut visit: impl FnMut(usize, std::ops::Range<usize>,
     }
 }
 
-/// Writes all of `y [b, c, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>, out: &mut [MaybeUninit<f32>]) {
-    each_chunk(out, shape.out_plane(), 8, |at, out| {
-        let out = zeros(out);
-        let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
-        let kernel = &weight[at % shape.groups * shape.taps()..][..shape.taps()];
-        if shape.stride == 1 && shape.out_width() > 1 {
-            simd::run(Padded { shape, map, kernel, out });
-        } else {
-            lines(shape, |tap, to, from| {
-                for (value, source) in out[to].iter_mut().zip(map[from..].iter().step_by(shape.stride)) {
-                    *value += kernel[tap] * source;
-                }
-            });
-        }
-        tail.apply_to(out, at * shape.out_plane(), at % shape.groups);
-    });
-}
-
 /// One map at stride 1. It is copied into a frame of zeros, in which every tap is the same map at another offset, so that
 /// rows need not end where the map's do.
 struct Padded<'a> {
@@ -63,7 +125,7 @@ struct Padded<'a> {
 /// Outputs that are summed in registers.
 const SPAN: usize = 32;
 
-impl Kernel for Padded<'_> {
+impl SimdKernel for Padded<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Self { shape, map, kernel, out } = self;
@@ -72,8 +134,8 @@ impl Kernel for Padded<'_> {
         let (out_width, count) = (shape.out_width(), shape.out_height() * pitch);
         let spans = count.div_ceil(SPAN);
         // The last span may read beyond the frame, and its outputs are not used.
-        let mut lot = scratch::take(rows * pitch + SPAN + pitch + spans * SPAN);
-        let (frame, sums) = lot.split_at_mut(rows * pitch + SPAN + pitch);
+        let mut buffer = scratch::take(rows * pitch + SPAN + pitch + spans * SPAN);
+        let (frame, sums) = buffer.split_at_mut(rows * pitch + SPAN + pitch);
         frame.fill(0.0);
         for (row, line) in map.chunks_exact(width).enumerate() {
             frame[(row + padding) * pitch + padding..][..width].copy_from_slice(line);
@@ -93,51 +155,4 @@ impl Kernel for Padded<'_> {
             line.copy_from_slice(&sums[..out_width]);
         }
     }
-}
-
-/// The gradient of the input, `[b, c, h, w]`.
-pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut out = vec![0f32; shape.input_len()];
-    each_chunk(&mut out, shape.plane(), 8, |at, out| {
-        let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
-        let kernel = &weight[at % shape.groups * shape.taps()..];
-        lines(shape, |tap, from, to| {
-            let factor = kernel[tap];
-            if shape.stride == 1 {
-                for (value, source) in out[to..].iter_mut().zip(&grad[from]) {
-                    *value += factor * source;
-                }
-            } else {
-                for (value, source) in out[to..].iter_mut().step_by(shape.stride).zip(&grad[from]) {
-                    *value += factor * source;
-                }
-            }
-        });
-    });
-    out
-}
-
-/// The gradient of the weight, `[c, 1, kh, kw]`.
-pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut out = Filling::new(shape.groups * shape.taps());
-    let target: Shared = out.shared();
-    each(shape.groups, 1, |channel| {
-        let mut sums = vec![0f32; shape.taps()];
-        for image in 0..shape.batch {
-            let at = image * shape.groups + channel;
-            let map = &x[at * shape.plane()..(at + 1) * shape.plane()];
-            let grad = &grad[at * shape.out_plane()..(at + 1) * shape.out_plane()];
-            lines(shape, |tap, to, from| {
-                let inputs = map[from..].iter().step_by(shape.stride);
-                sums[tap] += grad[to].iter().zip(inputs).map(|(g, v)| g * v).sum::<f32>();
-            });
-        }
-        // SAFETY: each channel has `taps` values of its own.
-        let kernel = unsafe { target.slots(channel * shape.taps(), shape.taps()) };
-        for (slot, sum) in kernel.iter_mut().zip(sums) {
-            slot.write(sum);
-        }
-    });
-    // SAFETY: all channels were visited.
-    unsafe { out.finish() }
 }

@@ -5,14 +5,13 @@ use std::sync::OnceLock;
 
 use candle_core::{Result, Storage, Tensor, bail};
 
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
-use super::conv::{Kernels, Method};
+use super::convolution::{ConvWeights, Convolution};
+use super::epilogue::{Epilogue, EpilogueActivation};
+use super::instructions::Instructions;
+use super::methods::{METHODS, place};
 use super::scratch::Values;
 use super::shape::ConvShape;
-use super::tail::{Activation, Tail};
-use super::{direct, winograd};
 
 /// `activation(scale * conv2d(x, weight) + shift + add)`, without gradients; to the bit what its parts give.
 pub struct FrozenConv {
@@ -22,14 +21,17 @@ pub struct FrozenConv {
     groups: usize,
     /// A factor and a summand for each output channel.
     scale_shift: Option<(Vec<f32>, Vec<f32>)>,
-    activation: Activation<'static>,
+    activation: EpilogueActivation<'static>,
     /// Those of a PReLU, which takes the place of `activation`.
     slopes: Option<Vec<f32>>,
-    /// Kernels in the form of each method, made when it is used for the first time: the batch decides on the method.
-    #[cfg(target_arch = "x86_64")]
-    amx: OnceLock<Values>,
-    winograd: OnceLock<Values>,
-    direct: OnceLock<Values>,
+    /// Kernels in the form of each of [`METHODS`], made when it is used for the first time: the batch decides on the method.
+    packed: [OnceLock<Packed>; METHODS.len()],
+}
+
+/// Kernels packed for some instructions; none where a method takes them as they are.
+struct Packed {
+    instructions: Instructions,
+    values: Option<Values>,
 }
 
 impl FrozenConv {
@@ -41,7 +43,7 @@ impl FrozenConv {
         weight: &Tensor,
         (stride, padding, groups): (usize, usize, usize),
         scale_shift: Option<(Vec<f32>, Vec<f32>)>,
-        activation: Activation<'_>,
+        activation: EpilogueActivation<'_>,
     ) -> Result<Self> {
         let outputs = weight.dims4()?.0;
         if !supported(&[weight]) {
@@ -51,11 +53,13 @@ impl FrozenConv {
             bail!("a frozen convolution with {outputs} outputs needs as many factors and shifts");
         }
         let (activation, slopes) = match activation {
-            Activation::Identity => (Activation::Identity, None),
-            Activation::Relu => (Activation::Relu, None),
-            Activation::Relu6 => (Activation::Relu6, None),
-            Activation::PRelu(slopes) if slopes.len() == outputs => (Activation::Identity, Some(slopes.to_vec())),
-            Activation::PRelu(slopes) => bail!("expected {outputs} slopes, found {}", slopes.len()),
+            EpilogueActivation::Identity => (EpilogueActivation::Identity, None),
+            EpilogueActivation::Relu => (EpilogueActivation::Relu, None),
+            EpilogueActivation::Relu6 => (EpilogueActivation::Relu6, None),
+            EpilogueActivation::PRelu(slopes) if slopes.len() == outputs => {
+                (EpilogueActivation::Identity, Some(slopes.to_vec()))
+            }
+            EpilogueActivation::PRelu(slopes) => bail!("expected {outputs} slopes, found {}", slopes.len()),
         };
         let weight = weight.detach().contiguous()?;
         Ok(Self {
@@ -66,10 +70,7 @@ impl FrozenConv {
             scale_shift,
             activation,
             slopes,
-            #[cfg(target_arch = "x86_64")]
-            amx: OnceLock::new(),
-            winograd: OnceLock::new(),
-            direct: OnceLock::new(),
+            packed: [const { OnceLock::new() }; METHODS.len()],
         })
     }
 
@@ -137,42 +138,50 @@ impl FrozenConv {
         let (storage, layout) = self.weight.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else { bail!("a kernel needs a tensor in main memory") };
         let weight = floats(storage, layout)?;
-        let method = Method::of(shape);
+        let (place, instructions) = (place(shape), Instructions::now());
+        let method = METHODS[place];
         // One thread alone makes the packed form: one that waited for others could meanwhile begin another task that
         // waits for this.
-        let kernels = match method {
-            #[cfg(target_arch = "x86_64")]
-            Method::Amx => Kernels::Packed(self.amx.get_or_init(|| amx::pack(shape, weight))),
-            Method::Winograd => Kernels::Packed(self.winograd.get_or_init(|| winograd::pack(shape, weight))),
-            Method::Direct => Kernels::Packed(self.direct.get_or_init(|| direct::pack(shape, weight))),
-            Method::Depthwise | Method::Im2col => Kernels::Plain(weight),
+        let packed = self.packed[place].get_or_init(|| Packed { instructions, values: method.pack(shape, weight) });
+        let weights = match &packed.values {
+            Some(values) if packed.instructions == instructions => ConvWeights::Packed(values),
+            // To the bit the same, and packed for this call alone.
+            _ => ConvWeights::Plain(weight),
         };
         let scale_shift = self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
-        let activation = self.slopes.as_deref().map_or(self.activation, Activation::PRelu);
-        method.forward(shape, x, kernels, Tail { scale_shift, add, activation }, out);
+        let activation = self.slopes.as_deref().map_or(self.activation, EpilogueActivation::PRelu);
+        method.forward(shape, x, weights, Epilogue { scale_shift, add, activation }, out);
         Ok(())
     }
 }
 
 impl std::fmt::Debug for FrozenConv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FrozenConv").field("weight", &self.weight.shape()).finish_non_exhaustive()
+        // The methods whose form there is, and the bytes that it takes.
+        let form = |(method, packed): (&&dyn Convolution, &OnceLock<Packed>)| {
+            Some((method.name(), 4 * packed.get()?.values.as_ref()?.len()))
+        };
+        let packed: Vec<_> = METHODS.iter().zip(&self.packed).filter_map(form).collect();
+        f.debug_struct("FrozenConv")
+            .field("weight", &self.weight.shape())
+            .field("packed", &packed)
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, random};
+    use super::super::testing::{assert_close, flat, on_each_level, random};
     use super::super::{conv2d, prelu, relu, scale_shift};
     use super::*;
-
-    fn flat(t: &Tensor) -> Vec<f32> {
-        t.flatten_all().and_then(|t| t.to_vec1()).expect("values")
-    }
 
     /// Every method, with every activation, with and without an addition.
     #[test]
     fn it_equals_the_layers_one_by_one() {
+        on_each_level(it_equals_the_layers);
+    }
+
+    fn it_equals_the_layers() {
         for (x, w, stride, padding, groups) in [
             ((5, 17, 8, 8), (19, 17, 3, 3), 1, 1, 1),
             ((1, 32, 8, 8), (272, 32, 3, 3), 1, 1, 1),
@@ -194,10 +203,10 @@ mod tests {
                 let sum = add.map_or(Ok(plain.clone()), |add| &plain + add).expect("a sum");
                 let slope = flat(&slopes);
                 for (activation, expected) in [
-                    (Activation::Identity, Ok(sum.clone())),
-                    (Activation::Relu, relu(&sum)),
-                    (Activation::Relu6, sum.clamp(0f32, 6f32)),
-                    (Activation::PRelu(&slope), prelu(&sum, &slopes)),
+                    (EpilogueActivation::Identity, Ok(sum.clone())),
+                    (EpilogueActivation::Relu, relu(&sum)),
+                    (EpilogueActivation::Relu6, sum.clamp(0f32, 6f32)),
+                    (EpilogueActivation::PRelu(&slope), prelu(&sum, &slopes)),
                 ] {
                     let scale_shift = Some((flat(&scale), flat(&shift)));
                     let layer = FrozenConv::new(&w, (stride, padding, groups), scale_shift, activation);
@@ -209,12 +218,26 @@ mod tests {
         }
     }
 
+    /// Kernels that lie packed for some instructions are left alone by others.
+    #[test]
+    fn one_layer_serves_all_instructions() {
+        for stride in [1, 2] {
+            let (x, w) = (random((2, 16, 8, 8), 1).expect("x"), random((24, 16, 3, 3), 2).expect("weight"));
+            let layer = || FrozenConv::new(&w, (stride, 1, 1), None, EpilogueActivation::Relu).expect("a layer");
+            let shared = layer();
+            on_each_level(|| {
+                let (found, expected) = (shared.forward(&x, None), layer().forward(&x, None));
+                assert!(flat(&found.expect("a map")) == flat(&expected.expect("a map")));
+            });
+        }
+    }
+
     #[test]
     fn what_does_not_fit_is_refused() {
         let (x, w) = (random((1, 3, 8, 8), 1).expect("x"), random((4, 3, 3, 3), 2).expect("weight"));
-        assert!(FrozenConv::new(&w, (1, 1, 1), Some((vec![1.0; 4], vec![1.0; 3])), Activation::Relu).is_err());
-        assert!(FrozenConv::new(&w, (1, 1, 1), None, Activation::PRelu(&[0.5])).is_err());
-        let layer = FrozenConv::new(&w, (1, 1, 1), None, Activation::Identity).expect("a layer");
+        assert!(FrozenConv::new(&w, (1, 1, 1), Some((vec![1.0; 4], vec![1.0; 3])), EpilogueActivation::Relu).is_err());
+        assert!(FrozenConv::new(&w, (1, 1, 1), None, EpilogueActivation::PRelu(&[0.5])).is_err());
+        let layer = FrozenConv::new(&w, (1, 1, 1), None, EpilogueActivation::Identity).expect("a layer");
         let other = random((1, 4, 7, 8), 3).expect("a map");
         assert!(layer.forward(&x, Some(&other)).is_err());
         assert!(layer.forward(&random((1, 4, 8, 8), 1).expect("x"), None).is_err());

@@ -2,18 +2,15 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 
-#[cfg(feature = "cuda")]
 use super::cuda;
+use super::epilogue::EpilogueActivation;
 
 /// The NVIDIA GPU with this number, counted from 0.
 ///
 /// # Errors
 /// If there is none, or the program was built without the feature `cuda`.
 pub fn cuda_device(ordinal: usize) -> Result<Device> {
-    #[cfg(feature = "cuda")]
-    return cuda::open(ordinal);
-    #[cfg(not(feature = "cuda"))]
-    Device::new_cuda(ordinal)
+    cuda::open(ordinal)
 }
 
 /// `running = (1 - momentum) running + momentum factor batch`, in place; both `[channels]`.
@@ -21,7 +18,6 @@ pub fn cuda_device(ordinal: usize) -> Result<Device> {
 /// # Errors
 /// If the shapes differ.
 pub fn move_average(running: &Var, batch: &Tensor, factor: f64, momentum: f64) -> Result<()> {
-    #[cfg(feature = "cuda")]
     if cuda::supported(&[running.as_tensor(), batch]) {
         return cuda::move_average(running, batch, 1.0 - momentum, momentum * factor);
     }
@@ -34,19 +30,18 @@ pub fn move_average(running: &Var, batch: &Tensor, factor: f64, momentum: f64) -
 ///
 /// # Errors
 /// If the shapes do not fit.
-#[cfg(feature = "cuda")]
-pub(crate) fn tail_on_gpu(
+pub(in super::super) fn epilogue_on_gpu(
     x: &Tensor,
     (scale, shift): (Option<&Tensor>, Option<&Tensor>),
     add: Option<&Tensor>,
-    activation: super::Activation<'_>,
+    activation: EpilogueActivation<'_>,
     slope: Option<&Tensor>,
 ) -> Result<Option<Tensor>> {
     let all = [Some(x), scale, shift, add, slope].map(|tensor| tensor.unwrap_or(x));
     if !cuda::supported(&all) || all.iter().any(|tensor| tensor.track_op()) {
         return Ok(None);
     }
-    cuda::tail(x, (scale, shift), add, activation, slope).map(Some)
+    cuda::epilogue(x, (scale, shift), add, activation, slope).map(Some)
 }
 
 /// The sum of the squares of each tensor, `[tensors]`, if all of them are on a GPU.
@@ -55,11 +50,9 @@ pub(crate) fn tail_on_gpu(
 /// If the GPU fails.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "the trainer's"))]
 pub(crate) fn squares(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
-    #[cfg(feature = "cuda")]
     if !tensors.is_empty() && cuda::supported(tensors) {
         return cuda::squares(tensors).map(Some);
     }
-    let _ = tensors;
     Ok(None)
 }
 
@@ -68,7 +61,6 @@ pub(crate) fn squares(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
 /// # Errors
 /// If there is no room on the device.
 pub fn put(values: &Tensor, device: &Device) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
     if device.is_cuda() {
         return cuda::put(values, device);
     }
@@ -79,7 +71,6 @@ pub fn put(values: &Tensor, device: &Device) -> Result<Tensor> {
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "the trainer's"))]
 pub(crate) struct Upload {
     device: Device,
-    #[cfg(feature = "cuda")]
     staging: Option<cuda::Staging>,
 }
 
@@ -90,19 +81,12 @@ impl Upload {
     /// # Errors
     /// If the GPU fails.
     pub(crate) fn new(device: &Device) -> Result<Self> {
-        Ok(Self {
-            #[cfg(feature = "cuda")]
-            staging: device.is_cuda().then(|| cuda::Staging::new(device)).transpose()?,
-            device: device.clone(),
-        })
+        Ok(Self { staging: device.is_cuda().then(|| cuda::Staging::new(device)).transpose()?, device: device.clone() })
     }
 
     /// Whether it pays to put what a later step needs before this one computes.
     pub(crate) fn runs_ahead(&self) -> bool {
-        #[cfg(feature = "cuda")]
-        return self.staging.is_some();
-        #[cfg(not(feature = "cuda"))]
-        false
+        self.staging.is_some()
     }
 
     /// `values`, which are in main memory, on the device. On a GPU they may be used after the next [`arrive`](Self::arrive).
@@ -110,7 +94,6 @@ impl Upload {
     /// # Errors
     /// If there is no room on the device.
     pub(crate) fn put(&mut self, values: &Tensor) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
         if let Some(staging) = &mut self.staging {
             return staging.put(values);
         }
@@ -122,7 +105,6 @@ impl Upload {
     /// # Errors
     /// If the GPU fails.
     pub(crate) fn arrive(&mut self) -> Result<()> {
-        #[cfg(feature = "cuda")]
         if let Some(staging) = &mut self.staging {
             staging.arrive()?;
         }

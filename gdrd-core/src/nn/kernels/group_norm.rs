@@ -3,9 +3,10 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::buffer::{Filling, tensor, with_floats};
+use super::cuda;
 use super::norm::{squares_around, sum};
 use super::sigmoid::sigmoid;
-use super::simd::{self, Kernel, Simd};
+use super::simd::{self, Simd, SimdKernel};
 use super::team::each;
 
 /// `silu(y * scale + shift)`, or without the SiLU, where `y` is `x [b, c, h, w]` with each group of channels of each sample
@@ -20,9 +21,8 @@ pub fn group_norm(x: &Tensor, groups: usize, eps: f64, scale: &Tensor, shift: &T
     if !fits || groups == 0 || channels % groups != 0 {
         bail!("group_norm: {:?} in {groups} groups, scale {:?}, shift {:?}", x.dims(), scale.dims(), shift.dims());
     }
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[x, scale, shift]) {
-        return super::cuda::group_norm(x, groups, eps, scale, shift, silu);
+    if cuda::supported(&[x, scale, shift]) {
+        return cuda::group_norm(x, groups, eps, scale, shift, silu);
     }
     let (plane, count) = (height * width, channels / groups);
     let values = with_floats([x, scale, shift], |[x, scale, shift]| {
@@ -53,7 +53,7 @@ struct Group<'a> {
     slots: &'a mut [std::mem::MaybeUninit<f32>],
 }
 
-impl Kernel for Group<'_> {
+impl SimdKernel for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Self { values, scale, shift, plane, eps, silu, slots } = self;
@@ -73,12 +73,16 @@ impl Kernel for Group<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, random};
+    use super::super::testing::{assert_close, on_each_level, random};
     use super::super::{batch_norm_train, silu};
     use super::*;
 
     #[test]
     fn it_equals_its_parts() {
+        on_each_level(it_equals_parts);
+    }
+
+    fn it_equals_parts() {
         for (dims, groups, rows) in [((3, 8, 5, 7), 4, 1), ((2, 6, 16, 16), 6, 2), ((1, 4, 3, 3), 1, 1)] {
             let (batch, channels, height, width) = dims;
             let x = (random(dims, 1).expect("x") + 2.0).expect("x");

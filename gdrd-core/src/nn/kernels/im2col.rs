@@ -8,11 +8,13 @@ use std::mem::MaybeUninit;
 use gemm::Parallelism;
 
 use super::buffer::Shared;
+use super::convolution::{ConvWeights, Convolution};
+use super::epilogue::Epilogue;
+use super::instructions::Instructions;
 use super::product::{Multiply, Product, panel_here};
 use super::scratch;
 use super::shape::ConvShape;
 use super::simd;
-use super::tail::Tail;
 use super::team::{each, each_chunk};
 
 /// Values of the column matrix that a chunk may have.
@@ -21,108 +23,126 @@ const CHUNK: usize = 1 << 20;
 /// Panels of columns of a task of a product.
 const PANELS: usize = 4;
 
-/// Writes all of `y [b, o, oh, ow]`.
-pub(super) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], tail: Tail<'_>, out: &mut [MaybeUninit<f32>]) {
-    let target = Shared::unwritten(out);
-    let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
-    let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
-    let panel = panel_here();
-    // Whole panels; what the last one has beyond the last window is not used.
-    let most = (images * plane).next_multiple_of(panel);
-    let mut columns = scratch::take(depth * most);
-    let mut product = scratch::take(outputs * most);
-    for group in 0..shape.groups {
-        let kernel = &weight[group * outputs * depth..][..outputs * depth];
-        for first in (0..shape.batch).step_by(images) {
-            let images = images.min(shape.batch - first);
-            let width = (images * plane).next_multiple_of(panel);
-            unfold(shape, x, group, (first, images), &mut columns, width);
-            let sums = Shared::new(&mut product);
-            each((width / panel).div_ceil(PANELS), 1, |at| {
-                let from = at * PANELS * panel;
-                let product = Product {
-                    rows: outputs,
-                    panels: PANELS.min((width - from) / panel),
-                    depth,
-                    a: kernel.as_ptr(),
-                    a_stride: depth,
-                    b: columns[from..].as_ptr(),
-                    b_panel: panel,
-                    b_stride: width,
-                    // SAFETY: each task has panels of its own.
-                    c: unsafe { sums.at(from) },
-                    c_stride: width,
-                    add: false,
-                };
-                simd::run(Multiply { product, transposed: false });
-            });
-            each(images * outputs, 16, |at| {
-                let (image, output) = (at / outputs, at % outputs);
-                let start = ((first + image) * shape.outputs + group * outputs + output) * plane;
-                // SAFETY: each (image, output) has a map of its own within the output.
-                let map = unsafe { target.slots(start, plane) };
-                for (slot, value) in map.iter_mut().zip(&product[output * width + image * plane..]) {
-                    slot.write(*value);
-                }
-                // SAFETY: as above, and every value was written.
-                let map = unsafe { std::slice::from_raw_parts_mut(target.at(start), plane) };
-                tail.apply_to(map, start, group * outputs + output);
-            });
-        }
-    }
-}
+/// One product whose columns are windows; it applies to every convolution.
+pub(super) struct Im2col;
 
-/// The gradient of the input, `[b, c, h, w]`, from that of the output.
-pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut out = vec![0f32; shape.input_len()];
-    let target = Shared::new(&mut out);
-    let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
-    let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
-    let mut columns = vec![0f32; depth * images * plane];
-    let mut gathered = vec![0f32; outputs * images * plane];
-    for group in 0..shape.groups {
-        let kernel = &weight[group * outputs * depth..][..outputs * depth];
-        for first in (0..shape.batch).step_by(images) {
-            let images = images.min(shape.batch - first);
-            let width = images * plane;
-            gather(shape, grad, group, first, images, &mut gathered);
-            multiply(
-                (depth, width, outputs),
-                &mut columns,
-                false,
-                Matrix::columns(kernel, depth),
-                Matrix::rows(&gathered, width),
-            );
-            fold(shape, &columns, group, first, images, target);
-        }
+impl Convolution for Im2col {
+    fn name(&self) -> &'static str {
+        "im2col"
     }
-    out
-}
 
-/// The gradient of the weight, `[o, c / groups, kh, kw]`, from that of the output.
-pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
-    let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
-    let mut out = vec![0f32; shape.outputs * depth];
-    let mut columns = vec![0f32; depth * images * plane];
-    let mut gathered = vec![0f32; outputs * images * plane];
-    for group in 0..shape.groups {
-        let kernel = &mut out[group * outputs * depth..][..outputs * depth];
-        for first in (0..shape.batch).step_by(images) {
-            let images = images.min(shape.batch - first);
-            let width = images * plane;
-            unfold(shape, x, group, (first, images), &mut columns, width);
-            gather(shape, grad, group, first, images, &mut gathered);
-            multiply(
-                (outputs, depth, width),
-                kernel,
-                first > 0,
-                Matrix::rows(&gathered, width),
-                Matrix::columns(&columns, width),
-            );
+    fn applies(&self, _: &ConvShape, _: Instructions) -> bool {
+        true
+    }
+
+    fn forward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let (ConvWeights::Plain(weight) | ConvWeights::Packed(weight)) = weights;
+        let target = Shared::unwritten(out);
+        let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
+        let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
+        let panel = panel_here();
+        // Whole panels; what the last one has beyond the last window is not used.
+        let most = (images * plane).next_multiple_of(panel);
+        let mut columns = scratch::take(depth * most);
+        let mut product = scratch::take(outputs * most);
+        for group in 0..shape.groups {
+            let kernel = &weight[group * outputs * depth..][..outputs * depth];
+            for first in (0..shape.batch).step_by(images) {
+                let images = images.min(shape.batch - first);
+                let width = (images * plane).next_multiple_of(panel);
+                unfold(shape, x, group, (first, images), &mut columns, width);
+                let sums = Shared::new(&mut product);
+                each((width / panel).div_ceil(PANELS), 1, |at| {
+                    let from = at * PANELS * panel;
+                    let product = Product {
+                        rows: outputs,
+                        panels: PANELS.min((width - from) / panel),
+                        depth,
+                        a: kernel.as_ptr(),
+                        a_stride: depth,
+                        b: columns[from..].as_ptr(),
+                        b_panel: panel,
+                        b_stride: width,
+                        // SAFETY: each task has panels of its own.
+                        c: unsafe { sums.at(from) },
+                        c_stride: width,
+                        add: false,
+                    };
+                    simd::run(Multiply { product, transposed: false });
+                });
+                each(images * outputs, 16, |at| {
+                    let (image, output) = (at / outputs, at % outputs);
+                    let start = ((first + image) * shape.outputs + group * outputs + output) * plane;
+                    // SAFETY: each (image, output) has a map of its own within the output.
+                    let map = unsafe { target.slots(start, plane) };
+                    for (slot, value) in map.iter_mut().zip(&product[output * width + image * plane..]) {
+                        slot.write(*value);
+                    }
+                    // SAFETY: as above, and every value was written.
+                    let map = unsafe { std::slice::from_raw_parts_mut(target.at(start), plane) };
+                    epilogue.apply_to(map, start, group * outputs + output);
+                });
+            }
         }
     }
-    out
+
+    fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; shape.input_len()];
+        let target = Shared::new(&mut out);
+        let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
+        let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
+        let mut columns = vec![0f32; depth * images * plane];
+        let mut gathered = vec![0f32; outputs * images * plane];
+        for group in 0..shape.groups {
+            let kernel = &weight[group * outputs * depth..][..outputs * depth];
+            for first in (0..shape.batch).step_by(images) {
+                let images = images.min(shape.batch - first);
+                let width = images * plane;
+                gather(shape, grad, group, first, images, &mut gathered);
+                multiply(
+                    (depth, width, outputs),
+                    &mut columns,
+                    false,
+                    Matrix::columns(kernel, depth),
+                    Matrix::rows(&gathered, width),
+                );
+                fold(shape, &columns, group, first, images, target);
+            }
+        }
+        out
+    }
+
+    fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+        let (depth, plane) = (shape.group_inputs() * shape.taps(), shape.out_plane());
+        let (outputs, images) = (shape.group_outputs(), chunk_images(shape));
+        let mut out = vec![0f32; shape.outputs * depth];
+        let mut columns = vec![0f32; depth * images * plane];
+        let mut gathered = vec![0f32; outputs * images * plane];
+        for group in 0..shape.groups {
+            let kernel = &mut out[group * outputs * depth..][..outputs * depth];
+            for first in (0..shape.batch).step_by(images) {
+                let images = images.min(shape.batch - first);
+                let width = images * plane;
+                unfold(shape, x, group, (first, images), &mut columns, width);
+                gather(shape, grad, group, first, images, &mut gathered);
+                multiply(
+                    (outputs, depth, width),
+                    kernel,
+                    first > 0,
+                    Matrix::rows(&gathered, width),
+                    Matrix::columns(&columns, width),
+                );
+            }
+        }
+        out
+    }
 }
 
 /// Images whose columns are made at a time; it depends on the shape alone.

@@ -16,15 +16,19 @@ mod amx;
 mod buffer;
 mod channels;
 mod conv;
-#[cfg(feature = "cuda")]
+mod convolution;
+#[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 mod cuda;
 mod depthwise;
 mod direct;
+mod epilogue;
 mod frozen;
 mod gpu;
 mod group_norm;
 mod im2col;
 mod in_place;
+mod instructions;
+mod methods;
 mod norm;
 mod norm_relu;
 mod pool;
@@ -35,30 +39,28 @@ mod sgd;
 mod shape;
 mod sigmoid;
 mod simd;
-mod tail;
 mod team;
 #[cfg(test)]
 pub(super) mod testing;
-mod turn;
+mod transpose;
 mod winograd;
 
 pub use activation::{add_relu, prelu, relu, silu};
 pub(super) use conv::linear_is_convolution;
 pub use conv::{conv2d, linear};
+pub use epilogue::EpilogueActivation;
 pub use frozen::FrozenConv;
-#[cfg(feature = "cuda")]
-pub(crate) use gpu::tail_on_gpu;
+pub(super) use gpu::epilogue_on_gpu;
 #[cfg(feature = "train")]
 pub(crate) use gpu::{Upload, squares};
 pub use gpu::{cuda_device, move_average, put};
 pub use group_norm::group_norm;
 pub use in_place::{can_change, change2, change3};
+pub use instructions::{Instructions, processor};
 pub use norm::{batch_norm_train, scale_shift};
 pub use norm_relu::batch_norm_relu_train;
 pub(super) use pool::averages;
 pub use pool::global_average_pool;
 pub use precision::{Precision, Restore};
 pub use sgd::{SgdStep, sgd};
-pub use simd::processor;
-pub use tail::Activation;
 pub use team::{Awake, keep_awake};

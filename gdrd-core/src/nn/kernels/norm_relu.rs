@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use super::activation::masked;
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::channels::Channels;
+use super::cuda;
 use super::norm::{Gradients, Statistics, batch_norm_train};
 use super::{add_relu, relu};
 
@@ -24,9 +25,8 @@ pub fn batch_norm_relu_train(
         bail!("batch_norm_relu_train: shapes {:?} and {:?} differ", x.dims(), add.dims());
     }
     if !supported(&[x, gamma, beta, add.unwrap_or(x)]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x, gamma, beta, add.unwrap_or(x)]) {
-            return super::cuda::batch_norm_relu_train(x, gamma, beta, add, channels, eps);
+        if cuda::supported(&[x, gamma, beta, add.unwrap_or(x)]) {
+            return cuda::batch_norm_relu_train(x, gamma, beta, add, channels, eps);
         }
         let (y, mean, var) = batch_norm_train(x, gamma, beta, eps)?;
         return Ok((add.map_or_else(|| relu(&y), |add| add_relu(add, &y))?, mean, var));
@@ -143,12 +143,16 @@ impl CustomOp3 for NormRelu {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, gradients, random};
+    use super::super::testing::{assert_close, gradients, on_each_level, random};
     use super::*;
 
     /// To the bit, so that a run is the same whichever form it takes.
     #[test]
     fn it_equals_its_parts() {
+        on_each_level(it_equals_parts);
+    }
+
+    fn it_equals_parts() {
         for dims in [vec![3, 5, 7, 11], vec![2, 33, 4, 4], vec![13, 5]] {
             let (x, add) = (random(dims.clone(), 1).expect("x"), random(dims.clone(), 4).expect("add"));
             let (gamma, beta) = (random(dims[1], 2).expect("gamma"), random(dims[1], 3).expect("beta"));

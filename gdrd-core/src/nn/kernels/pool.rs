@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, supported, tensor, with_floats};
+use super::cuda;
 use super::team::each_chunk;
 
 /// The mean over height and width: `[b, c, h, w]` to `[b, c]`.
@@ -12,9 +13,8 @@ use super::team::each_chunk;
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     if !supported(&[x]) {
-        #[cfg(feature = "cuda")]
-        if super::cuda::supported(&[x]) {
-            return super::cuda::global_average_pool(x);
+        if cuda::supported(&[x]) {
+            return cuda::global_average_pool(x);
         }
         return x.mean((2, 3));
     }

@@ -1,16 +1,24 @@
 //! What convolutions and fully connected layers may round to on a GPU.
+//!
+//! It belongs to the thread that computes a step. A layer does not know which run it works for, and candle computes gradients
+//! with nothing but the graph; what the two have in common is their thread, from which all work for a GPU is launched. So runs
+//! beside each other in one process do not see each other's.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::cell::Cell;
+use std::marker::PhantomData;
 
 use candle_core::{Device, Result, bail};
 use serde::{Deserialize, Serialize};
+
+use super::cuda;
 
 /// The numbers in the products of convolutions and fully connected layers. Sums, weights and everything else are float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 24 bits of precision.
+    /// Factors keep their 24 bits. The CPU computes in float32 whatever its vectors are; but with tiles (AMX, Xeons since 2023)
+    /// large layers take each factor as two bfloat16 parts, which keep 17 bits. `GDRD_NO_AMX=1` leaves the tiles alone.
     #[default]
     Float32,
     /// Factors are rounded to 11 bits of precision inside the tensor cores; on a GPU of NVIDIA's Ampere generation or later.
@@ -19,29 +27,19 @@ pub enum Precision {
     Bfloat16,
 }
 
-/// The precision of the process. Candle's mode of float32 products is one of the process too.
-static NOW: AtomicU8 = AtomicU8::new(0);
+thread_local! {
+    static NOW: Cell<Precision> = const { Cell::new(Precision::Float32) };
+}
 
 impl Precision {
-    /// What layers use now.
+    /// What layers use on this thread.
     pub fn now() -> Self {
-        match NOW.load(Ordering::Relaxed) {
-            1 => Self::Tf32,
-            2 => Self::Bfloat16,
-            _ => Self::Float32,
-        }
+        NOW.get()
     }
 
-    /// Makes layers use it until the guard is dropped; then they use what they used before.
+    /// Makes layers use it on this thread until the guard is dropped; then they use what they used before.
     pub fn set(self) -> Restore {
-        let before = Self::now();
-        self.store();
-        Restore(before)
-    }
-
-    fn store(self) {
-        NOW.store(self as u8, Ordering::Relaxed);
-        candle_core::cuda::set_gemm_reduced_precision_f32(self == Self::Tf32);
+        Restore { before: NOW.replace(self), on_this_thread: PhantomData }
     }
 
     /// Whether `device` has it.
@@ -52,10 +50,7 @@ impl Precision {
         if self == Self::Float32 {
             return Ok(());
         }
-        #[cfg(feature = "cuda")]
-        if let Device::Cuda(cuda) = device {
-            use candle_core::cuda_backend::WrapErr;
-            let (major, minor) = cuda.cuda_stream().context().compute_capability().w()?;
+        if let Some((major, minor)) = cuda::compute_capability(device)? {
             if major < 8 {
                 bail!(
                     "expected `float32` on a GPU of compute capability {major}.{minor}, found `{self}`, which needs 8.0"
@@ -83,10 +78,36 @@ impl std::fmt::Display for Precision {
 /// Brings back the precision that was there before.
 #[must_use = "the precision lasts as long as this value"]
 #[derive(Debug)]
-pub struct Restore(Precision);
+pub struct Restore {
+    before: Precision,
+    on_this_thread: PhantomData<*const ()>,
+}
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        self.0.store();
+        NOW.set(self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Precision;
+
+    #[test]
+    fn runs_beside_each_other_have_precisions_of_their_own() {
+        let outer = Precision::Tf32.set();
+        let inner = Precision::Bfloat16.set();
+        assert_eq!(Precision::now(), Precision::Bfloat16);
+        let other = std::thread::spawn(|| {
+            let before = Precision::now();
+            let _own = Precision::Tf32.set();
+            (before, Precision::now())
+        });
+        assert_eq!(other.join().expect("a thread"), (Precision::Float32, Precision::Tf32));
+        assert_eq!(Precision::now(), Precision::Bfloat16);
+        drop(inner);
+        assert_eq!(Precision::now(), Precision::Tf32);
+        drop(outer);
+        assert_eq!(Precision::now(), Precision::Float32);
     }
 }

@@ -1,6 +1,6 @@
 //! Products of matrices whose factors lie just where the kernels put them: nothing is packed or copied.
 
-use super::simd::{Kernel, Simd, lanes};
+use super::simd::{Simd, SimdKernel, lanes};
 
 /// Vectors in a row of the block that is kept in registers.
 const WIDE: usize = 2;
@@ -107,7 +107,7 @@ pub(super) struct Multiply {
     pub(super) transposed: bool,
 }
 
-impl Kernel for Multiply {
+impl SimdKernel for Multiply {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         // SAFETY: whoever made the kernel vouches for the matrices.

@@ -79,15 +79,15 @@ impl DerefMut for Values {
 }
 
 thread_local! {
-    /// Lots not in use, the smallest first.
+    /// Buffers not in use, the smallest first.
     static KEPT: RefCell<Vec<Values>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Values to work with, aligned to a cache line; they go back to the thread when dropped.
-pub(super) struct Lot(ManuallyDrop<Values>);
+pub(super) struct ScratchBuffer(ManuallyDrop<Values>);
 
-/// A lot of `len` values. What they hold is left from earlier work.
-pub(super) fn take(len: usize) -> Lot {
+/// A buffer of `len` values. What it holds is left from earlier work.
+pub(super) fn take(len: usize) -> ScratchBuffer {
     let kept = KEPT.with_borrow_mut(|kept| {
         // The smallest that is large enough; where none is, the largest gives way to the new one.
         let at = kept.partition_point(|values| values.layout.size() < 4 * len);
@@ -99,10 +99,10 @@ pub(super) fn take(len: usize) -> Lot {
     });
     let mut values = kept.unwrap_or_else(|| Values::zeros(len));
     values.len = len;
-    Lot(ManuallyDrop::new(values))
+    ScratchBuffer(ManuallyDrop::new(values))
 }
 
-impl Deref for Lot {
+impl Deref for ScratchBuffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -110,15 +110,15 @@ impl Deref for Lot {
     }
 }
 
-impl DerefMut for Lot {
+impl DerefMut for ScratchBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.0
     }
 }
 
-impl Drop for Lot {
+impl Drop for ScratchBuffer {
     fn drop(&mut self) {
-        // SAFETY: nothing uses the lot any more.
+        // SAFETY: nothing uses the buffer any more.
         let values = unsafe { ManuallyDrop::take(&mut self.0) };
         // A thread that ends keeps nothing.
         let _ = KEPT.try_with(|kept| {
@@ -131,7 +131,7 @@ impl Drop for Lot {
 
 /// A list in such memory, of a length that is known beforehand.
 pub(super) struct List<T> {
-    lot: Lot,
+    buffer: ScratchBuffer,
     len: usize,
     room: usize,
     values: PhantomData<T>,
@@ -141,7 +141,7 @@ impl<T: Copy> List<T> {
     /// Room for `room` values.
     pub(super) fn new(room: usize) -> Self {
         const { assert!(align_of::<T>() <= 64) };
-        Self { lot: take((room * size_of::<T>()).div_ceil(4)), len: 0, room, values: PhantomData }
+        Self { buffer: take((room * size_of::<T>()).div_ceil(4)), len: 0, room, values: PhantomData }
     }
 
     /// The values of an iterator, which are at most `room`.
@@ -154,7 +154,7 @@ impl<T: Copy> List<T> {
     pub(super) fn push(&mut self, value: T) {
         assert!(self.len < self.room, "a list of {} values is full", self.room);
         // SAFETY: there is room for it, aligned to a cache line and so for every value.
-        unsafe { self.lot.as_mut_ptr().cast::<T>().add(self.len).write(value) };
+        unsafe { self.buffer.as_mut_ptr().cast::<T>().add(self.len).write(value) };
         self.len += 1;
     }
 
@@ -172,7 +172,7 @@ impl<T> Deref for List<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: `len` values were written.
-        unsafe { std::slice::from_raw_parts(self.lot.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.len) }
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
     use super::{List, take};
 
     #[test]
-    fn lots_are_apart_aligned_and_kept() {
+    fn buffers_are_apart_aligned_and_kept() {
         let mut outer = take(100);
         outer.fill(1.0);
         take(50).fill(2.0);

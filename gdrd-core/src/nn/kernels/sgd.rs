@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, Var, bail};
 
+use super::cuda;
 use super::{can_change, change2, change3};
 
 /// What [`sgd`] does: g' = g + weight_decay w; v = momentum v + g'; w -= rate v, or with Nesterov w -= rate (g' + momentum v).
@@ -22,9 +23,8 @@ pub struct SgdStep {
 /// # Errors
 /// If they are not contiguous float32 on the CPU or on an NVIDIA GPU, or the shapes differ.
 pub fn sgd(weight: &Var, velocity: &Tensor, gradient: &Tensor, step: &SgdStep) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if super::cuda::supported(&[weight.as_tensor(), gradient, velocity]) {
-        return super::cuda::sgd(weight, velocity, gradient, step);
+    if cuda::supported(&[weight.as_tensor(), gradient, velocity]) {
+        return cuda::sgd(weight, velocity, gradient, step);
     }
     let weight = weight.as_detached_tensor();
     if !can_change(&[&weight, gradient]) || !can_change(&[velocity]) {

@@ -1,7 +1,9 @@
-//! Vectors of the processor's width, chosen when the program runs.
+//! Vectors of the width that the processor has, chosen when the program runs.
 //!
-//! A [`Kernel`] is written once over [`Simd`]; [`run`] calls the form for the widest instructions at hand. Everything
+//! A [`SimdKernel`] is written once over [`Simd`]; [`run`] calls the form for the instructions that the thread uses. Everything
 //! below a kernel is `inline(always)`, so that it is compiled with those instructions.
+
+use super::instructions::Instructions;
 
 /// Vectors of `LANES` float32 values.
 pub(super) trait Simd: Copy {
@@ -40,52 +42,27 @@ pub(super) trait Simd: Copy {
 }
 
 /// Something to run with vectors.
-pub(super) trait Kernel {
+pub(super) trait SimdKernel {
     /// Runs it. Implementations are `inline(always)`.
     fn run<S: Simd>(self, simd: S);
 }
 
-/// Runs `kernel` with the widest vectors that this processor has.
-pub(super) fn run(kernel: impl Kernel) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has the instructions.
-            return unsafe { x86::with_avx512(kernel) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the instructions.
-            return unsafe { x86::with_avx2(kernel) };
-        }
+/// Runs `kernel` with the vectors of the thread's [`Instructions`].
+pub(super) fn run(kernel: impl SimdKernel) {
+    match Instructions::now() {
+        // SAFETY: the processor has the instructions.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 | Instructions::Amx => unsafe { x86::with_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2 => unsafe { x86::with_avx2(kernel) },
+        _ => kernel.run(Portable),
     }
-    kernel.run(Portable);
 }
 
-/// What products on this processor are made with: `amx` (tiles; float32 values as two bfloat16 parts), `avx512`, `avx2`, or
-/// `portable` vectors of float32 values.
-pub fn processor() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if super::amx::available() {
-            return "amx";
-        }
-        if is_x86_feature_detected!("avx512f") {
-            return "avx512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "avx2";
-        }
-    }
-    "portable"
-}
-
-/// The number of values in the widest vectors of this processor.
+/// The number of values in the vectors of the thread's [`Instructions`].
 pub(super) fn lanes() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        return 16;
-    }
-    8
+    if Instructions::now() >= Instructions::Avx512 { 16 } else { 8 }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -157,15 +134,15 @@ impl Simd for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kernel, Simd};
+    use super::{Simd, SimdKernel};
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn with_avx512(kernel: impl Kernel) {
+    pub(super) fn with_avx512(kernel: impl SimdKernel) {
         kernel.run(Avx512);
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn with_avx2(kernel: impl Kernel) {
+    pub(super) fn with_avx2(kernel: impl SimdKernel) {
         kernel.run(Avx2);
     }
 
@@ -348,6 +325,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::on_each_level;
     use super::*;
 
     struct Square<'a> {
@@ -356,7 +334,7 @@ mod tests {
         lanes: &'a mut usize,
     }
 
-    impl Kernel for Square<'_> {
+    impl SimdKernel for Square<'_> {
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             *self.lanes = S::LANES;
@@ -365,25 +343,18 @@ mod tests {
         }
     }
 
-    fn check(run: impl Fn(Square<'_>)) {
-        let from: Vec<f32> = (0..320u16).map(f32::from).collect();
-        let (mut to, mut lanes) = (vec![0f32; 320], 0);
-        run(Square { from: &from, to: &mut to, lanes: &mut lanes });
-        for i in 0..lanes {
-            for j in 0..lanes {
-                assert_eq!(to[20 * j + i], from[20 * i + j], "{i} {j}");
-            }
-        }
-    }
-
     #[test]
     fn squares_are_transposed() {
-        check(|square| square.run(Portable));
-        check(|square| run(square));
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the instructions.
-            check(|square| unsafe { x86::with_avx2(square) });
-        }
+        on_each_level(|| {
+            let from: Vec<f32> = (0..320u16).map(f32::from).collect();
+            let (mut to, mut width) = (vec![0f32; 320], 0);
+            run(Square { from: &from, to: &mut to, lanes: &mut width });
+            assert_eq!(width, lanes());
+            for i in 0..width {
+                for j in 0..width {
+                    assert_eq!(to[20 * j + i], from[20 * i + j], "{i} {j}");
+                }
+            }
+        });
     }
 }

@@ -15,13 +15,22 @@ use std::thread::{Builder, Thread, park, yield_now};
 
 use rayon::prelude::*;
 
-/// Runs `task` for every number below `count`; the same thread takes `least` in a row.
+use super::instructions::OnThread;
+
+/// Runs `task` for every number below `count`, with the instructions of the calling thread; the same thread takes `least` in a row.
 pub(super) fn each(count: usize, least: usize, task: impl Fn(usize) + Sync) {
+    let instructions = OnThread::now();
     match LED.get() {
-        None => (0..count).into_par_iter().with_min_len(least).for_each(&task),
+        None => {
+            let tasks = (0..count).into_par_iter().with_min_len(least);
+            tasks.for_each_init(|| instructions.enter(), |_, at| task(at));
+        }
         Some(team) => {
             let parts = count.div_ceil(least);
-            team.share(parts, &|part| (part * least..count.min((part + 1) * least)).for_each(&task));
+            team.share(parts, &|part| {
+                let _entered = instructions.enter();
+                (part * least..count.min((part + 1) * least)).for_each(&task);
+            });
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Write;
 
 use candle_core::{Device, Result, Shape, Tensor, Var};
 
+use super::instructions::{Instructions, OnThread};
 use super::shape::ConvShape;
 
 /// The system's allocator, which counts what each thread asks for.
@@ -36,6 +38,37 @@ pub(in super::super) fn allocations(f: impl FnOnce()) -> usize {
     let before = ASKED.get();
     f();
     ASKED.get() - before
+}
+
+/// Runs `check` with every level of instructions that this machine has; a failure says with which.
+pub(in super::super) fn on_each_level(check: impl Fn()) {
+    struct Says(Instructions);
+    impl Drop for Says {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                let _ = writeln!(std::io::stderr(), "with the instructions `{}`:", self.0.name());
+            }
+        }
+    }
+    for level in Instructions::available() {
+        let _says = Says(level);
+        level.scope(&check).expect("the machine has it");
+    }
+}
+
+/// Runs `f` on one of so many threads, with the instructions of the calling one.
+pub(in super::super) fn with_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let instructions = OnThread::now();
+    pool.install(|| {
+        let _entered = instructions.enter();
+        f()
+    })
+}
+
+/// The values of a tensor.
+pub(super) fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|t| t.to_vec1()).expect("values")
 }
 
 /// Values in -1..1 that look random and are the same everywhere.
@@ -83,8 +116,8 @@ pub(super) fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f3
 }
 
 /// `(x, weight, stride, padding, groups)`: odd sizes, primes, batch one, wide maps, every path.
-type Convolution = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
-pub(super) const CONVOLUTIONS: [Convolution; 22] = [
+type Case = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
+pub(super) const CONVOLUTIONS: [Case; 22] = [
     ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
     ((1, 16, 8, 8), (32, 16, 3, 3), 1, 1, 1),
     ((5, 17, 4, 4), (19, 17, 3, 3), 1, 1, 1),

@@ -7,9 +7,9 @@ use super::super::buffer::{Filling, Shared};
 use super::super::scratch;
 use super::super::shape::ConvShape;
 use super::super::team::each;
-use super::split::Maps;
+use super::split::BatchMaps;
 use super::taps::{Geometry, Taps};
-use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
+use super::tile::{BLOCK, Run, STEP, TILE, TileBlock, multiply};
 use super::vector::{first, transpose};
 
 /// Steps that are taken at a time: what they take of both factors stays in the second-level cache.
@@ -19,11 +19,11 @@ const CHUNK: usize = 36;
 const PANELS: usize = 2;
 
 /// The gradient of the weight, `[o, c, kh, kw]`.
-pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let geometry = Geometry::forward(shape);
     let ConvShape { batch, inputs, outputs, .. } = *shape;
-    let x = Maps { values: x, batch, channels: inputs, plane: shape.plane() };
-    let grad = Maps { values: grad, batch, channels: outputs, plane: shape.out_plane() };
+    let x = BatchMaps { values: x, batch, channels: inputs, plane: shape.plane() };
+    let grad = BatchMaps { values: grad, batch, channels: outputs, plane: shape.out_plane() };
     let (blocks, panels, images) = (x.blocks(), grad.blocks(), batch.div_ceil(32));
     let mut left = scratch::take(shape.plane() * blocks * images * TILE);
     x.to_left(&geometry.used(), &mut left);
@@ -32,7 +32,7 @@ pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f3
 
     let mut out = Filling::new(outputs * inputs * shape.taps());
     let (taps, to) = (Taps::new(&geometry), out.shared());
-    let task = Task { shape, taps: &taps, left: &left, right: &right, blocks, panels, images, to };
+    let task = GradientTask { shape, taps: &taps, left: &left, right: &right, blocks, panels, images, to };
     let across = panels.div_ceil(PANELS);
     // Few blocks are shared out tap by tap.
     let share = if blocks * across >= 4 { shape.taps() } else { 1 };
@@ -45,7 +45,7 @@ pub(in super::super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f3
     unsafe { out.finish() }
 }
 
-struct Task<'a> {
+struct GradientTask<'a> {
     shape: &'a ConvShape,
     taps: &'a Taps,
     left: &'a [f32],
@@ -57,7 +57,7 @@ struct Task<'a> {
     to: Shared,
 }
 
-impl Task<'_> {
+impl GradientTask<'_> {
     /// `share` taps from `tap` on of a block of inputs and the panels of outputs from `panel` on.
     fn run(&self, block: usize, panel: usize, tap: usize, share: usize) {
         let panels = PANELS.min(self.panels - panel);
@@ -88,7 +88,7 @@ impl Task<'_> {
                     let right = self.right[(panel + at) * step / 4..].as_ptr().cast();
                     // The block lies within `sums`.
                     let c = sums.wrapping_add(nth * BLOCK * width + at * BLOCK);
-                    Block::new((c, width), (left, STEP), right, runs, first > 0)
+                    TileBlock::new((c, width), (left, STEP), right, runs, first > 0)
                 })
             });
             // SAFETY: the unit is available, and the factors have the steps of the runs.

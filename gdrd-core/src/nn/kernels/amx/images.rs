@@ -3,11 +3,11 @@
 
 use super::super::scratch::{self, List};
 use super::super::team::each;
-use super::Convolution;
-use super::maps::Places;
-use super::split::Maps;
+use super::maps::ColumnPlaces;
+use super::operands::Operands;
+use super::split::BatchMaps;
 use super::taps::Taps;
-use super::tile::{BLOCK, Block, Run, STEP, TILE, multiply};
+use super::tile::{BLOCK, Run, STEP, TILE, TileBlock, multiply};
 
 /// Pixels of a task at most, and panels of columns.
 const PIXELS: usize = 16;
@@ -22,8 +22,8 @@ pub(super) fn fits(batch: usize) -> bool {
 }
 
 /// The convolution of `maps`.
-pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
-    let Convolution { geometry, layout, .. } = *convolution;
+pub(super) fn convolve(operands: &Operands<'_>, maps: BatchMaps<'_>) {
+    let Operands { geometry, layout, .. } = *operands;
     let (tiles, plane) = (geometry.batch.div_ceil(16), geometry.plane());
     let cell = layout.blocks * 2 * TILE;
     // One cell more, of zeros.
@@ -33,7 +33,7 @@ pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
     maps.to_images(&geometry.used(), &mut cells[..zeros]);
     let groups = plane.div_ceil(PIXELS);
     let taps = Taps::new(geometry);
-    let task = Task { convolution, taps: &taps, cells: &cells, tiles, pixels: plane.div_ceil(groups) };
+    let task = ImageTask { operands, taps: &taps, cells: &cells, tiles, pixels: plane.div_ceil(groups) };
     let (deep, across) = (tiles.div_ceil(2), layout.panels.div_ceil(PANELS));
     each(groups * deep * across, 1, |at| {
         let (group, at) = (at % groups, at / groups);
@@ -41,18 +41,18 @@ pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
     });
 }
 
-struct Task<'a> {
-    convolution: &'a Convolution<'a>,
+struct ImageTask<'a> {
+    operands: &'a Operands<'a>,
     taps: &'a Taps,
     cells: &'a [f32],
     tiles: usize,
     pixels: usize,
 }
 
-impl Task<'_> {
+impl ImageTask<'_> {
     /// The pixels from `pixel` on, at most two tiles of images from `tile` on, and the panels from `panel` on.
     fn run(&self, pixel: usize, tile: usize, panel: usize) {
-        let Convolution { geometry, layout, packed, target } = *self.convolution;
+        let Operands { geometry, layout, packed, target } = *self.operands;
         let plane = geometry.plane();
         let pixels = self.pixels.min(plane - pixel);
         let (tiles, panels) = (2.min(self.tiles - tile), PANELS.min(layout.panels - panel));
@@ -80,7 +80,7 @@ impl Task<'_> {
                     let left = [cells, if tiles.len() > 1 { cells } else { std::ptr::null() }];
                     // The block lies within `sums`.
                     let c = sums.wrapping_add(pair * BLOCK * row + at * BLOCK);
-                    Block::new((c, row), (left, 2 * TILE), kernels, runs, chunk.0 > 0)
+                    TileBlock::new((c, row), (left, 2 * TILE), kernels, runs, chunk.0 > 0)
                 });
                 // SAFETY: the unit is available, and the factors have the steps of the runs.
                 unsafe { multiply(blocks) };
@@ -92,7 +92,7 @@ impl Task<'_> {
                 break;
             }
             let places = (pixel..pixel + pixels).map(|pixel| Some(image * layout.columns * plane + pixel));
-            let places = Places::new(places);
+            let places = ColumnPlaces::new(places);
             for side in (0..panels * BLOCK).step_by(16) {
                 // SAFETY: these pixels of this image belong to this task.
                 unsafe {
@@ -104,7 +104,7 @@ impl Task<'_> {
 
     /// The steps of one or two tiles, each a pixel and a tile of images.
     fn runs(&self, tiles: &[(usize, usize)], (block, count): (usize, usize), runs: &mut List<Run>) {
-        let Convolution { geometry, layout, .. } = *self.convolution;
+        let Operands { geometry, layout, .. } = *self.operands;
         let cell = layout.blocks * 2 * TILE;
         let zeros = geometry.source_plane() * self.tiles * cell;
         for tap in 0..layout.taps {

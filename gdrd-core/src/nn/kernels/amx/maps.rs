@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::super::buffer::Shared;
-use super::super::tail::{Activation, Tail};
+use super::super::epilogue::{Epilogue, EpilogueActivation};
 use super::vector::{first, transpose};
 
 /// Where at most 16 values of one column go, relative to the column's maps.
-pub(super) struct Places {
+pub(super) struct ColumnPlaces {
     start: usize,
     /// Those that go anywhere.
     mask: u16,
@@ -16,7 +16,7 @@ pub(super) struct Places {
     offsets: [i32; 16],
 }
 
-impl Places {
+impl ColumnPlaces {
     /// From the places one by one.
     pub(super) fn new(places: impl Iterator<Item = Option<usize>>) -> Self {
         let (mut start, mut count, mut mask, mut offsets) = (0, 0, 0, [0; 16]);
@@ -42,7 +42,7 @@ pub(super) struct Target<'a> {
     /// Values of a map.
     pub(super) plane: usize,
     pub(super) columns: usize,
-    pub(super) tail: Tail<'a>,
+    pub(super) epilogue: Epilogue<'a>,
 }
 
 impl Target<'_> {
@@ -51,7 +51,7 @@ impl Target<'_> {
     /// # Safety
     /// There is a row for each place, and nobody else touches the places meanwhile.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn write(&self, from: *const f32, row: usize, column: usize, places: &Places) {
+    pub(super) unsafe fn write(&self, from: *const f32, row: usize, column: usize, places: &ColumnPlaces) {
         let mut values = [_mm512_setzero_ps(); 16];
         let mask = places.mask;
         for (at, values) in values.iter_mut().enumerate() {
@@ -64,7 +64,7 @@ impl Target<'_> {
         let offsets: __m512i = unsafe { std::mem::transmute(places.offsets) };
         for (at, value) in transpose(values).into_iter().enumerate().take(self.columns.saturating_sub(column)) {
             let place = places.start + (column + at) * self.plane;
-            let add = self.tail.add.map(|add| {
+            let add = self.epilogue.add.map(|add| {
                 let from = add[place..].as_ptr();
                 // SAFETY: `add` has as many values as the output; the mask leaves out rows that do not exist.
                 unsafe {
@@ -75,7 +75,7 @@ impl Target<'_> {
                     }
                 }
             });
-            let value = finish(&self.tail, value, add, column + at);
+            let value = finish(&self.epilogue, value, add, column + at);
             // SAFETY: the caller's promise.
             unsafe {
                 let to = self.to.at(place);
@@ -89,12 +89,12 @@ impl Target<'_> {
     }
 }
 
-/// What [`Tail::apply_to`] does, for a vector.
+/// What [`Epilogue::apply_to`] does, for a vector.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn finish(tail: &Tail<'_>, value: __m512, add: Option<__m512>, column: usize) -> __m512 {
+fn finish(epilogue: &Epilogue<'_>, value: __m512, add: Option<__m512>, column: usize) -> __m512 {
     let mut value = value;
-    if let Some((scales, shifts)) = tail.scale_shift {
+    if let Some((scales, shifts)) = epilogue.scale_shift {
         let scaled = _mm512_mul_ps(_mm512_set1_ps(scales[column]), value);
         value = _mm512_add_ps(scaled, _mm512_set1_ps(shifts[column]));
     }
@@ -103,11 +103,11 @@ fn finish(tail: &Tail<'_>, value: __m512, add: Option<__m512>, column: usize) ->
     }
     let zero = _mm512_setzero_ps();
     // `max` and `min` give their second argument where one is not a number.
-    match tail.activation {
-        Activation::Identity => value,
-        Activation::Relu => _mm512_max_ps(value, zero),
-        Activation::Relu6 => _mm512_min_ps(_mm512_set1_ps(6.0), _mm512_max_ps(zero, value)),
-        Activation::PRelu(slopes) => {
+    match epilogue.activation {
+        EpilogueActivation::Identity => value,
+        EpilogueActivation::Relu => _mm512_max_ps(value, zero),
+        EpilogueActivation::Relu6 => _mm512_min_ps(_mm512_set1_ps(6.0), _mm512_max_ps(zero, value)),
+        EpilogueActivation::PRelu(slopes) => {
             let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(value, zero);
             _mm512_mask_mul_ps(value, !positive, value, _mm512_set1_ps(slopes[column]))
         }

@@ -8,6 +8,7 @@
 mod gradient;
 mod images;
 mod maps;
+mod operands;
 mod pixels;
 mod split;
 mod strips;
@@ -18,81 +19,86 @@ mod weights;
 
 use std::mem::MaybeUninit;
 
-pub(super) use self::gradient::weight_gradient;
+use self::gradient::weight_gradient;
 use self::maps::Target;
-use self::split::Maps;
+use self::operands::Operands;
+use self::split::BatchMaps;
 use self::taps::Geometry;
 use self::weights::{Layout, Matrices};
 use super::buffer::{Filling, Shared};
-use super::conv::Kernels;
+use super::convolution::{ConvWeights, Convolution};
+use super::epilogue::Epilogue;
+use super::instructions::Instructions;
 use super::scratch::{self, Values};
 use super::shape::ConvShape;
-use super::tail::Tail;
 
 /// Products of two values below which vectors are as fast, and exact to float32's own rounding.
 const LEAST: usize = 1 << 20;
 
-/// Whether the method applies and pays.
-pub(super) fn applies(shape: &ConvShape) -> bool {
-    if shape.output_len() * shape.inputs * shape.taps() < LEAST {
-        return false;
+/// Products on the tile unit.
+pub(super) struct Amx;
+
+impl Convolution for Amx {
+    fn name(&self) -> &'static str {
+        "amx"
     }
-    let most = shape.input_len().max(shape.output_len()).max(shape.inputs * shape.outputs * shape.taps());
-    shape.groups == 1 && shape.outputs >= 8 && most < i32::MAX as usize && tile::available()
-}
 
-/// Whether it does for the gradient of the weight, whose sums run over groups of 32 images.
-pub(super) fn weight_gradient_applies(shape: &ConvShape) -> bool {
-    applies(shape) && shape.inputs >= 16 && 2 * shape.batch.next_multiple_of(32) <= 3 * shape.batch
-}
+    fn applies(&self, shape: &ConvShape, instructions: Instructions) -> bool {
+        if instructions < Instructions::Amx || shape.output_len() * shape.inputs * shape.taps() < LEAST {
+            return false;
+        }
+        let most = shape.input_len().max(shape.output_len()).max(shape.inputs * shape.outputs * shape.taps());
+        shape.groups == 1 && shape.outputs >= 8 && most < i32::MAX as usize
+    }
 
-/// Whether the unit is there at all.
-pub(super) fn available() -> bool {
-    tile::available()
-}
+    /// The sums run over groups of 32 images.
+    fn applies_to_weight_gradient(&self, shape: &ConvShape, instructions: Instructions) -> bool {
+        self.applies(shape, instructions)
+            && shape.inputs >= 16
+            && 2 * shape.batch.next_multiple_of(32) <= 3 * shape.batch
+    }
 
-/// The kernels in the form of the products, for [`Kernels::Packed`].
-pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
-    weights::packed(&Layout::new(shape.taps(), shape.inputs, shape.outputs), Matrices::forward(shape, weight))
-}
+    fn suits_linear(&self) -> bool {
+        true
+    }
 
-/// Writes all of `y [b, o, oh, ow]`.
-pub(super) fn forward(
-    shape: &ConvShape,
-    x: &[f32],
-    kernels: Kernels<'_>,
-    tail: Tail<'_>,
-    out: &mut [MaybeUninit<f32>],
-) {
-    let layout = Layout::new(shape.taps(), shape.inputs, shape.outputs);
-    let geometry = Geometry::forward(shape);
-    match kernels {
-        Kernels::Packed(packed) => convolve(&geometry, x, (&layout, packed), tail, out),
-        Kernels::Plain(weight) => {
-            let mut packed = scratch::take(layout.len());
-            weights::pack(&layout, Matrices::forward(shape, weight), &mut packed);
-            convolve(&geometry, x, (&layout, &packed), tail, out);
+    fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
+        let layout = Layout::new(shape.taps(), shape.inputs, shape.outputs);
+        Some(weights::packed(&layout, Matrices::forward(shape, weight)))
+    }
+
+    fn forward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let layout = Layout::new(shape.taps(), shape.inputs, shape.outputs);
+        let geometry = Geometry::forward(shape);
+        match weights {
+            ConvWeights::Packed(packed) => convolve(&geometry, x, (&layout, packed), epilogue, out),
+            ConvWeights::Plain(weight) => {
+                let mut packed = scratch::take(layout.len());
+                weights::pack(&layout, Matrices::forward(shape, weight), &mut packed);
+                convolve(&geometry, x, (&layout, &packed), epilogue, out);
+            }
         }
     }
-}
 
-/// The gradient of the input, `[b, c, h, w]`.
-pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    let layout = Layout::new(shape.taps(), shape.outputs, shape.inputs);
-    let mut packed = scratch::take(layout.len());
-    weights::pack(&layout, Matrices::backward(shape, weight), &mut packed);
-    let (geometry, kernels) = (Geometry::backward(shape), (&layout, &*packed));
-    // SAFETY: all values are written.
-    unsafe { Filling::by(shape.input_len(), |out| convolve(&geometry, grad, kernels, Tail::default(), out)) }
-}
+    fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        let layout = Layout::new(shape.taps(), shape.outputs, shape.inputs);
+        let mut packed = scratch::take(layout.len());
+        weights::pack(&layout, Matrices::backward(shape, weight), &mut packed);
+        let (geometry, kernels) = (Geometry::backward(shape), (&layout, &*packed));
+        // SAFETY: all values are written.
+        unsafe { Filling::by(shape.input_len(), |out| convolve(&geometry, grad, kernels, Epilogue::default(), out)) }
+    }
 
-/// What a convolution takes, but for the maps.
-struct Convolution<'a> {
-    geometry: &'a Geometry,
-    layout: &'a Layout,
-    /// The kernels in the form of the products.
-    packed: &'a [f32],
-    target: Target<'a>,
+    fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+        weight_gradient(shape, x, grad)
+    }
 }
 
 /// Writes all of the output.
@@ -100,18 +106,18 @@ fn convolve(
     geometry: &Geometry,
     x: &[f32],
     (layout, packed): (&Layout, &[f32]),
-    tail: Tail<'_>,
+    epilogue: Epilogue<'_>,
     out: &mut [MaybeUninit<f32>],
 ) {
     let (batch, plane) = (geometry.batch, geometry.plane());
-    let maps = Maps { values: x, batch, channels: layout.depth, plane: geometry.source_plane() };
+    let maps = BatchMaps { values: x, batch, channels: layout.depth, plane: geometry.source_plane() };
     assert_eq!(out.len(), batch * plane * layout.columns);
-    let target = Target { to: Shared::unwritten(out), plane, columns: layout.columns, tail };
-    let convolution = Convolution { geometry, layout, packed, target };
+    let target = Target { to: Shared::unwritten(out), plane, columns: layout.columns, epilogue };
+    let operands = Operands { geometry, layout, packed, target };
     if images::fits(batch) {
-        images::convolve(&convolution, maps);
+        images::convolve(&operands, maps);
     } else {
-        pixels::convolve(&convolution, maps);
+        pixels::convolve(&operands, maps);
     }
 }
 
@@ -119,67 +125,70 @@ fn convolve(
 mod tests {
     use candle_core::Tensor;
 
-    use super::super::im2col;
-    use super::super::testing::{CONVOLUTIONS, assert_close, convolution, random};
+    use super::super::im2col::Im2col;
+    use super::super::testing::{CONVOLUTIONS, assert_close, convolution, flat, random, with_threads};
     use super::*;
 
-    fn flat(t: &Tensor) -> Vec<f32> {
-        t.flatten_all().and_then(|t| t.to_vec1()).expect("values")
+    /// Runs `check` where the unit is; `kernel_paths_of_this_machine` says where it is not.
+    fn on_tiles(check: impl FnOnce()) {
+        if Instructions::detected() == Instructions::Amx {
+            Instructions::Amx.scope(check).expect("the machine has it");
+        }
     }
 
-    fn output(shape: &ConvShape, x: &[f32], kernels: Kernels<'_>) -> Vec<f32> {
+    fn output(shape: &ConvShape, x: &[f32], weights: ConvWeights<'_>) -> Vec<f32> {
         // SAFETY: all values are written.
-        unsafe { Filling::by(shape.output_len(), |out| forward(shape, x, kernels, Tail::default(), out)) }
+        unsafe { Filling::by(shape.output_len(), |out| Amx.forward(shape, x, weights, Epilogue::default(), out)) }
     }
 
-    /// All shapes, also those that are left to vectors because they are small; nothing is checked where the unit is not.
+    /// All shapes, also those that are left to vectors because they are small.
     #[test]
     fn all_three_passes_follow_the_definition_on_any_number_of_threads() {
-        for (x_dims, w_dims, stride, padding, groups) in CONVOLUTIONS {
-            if groups > 1 || !available() {
-                continue;
+        on_tiles(|| {
+            for (x_dims, w_dims, stride, padding, groups) in CONVOLUTIONS {
+                // Also a batch that fills tiles.
+                for batch in [x_dims.0, 16].into_iter().filter(|_| groups == 1) {
+                    let x_dims = (batch, x_dims.1, x_dims.2, x_dims.3);
+                    follows_the_definition(ConvShape::new(x_dims, w_dims, stride, padding, groups).expect("fits"));
+                }
             }
-            // Also a batch that fills tiles.
-            for batch in [x_dims.0, 16] {
-                let x_dims = (batch, x_dims.1, x_dims.2, x_dims.3);
-                let shape = ConvShape::new(x_dims, w_dims, stride, padding, groups).expect("fits");
-                let out = (batch, shape.outputs, shape.out_height(), shape.out_width());
-                let [x, w, grad] = [
-                    flat(&random(x_dims, 1).expect("x")),
-                    flat(&random(w_dims, 2).expect("weight")),
-                    flat(&random(out, 3).expect("gradient")),
-                ];
-                let run = |threads| {
-                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
-                    pool.install(|| {
-                        let packed = pack(&shape, &w);
-                        let output = output(&shape, &x, Kernels::Plain(&w));
-                        assert_eq!(output, self::output(&shape, &x, Kernels::Packed(&packed)));
-                        [output, input_gradient(&shape, &w, &grad), weight_gradient(&shape, &x, &grad)]
-                    })
-                };
-                let found = run(1);
-                assert!(found == run(2) && found == run(3), "{shape:?}");
-                let expected = [
-                    convolution(&x, &w, &shape),
-                    im2col::input_gradient(&shape, &w, &grad),
-                    im2col::weight_gradient(&shape, &x, &grad),
-                ];
-                assert_close(&found, &expected, 2e-5);
-            }
-        }
+        });
+    }
+
+    fn follows_the_definition(shape: ConvShape) {
+        let value = |dims: (usize, usize, usize, usize), seed| flat(&random(dims, seed).expect("values"));
+        let x = value((shape.batch, shape.inputs, shape.height, shape.width), 1);
+        let w = value((shape.outputs, shape.inputs, shape.kernel_h, shape.kernel_w), 2);
+        let grad = value((shape.batch, shape.outputs, shape.out_height(), shape.out_width()), 3);
+        let run = |threads| {
+            with_threads(threads, || {
+                let packed = Amx.pack(&shape, &w).expect("a form of its own");
+                let output = output(&shape, &x, ConvWeights::Plain(&w));
+                assert_eq!(output, self::output(&shape, &x, ConvWeights::Packed(&packed)));
+                [output, Amx.input_gradient(&shape, &w, &grad), Amx.weight_gradient(&shape, &x, &grad)]
+            })
+        };
+        let found = run(1);
+        assert!(found == run(2) && found == run(3), "{shape:?}");
+        let expected = [
+            convolution(&x, &w, &shape),
+            Im2col.input_gradient(&shape, &w, &grad),
+            Im2col.weight_gradient(&shape, &x, &grad),
+        ];
+        assert_close(&found, &expected, 2e-5);
     }
 
     /// What ARCHITECTURE.md says of the error: it does not grow with the number of summands.
     #[test]
     fn the_error_is_that_of_two_parts() {
+        on_tiles(error_is_that_of_two_parts);
+    }
+
+    fn error_is_that_of_two_parts() {
         for inputs in [64, 1024] {
             let shape = ConvShape::linear((64, inputs), (64, inputs)).expect("fits");
-            if !available() {
-                return;
-            }
             let (x, w) = (random((64, inputs), 1).expect("x"), random((64, inputs), 2).expect("weight"));
-            let found = output(&shape, &flat(&x), Kernels::Plain(&flat(&w)));
+            let found = output(&shape, &flat(&x), ConvWeights::Plain(&flat(&w)));
             let (mut errors, mut squares) = (0.0, 0.0);
             for (at, found) in found.into_iter().enumerate() {
                 let row = |t: &Tensor, row: usize| flat(&t.narrow(0, row, 1).expect("a row"));

@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::super::buffer::Shared;
 use super::super::scratch::{self, List};
 use super::super::team::each;
-use super::Convolution;
-use super::maps::Places;
-use super::split::Maps;
+use super::maps::ColumnPlaces;
+use super::operands::Operands;
+use super::split::BatchMaps;
 use super::strips::Strips;
-use super::tile::{BLOCK, Block, Run, STEP, multiply};
+use super::tile::{BLOCK, Run, STEP, TileBlock, multiply};
 
 /// Bytes of strips that stay in the second-level cache beside everything else.
 const NEAR: usize = 1 << 20;
@@ -19,8 +19,8 @@ const TILES: usize = 8;
 const PANELS: usize = 2;
 
 /// The convolution of `maps`.
-pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
-    let Convolution { geometry, layout, .. } = convolution;
+pub(super) fn convolve(operands: &Operands<'_>, maps: BatchMaps<'_>) {
+    let Operands { geometry, layout, .. } = operands;
     let (height, width) = (geometry.rows.target, geometry.columns.target);
     let all = Strips::new(geometry, height, geometry.batch);
     // Maps that fill the cache several times are taken some rows at a time.
@@ -39,7 +39,7 @@ pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
                 // SAFETY: the cells are this task's alone; the vectors are available where the unit is.
                 unsafe { strips.fill((&maps, image, block), (0, first..first + rows), to) };
             }
-            let product = Product { convolution, strips: &strips, cells: &cells, image, first: first * width };
+            let product = StripProduct { operands, strips: &strips, cells: &cells, image, first: first * width };
             product.run(&tiles(rows * width, 1, strips.pitch()), 0..layout.panels);
         });
         return;
@@ -51,7 +51,7 @@ pub(super) fn convolve(convolution: &Convolution<'_>, maps: Maps<'_>) {
         // SAFETY: each block of each image has places of its own; the vectors are available where the unit is.
         unsafe { all.fill((&maps, image, block), (image, 0..height), to.at(0).cast()) };
     });
-    let product = Product { convolution, strips: &all, cells: &cells, image: 0, first: 0 };
+    let product = StripProduct { operands, strips: &all, cells: &cells, image: 0, first: 0 };
     let tiles = tiles(height * width, geometry.batch, all.pitch());
     let (down, across) = (tiles.len().div_ceil(TILES), layout.panels.div_ceil(PANELS));
     each(down * across, 1, |at| {
@@ -76,8 +76,8 @@ fn tiles(plane: usize, images: usize, pitch: usize) -> List<Tile> {
 }
 
 /// Strips and the kernels.
-struct Product<'a> {
-    convolution: &'a Convolution<'a>,
+struct StripProduct<'a> {
+    operands: &'a Operands<'a>,
     strips: &'a Strips,
     cells: &'a [f32],
     /// The image and the pixel of the strips' first place.
@@ -85,10 +85,10 @@ struct Product<'a> {
     first: usize,
 }
 
-impl Product<'_> {
+impl StripProduct<'_> {
     /// The products of some tiles and panels.
     fn run(&self, tiles: &[Tile], panels: Range<usize>) {
-        let Convolution { layout, packed, target, .. } = *self.convolution;
+        let Operands { layout, packed, target, .. } = *self.operands;
         let (width, cells) = (panels.len() * BLOCK, self.cells.as_ptr().cast::<u8>());
         let mut sums = scratch::take(tiles.len() * 16 * width);
         let sums = sums.as_mut_ptr();
@@ -102,14 +102,14 @@ impl Product<'_> {
                     let left = [at(&tiles[0]), tiles.get(1).map_or(std::ptr::null(), at)];
                     // The block lies within `sums`.
                     let c = sums.wrapping_add(pair * BLOCK * width + (panel - panels.start) * BLOCK);
-                    Block::new((c, width), (left, self.strips.step()), kernels, &runs, chunk.0 > 0)
+                    TileBlock::new((c, width), (left, self.strips.step()), kernels, &runs, chunk.0 > 0)
                 });
                 // SAFETY: the unit is available, and the factors have the steps of the runs.
                 unsafe { multiply(blocks) };
             }
         }
         for (at, tile) in tiles.iter().enumerate() {
-            let places = Places::new((tile.0..tile.1).map(|place| self.place(place)));
+            let places = ColumnPlaces::new((tile.0..tile.1).map(|place| self.place(place)));
             for side in (0..width).step_by(16) {
                 // SAFETY: these rows of these columns belong to this task.
                 unsafe { target.write(sums.add(at * 16 * width + side), width, panels.start * BLOCK + side, &places) };
@@ -120,7 +120,7 @@ impl Product<'_> {
     /// The steps of the taps for some blocks of channels.
     fn runs(&self, (block, count): (usize, usize), runs: &mut List<Run>) {
         runs.clear();
-        runs.extend((0..self.convolution.layout.taps).map(|tap| {
+        runs.extend((0..self.operands.layout.taps).map(|tap| {
             let [upper, lower] = self.strips.at(tap).map(|at| at + block * self.strips.step());
             Run { a: [upper, lower, upper, lower], b: tap * count * STEP, steps: count }
         }));
@@ -128,7 +128,7 @@ impl Product<'_> {
 
     /// Where what is at a place of the strips goes; nowhere, if it is between two images.
     fn place(&self, place: usize) -> Option<usize> {
-        let Convolution { layout, geometry, .. } = *self.convolution;
+        let Operands { layout, geometry, .. } = *self.operands;
         let (image, pixel) = (place / self.strips.pitch(), place % self.strips.pitch());
         let plane = geometry.plane();
         (pixel < plane).then_some((self.image + image) * layout.columns * plane + self.first + pixel)

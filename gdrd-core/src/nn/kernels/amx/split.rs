@@ -9,7 +9,7 @@ use super::vector::{first, split, split_pairs, transpose};
 
 /// Maps `[batch, channels, plane]`.
 #[derive(Clone, Copy)]
-pub(super) struct Maps<'a> {
+pub(super) struct BatchMaps<'a> {
     pub(super) values: &'a [f32],
     pub(super) batch: usize,
     pub(super) channels: usize,
@@ -27,7 +27,7 @@ fn groups(used: &[bool]) -> impl Iterator<Item = usize> {
     (0..used.len()).step_by(GROUP).filter(|first| used[*first..].iter().take(GROUP).any(|used| *used))
 }
 
-impl Maps<'_> {
+impl BatchMaps<'_> {
     /// Blocks of 32 channels.
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(DEPTH)
@@ -199,7 +199,7 @@ impl Maps<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn rows_to_left(&self, image: usize, channel: usize, to: *mut u8) {
         // Channels take the place of pixels.
-        let rows = Maps { plane: self.channels, channels: 1, ..*self };
+        let rows = BatchMaps { plane: self.channels, channels: 1, ..*self };
         for half in (0..DEPTH.min(self.channels - channel)).step_by(16) {
             // SAFETY: the images and the channels exist.
             let [a, b] = [0, 16].map(|later| unsafe {

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::scratch::List;
-use super::split::Maps;
+use super::split::BatchMaps;
 use super::taps::{Axis, Geometry};
 use super::tile::{DEPTH, TILE};
 
@@ -86,7 +86,7 @@ impl Strips {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn fill(
         &self,
-        (maps, image, block): (&Maps<'_>, usize, usize),
+        (maps, image, block): (&BatchMaps<'_>, usize, usize),
         (nth, rows): (usize, Range<usize>),
         to: *mut u8,
     ) {

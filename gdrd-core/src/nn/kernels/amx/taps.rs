@@ -89,9 +89,9 @@ impl Geometry {
 
     /// From the output's gradient to the input's.
     pub(super) fn backward(shape: &ConvShape) -> Self {
-        let turn = |axis: Axis| Axis { source: axis.target, target: axis.source, backward: true, ..axis };
+        let reversed = |axis: Axis| Axis { source: axis.target, target: axis.source, backward: true, ..axis };
         let Self { batch, rows, columns } = Self::forward(shape);
-        Self { batch, rows: turn(rows), columns: turn(columns) }
+        Self { batch, rows: reversed(rows), columns: reversed(columns) }
     }
 
     /// Pixels of a map of the source.

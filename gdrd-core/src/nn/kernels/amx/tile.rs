@@ -2,50 +2,20 @@
 
 use std::arch::asm;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
 
 /// Bytes of a tile of 16 rows of 32 bfloat16 values, or of 16 float32 values.
 pub(super) const TILE: usize = 1024;
 
-/// Bytes that a step of a [`Block`] takes of the right factor: two tiles of 16 columns, each as its upper and its lower parts.
+/// Bytes that a step of a [`TileBlock`] takes of the right factor: two tiles of 16 columns, each as its upper and its lower parts.
 pub(super) const STEP: usize = 4 * TILE;
 
-/// Rows and columns of a [`Block`].
+/// Rows and columns of a [`TileBlock`].
 pub(super) const BLOCK: usize = 32;
 
 /// Summands of one step.
 pub(super) const DEPTH: usize = 32;
 
-/// Whether the processor has the unit and the system lets this process use it.
-pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| exists() && std::env::var_os("GDRD_NO_AMX").is_none() && permitted())
-}
-
-fn exists() -> bool {
-    let vectors = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512bf16");
-    // Leaf 7, register EDX: AMX-BF16 is bit 22, AMX-TILE bit 24.
-    let found = || std::arch::x86_64::__cpuid_count(7, 0).edx & (1 << 22 | 1 << 24);
-    vectors && found() == (1 << 22 | 1 << 24)
-}
-
-/// Linux gives the registers to a process that asks.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: the call takes two numbers and touches no memory of this process.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
-}
-
-/// Some steps of a product whose factors lie step by step. Places are in bytes, and relative to those of the [`Block`].
+/// Some steps of a product whose factors lie step by step. Places are in bytes, and relative to those of the [`TileBlock`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Run {
@@ -63,7 +33,7 @@ pub(super) struct Run {
 /// lower with upper, and summed in float32.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
+pub(super) struct TileBlock<'a> {
     c: *mut f32,
     /// Bytes between rows of the block.
     c_row: usize,
@@ -79,10 +49,10 @@ pub(super) struct Block<'a> {
     lives: PhantomData<&'a [Run]>,
 }
 
-/// The left factor of a [`Block`]: its two halves, of which the second may be null, and the bytes between steps.
+/// The left factor of a [`TileBlock`]: its two halves, of which the second may be null, and the bytes between steps.
 pub(super) type Left = ([*const u8; 2], usize);
 
-impl<'a> Block<'a> {
+impl<'a> TileBlock<'a> {
     const NONE: Self = {
         let (c, b) = (std::ptr::null_mut(), std::ptr::null());
         Self { c, c_row: 0, a: [b; 2], a_step: 0, b, runs: std::ptr::null(), count: 0, add: 0, lives: PhantomData }
@@ -129,10 +99,10 @@ static SHAPES: Shapes = {
 /// Computes blocks one after the other.
 ///
 /// # Safety
-/// The unit is [`available`], all of both factors may be read, and the blocks may be read and written.
-pub(super) unsafe fn multiply<'a>(mut blocks: impl Iterator<Item = Block<'a>>) {
+/// The thread uses [`Instructions::Amx`](super::super::instructions::Instructions), all of both factors may be read, and the blocks may be read and written.
+pub(super) unsafe fn multiply<'a>(mut blocks: impl Iterator<Item = TileBlock<'a>>) {
     // As many at a time as make it cheap to start the unit.
-    let mut some = [Block::NONE; 8];
+    let mut some = [TileBlock::NONE; 8];
     loop {
         let mut count = 0;
         for (place, block) in some.iter_mut().zip(blocks.by_ref()) {
@@ -151,8 +121,8 @@ pub(super) unsafe fn multiply<'a>(mut blocks: impl Iterator<Item = Block<'a>>) {
 ///
 /// # Safety
 /// As for [`multiply`]; there is at least one block.
-unsafe fn multiply_some(blocks: &[Block<'_>]) {
-    const { assert!(size_of::<Block<'_>>() == 72 && size_of::<Run>() == 48) };
+unsafe fn multiply_some(blocks: &[TileBlock<'_>]) {
+    const { assert!(size_of::<TileBlock<'_>>() == 72 && size_of::<Run>() == 48) };
     // SAFETY: the caller's promise. The tile registers, which the compiler does not use, are free again at the end.
     unsafe {
         asm!(

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result,
 
 use super::super::channels::Channels;
 use super::module::{blocks, each, function};
-use super::norm::run_tail;
+use super::norm::run_epilogue;
 use super::storage::{no_cpu, room, tensor, view, with_floats};
 
 /// `max(x, 0)`.
@@ -66,8 +66,9 @@ impl CustomOp1 for Relu {
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let channels = Channels::whole(layout.shape());
-        let out = run_tail(&x.device, &channels, &view(x, layout)?, None, None, None, (1, None))?;
+        // As one map of one channel.
+        let channels = Channels::new("relu", &Shape::from((1, 1, 1, layout.shape().elem_count())), &[])?;
+        let out = run_epilogue(&x.device, &channels, &view(x, layout)?, None, None, None, (1, None))?;
         Ok((CudaStorage::wrap_cuda_slice(out, x.device.clone()), layout.shape().clone()))
     }
 
@@ -149,7 +150,7 @@ impl CustomOp2 for Prelu {
     fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, s: &CudaStorage, sl: &Layout) -> Result<(CudaStorage, Shape)> {
         let channels = Channels::new("prelu", xl.shape(), &[sl.shape()])?;
         let slope = view(s, sl)?;
-        let out = run_tail(&x.device, &channels, &view(x, xl)?, None, None, None, (3, Some(&slope)))?;
+        let out = run_epilogue(&x.device, &channels, &view(x, xl)?, None, None, None, (3, Some(&slope)))?;
         Ok((CudaStorage::wrap_cuda_slice(out, x.device.clone()), xl.shape().clone()))
     }
 

@@ -15,12 +15,12 @@ use super::storage::{no_cpu, tensor, view, with_views};
 pub(in super::super) fn conv2d(x: &Tensor, weight: &Tensor, shape: ConvShape) -> Result<Tensor> {
     let (x, weight) = (aligned(x)?, aligned(weight)?);
     match Precision::now() {
-        Precision::Float32 => x.apply_op2(&weight, Conv2d { shape, rounding: Rounding::Float32 }),
-        Precision::Tf32 => x.apply_op2(&weight, Conv2d { shape, rounding: Rounding::TensorCores }),
+        Precision::Float32 => x.apply_op2(&weight, Conv2dOp { shape, rounding: Rounding::Float32 }),
+        Precision::Tf32 => x.apply_op2(&weight, Conv2dOp { shape, rounding: Rounding::TensorCores }),
         // The casts' gradients are casts, so that the weight's gradient comes back as float32.
         Precision::Bfloat16 => {
             let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
-            x.apply_op2(&weight, Conv2d { shape, rounding: Rounding::TensorCores })?.to_dtype(DType::F32)
+            x.apply_op2(&weight, Conv2dOp { shape, rounding: Rounding::TensorCores })?.to_dtype(DType::F32)
         }
     }
 }
@@ -30,12 +30,12 @@ fn aligned(x: &Tensor) -> Result<Tensor> {
     if x.layout().start_offset().is_multiple_of(4) { x.contiguous() } else { x.force_contiguous() }
 }
 
-struct Conv2d {
+struct Conv2dOp {
     shape: ConvShape,
     rounding: Rounding,
 }
 
-impl Conv2d {
+impl Conv2dOp {
     fn forward<T: CudaDType + CudnnDataType + DeviceRepr>(
         &self,
         (x, xl): (&CudaStorage, &Layout),
@@ -63,7 +63,7 @@ impl Conv2d {
     }
 }
 
-impl CustomOp2 for Conv2d {
+impl CustomOp2 for Conv2dOp {
     fn name(&self) -> &'static str {
         "gdrd-conv2d-cuda"
     }

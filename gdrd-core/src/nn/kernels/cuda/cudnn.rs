@@ -46,7 +46,7 @@ thread_local! {
 struct Handle {
     raw: sys::cudnnHandle_t,
     stream: Arc<CudaStream>,
-    plans: HashMap<Key, Plan>,
+    plans: HashMap<Key, CudnnPlan>,
 }
 
 impl Handle {
@@ -69,7 +69,7 @@ impl Drop for Handle {
 }
 
 /// Descriptors, destroyed with it.
-struct Plan {
+struct CudnnPlan {
     x: sys::cudnnTensorDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
     w: sys::cudnnFilterDescriptor_t,
@@ -85,9 +85,9 @@ enum Algorithm {
     Weight(sys::cudnnConvolutionBwdFilterAlgo_t),
 }
 
-impl Drop for Plan {
+impl Drop for CudnnPlan {
     fn drop(&mut self) {
-        // SAFETY: each descriptor was made by `Plan::new` (those that were not are null) and is destroyed once.
+        // SAFETY: each descriptor was made by `CudnnPlan::new` (those that were not are null) and is destroyed once.
         unsafe {
             let _ = (!self.x.is_null()).then(|| result::destroy_tensor_descriptor(self.x));
             let _ = (!self.y.is_null()).then(|| result::destroy_tensor_descriptor(self.y));
@@ -121,7 +121,7 @@ fn needs_tensor_cores(math: sys::cudnnMathType_t) -> bool {
     matches!(math, Math::CUDNN_TENSOR_OP_MATH | Math::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION)
 }
 
-impl Plan {
+impl CudnnPlan {
     fn new<T: CudnnDataType>(
         handle: sys::cudnnHandle_t,
         shape: &ConvShape,
@@ -256,7 +256,7 @@ pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
         let key = (*shape, pass, rounding, T::DATA_TYPE as u32);
         let plan = match handle.plans.entry(key) {
             Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(free) => free.insert(Plan::new::<T>(handle.raw, shape, pass, rounding)?),
+            Entry::Vacant(free) => free.insert(CudnnPlan::new::<T>(handle.raw, shape, pass, rounding)?),
         };
         // SAFETY: the call below writes all of the output, and cuDNN reads nothing of the scratch memory that it has not written.
         let (mut out, mut scratch) = unsafe { (room::<T>(device, len)?, room::<u8>(device, plan.workspace.max(1))?) };
@@ -268,7 +268,7 @@ pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
             let (o, _o) = out.device_ptr_mut(&stream);
             let (s, _s) = scratch.device_ptr_mut(&stream);
             let (a, b, o, s) = (a as *const _, b as *const _, o as *mut _, s as *mut _);
-            let Plan { x, y, w, conv, workspace, .. } = *plan;
+            let CudnnPlan { x, y, w, conv, workspace, .. } = *plan;
             // SAFETY: handle and descriptors are alive, the memory has the sizes that they say (checked above), and the output
             // overlaps nothing. All of it is ordered by the one stream.
             unsafe {

@@ -117,7 +117,7 @@ norm_gradients(const float *x, const float *grad, const float *result, const flo
 
 // activation(x * scale + shift + add); scale, shift and add may be null. Activations: 0 none, 1 ReLU, 2 ReLU6, 3 PReLU.
 extern "C" __global__ void
-tail(const float *x, const float *scale, const float *shift, const float *add, const float *slope, float *y, unsigned channels,
+epilogue(const float *x, const float *scale, const float *shift, const float *add, const float *slope, float *y, unsigned channels,
      unsigned plane, unsigned n, int activation) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;

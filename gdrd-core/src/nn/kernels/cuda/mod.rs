@@ -1,7 +1,8 @@
 //! The kernels on an NVIDIA GPU: cuDNN for convolutions and both of their gradients, and one launch for each pass of what stands
 //! between them (`layers.cu`, compiled by NVRTC for the GPU that is there).
 //!
-//! The functions here are called by those of the same names one module above, which have checked the shapes. Everything runs on
+//! The functions here are called by those of the same names one module above, which have checked the shapes; `no_cuda.rs` has
+//! them for builds without the feature. Everything runs on
 //! the one stream of the device and nothing waits for it.
 
 mod activation;
@@ -17,12 +18,13 @@ use candle_core::{DType, Result, Tensor};
 
 pub(super) use activation::{add_relu, global_average_pool, prelu, relu, silu};
 pub(super) use conv::conv2d;
-pub(super) use module::open;
-pub(super) use norm::{batch_norm_relu_train, batch_norm_train, group_norm, move_average, scale_shift, tail};
+pub(super) use module::{compute_capability, open};
+pub(super) use norm::{batch_norm_relu_train, batch_norm_train, epilogue, group_norm, move_average, scale_shift};
 pub(super) use optimizer::{sgd, squares};
 pub(super) use upload::{Staging, put};
 
 use super::precision::Precision;
+use super::shape::ConvShape;
 
 /// Whether the kernels can take these tensors: float32 on one GPU, not empty, and short enough for 32-bit places.
 pub(super) fn supported(tensors: &[&Tensor]) -> bool {
@@ -33,8 +35,13 @@ pub(super) fn supported(tensors: &[&Tensor]) -> bool {
 /// `x weight^T` for `x [b, c]` and `weight [o, c]` in the precision that is set; the result is float32.
 pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     match Precision::now() {
-        // Candle's products look the mode up by themselves.
-        Precision::Float32 | Precision::Tf32 => x.matmul(&weight.t()?),
+        Precision::Float32 => x.matmul(&weight.t()?),
+        // A convolution of maps of one pixel: what candle's products round to is a setting of the whole process.
+        Precision::Tf32 => {
+            let shape = ConvShape::linear(x.dims2()?, weight.dims2()?)?;
+            let (x, weight) = (x.unsqueeze(2)?.unsqueeze(3)?, weight.unsqueeze(2)?.unsqueeze(3)?);
+            conv2d(&x, &weight, shape)?.squeeze(3)?.squeeze(2)
+        }
         Precision::Bfloat16 => {
             let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
             x.matmul(&weight.t()?)?.to_dtype(DType::F32)

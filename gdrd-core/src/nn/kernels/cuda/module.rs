@@ -30,6 +30,12 @@ pub(in super::super) fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
+/// The compute capability of a GPU; none of another device.
+pub(in super::super) fn compute_capability(device: &Device) -> Result<Option<(i32, i32)>> {
+    let Device::Cuda(cuda) = device else { return Ok(None) };
+    cuda.cuda_stream().context().compute_capability().w().map(Some)
+}
+
 /// Tells the driver not to give freed memory back whenever the host waits for the GPU.
 fn keep_memory(context: &Arc<CudaContext>) -> Result<()> {
     if !context.has_async_alloc() {

@@ -7,7 +7,7 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, Var, bail};
 
 use super::super::channels::Channels;
-use super::super::tail::Activation;
+use super::super::epilogue::EpilogueActivation;
 use super::module::{blocks, each, function, optional};
 use super::storage::{no_cpu, room, tensor, view, with_floats};
 
@@ -46,7 +46,7 @@ fn train(
     relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let statistics = Arc::new(OnceLock::new());
-    let operation = BatchNorm { channels, eps, relu, statistics: statistics.clone() };
+    let operation = BatchNormOp { channels, eps, relu, statistics: statistics.clone() };
     let x = x.contiguous()?;
     let y = match add {
         None => x.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, operation)?,
@@ -63,37 +63,38 @@ pub(in super::super) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, 
 }
 
 /// `activation(x * scale + shift + add)` in one pass, without gradients; the slopes of a PReLU stand beside it as a tensor.
-pub(in super::super) fn tail(
+pub(in super::super) fn epilogue(
     x: &Tensor,
     (scale, shift): (Option<&Tensor>, Option<&Tensor>),
     add: Option<&Tensor>,
-    activation: Activation<'_>,
+    activation: EpilogueActivation<'_>,
     slope: Option<&Tensor>,
 ) -> Result<Tensor> {
     let parameters: Vec<&Shape> = [scale, shift, slope].into_iter().flatten().map(Tensor::shape).collect();
-    let channels = Channels::new("tail", x.shape(), &parameters)?;
+    let channels = Channels::new("epilogue", x.shape(), &parameters)?;
     if let Some(add) = add.filter(|add| add.dims() != x.dims()) {
-        bail!("tail: shapes {:?} and {:?} differ", x.dims(), add.dims());
+        bail!("epilogue: shapes {:?} and {:?} differ", x.dims(), add.dims());
     }
     let code = match (activation, slope) {
-        (Activation::Identity, _) => 0,
-        (Activation::Relu, _) => 1,
-        (Activation::Relu6, _) => 2,
-        (Activation::PRelu(_), Some(_)) => 3,
-        (Activation::PRelu(_), None) => bail!("tail: a PReLU needs its slopes"),
+        (EpilogueActivation::Identity, _) => 0,
+        (EpilogueActivation::Relu, _) => 1,
+        (EpilogueActivation::Relu6, _) => 2,
+        (EpilogueActivation::PRelu(_), Some(_)) => 3,
+        (EpilogueActivation::PRelu(_), None) => bail!("epilogue: a PReLU needs its slopes"),
     };
     // What is missing is there as `x` and not handed on.
     let [a, b, c, d] = [scale, shift, add, slope].map(|tensor| tensor.unwrap_or(x));
     with_floats([x, a, b, c, d], |device, [values, a, b, c, d]| {
         let given = |tensor: Option<&Tensor>, view| tensor.map(|_| view);
         let slope = given(slope, d);
-        let out = run_tail(device, &channels, values, given(scale, a), given(shift, b), given(add, c), (code, slope))?;
+        let out =
+            run_epilogue(device, &channels, values, given(scale, a), given(shift, b), given(add, c), (code, slope))?;
         Ok(tensor(out, x.shape(), device))
     })
 }
 
-/// The kernel `tail`.
-pub(super) fn run_tail(
+/// The kernel `epilogue`.
+pub(super) fn run_epilogue(
     device: &CudaDevice,
     channels: &Channels,
     x: &View<'_>,
@@ -102,7 +103,7 @@ pub(super) fn run_tail(
     add: Option<&View<'_>>,
     (activation, slope): (i32, Option<&View<'_>>),
 ) -> Result<CudaSlice<f32>> {
-    let (f, len) = (function(device, "tail")?, x.len());
+    let (f, len) = (function(device, "epilogue")?, x.len());
     let (count, plane, n) = (channels.count as u32, channels.plane as u32, len as u32);
     // SAFETY: the kernel takes these arguments in this order; it reads `n` values of `x` and of `add`, one for each channel of the
     // other inputs, and writes `n`.
@@ -161,7 +162,7 @@ pub(in super::super) fn move_average(running: &Var, batch: &Tensor, keep: f64, t
     })
 }
 
-struct BatchNorm {
+struct BatchNormOp {
     channels: Channels,
     eps: f64,
     relu: bool,
@@ -169,7 +170,7 @@ struct BatchNorm {
     statistics: Arc<OnceLock<Tensor>>,
 }
 
-impl BatchNorm {
+impl BatchNormOp {
     fn forward(
         &self,
         device: &CudaDevice,
@@ -246,7 +247,7 @@ fn gradients(
     })
 }
 
-impl CustomOp3 for BatchNorm {
+impl CustomOp3 for BatchNormOp {
     fn name(&self) -> &'static str {
         "gdrd-batch-norm-cuda"
     }
@@ -291,7 +292,7 @@ impl CustomOp3 for BatchNorm {
 }
 
 /// The same with an addition; its second argument is all of gamma, then all of beta.
-struct AddBatchNorm(BatchNorm);
+struct AddBatchNorm(BatchNormOp);
 
 impl CustomOp3 for AddBatchNorm {
     fn name(&self) -> &'static str {
@@ -369,7 +370,7 @@ impl CustomOp3 for ScaleShift {
         hl: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let (scale, shift) = (view(scale, sl)?, view(shift, hl)?);
-        let out = run_tail(&x.device, &self.channels, &view(x, xl)?, Some(&scale), Some(&shift), None, (0, None))?;
+        let out = run_epilogue(&x.device, &self.channels, &view(x, xl)?, Some(&scale), Some(&shift), None, (0, None))?;
         Ok((CudaStorage::wrap_cuda_slice(out, x.device.clone()), xl.shape().clone()))
     }
 

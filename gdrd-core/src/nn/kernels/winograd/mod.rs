@@ -3,7 +3,7 @@
 //!
 //! The tiles of some images are transformed into 36 matrices `[tiles, channels]`, each is multiplied with the matrix
 //! of its position in the transformed kernels, and the products are transformed back. The gradient of the input is the
-//! same with the kernels turned; that of the weight is the product of the transformed tiles and the transformed
+//! same with the kernels rotated by 180 degrees; that of the weight is the product of the transformed tiles and the transformed
 //! output gradients.
 
 mod strips;
@@ -12,18 +12,19 @@ mod weights;
 
 use std::mem::MaybeUninit;
 
-use self::strips::{Places, ReadGradient, ReadInput, WriteOutput};
+use self::strips::{ReadGradient, ReadInput, TilePlaces, WriteOutput};
 use self::transform::{IN, OUT, TAPS};
-use self::weights::{Pack, Unpack, Weights};
+use self::weights::{Kernels3x3, Pack, Unpack};
 use super::buffer::{Filling, Shared};
-use super::conv::Kernels;
+use super::convolution::{ConvWeights, Convolution};
+use super::epilogue::Epilogue;
+use super::instructions::Instructions;
 use super::product::{Product, panel_here};
-use super::scratch::{self, Lot, Values};
+use super::scratch::{self, ScratchBuffer, Values};
 use super::shape::ConvShape;
-use super::simd::{self, Kernel, Simd};
-use super::tail::Tail;
+use super::simd::{self, Simd, SimdKernel};
 use super::team::{each, each_chunk};
-use super::turn::Maps;
+use super::transpose::ImageMaps;
 
 /// Positions in a transformed tile.
 const POSITIONS: usize = IN * IN;
@@ -40,58 +41,130 @@ const BLOCK_TILES: usize = 48;
 /// Tiles up to which kernels are packed where they are used.
 const FEW_TILES: usize = 128;
 
-/// Whether the method applies and pays.
-pub(super) fn applies(shape: &ConvShape) -> bool {
-    let frame = Frame::forward(shape);
-    let tiles = frame.strips * frame.tiles;
-    (shape.kernel_h, shape.kernel_w, shape.stride, shape.groups) == (TAPS, TAPS, 1, 1)
-        && shape.padding < TAPS
-        && shape.inputs.min(shape.outputs) >= 16
-        // Few tiles do not repay the larger kernels, and tiles that hang over the edge waste products.
-        && tiles * shape.batch >= 8
-        && shape.out_plane() * TAPS * TAPS >= 2 * POSITIONS * tiles
-}
+/// Few products for 3x3 kernels with stride one.
+pub(super) struct Winograd;
 
-/// The kernels in the form of the products, for [`Kernels::Packed`].
-pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
-    let weights = Weights { values: weight, inputs: shape.inputs, adjoint: false };
-    let width = panel_here();
-    let panel_len = POSITIONS * weights::position(shape.inputs, width);
-    let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
-    for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
-        simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+impl Convolution for Winograd {
+    fn name(&self) -> &'static str {
+        "winograd"
     }
-    packed
-}
 
-/// Writes all of `y [b, o, oh, ow]`.
-pub(super) fn forward(
-    shape: &ConvShape,
-    x: &[f32],
-    kernels: Kernels<'_>,
-    tail: Tail<'_>,
-    out: &mut [MaybeUninit<f32>],
-) {
-    let source = match kernels {
-        Kernels::Plain(values) => Source::Weights(Weights { values, inputs: shape.inputs, adjoint: false }),
-        Kernels::Packed(values) => Source::Packed(values),
-    };
-    convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, tail, out);
-}
+    fn applies(&self, shape: &ConvShape, _: Instructions) -> bool {
+        let frame = Frame::forward(shape);
+        let tiles = frame.strips * frame.tiles;
+        (shape.kernel_h, shape.kernel_w, shape.stride, shape.groups) == (TAPS, TAPS, 1, 1)
+            && shape.padding < TAPS
+            && shape.inputs.min(shape.outputs) >= 16
+            // Few tiles do not repay the larger kernels, and tiles that hang over the edge waste products.
+            && tiles * shape.batch >= 8
+            && shape.out_plane() * TAPS * TAPS >= 2 * POSITIONS * tiles
+    }
 
-/// The gradient of the input, `[b, c, h, w]`.
-pub(super) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    let weights = Weights { values: weight, inputs: shape.inputs, adjoint: true };
-    let channels = (shape.outputs, shape.inputs);
-    let (frame, source) = (Frame::backward(shape), Source::Weights(weights));
-    // SAFETY: all values are written.
-    unsafe { Filling::by(shape.input_len(), |out| convolve(&frame, grad, channels, source, Tail::default(), out)) }
+    fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
+        let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
+        let width = panel_here();
+        let panel_len = POSITIONS * weights::position(shape.inputs, width);
+        let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
+        for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
+            simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+        }
+        Some(packed)
+    }
+
+    fn forward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let source = match weights {
+            ConvWeights::Plain(values) => {
+                KernelSource::Plain(Kernels3x3 { values, inputs: shape.inputs, adjoint: false })
+            }
+            ConvWeights::Packed(values) => KernelSource::Packed(values),
+        };
+        convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, epilogue, out);
+    }
+
+    fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: true };
+        let channels = (shape.outputs, shape.inputs);
+        let (frame, source) = (Frame::backward(shape), KernelSource::Plain(weights));
+        // SAFETY: all values are written.
+        unsafe {
+            Filling::by(shape.input_len(), |out| convolve(&frame, grad, channels, source, Epilogue::default(), out))
+        }
+    }
+
+    fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+        let width = panel_here();
+        let (frame, ConvShape { inputs, outputs, .. }) = (Frame::forward(shape), *shape);
+        let strips = frame.batch * frame.strips;
+        let chunk = frame.chunk(inputs + outputs);
+        let wide = inputs.next_multiple_of(width);
+        let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, wide).len());
+        let mut grads = scratch::take(TilePlaces::new(chunk * frame.tiles, outputs).len());
+
+        // Blocks of the sum; where the batch is one chunk, they live only as long as their task.
+        let (down, across) = (outputs.div_ceil(SIDE), inputs.div_ceil(SIDE));
+        let block = TilePlaces::new(SIDE, SIDE);
+        let once = chunk >= strips;
+        let mut sums = scratch::take(if once { 0 } else { down * across * block.len() });
+        let sums_at = Shared::new(&mut sums);
+
+        let mut out = Filling::new(outputs * inputs * TAPS * TAPS);
+        let target = out.shared();
+        for first in (0..strips).step_by(chunk) {
+            let count = chunk.min(strips - first);
+            let (tile_places, grad_places) =
+                (TilePlaces::new(count * frame.tiles, wide), TilePlaces::new(count * frame.tiles, outputs));
+            frame.read(x, inputs, (first, count), &mut tiles, tile_places);
+            read_gradient(&frame, grad, outputs, (first, count), &mut grads, grad_places);
+            each(down * across, 1, |at| {
+                let (output, input) = (at / across * SIDE, at % across * SIDE);
+                let mut here = scratch::take(if once { block.len() } else { 0 });
+                // SAFETY: each block has values of its own in `sums`.
+                let sum = if once { here.as_mut_ptr() } else { unsafe { sums_at.at(at * block.len()) } };
+                let product = Product {
+                    rows: SIDE.min(outputs - output),
+                    panels: SIDE.min(inputs - input).div_ceil(width),
+                    depth: count * frame.tiles,
+                    a: grads[output..].as_ptr(),
+                    a_stride: grad_places.tile,
+                    b: tiles[input..].as_ptr(),
+                    b_panel: width,
+                    b_stride: tile_places.tile,
+                    c: sum,
+                    c_stride: block.tile,
+                    add: first > 0,
+                };
+                let steps = [grad_places.position, tile_places.position, block.position];
+                simd::run(Products { first: product, steps, transposed: true });
+                if first + count == strips {
+                    simd::run(Unpack {
+                        from: sum,
+                        position: block.position,
+                        row: block.tile,
+                        outputs: SIDE.min(outputs - output),
+                        inputs: SIDE.min(inputs - input),
+                        // SAFETY: the block's kernels lie within the output and belong to this task.
+                        to: unsafe { target.at((output * inputs + input) * TAPS * TAPS) },
+                        stride: inputs * TAPS * TAPS,
+                    });
+                }
+            });
+        }
+        // SAFETY: the last chunk wrote every block.
+        unsafe { out.finish() }
+    }
 }
 
 /// Where the kernels of the products come from.
-enum Source<'a> {
-    Weights(Weights<'a>),
-    /// What [`pack`] has made.
+enum KernelSource<'a> {
+    Plain(Kernels3x3<'a>),
+    /// What [`Convolution::pack`] has made.
     Packed(&'a [f32]),
 }
 
@@ -134,13 +207,20 @@ impl Frame {
     }
 
     /// Transforms the input tiles of `count` strips from `first` on.
-    fn read(&self, x: &[f32], channels: usize, (first, count): (usize, usize), to: &mut Lot, places: Places) {
+    fn read(
+        &self,
+        x: &[f32],
+        channels: usize,
+        (first, count): (usize, usize),
+        to: &mut ScratchBuffer,
+        places: TilePlaces,
+    ) {
         let (lanes, to) = (simd::lanes(), Shared::new(to));
         let (groups, plane) = (channels.div_ceil(lanes), self.height * self.width);
         each(count * groups, 8.min(groups), |at| {
             let (strip, channel) = (at / groups, at % groups * lanes);
             let image = (first + strip) / self.strips;
-            let maps = Maps {
+            let maps = ImageMaps {
                 at: x[(image * channels + channel) * plane..].as_ptr(),
                 channels: lanes.min(channels - channel),
                 height: self.height,
@@ -164,7 +244,7 @@ struct Products {
     transposed: bool,
 }
 
-impl Kernel for Products {
+impl SimdKernel for Products {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for position in 0..POSITIONS {
@@ -188,8 +268,8 @@ fn convolve(
     frame: &Frame,
     x: &[f32],
     (depth, outputs): (usize, usize),
-    source: Source<'_>,
-    tail: Tail<'_>,
+    source: KernelSource<'_>,
+    epilogue: Epilogue<'_>,
     out: &mut [MaybeUninit<f32>],
 ) {
     let (lanes, width) = (simd::lanes(), panel_here());
@@ -201,26 +281,26 @@ fn convolve(
     let once = strips * frame.tiles <= FEW_TILES && panels >= 8;
     let (block_strips, block_panels) =
         if once { (strips, 1) } else { ((BLOCK_TILES / frame.tiles).max(1), (SIDE / width).max(1)) };
-    let mut lot;
+    let mut buffer;
     let (packed, fresh) = match source {
-        Source::Packed(packed) => (packed, None),
-        Source::Weights(weights) if once => (&[][..], Some(weights)),
-        Source::Weights(weights) => {
-            lot = scratch::take(panels * panel_len);
-            each_chunk(&mut lot, panel_len, 1, |panel, to| {
+        KernelSource::Packed(packed) => (packed, None),
+        KernelSource::Plain(weights) if once => (&[][..], Some(weights)),
+        KernelSource::Plain(weights) => {
+            buffer = scratch::take(panels * panel_len);
+            each_chunk(&mut buffer, panel_len, 1, |panel, to| {
                 simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
             });
-            (&*lot, None)
+            (&*buffer, None)
         }
     };
 
     let out_plane = frame.out_height * frame.out_width;
     let target = Shared::unwritten(out);
     let chunk = if once { strips } else { frame.chunk(depth) };
-    let mut tiles = scratch::take(Places::new(chunk * frame.tiles, depth).len());
+    let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, depth).len());
     for first in (0..strips).step_by(chunk) {
         let count = chunk.min(strips - first);
-        let places = Places::new(count * frame.tiles, depth);
+        let places = TilePlaces::new(count * frame.tiles, depth);
         frame.read(x, depth, (first, count), &mut tiles, places);
         let blocks = panels.div_ceil(block_panels);
         each(count.div_ceil(block_strips) * blocks, 1, |at| {
@@ -234,7 +314,7 @@ fn convolve(
                 }
                 None => packed[panel * panel_len..].as_ptr(),
             };
-            let result = Places::new(count * frame.tiles, panels * width);
+            let result = TilePlaces::new(count * frame.tiles, panels * width);
             let mut products = scratch::take(result.len());
             let product = Product {
                 rows: count * frame.tiles,
@@ -269,7 +349,7 @@ fn convolve(
                         channels: lanes.min(outputs - channel),
                         height: frame.out_height,
                         width: frame.out_width,
-                        tail,
+                        epilogue,
                         map,
                         channel,
                     });
@@ -279,84 +359,21 @@ fn convolve(
     }
 }
 
-/// The gradient of the weight, `[o, c, 3, 3]`.
-pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let width = panel_here();
-    let (frame, ConvShape { inputs, outputs, .. }) = (Frame::forward(shape), *shape);
-    let strips = frame.batch * frame.strips;
-    let chunk = frame.chunk(inputs + outputs);
-    let wide = inputs.next_multiple_of(width);
-    let mut tiles = scratch::take(Places::new(chunk * frame.tiles, wide).len());
-    let mut grads = scratch::take(Places::new(chunk * frame.tiles, outputs).len());
-
-    // Blocks of the sum; where the batch is one chunk, they live only as long as their task.
-    let (down, across) = (outputs.div_ceil(SIDE), inputs.div_ceil(SIDE));
-    let block = Places::new(SIDE, SIDE);
-    let once = chunk >= strips;
-    let mut sums = scratch::take(if once { 0 } else { down * across * block.len() });
-    let sums_at = Shared::new(&mut sums);
-
-    let mut out = Filling::new(outputs * inputs * TAPS * TAPS);
-    let target = out.shared();
-    for first in (0..strips).step_by(chunk) {
-        let count = chunk.min(strips - first);
-        let (tile_places, grad_places) =
-            (Places::new(count * frame.tiles, wide), Places::new(count * frame.tiles, outputs));
-        frame.read(x, inputs, (first, count), &mut tiles, tile_places);
-        read_gradient(&frame, grad, outputs, (first, count), &mut grads, grad_places);
-        each(down * across, 1, |at| {
-            let (output, input) = (at / across * SIDE, at % across * SIDE);
-            let mut here = scratch::take(if once { block.len() } else { 0 });
-            // SAFETY: each block has values of its own in `sums`.
-            let sum = if once { here.as_mut_ptr() } else { unsafe { sums_at.at(at * block.len()) } };
-            let product = Product {
-                rows: SIDE.min(outputs - output),
-                panels: SIDE.min(inputs - input).div_ceil(width),
-                depth: count * frame.tiles,
-                a: grads[output..].as_ptr(),
-                a_stride: grad_places.tile,
-                b: tiles[input..].as_ptr(),
-                b_panel: width,
-                b_stride: tile_places.tile,
-                c: sum,
-                c_stride: block.tile,
-                add: first > 0,
-            };
-            let steps = [grad_places.position, tile_places.position, block.position];
-            simd::run(Products { first: product, steps, transposed: true });
-            if first + count == strips {
-                simd::run(Unpack {
-                    from: sum,
-                    position: block.position,
-                    row: block.tile,
-                    outputs: SIDE.min(outputs - output),
-                    inputs: SIDE.min(inputs - input),
-                    // SAFETY: the block's kernels lie within the output and belong to this task.
-                    to: unsafe { target.at((output * inputs + input) * TAPS * TAPS) },
-                    stride: inputs * TAPS * TAPS,
-                });
-            }
-        });
-    }
-    // SAFETY: the last chunk wrote every block.
-    unsafe { out.finish() }
-}
-
 /// Transforms the output gradients of `count` strips from `first` on.
 fn read_gradient(
     frame: &Frame,
     grad: &[f32],
     channels: usize,
     (first, count): (usize, usize),
-    to: &mut Lot,
-    places: Places,
+    to: &mut ScratchBuffer,
+    places: TilePlaces,
 ) {
     let (lanes, to) = (simd::lanes(), Shared::new(to));
     let (groups, plane) = (channels.div_ceil(lanes), frame.out_height * frame.out_width);
     each(count * groups, 8.min(groups), |at| {
         let (strip, channel) = (at / groups, at % groups * lanes);
         let image = (first + strip) / frame.strips;
-        let maps = Maps {
+        let maps = ImageMaps {
             at: grad[(image * channels + channel) * plane..].as_ptr(),
             channels: lanes.min(channels - channel),
             height: frame.out_height,

@@ -2,23 +2,23 @@
 
 use super::super::product::panel;
 use super::super::scratch;
-use super::super::simd::{Kernel, Simd};
+use super::super::simd::{Simd, SimdKernel};
 use super::transform::{self, IN, TAPS};
 
 /// Taps of a kernel.
 const KERNEL: usize = TAPS * TAPS;
 
-/// Weights `[outputs, inputs, 3, 3]`, as they are or as the input's gradient needs them.
+/// Kernels `[outputs, inputs, 3, 3]`, as they are or as the input's gradient needs them.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
+pub(super) struct Kernels3x3<'a> {
     pub(super) values: &'a [f32],
     /// Second dimension of the tensor.
     pub(super) inputs: usize,
-    /// Whether inputs and outputs change places and kernels are turned by half a circle.
+    /// Whether inputs and outputs change places and kernels are rotated by 180 degrees.
     pub(super) adjoint: bool,
 }
 
-impl Weights<'_> {
+impl Kernels3x3<'_> {
     /// Channels that go into the products, and that come out.
     pub(super) fn channels(&self) -> (usize, usize) {
         let outputs = self.values.len() / (self.inputs * KERNEL);
@@ -34,33 +34,33 @@ pub(super) fn position(depth: usize, panel: usize) -> usize {
 /// Writes `G g G^T` of the kernels to one panel of outputs: position `t`, channel `k`, output `n` at
 /// `t * position + k * panel + n`; zeros for outputs that do not exist.
 pub(super) struct Pack<'a> {
-    pub(super) weights: Weights<'a>,
+    pub(super) weights: Kernels3x3<'a>,
     /// Which panel of outputs.
     pub(super) panel: usize,
     pub(super) to: *mut f32,
 }
 
-impl Kernel for Pack<'_> {
+impl SimdKernel for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let lanes = S::LANES;
-        let Weights { values, inputs, adjoint } = self.weights;
+        let Kernels3x3 { values, inputs, adjoint } = self.weights;
         let (depth, outputs) = self.weights.channels();
         let width = panel::<S>();
-        let mut lot = scratch::take(KERNEL * lanes * lanes);
+        let mut buffer = scratch::take(KERNEL * lanes * lanes);
         for side in 0..width / lanes {
             let first = self.panel * width + side * lanes;
             let valid = outputs.saturating_sub(first).min(lanes);
-            // The kernels of `lanes` input channels at a time, turned so that the outputs lie side by side.
+            // The kernels of `lanes` input channels at a time, transposed so that the outputs lie side by side.
             for start in (0..depth).step_by(lanes) {
                 let count = lanes.min(depth - start);
-                // SAFETY: kernels that exist are read, `lot` has room for the turned ones, and whoever made the
+                // SAFETY: kernels that exist are read, `buffer` has room for the transposed ones, and whoever made the
                 // kernel vouches for the target.
                 unsafe {
-                    turn(simd, values, (inputs, adjoint), (first, valid), (start, count), &mut lot);
+                    transpose(simd, values, (inputs, adjoint), (first, valid), (start, count), &mut buffer);
                     for k in 0..count {
                         let to = self.to.add((start + k) * width + side * lanes);
-                        transform_one(simd, lot.as_ptr().add(k * KERNEL * lanes), to, position(depth, width));
+                        transform_one(simd, buffer.as_ptr().add(k * KERNEL * lanes), to, position(depth, width));
                     }
                 }
             }
@@ -70,13 +70,13 @@ impl Kernel for Pack<'_> {
 
 /// Brings kernels into the order `[channel, tap, output lane]`.
 #[inline(always)]
-unsafe fn turn<S: Simd>(
+unsafe fn transpose<S: Simd>(
     simd: S,
     values: &[f32],
     (inputs, adjoint): (usize, bool),
     (first, valid): (usize, usize),
     (start, count): (usize, usize),
-    lot: &mut [f32],
+    buffer: &mut [f32],
 ) {
     let lanes = S::LANES;
     let row = inputs * KERNEL;
@@ -84,7 +84,7 @@ unsafe fn turn<S: Simd>(
         for k in 0..count {
             let at = if valid == 0 { 0 } else { (start + k) * row + first * KERNEL };
             let from = &values[at..][..valid * KERNEL];
-            let to = &mut lot[k * KERNEL * lanes..][..KERNEL * lanes];
+            let to = &mut buffer[k * KERNEL * lanes..][..KERNEL * lanes];
             for tap in 0..KERNEL {
                 for lane in 0..lanes {
                     to[tap * lanes + lane] = if lane < valid { from[lane * KERNEL + KERNEL - 1 - tap] } else { 0.0 };
@@ -94,14 +94,14 @@ unsafe fn turn<S: Simd>(
     } else if valid == lanes && count == lanes {
         for square in 0..KERNEL {
             let at = first * row + start * KERNEL + square * lanes;
-            let to = &mut lot[square * lanes * lanes..][..lanes * lanes];
+            let to = &mut buffer[square * lanes * lanes..][..lanes * lanes];
             // SAFETY: `lanes` rows of the weights from `first` on exist, and have `lanes * KERNEL` values from `start` on.
             unsafe { simd.transpose(values.as_ptr().add(at), row, to.as_mut_ptr(), |j| j * lanes) };
         }
     } else {
         for at in 0..count * KERNEL {
             for lane in 0..lanes {
-                lot[at * lanes + lane] =
+                buffer[at * lanes + lane] =
                     if lane < valid { values[(first + lane) * row + start * KERNEL + at] } else { 0.0 };
             }
         }
@@ -149,15 +149,15 @@ pub(super) struct Unpack {
     pub(super) stride: usize,
 }
 
-impl Kernel for Unpack {
+impl SimdKernel for Unpack {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (lanes, zero) = (S::LANES, simd.splat(0.0));
-        let mut lot = scratch::take(KERNEL * lanes);
+        let mut buffer = scratch::take(KERNEL * lanes);
         for output in 0..self.outputs {
             for first in (0..self.inputs).step_by(lanes) {
                 let mut mid = [[zero; IN]; TAPS];
-                // SAFETY: `lot` has room for nine vectors; whoever made the kernel vouches for the rest.
+                // SAFETY: `buffer` has room for nine vectors; whoever made the kernel vouches for the rest.
                 unsafe {
                     let from = self.from.add(output * self.row + first);
                     for j in 0..IN {
@@ -173,13 +173,13 @@ impl Kernel for Unpack {
                     for i in 0..TAPS {
                         let w = transform::weight_adjoint(simd, mid[i]);
                         for j in 0..TAPS {
-                            simd.store(lot.as_mut_ptr().add((i * TAPS + j) * lanes), w[j]);
+                            simd.store(buffer.as_mut_ptr().add((i * TAPS + j) * lanes), w[j]);
                         }
                     }
                     let to = self.to.add(output * self.stride + first * KERNEL);
                     for lane in 0..lanes.min(self.inputs - first) {
                         for tap in 0..KERNEL {
-                            *to.add(lane * KERNEL + tap) = lot[tap * lanes + lane];
+                            *to.add(lane * KERNEL + tap) = buffer[tap * lanes + lane];
                         }
                     }
                 }

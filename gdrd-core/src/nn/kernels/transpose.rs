@@ -1,10 +1,10 @@
-//! Maps stored channel by channel, turned so that channels lie side by side, and back.
+//! Maps stored channel by channel, transposed so that channels lie side by side, and back.
 
 use super::simd::Simd;
 
 /// Some rows of one image, all columns, some channels.
 #[derive(Clone, Copy)]
-pub(super) struct Maps {
+pub(super) struct ImageMaps {
     /// The first map's first value.
     pub(super) at: *const f32,
     /// Channels to take; at most one vector.
@@ -23,14 +23,14 @@ pub(super) struct Maps {
 #[inline(always)]
 pub(super) unsafe fn read_rows<S: Simd>(
     simd: S,
-    maps: &Maps,
+    maps: &ImageMaps,
     (first, rows): (isize, usize),
     (left, pitch): (usize, usize),
     to: *mut f32,
     step: usize,
 ) {
     let lanes = S::LANES;
-    let Maps { at, channels, height, width } = *maps;
+    let ImageMaps { at, channels, height, width } = *maps;
     let begin = (-first).clamp(0, rows as isize) as usize;
     let end = (height as isize - first).clamp(begin as isize, rows as isize) as usize;
     let zero = simd.splat(0.0);

@@ -2,17 +2,17 @@
 
 /// A factor, a shift, an addition and an activation, in this order.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Tail<'a> {
+pub(super) struct Epilogue<'a> {
     /// A factor and a summand for each channel.
     pub(super) scale_shift: Option<(&'a [f32], &'a [f32])>,
     /// Added; as many values as the output has.
     pub(super) add: Option<&'a [f32]>,
-    pub(super) activation: Activation<'a>,
+    pub(super) activation: EpilogueActivation<'a>,
 }
 
 /// The activation at the end of a layer.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Activation<'a> {
+pub enum EpilogueActivation<'a> {
     /// None.
     #[default]
     Identity,
@@ -24,7 +24,7 @@ pub enum Activation<'a> {
     PRelu(&'a [f32]),
 }
 
-impl Tail<'_> {
+impl Epilogue<'_> {
     /// Applies it to `span` values of each of some maps that lie `plane` apart from `to` on; `at` is the place of the first
     /// value in the output, and `channel` its channel.
     ///
@@ -39,7 +39,7 @@ impl Tail<'_> {
         (channels, plane): (usize, usize),
         span: usize,
     ) {
-        if self.scale_shift.is_none() && self.add.is_none() && matches!(self.activation, Activation::Identity) {
+        if self.scale_shift.is_none() && self.add.is_none() && matches!(self.activation, EpilogueActivation::Identity) {
             return;
         }
         for lane in 0..channels {
@@ -54,10 +54,10 @@ impl Tail<'_> {
     pub(super) fn apply_to(&self, values: &mut [f32], at: usize, channel: usize) {
         let add = self.add.map(|add| &add[at..at + values.len()]);
         match self.activation {
-            Activation::Identity => self.each(values, add, channel, |v| v),
-            Activation::Relu => self.each(values, add, channel, |v| if v > 0.0 { v } else { 0.0 }),
-            Activation::Relu6 => self.each(values, add, channel, |v| v.clamp(0.0, 6.0)),
-            Activation::PRelu(slopes) => {
+            EpilogueActivation::Identity => self.each(values, add, channel, |v| v),
+            EpilogueActivation::Relu => self.each(values, add, channel, |v| if v > 0.0 { v } else { 0.0 }),
+            EpilogueActivation::Relu6 => self.each(values, add, channel, |v| v.clamp(0.0, 6.0)),
+            EpilogueActivation::PRelu(slopes) => {
                 let slope = slopes[channel];
                 self.each(values, add, channel, |v| if v > 0.0 { v } else { slope * v });
             }

@@ -1,0 +1,59 @@
+//! What a method of convolution offers. `methods.rs` has the table of them.
+
+use std::mem::MaybeUninit;
+
+use super::epilogue::Epilogue;
+use super::instructions::Instructions;
+use super::scratch::Values;
+use super::shape::ConvShape;
+
+/// A way to compute a convolution and its gradients.
+pub(super) trait Convolution: Sync {
+    /// What it is called.
+    fn name(&self) -> &'static str;
+
+    /// Whether it applies and pays for a convolution with these instructions.
+    fn applies(&self, shape: &ConvShape, instructions: Instructions) -> bool;
+
+    /// Whether it does for the gradient of the weight.
+    fn applies_to_weight_gradient(&self, shape: &ConvShape, instructions: Instructions) -> bool {
+        self.applies(shape, instructions)
+    }
+
+    /// Whether a fully connected layer is better computed this way than as a product of matrices.
+    fn suits_linear(&self) -> bool {
+        false
+    }
+
+    /// The kernels in the form that [`forward`](Self::forward) takes them in as [`ConvWeights::Packed`]; it depends on the
+    /// instructions. None where they are taken as they are.
+    fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
+        let _ = (shape, weight);
+        None
+    }
+
+    /// Writes all of `y [b, o, oh, ow]`, each value after its epilogue.
+    fn forward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [MaybeUninit<f32>],
+    );
+
+    /// The gradient of the input, `[b, c, h, w]`, from that of the output.
+    fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32>;
+
+    /// The gradient of the weight, `[o, c / groups, kh, kw]`, from that of the output.
+    fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32>;
+}
+
+/// The kernels of a convolution.
+#[derive(Clone, Copy)]
+pub(super) enum ConvWeights<'a> {
+    /// `[o, c / groups, kh, kw]`.
+    Plain(&'a [f32]),
+    /// In the form that [`Convolution::pack`] gives.
+    Packed(&'a [f32]),
+}
