@@ -19,8 +19,11 @@ pub use network::{Layout, MobileFaceNet};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MobileFaceNetTeacher {
-    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved.
+    /// The weights: safetensors, or a state dict that PyTorch has saved, or a checkpoint that holds one.
     pub weights: RecipePath,
+    /// Which state dict of the file is meant, where it holds several: the key that it lies under, such as `state_dict_ema`.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The class weights of the margin head where they have a file of their own; see kind `iresnet`.
     #[serde(default)]
     pub class_weights: Option<RecipePath>,
@@ -46,6 +49,7 @@ impl TeacherConfig for MobileFaceNetTeacher {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
+            key: self.key.as_deref(),
             class_weights: self.class_weights.as_deref(),
             logit_scale: self.logit_scale,
             preprocessing: self.preprocessing,
