@@ -14,9 +14,9 @@ mod network;
 
 pub use network::{Iresnet, Layout, Naming};
 
-/// An iresnet of depth 18, 34, 50 or 100 in one of the layouts that are published: insightface's `.pth` files (the paper's
-/// teacher is `ms1mv3_arcface_r50_fp16.pth`), and CVLface's safetensors in both of its layouts. The names in the file tell
-/// which, and how deep.
+/// An iresnet of depth 18, 34, 50, 100, 152 or 200 in one of the layouts that are published: insightface's `.pth` files (the
+/// paper's teacher is `ms1mv3_arcface_r50_fp16.pth`), CVLface's safetensors in both of its layouts, and face.evoLVe's and
+/// InsightFace_Pytorch's IR and IR-SE. The names in the file tell which, and how deep.
 ///
 /// Where the file also has the class weights of the margin head, as insightface's own checkpoints (`checkpoint_gpu_0.pt`)
 /// do, the teacher offers logits: `logit_scale` times the cosines of the embedding with the class weights.
@@ -35,7 +35,7 @@ pub struct IresnetTeacher {
     #[serde(default = "default_logit_scale")]
     pub logit_scale: f64,
     /// What the network expects of its input: RGB, mean and std 0.5 of values in `[0, 1]` unless said otherwise. AdaFace's
-    /// own checkpoints need `colour = "bgr"`.
+    /// own checkpoints need `colour = "bgr"`, FaceX-Zoo's `colour = "bgr"` and a std of 128/255.
     #[serde(default)]
     pub preprocessing: Preprocessing,
 }
@@ -43,7 +43,7 @@ pub struct IresnetTeacher {
 impl Kind for IresnetTeacher {
     const NAME: &'static str = "iresnet";
     const PURPOSE: &'static str =
-        "ArcFace's iresnet 18/34/50/100 in insightface's and CVLface's layouts (the paper's T_d)";
+        "ArcFace's iresnet 18 to 200 in insightface's, CVLface's and face.evoLVe's layouts (the paper's T_d)";
 }
 
 impl TeacherConfig for IresnetTeacher {

@@ -11,12 +11,15 @@ use std::path::Path;
 use candle_core::Tensor;
 use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::nn::weights::{is_safetensors, looks_like};
+use gdrd_core::recipe::HubAddress;
 
+mod harmless;
 mod machine;
 mod npy;
 mod pickle;
 mod pytorch;
 mod safetensors;
+mod value;
 
 pub(crate) use npy::read_npy;
 
@@ -75,6 +78,10 @@ pub fn read(
     own: &[&str],
     wanted: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Tensor>> {
+    let web = path.to_str().and_then(HubAddress::of_web_address);
+    if let Some(address) = web.filter(|_| !path.exists()) {
+        return Err(Error::weights(format!("`{}` is a web address; write it as `{address}`", path.display())));
+    }
     read_from(path, &Choice { key, own, wanted: &wanted }).at(|| format!("`{}`", path.display()))
 }
 
@@ -206,6 +213,9 @@ mod tests {
         refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "`git lfs pull`");
         refused(b"", "the file is empty");
         refused(b"\x7fELF\x02\x01\x01\0\0", "9 bytes that begin with [7f, 45");
+        let web = Path::new("https://huggingface.co/o/n/blob/main/w.pth");
+        let text = read(web, None, &[], |_| true).expect_err("no file").to_string();
+        assert!(text.ends_with("is a web address; write it as `hf://o/n/w.pth`"), "{text}");
         let missing = read(&folder.path().join("none.pth"), None, &[], |_| true).expect_err("no file").to_string();
         assert!(missing.contains("none.pth"), "{missing}");
     }

@@ -3,8 +3,8 @@
 use candle_core::{DType, Shape};
 use gdrd_core::error::{Error, Result};
 
-use super::machine::{Id, Pickle, Value};
-use super::{HEADS, join, summary};
+use super::value::{Id, Pickle, Value};
+use super::{HEADS, harmless, join, summary};
 
 /// Keys under which training programs keep a state dict beside other things.
 const CONTAINERS: [&str; 21] = [
@@ -43,23 +43,6 @@ const STORAGES: [(&str, Option<DType>, usize); 10] = [
     ("CharStorage", None, 1),
     ("ByteStorage", None, 1),
     ("BoolStorage", None, 1),
-];
-
-/// What may stand beside tensors and is passed over: modules, and the names in them; all names where there are none.
-const HARMLESS: [(&str, &[&str]); 13] = [
-    ("torch", &["Size", "device", "dtype", "Generator", "layout", "bool"]),
-    ("torch.torch_version", &["TorchVersion"]),
-    ("argparse", &["Namespace"]),
-    ("types", &["SimpleNamespace"]),
-    ("collections", &[]),
-    ("datetime", &[]),
-    ("pathlib", &[]),
-    ("decimal", &["Decimal"]),
-    ("fractions", &["Fraction"]),
-    ("uuid", &["UUID"]),
-    ("_codecs", &["encode"]),
-    ("builtins", &["set", "frozenset", "complex", "bytearray", "slice", "range", "int", "float", "str", "bytes"]),
-    ("__builtin__", &["set", "frozenset", "complex", "bytearray", "slice", "xrange", "int", "float", "str", "object"]),
 ];
 
 /// How deep dictionaries may lie in each other, how often values may be named again, and how long a tensor's name may be:
@@ -204,10 +187,10 @@ impl Walk<'_> {
                 Value::Dict(_) => self.collect(id, &name, depth + 1)?,
                 Value::Call(callable, _) => match tensor(self.pickle, id, &name) {
                     Some(entry) => self.entries.push(entry),
-                    None if self.is_outside(&name) || self.is_harmless(*callable) => {}
+                    None if self.is_outside(&name) || harmless::is_harmless(self.pickle, *callable) => {}
                     None => return Err(self.strange(id, &name)),
                 },
-                Value::Named(..) if !self.is_outside(&name) && !self.is_harmless(id) => {
+                Value::Named(..) if !self.is_outside(&name) && !harmless::is_harmless(self.pickle, id) => {
                     return Err(self.strange(id, &name));
                 }
                 // Plain values, and lists and tuples, in which optimisers keep their state.
@@ -219,21 +202,6 @@ impl Walk<'_> {
 
     fn is_outside(&self, name: &str) -> bool {
         self.under.is_some_and(|key| name.strip_prefix(key).is_none_or(|rest| !rest.starts_with('.')))
-    }
-
-    fn is_harmless(&self, id: Id) -> bool {
-        match self.pickle.of(id) {
-            Value::Named(module, name) => {
-                let dtype = module == "torch" && name.trim_end_matches(|c: char| c.is_ascii_digit()) != name;
-                let numpy = module.split('.').next() == Some("numpy");
-                let known = |(known, names): &(&str, &[&str])| {
-                    module == known && (names.is_empty() || names.contains(&name.as_ref()))
-                };
-                dtype || numpy || HARMLESS.iter().any(known)
-            }
-            Value::Call(callable, _) => self.is_harmless(*callable),
-            _ => false,
-        }
     }
 
     fn strange(&self, id: Id, name: &str) -> Error {

@@ -10,8 +10,8 @@ use gdrd_core::error::{Context, Error, Result};
 use zip::ZipArchive;
 
 use super::Choice;
-use super::machine::{Pickle, Value};
 use super::pickle::{self, Entry};
+use super::value::{Pickle, Value};
 
 type Archive = ZipArchive<BufReader<File>>;
 
