@@ -24,9 +24,12 @@ use crate::weights;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusionEncoder {
-    /// The U-Net's weights with the names of guided-diffusion: safetensors, or a state dict that PyTorch 1.6 or later has
+    /// The U-Net's weights with the names of guided-diffusion: safetensors, or a state dict that PyTorch has
     /// saved. PGDiff's, DifFace's and OpenAI's files fit as they are; only the encoder is read.
     pub weights: RecipePath,
+    /// Which state dict of the file is meant, where it holds several: the key that it lies under.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The network.
     pub network: UnetConfig,
     /// Height and width that faces are brought to, in pixels; the network's own `image_size` when left out.
@@ -65,13 +68,14 @@ impl TeacherConfig for DiffusionEncoder {
     }
 
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        let tensors = weights::read(&self.weights, |name| !UnetEncoder::leaves_out(name))?;
+        let tensors = weights::read(&self.weights, self.key.as_deref(), &[], |name| !UnetEncoder::leaves_out(name))?;
         let place = || format!("`{}`", self.weights);
         let encoder = UnetEncoder::read(&self.network, tensors, device).at(place)?;
         let input_size = self.input_size.unwrap_or(self.network.image_size);
         encoder.tap_shape(self.tap, input_size).at(|| "`tap`".into())?;
         let settings = serde_json::json!({
             "network": self.network, "input_size": input_size, "timestep": self.timestep, "add_noise": self.add_noise,
+            "key": self.key,
         });
         let card = TeacherCard {
             input_size: None,

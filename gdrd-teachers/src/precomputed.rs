@@ -8,13 +8,15 @@ use gdrd_core::data::read_face;
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::{Face, FaceBatch};
-use gdrd_core::nn::weights::read_safetensors;
+use gdrd_core::nn::weights::{check_finite, read_safetensors};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::recipe::diagnostic::suggest;
 use gdrd_core::plugin::Kind;
 use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::weights::read_npy;
 
 /// Embeddings, logits and feature maps from a file, one row for each face.
 ///
@@ -27,7 +29,8 @@ use serde::{Deserialize, Serialize};
 pub struct Precomputed {
     /// A safetensors file with any of `embedding` `[rows, width]` (or `embeddings`), `logits` `[rows, identities]` and
     /// feature maps `[rows, channels, height, width]` under their own names, and with `faces` `[rows, 32]`, the sha256
-    /// of each face's RGB bytes; or a .npy file of embeddings.
+    /// of each face's RGB bytes; or a .npy file of embeddings: float16, float32 or float64, in any order of bytes and
+    /// dimensions.
     pub file: RecipePath,
     /// For a file without `faces`: a text file with the path of one image a line, in the order of the rows. Relative
     /// paths start at its folder.
@@ -67,9 +70,9 @@ impl TeacherConfig for Precomputed {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let place = || format!("`{}`", self.file);
         let mut tensors = if is_npy(&self.file) {
-            let values = Tensor::read_npy(&self.file);
-            let values = values.map_err(|e| Error::data(format!("not a readable .npy file: {e}")).at(place()));
-            BTreeMap::from([("embedding".to_string(), values?)])
+            let values = read_npy(&self.file)?;
+            check_finite("embedding", &values).at(place)?;
+            BTreeMap::from([("embedding".to_string(), values)])
         } else {
             read_safetensors(&self.file)?
         };
@@ -141,6 +144,8 @@ fn outputs(tensors: BTreeMap<String, Tensor>, rows: usize) -> Result<BTreeMap<Ou
             wrong.push(format!("`{name}`: expected {expected} of floats, found {shape:?} of {:?}", tensor.dtype()));
         } else if shape[0] != rows {
             wrong.push(format!("`{name}` has {} rows for {rows} faces", shape[0]));
+        } else if shape.contains(&0) {
+            wrong.push(format!("`{name}` holds no values: {shape:?}"));
         }
         if outputs.insert(output, tensor).is_some() {
             wrong.push("there is both `embedding` and `embeddings`".into());
@@ -300,6 +305,10 @@ mod tests {
         assert!(text.contains("expected `faces` [rows, 32] of bytes, found [3, 32] of F32"), "{text}");
         let text = fails(|t| t.retain(|name, _| name == "faces"));
         assert!(text.contains("found none of them"), "{text}");
+        let text = fails(|t| drop(t.insert("embedding".into(), tensor(&[0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0], &[3, 2]))));
+        assert!(text.contains("rows.safetensors`: `embedding` at [1, 1] is NaN; expected finite numbers"), "{text}");
+        let text = fails(|t| drop(t.insert("embedding".into(), tensor(&[], &[3, 0]))));
+        assert!(text.contains("`embedding` holds no values: [3, 0]"), "{text}");
         let text = build(&tensors(), |config| config.tap = Some("depe".into())).err().expect("no such map").to_string();
         assert!(text.contains("no feature map `depe`; did you mean `deep`?"), "{text}");
         let npy = Precomputed { file: "rows.npy".into(), images: None, size: 4, tap: None };

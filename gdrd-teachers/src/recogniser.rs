@@ -8,9 +8,10 @@ use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::l2_normalise;
+use gdrd_core::nn::weights::check_finite;
 use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, View, cannot_offer};
 
-use crate::weights;
+use crate::weights::{self, HEADS, listed};
 
 /// A frozen network that embeds faces.
 pub(crate) trait Network {
@@ -27,6 +28,7 @@ pub(crate) trait Network {
 /// What recipes say of a recogniser, beside its architecture.
 pub(crate) struct Options<'a> {
     pub(crate) weights: &'a Path,
+    pub(crate) key: Option<&'a str>,
     pub(crate) class_weights: Option<&'a Path>,
     pub(crate) logit_scale: f64,
     pub(crate) preprocessing: Option<Preprocessing>,
@@ -50,11 +52,6 @@ pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterato
     preprocessing.check().into_iter().map(nested)
 }
 
-/// Margin heads, by the names under which checkpoints keep them: insightface's `PartialFC`, CVLface's `PartialFC` and `FC`,
-/// AdaFace's. Class weights are their `weight` `[classes, width]`, or AdaFace's `kernel` `[width, classes]`; whatever else
-/// they keep (statistics of norms, momentum) is of no use here.
-const HEADS: [&str; 4] = ["state_dict_softmax_fc", "partial_fc", "classifier", "head"];
-
 /// A network and perhaps its margin head as a teacher.
 pub(crate) struct Recogniser<N> {
     network: N,
@@ -73,7 +70,7 @@ impl<N: Network + 'static> Recogniser<N> {
         read: impl FnOnce(BTreeMap<String, Tensor>) -> Result<(N, Preprocessing)>,
     ) -> Result<Box<dyn Teacher>> {
         let place = || format!("`{}`", options.weights.display());
-        let mut tensors = weights::read(options.weights, |_| true)?;
+        let mut tensors = weights::read(options.weights, options.key, &[], |_| true)?;
         let mut classes = take_class_weights(&mut tensors).at(place)?;
         let (network, usual) = read(tensors).at(place)?;
         let mut classes_file = options.weights;
@@ -85,7 +82,7 @@ impl<N: Network + 'static> Recogniser<N> {
         let preprocessing = options.preprocessing.unwrap_or(usual);
         let class_weights = options.class_weights.map(digest::of_file).transpose()?;
         let digest = digest::of_value(&serde_json::json!({
-            "weights": digest::of_file(options.weights)?, "class_weights": class_weights,
+            "weights": digest::of_file(options.weights)?, "key": options.key, "class_weights": class_weights,
             "logit_scale": options.logit_scale, "preprocessing": preprocessing,
         }));
         let card =
@@ -127,7 +124,8 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     }
 }
 
-/// Takes every margin head out of the tensors of a file, and returns its class weights, `[classes, width]`.
+/// Takes every margin head out of the tensors of a file, and returns its class weights, `[classes, width]`: its `weight`, or
+/// AdaFace's `kernel` `[width, classes]`. Whatever else a head keeps (statistics of norms, momentum) is of no use here.
 fn take_class_weights(tensors: &mut BTreeMap<String, Tensor>) -> Result<Option<Tensor>> {
     let mut found = None;
     for head in HEADS {
@@ -144,21 +142,24 @@ fn take_class_weights(tensors: &mut BTreeMap<String, Tensor>) -> Result<Option<T
 
 /// The class weights of a file that holds nothing else; they may also be called `weight` there.
 fn read_class_weights(path: &Path) -> Result<Tensor> {
-    let mut tensors = weights::read(path, |_| true)?;
+    let mut tensors = weights::read(path, None, &[], |_| true)?;
     let found = take_class_weights(&mut tensors).at(|| format!("`{}`", path.display()))?;
     found.or_else(|| tensors.remove("weight")).ok_or_else(|| {
-        let names: Vec<&String> = tensors.keys().take(5).collect();
         Error::weights(format!(
-            "`{}`: expected class weights, `weight` or one of {HEADS:?} with `.weight` or `.kernel`; found {names:?}",
+            "`{}`: expected class weights, `weight` or one of {HEADS:?} with `.weight` or `.kernel`; {}",
             path.display(),
+            listed(&tensors)
         ))
     })
 }
 
 /// The class weights with rows of unit length.
 fn unit_rows(classes: &Tensor, width: usize, device: &Device) -> Result<Tensor> {
+    check_finite("class weights", classes)?;
     match classes.dims() {
-        [_, found] if *found == width => l2_normalise(&classes.to_dtype(DType::F32)?.to_device(device)?),
+        [rows, found] if *found == width && *rows > 0 => {
+            l2_normalise(&classes.to_dtype(DType::F32)?.to_device(device)?)
+        }
         found => Err(Error::weights(format!("expected class weights [classes, {width}], found {found:?}"))),
     }
 }

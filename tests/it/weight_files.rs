@@ -29,29 +29,29 @@ fn assert_same(group: &str, found: &BTreeMap<String, Tensor>) {
 }
 
 fn refused(path: &Path) -> String {
-    let text = weights::read(path, |_| true).expect_err("must be refused").to_string();
+    let text = weights::read(path, None, &[], |_| true).expect_err("must be refused").to_string();
     assert!(text.contains(&path.display().to_string()), "{text}");
     text
 }
 
 #[test]
 fn every_type_and_memory_layout_is_read() {
-    let found = weights::read(&file("types.pth"), |_| true).expect("tensors");
+    let found = weights::read(&file("types.pth"), None, &[], |_| true).expect("tensors");
     assert_same("types.", &found);
     let types = ["single", "half", "brain", "double"].map(|name| found[name].dtype());
     assert_eq!(types, [DType::F32, DType::F16, DType::BF16, DType::F64]);
-    let some = weights::read(&file("types.pth"), |name| name == "rows").expect("one tensor");
+    let some = weights::read(&file("types.pth"), None, &[], |name| name == "rows").expect("one tensor");
     assert_eq!(some.keys().collect::<Vec<_>>(), ["rows"]);
 }
 
 #[test]
 fn a_state_dict_with_metadata_is_read() {
-    assert_same("network.", &weights::read(&file("network.pth"), |_| true).expect("tensors"));
+    assert_same("network.", &weights::read(&file("network.pth"), None, &[], |_| true).expect("tensors"));
 }
 
 #[test]
 fn a_training_checkpoint_gives_its_network_and_its_margin_head() {
-    let mut found = weights::read(&file("checkpoint_gpu_0.pt"), |_| true).expect("tensors");
+    let mut found = weights::read(&file("checkpoint_gpu_0.pt"), None, &[], |_| true).expect("tensors");
     let classes = found.remove("state_dict_softmax_fc.weight").expect("class weights");
     assert_same("network.", &found);
     assert_same("checkpoint.", &BTreeMap::from([("classes".to_string(), classes)]));

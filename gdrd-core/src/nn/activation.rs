@@ -59,8 +59,12 @@ pub struct PRelu {
 }
 
 impl PRelu {
-    /// `weight` `[channels]`, 0.25 when new.
+    /// `weight` `[channels]`, 0.25 when new; a file may have `[1]`, a slope that all channels share.
     pub fn new(channels: usize, weights: &Weights) -> Result<Self> {
+        if weights.shape("weight").is_some_and(|shape| shape.dims() == [1]) {
+            let slope = weights.parameter("weight", 1, Init::Constant(0.25))?;
+            return Ok(Self { slope: slope.broadcast_as(channels)?.contiguous()? });
+        }
         Ok(Self { slope: weights.parameter("weight", channels, Init::Constant(0.25))? })
     }
 

@@ -12,6 +12,7 @@ mod linear;
 mod norm;
 mod resize;
 pub mod unet;
+pub(crate) mod weight_file;
 pub mod weights;
 
 pub use activation::{Activation, PRelu, add_relu, l2_normalise, relu, silu};

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
+use super::weight_file::not_finite;
+pub use super::weight_file::{check_finite, is_safetensors, looks_like, read_safetensors};
 use crate::error::{Error, Result};
 
 /// How a new parameter is filled.
@@ -114,7 +115,8 @@ impl Weights {
     /// Tensors for which `ignored` is true may be left over.
     ///
     /// # Errors
-    /// Names every missing, misshapen and left-over tensor, with the nearest names.
+    /// Names every missing, misshapen and left-over tensor, with the nearest names, and every one with a value that is not
+    /// finite.
     pub fn read<T>(
         tensors: BTreeMap<String, Tensor>,
         device: &Device,
@@ -196,6 +198,14 @@ impl Weights {
         }
     }
 
+    /// The shape of the tensor `name` of a file; none if there is no such tensor, or the weights are new.
+    pub fn shape(&self, name: &str) -> Option<&Shape> {
+        match &self.source.kind {
+            Kind::New { .. } => None,
+            Kind::File { tensors, .. } => tensors.get(&self.full(name)).map(Tensor::shape),
+        }
+    }
+
     fn full(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
     }
@@ -223,11 +233,24 @@ impl Weights {
         match tensors.get(&full) {
             None => misfits.borrow_mut().missing.push(full),
             Some(tensor) if tensor.shape() != shape => misfits.borrow_mut().compare(&full, shape, tensor.shape()),
-            Some(tensor) => return Ok(tensor.to_dtype(DType::F32)?.to_device(&self.source.device)?),
+            Some(tensor) if shape.dims().contains(&0) => misfits.borrow_mut().empty(&full, tensor.shape()),
+            Some(tensor) => {
+                let tensor = tensor.to_dtype(DType::F32)?;
+                misfits.borrow_mut().not_finite.extend(not_finite(&full, &tensor)?);
+                return Ok(tensor.to_device(&self.source.device)?);
+            }
         }
-        Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?)
+        // What a file asks for by its options may be larger than any memory.
+        let count = shape.dims().iter().try_fold(1usize, |count, size| count.checked_mul(*size));
+        match count.is_some_and(|count| count <= MOST) {
+            true => Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?),
+            false => Err(Error::weights(format!("a tensor of {:?}", shape.dims()))),
+        }
     }
 }
+
+/// More values than any tensor has that can stand in for a misfit.
+const MOST: usize = 1 << 28;
 
 /// What does not fit between a network and a set of tensors.
 #[derive(Default)]
@@ -235,6 +258,7 @@ struct Misfits {
     missing: Vec<String>,
     unused: Vec<String>,
     misshapen: Vec<String>,
+    not_finite: Vec<String>,
 }
 
 impl Misfits {
@@ -242,6 +266,10 @@ impl Misfits {
         if expected != found {
             self.misshapen.push(format!("`{name}` expected {:?}, found {:?}", expected.dims(), found.dims()));
         }
+    }
+
+    fn empty(&mut self, name: &str, found: &Shape) {
+        self.misshapen.push(format!("`{name}` holds no values: {:?}", found.dims()));
     }
 
     fn into_result(self) -> Result<()> {
@@ -266,29 +294,9 @@ impl Misfits {
         list("missing", self.missing.iter().map(nearest).collect());
         list("with another shape", self.misshapen);
         list("not known to the network", self.unused.iter().map(|name| format!("`{name}`")).collect());
+        list("with a value that is not finite", self.not_finite);
         if lines.is_empty() { Ok(()) } else { Err(Error::weights(format!("tensors do not fit\n{}", lines.join("\n")))) }
     }
-}
-
-/// What a file that is no safetensors file may be instead, for the end of an error; empty if nobody knows.
-pub(crate) fn looks_like(bytes: &[u8]) -> &'static str {
-    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'<') => "; it looks like a web page",
-        _ => "",
-    }
-}
-
-/// Reads every tensor of a safetensors file onto the CPU, in its own type.
-///
-/// # Errors
-/// If the file cannot be read, or is not a complete safetensors file.
-pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
-        let looks = looks_like(&bytes);
-        Error::weights(format!("`{}` is not a complete safetensors file: {e}{looks}", path.display()))
-    })?;
-    Ok(tensors.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -331,5 +339,28 @@ mod tests {
         let build = |w: &Weights| w.parameter("b", 3, Init::Constant(0.0));
         let tensor = Weights::read(tensors(&[("b", 3)]), &Device::Cpu, |_| false, build).expect("fits");
         assert_eq!(tensor.dtype(), DType::F32);
+    }
+
+    #[test]
+    fn tensors_without_values_and_beyond_all_memory_are_refused() {
+        let read = |size: usize, width: usize| {
+            let build = |w: &Weights| w.parameter("b", (size, width), Init::Constant(0.0));
+            let file = BTreeMap::from([("b".to_string(), Tensor::zeros((0, 3), DType::F32, &Device::Cpu).expect("t"))]);
+            Weights::read(file, &Device::Cpu, |_| false, build).expect_err("no values").to_string()
+        };
+        assert!(read(0, 3).contains("`b` holds no values: [0, 3]"), "{}", read(0, 3));
+        let text = read(usize::MAX / 2, 9);
+        assert!(text.contains("`b` expected [9223372036854775807, 9], found [0, 3]"), "{text}");
+    }
+
+    #[test]
+    fn a_network_is_not_built_of_values_that_are_not_finite() {
+        let build = |w: &Weights| w.parameter("a", (2, 3), Init::Constant(0.0));
+        let values = vec![0.0, 0.0, 0.0, 0.0, 0.0, f32::NAN];
+        let bad =
+            Tensor::from_vec(values, (2, 3), &Device::Cpu).and_then(|t| t.to_dtype(DType::F16)).expect("a tensor");
+        let file = BTreeMap::from([("a".to_string(), bad)]);
+        let text = Weights::read(file, &Device::Cpu, |_| false, build).expect_err("NaN").to_string();
+        assert!(text.contains("1 with a value that is not finite:\n  `a` at [1, 2] is NaN"), "{text}");
     }
 }

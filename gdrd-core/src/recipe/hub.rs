@@ -37,7 +37,9 @@ impl RepositoryType {
 }
 
 /// The address of one file on the Hub, in the form that the Hub's own Python client reads:
-/// `hf://[datasets/|spaces/]org/repository[@revision]/path`, a `/` in the revision written as `%2F`.
+/// `hf://[datasets/|spaces/]org/repository[@revision]/path`, a `/` in the revision written as `%2F` but for `refs/pr/N` and
+/// `refs/convert/NAME`. The web address of a file on the Hub (`https://huggingface.co/org/repository/blob/main/path`, or with
+/// `resolve` or `raw`) is read too.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HubAddress {
     /// Model, dataset or Space.
@@ -51,6 +53,28 @@ pub struct HubAddress {
 }
 
 impl HubAddress {
+    /// The file that a web address leads to, if it is that of a file on the Hub.
+    pub fn of_web_address(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+        let (host, rest) = rest.split_once('/')?;
+        if !["huggingface.co", "www.huggingface.co", "hf.co"].contains(&host) {
+            return None;
+        }
+        let rest = rest.split(['?', '#']).next()?;
+        let (repository, file) = ["/resolve/", "/blob/", "/raw/"].iter().find_map(|word| rest.split_once(word))?;
+        let file = file.replace("%20", " ");
+        // A revision of several parts stands in a web address as it is, or with its slashes encoded.
+        let parts = if file.starts_with("refs/") { 4 } else { 2 };
+        let mut parts: Vec<&str> = file.splitn(parts, '/').collect();
+        let path = parts.pop()?;
+        let revision = parts.join("/").replace("%2F", "/").replace("%2f", "/");
+        let address: Self = format!("{HUB_SCHEME}{repository}/{path}").parse().ok()?;
+        match revision.as_str() {
+            DEFAULT_REVISION => Some(address),
+            revision => address.at_revision(revision).ok(),
+        }
+    }
+
     /// The same file at another revision.
     ///
     /// # Errors
@@ -79,6 +103,9 @@ impl FromStr for HubAddress {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("`{text}`: {why}; {FORM}");
+        if let Some(address) = Self::of_web_address(text) {
+            return Ok(address);
+        }
         let rest = text.strip_prefix(HUB_SCHEME).ok_or_else(|| wrong("not an address of the Hub"))?;
         let types = [RepositoryType::Dataset, RepositoryType::Space];
         let found = types.into_iter().find_map(|kind| Some((kind, rest.strip_prefix(kind.prefix())?)));
@@ -87,9 +114,13 @@ impl FromStr for HubAddress {
         let (Some(org), Some(name), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(wrong("no file"));
         };
-        let (name, revision) = match name.split_once('@') {
-            Some((name, revision)) => (name, Some(revision.replace("%2F", "/").replace("%2f", "/"))),
-            None => (name, None),
+        let (name, revision, path) = match name.split_once('@') {
+            Some((name, "refs")) => match path.splitn(3, '/').collect::<Vec<_>>().as_slice() {
+                [kind @ ("pr" | "convert"), of, path] => (name, Some(format!("refs/{kind}/{of}")), *path),
+                _ => return Err(wrong("after `refs` comes `/pr/NUMBER/` or `/convert/NAME/`, then the file")),
+            },
+            Some((name, revision)) => (name, Some(revision.replace("%2F", "/").replace("%2f", "/")), path),
+            None => (name, None, path),
         };
         let word = |word: &str| {
             let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -173,6 +204,30 @@ mod tests {
             assert_eq!((address.revision(), address.path.as_str()), (revision, path));
             assert_eq!(address.to_string(), text);
         }
+    }
+
+    #[test]
+    fn special_revisions_and_web_addresses_are_read_in_the_form_that_people_have() {
+        for (text, expected) in [
+            ("hf://o/n@refs/pr/3/a/f.pth", "hf://o/n@refs%2Fpr%2F3/a/f.pth"),
+            ("hf://datasets/o/n@refs/convert/parquet/f", "hf://datasets/o/n@refs%2Fconvert%2Fparquet/f"),
+            ("https://huggingface.co/o/n/resolve/main/a/f.pth?download=true", "hf://o/n/a/f.pth"),
+            ("https://huggingface.co/o/n/blob/v1.0/f%20g.pth#L1", "hf://o/n@v1.0/f g.pth"),
+            ("https://hf.co/datasets/o/n/raw/refs%2Fpr%2F3/f", "hf://datasets/o/n@refs%2Fpr%2F3/f"),
+            ("https://huggingface.co/spaces/o/n/blob/refs/pr/3/f", "hf://spaces/o/n@refs%2Fpr%2F3/f"),
+        ] {
+            let address: HubAddress = text.parse().expect(text);
+            assert_eq!(address.to_string(), expected);
+        }
+        for text in [
+            "https://huggingface.co/o/n",
+            "https://example.org/o/n/blob/main/f",
+            "https://huggingface.co/o/n/blob/main/../x",
+        ] {
+            assert!(text.parse::<HubAddress>().is_err(), "{text}");
+        }
+        let error = "hf://o/n@refs/heads/x/f".parse::<HubAddress>().expect_err("another reference");
+        assert!(error.contains("after `refs` comes `/pr/NUMBER/`"), "{error}");
     }
 
     #[test]

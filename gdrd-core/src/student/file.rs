@@ -10,7 +10,7 @@ use crate::context::Bare;
 use crate::degrade::Downscale;
 use crate::error::{Error, Result};
 use crate::nn::Weights;
-use crate::nn::weights::looks_like;
+use crate::nn::weight_file::looks;
 
 /// What a student file says of itself, as JSON under the metadata key `gdrd`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,10 +53,11 @@ impl StudentHeader {
     /// The header and the tensors of a student file, on the CPU, float32.
     ///
     /// # Errors
-    /// If the bytes are no complete safetensors file, have no header of ours, or one of another version.
+    /// If the bytes are no complete safetensors file, have no header of ours, one of another version or one that contradicts
+    /// itself, or hold tensors of integers. [`Weights::read`](crate::nn::Weights::read) looks at shapes and values.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Tensor>)> {
         let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes)
-            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}{}", looks_like(bytes))))?;
+            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}{}", looks(bytes))))?;
         let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
             Error::weights("a safetensors file, but not a student of gdrd: its metadata has no key `gdrd`")
         })?;
@@ -67,11 +68,34 @@ impl StudentHeader {
                 format.map_or("none".into(), |f| f.to_string())
             )));
         }
-        let header = serde_json::from_str(text).map_err(|e| Error::weights(format!("the student's header: {e}")))?;
+        let header: Self =
+            serde_json::from_str(text).map_err(|e| Error::weights(format!("the student's header: {e}")))?;
+        header.agrees()?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
             .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
-        let single = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_dtype(DType::F32)?));
+        let single = |(name, tensor): (String, Tensor)| match tensor.dtype() {
+            dtype if dtype.is_float() => Ok((name, tensor.to_dtype(DType::F32)?)),
+            dtype => Err(Error::weights(format!("`{name}`: expected floats, found {dtype:?}"))),
+        };
         Ok((header, tensors.into_iter().map(single).collect::<Result<_>>()?))
+    }
+
+    /// Whether the header can be one that gdrd wrote.
+    fn agrees(&self) -> Result<()> {
+        let StudentCard { input_size, map, embedding } = &self.card;
+        let mut wrong: Vec<String> =
+            self.prepare.check().into_iter().map(|p| format!("`prepare.{}`: {}", p.key, p.message)).collect();
+        if *input_size != self.prepare.size {
+            let size = self.prepare.size;
+            wrong.push(format!("faces are prepared at {size} pixels for an input of {input_size}"));
+        }
+        if map.contains(&0) || *embedding == Some(0) {
+            wrong.push(format!("a map of {map:?} and an embedding of {embedding:?} values"));
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Error::weights(format!("the student's header contradicts itself: {}", wrong.join("; ")))),
+        }
     }
 }
 
@@ -146,6 +170,28 @@ mod tests {
         let bytes = newer.to_bytes(&BTreeMap::new()).expect("bytes");
         let text = StudentHeader::from_bytes(&bytes).expect_err("newer").to_string();
         assert!(text.contains("format 9, this gdrd reads 1"), "{text}");
-        assert!(StudentHeader::from_bytes(&bytes[..bytes.len() / 2]).is_err());
+        let bytes = header().to_bytes(&BTreeMap::new()).expect("bytes");
+        for length in 0..bytes.len() {
+            let text = StudentHeader::from_bytes(&bytes[..length]).expect_err("cut").to_string();
+            assert!(text.contains("not a complete safetensors file"), "{length} bytes: {text}");
+        }
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_and_integers_are_refused() {
+        let refused = |change: &dyn Fn(&mut StudentHeader), expected: &str| {
+            let mut header = header();
+            change(&mut header);
+            let bytes = header.to_bytes(&BTreeMap::new()).expect("bytes");
+            let text = StudentHeader::from_bytes(&bytes).expect_err("contradicts itself").to_string();
+            assert!(text.contains(expected), "{text}");
+        };
+        refused(&|header| header.prepare.size = 0, "`prepare.size`: expected 4 to 512 pixels, found 0");
+        refused(&|header| header.card.input_size = 24, "faces are prepared at 16 pixels for an input of 24");
+        refused(&|header| header.card.map[0] = 0, "a map of [0, 8, 8]");
+        refused(&|header| header.card.embedding = Some(0), "an embedding of Some(0) values");
+        let integers = BTreeMap::from([("a".to_string(), Tensor::new(&[3u32], &Device::Cpu).expect("a tensor"))]);
+        let text = StudentHeader::from_bytes(&header().to_bytes(&integers).expect("bytes")).expect_err("integers");
+        assert!(text.to_string().contains("`a`: expected floats, found U32"), "{text}");
     }
 }

@@ -23,6 +23,9 @@ use super::{Class, Source};
 pub struct AutoencoderKl {
     /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
     pub weights: RecipePath,
+    /// Which state dict of the file is meant, where it holds several: the key that it lies under.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The file that describes the network; the `config.json` beside the weights when left out. Weights at an `hf://`
     /// address need it: only files that a recipe names are fetched.
     #[serde(default)]
@@ -127,6 +130,7 @@ impl TeacherConfig for AutoencoderKl {
         };
         let source = Source {
             weights: &self.weights,
+            key: self.key.as_deref(),
             input_size: self.input_size,
             sample_size: network.sample_size,
             tap: &self.tap,
@@ -134,6 +138,7 @@ impl TeacherConfig for AutoencoderKl {
         };
         source.build(
             device,
+            &["encoder"],
             |name| name.starts_with("encoder.") || name.starts_with("quant_conv."),
             |weights| {
                 let (layout, places) = (network.layout(), weights.pp("encoder"));

@@ -117,6 +117,8 @@ fn faults(channels: &[usize], layers: usize, groups: usize, head: Option<usize>)
 /// What the options of both kinds share.
 struct Source<'a> {
     weights: &'a Path,
+    /// The key of the state dict that is meant.
+    key: Option<&'a str>,
     input_size: Option<usize>,
     /// The network's own size.
     sample_size: Option<usize>,
@@ -133,22 +135,25 @@ impl Source<'_> {
         size.into_iter().chain(once)
     }
 
-    /// The teacher, from the tensors of the weight file that `wanted` names.
+    /// The teacher, from the tensors of the weight file that `wanted` names; some names begin with a word in `own`.
     fn build(
         self,
         device: &Device,
+        own: &[&str],
         wanted: impl Fn(&str) -> bool,
         new: impl FnOnce(&Weights) -> Result<(Encoder, Option<Tensor>)>,
     ) -> Result<Box<dyn Teacher>> {
         let input_size = self.input_size.or(self.sample_size).ok_or_else(|| {
             Error::recipe("the network has no `sample_size`; say with `input_size` what faces are brought to")
         })?;
-        let tensors =
-            weights::read(self.weights, wanted)?.into_iter().map(today).collect::<Result<BTreeMap<_, _>>>()?;
+        let tensors = weights::read(self.weights, self.key, own, wanted)?
+            .into_iter()
+            .map(today)
+            .collect::<Result<BTreeMap<_, _>>>()?;
         let place = || format!("`{}`", self.weights.display());
         let (encoder, time) = Weights::read(tensors, device, |_| false, new).at(place)?;
         encoder.tap_shape(self.tap, input_size).at(|| "`tap`".into())?;
-        let settings = (digest::of_file(self.weights)?, self.settings, input_size);
+        let settings = (digest::of_file(self.weights)?, self.key, self.settings, input_size);
         let card = TeacherCard {
             input_size: None,
             preprocessing: Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() },

@@ -23,6 +23,9 @@ use super::{Class, Source};
 pub struct DiffusersUnet2d {
     /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
     pub weights: RecipePath,
+    /// Which state dict of the file is meant, where it holds several: the key that it lies under.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The file that describes the network; the `config.json` beside the weights when left out. Weights at an `hf://`
     /// address need it: only files that a recipe names are fetched.
     #[serde(default)]
@@ -193,6 +196,7 @@ impl TeacherConfig for DiffusersUnet2d {
         };
         let source = Source {
             weights: &self.weights,
+            key: self.key.as_deref(),
             input_size: self.input_size,
             sample_size: network.sample_size,
             tap: &self.tap,
@@ -201,6 +205,7 @@ impl TeacherConfig for DiffusersUnet2d {
         let decoder = ["up_blocks.", "conv_norm_out.", "conv_out."];
         source.build(
             device,
+            &[],
             |name| !decoder.iter().any(|start| name.starts_with(start)),
             |weights| {
                 let (channels, shift) = (network.block_out_channels[0], f64::from(network.freq_shift));

@@ -4,7 +4,7 @@
 //! .locks/models--org--name/ETAG.lock      held while the blob is written
 //! models--org--name/blobs/ETAG            the bytes; ETAG is their sha256, or git's hash for small files
 //! models--org--name/refs/REVISION         the commit that a branch or tag stood at
-//! models--org--name/snapshots/COMMIT/PATH a link to the blob
+//! models--org--name/snapshots/COMMIT/PATH a link to the blob, or the blob itself where the file system has no links
 //! ```
 
 use std::fs::File;
@@ -55,6 +55,21 @@ impl Cache {
         (is_commit(&commit) && path.is_file()).then_some(Cached { path, commit })
     }
 
+    /// Whether the cache says where a branch or tag stands.
+    pub(super) fn knows(&self, revision: &str) -> bool {
+        self.reference(revision).is_file()
+    }
+
+    /// The commits at which the cache has a file, in order.
+    pub(super) fn commits_with(&self, path: &str) -> Vec<String> {
+        let folders = std::fs::read_dir(self.folder.join("snapshots")).into_iter().flatten().flatten();
+        let commits = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let mut commits: Vec<String> =
+            commits.filter(|commit| is_commit(commit) && self.snapshot(commit, path).is_file()).collect();
+        commits.sort();
+        commits
+    }
+
     fn reference(&self, revision: &str) -> PathBuf {
         self.folder.join("refs").join(revision)
     }
@@ -72,14 +87,14 @@ impl Cache {
         self.folder.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Makes the blob the file `path` of `commit`, and notes that `revision` stands there.
-    pub(super) fn link(&self, etag: &str, revision: &str, commit: &str, path: &str) -> Result<PathBuf> {
+    /// Makes the blob the file `path` of `commit`, and notes that `revision` stands there. A blob that is new has no other links.
+    pub(super) fn link(&self, etag: &str, revision: &str, commit: &str, path: &str, is_new: bool) -> Result<PathBuf> {
         let link = self.snapshot(commit, path);
         let folder = link.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         // From `snapshots/COMMIT`, and from as many folders below it as the path has, up to `blobs`.
         let up = "../".repeat(2 + path.matches('/').count());
-        place(&self.blob(etag), &format!("{up}blobs/{etag}"), &link)?;
+        place(&self.blob(etag), &format!("{up}blobs/{etag}"), &link, is_new, symbolic_link)?;
         if revision != commit {
             write_atomically(&self.reference(revision), commit.as_bytes())?;
         }
@@ -126,20 +141,34 @@ fn is_at(_: &File, _: &Path) -> bool {
     true
 }
 
-/// Puts a relative link at `link`, whatever stood there, in one step.
-#[cfg(unix)]
-fn place(_: &Path, target: &str, link: &Path) -> Result<()> {
+/// Puts a relative link at `link`, whatever stood there, in one step. On a file system without links the file itself comes
+/// there, as the Python client does it: moved if it is new, copied if other snapshots may need it.
+fn place(
+    blob: &Path,
+    target: &str,
+    link: &Path,
+    is_new: bool,
+    symbolic_link: impl Fn(&str, &Path) -> std::io::Result<()>,
+) -> Result<()> {
     let near =
         link.with_file_name(format!(".{}.{}", std::process::id(), link.file_name().unwrap_or_default().display()));
     let _ = std::fs::remove_file(&near);
-    std::os::unix::fs::symlink(target, &near).map_err(|e| Error::io(&near, e))?;
+    match symbolic_link(target, &near) {
+        Ok(()) => {}
+        Err(_) if is_new => std::fs::rename(blob, &near).map_err(|e| Error::io(blob, e))?,
+        Err(_) => drop(std::fs::copy(blob, &near).map_err(|e| Error::io(&near, e))?),
+    }
     std::fs::rename(&near, link).map_err(|e| Error::io(link, e))
 }
 
-/// Without links the file itself stands in the snapshot, as the Python client does it.
+#[cfg(unix)]
+fn symbolic_link(target: &str, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
 #[cfg(not(unix))]
-fn place(blob: &Path, _: &str, link: &Path) -> Result<()> {
-    std::fs::rename(blob, link).map_err(|e| Error::io(link, e))
+fn symbolic_link(_: &str, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Whether a revision is a whole commit, which nothing can move.
@@ -152,4 +181,32 @@ pub(super) fn sha256_by_name(path: &Path) -> Option<String> {
     let blob = std::fs::canonicalize(path).ok()?;
     let name = blob.file_name()?.to_str()?;
     (name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).then(|| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file system without links answers.
+    fn refused(_: &str, _: &Path) -> std::io::Result<()> {
+        Err(std::io::Error::from_raw_os_error(1))
+    }
+
+    #[test]
+    fn without_links_the_file_itself_is_moved_or_copied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (blob, link) = (folder.path().join("blob"), folder.path().join("link"));
+        std::fs::write(&blob, "bytes").expect("a blob");
+        place(&blob, "blob", &link, false, refused).expect("copied");
+        assert!(blob.exists() && !link.is_symlink());
+        assert_eq!(std::fs::read(&link).expect("a copy"), b"bytes");
+        std::fs::write(&blob, "newer").expect("a blob");
+        place(&blob, "blob", &link, true, refused).expect("moved");
+        assert!(!blob.exists());
+        assert_eq!(std::fs::read(&link).expect("a file"), b"newer");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left over");
+        std::fs::write(&blob, "linked").expect("a blob");
+        place(&blob, "blob", &link, true, symbolic_link).expect("linked or moved");
+        assert_eq!(std::fs::read(&link).expect("a file"), b"linked");
+    }
 }

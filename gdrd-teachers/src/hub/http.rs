@@ -8,7 +8,7 @@ use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
-use super::settings::Settings;
+use super::settings::{NamedProxy, Settings};
 
 /// Redirects that are followed.
 const HOPS: usize = 6;
@@ -43,7 +43,12 @@ pub(super) struct Metadata {
 /// Where the Hub has a file at a revision.
 pub(super) fn url_of(settings: &Settings, address: &HubAddress, revision: &str) -> String {
     let (repository, path) = (address.full_repository(), encoded(&address.path, true));
-    format!("{}/{repository}/resolve/{}/{path}", settings.endpoint, encoded(revision, false))
+    format!("{}/{repository}/resolve/{}/{path}", settings.endpoint.secret(), encoded(revision, false))
+}
+
+fn in_circles(settings: &Settings, address: &HubAddress, revision: &str) -> Fault {
+    let url = settings.endpoint.hidden_in(url_of(settings, address, revision));
+    Error::hub(format!("more than {HOPS} redirects from {url}")).into()
 }
 
 /// Percent-encodes everything that has a meaning in a URL.
@@ -77,7 +82,7 @@ pub(super) fn metadata(settings: &Settings, address: &HubAddress, revision: &str
             }
         }
     }
-    Err(Error::hub(format!("more than {HOPS} redirects from {}", url_of(settings, address, revision))).into())
+    Err(in_circles(settings, address, revision))
 }
 
 fn understood(
@@ -120,13 +125,13 @@ pub(super) fn bytes(settings: &Settings, address: &HubAddress, commit: &str, sta
                 return Ok(answer);
             }
             // A signed address of the store may have run out; the next try gets a new one.
-            None if origin(&url) != origin(&settings.endpoint) && answer.status() == StatusCode::FORBIDDEN => {
+            None if origin(&url) != origin(settings.endpoint.secret()) && answer.status() == StatusCode::FORBIDDEN => {
                 return Err(Fault::Again("the store of the bytes answered 403".into(), None));
             }
             None => return Err(refusal(settings, address, commit, &answer)),
         }
     }
-    Err(Error::hub(format!("more than {HOPS} redirects from {}", url_of(settings, address, commit))).into())
+    Err(in_circles(settings, address, commit))
 }
 
 /// The files of a repository, for suggestions; none if the Hub does not say.
@@ -135,7 +140,12 @@ pub(super) fn files(settings: &Settings, address: &HubAddress, revision: &str) -
         "" => "models/",
         prefix => prefix,
     };
-    let url = format!("{}/api/{kind}{}/revision/{}", settings.endpoint, address.repository, encoded(revision, false));
+    let url = format!(
+        "{}/api/{kind}{}/revision/{}",
+        settings.endpoint.secret(),
+        address.repository,
+        encoded(revision, false)
+    );
     let Ok(mut answer) = send(settings, "GET", &url, None) else { return Vec::new() };
     let text = answer.body_mut().read_to_string().unwrap_or_default();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
@@ -145,9 +155,8 @@ pub(super) fn files(settings: &Settings, address: &HubAddress, revision: &str) -
 
 fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tried<Response<Body>> {
     let (scheme, host) = scheme_and_host(url);
-    let proxy = settings.proxies.of(scheme, host);
-    let proxy =
-        proxy.map(|text| Proxy::new(text).map_err(|e| Error::hub(format!("proxy `{text}`: {e}")))).transpose()?;
+    let named = settings.proxies.of(scheme, host);
+    let proxy = named.map(proxy).transpose()?;
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -165,11 +174,14 @@ fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tri
         request = request.header("range", format!("bytes={start}-"));
     }
     // The token is for the Hub alone, not for the stores that it sends us to.
-    if let Some(token) = settings.token.as_ref().filter(|_| origin(url) == origin(&settings.endpoint)) {
+    if let Some(token) = settings.token.as_ref().filter(|_| origin(url) == origin(settings.endpoint.secret())) {
         request = request.header("authorization", format!("Bearer {}", token.0));
     }
     request.call().map_err(|error| {
-        let text = format!("no answer from {host}: {error}");
+        let mut text = settings.endpoint.hidden_in(format!("no answer from {host}: {error}"));
+        if let Some(NamedProxy { variable, url }) = named {
+            text = format!("{} (through {variable}, {url})", url.hidden_in(text));
+        }
         match error {
             // A certificate that is not trusted, for one.
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Fault::Final(Error::hub(text)),
@@ -177,6 +189,16 @@ fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tri
             ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => Fault::Again(text, None),
             _ => Fault::Final(Error::hub(text)),
         }
+    })
+}
+
+/// The proxy that a variable names.
+fn proxy(NamedProxy { variable, url }: &NamedProxy) -> Result<Proxy, Error> {
+    Proxy::new(url.secret()).map_err(|_| {
+        Error::hub(format!(
+            "{variable} is `{url}`, expected [SCHEME://][USER:PASSWORD@]HOST[:PORT], where SCHEME is http, https, socks4, \
+             socks4a, socks5 or socks5h"
+        ))
     })
 }
 

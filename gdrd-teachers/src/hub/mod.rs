@@ -10,6 +10,7 @@ mod cards;
 mod http;
 mod part;
 mod settings;
+mod url;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::observe::{Event, Flow, Observer};
-use gdrd_core::recipe::{HubAddress, HubFile, LockedFile};
+use gdrd_core::recipe::{DEFAULT_REVISION, Fetch, HubAddress, HubFile, LockedFile};
 
 use cache::{Cache, Cached};
 use http::{Fault, Metadata, Tried};
@@ -27,6 +28,7 @@ use part::Part;
 
 pub use cards::{SourceCard, sources};
 pub use settings::{Proxies, Settings, Token};
+pub use url::Url;
 
 /// The Hub, and the part of it that is on this machine.
 pub struct Hub {
@@ -91,8 +93,25 @@ impl Hub {
             }
         }
         if let Some(why) = self.settings.offline {
+            let mut commits = cache.commits_with(&address.path);
+            // A cache that was copied without its references has no word for what `main` stands for.
+            if locked.is_none() && revision == DEFAULT_REVISION && !cache.knows(revision) && commits.len() == 1 {
+                let commit = commits.remove(0);
+                warn(
+                    observer,
+                    format!(
+                        "{address}: the cache does not say which commit `{revision}` is; taking {commit}, the only one that is there"
+                    ),
+                )?;
+                let pinned = address.clone().at_revision(&commit).map_err(Error::hub)?;
+                return self.cached_or_downloaded(&pinned, None, observer);
+            }
+            let there = match commits.is_empty() {
+                true => String::new(),
+                false => format!(" (it is there at commit {}; `@COMMIT` in the address names one)", commits.join(", ")),
+            };
             return Err(Error::hub(format!(
-                "not in the cache `{}`{}, and {why}",
+                "not in the cache `{}`{}{there}, and {why}",
                 self.settings.cache.display(),
                 if locked.is_some() { format!(" at commit {revision}") } else { String::new() },
             )));
@@ -128,13 +147,14 @@ impl Hub {
             true => undamaged(&blob)?.ok().filter(|(_, found)| found == size),
             false => None,
         };
+        let is_new = there.is_none();
         let sha256 = match there {
             Some((sha256, _)) => sha256,
             None => self.bytes(address, &metadata, cache, observer)?,
         };
         let found = LockedFile { commit: commit.clone(), sha256, size: *size };
         let checked = file(address, &blob, found, locked)?;
-        let path = cache.link(etag, revision, commit, &address.path)?;
+        let path = cache.link(etag, revision, commit, &address.path, is_new)?;
         drop(lock);
         Ok(HubFile { path, ..checked })
     }

@@ -14,17 +14,20 @@ mod network;
 
 pub use network::{Iresnet, Layout, Naming};
 
-/// An iresnet of depth 18, 34, 50 or 100 in one of the layouts that are published: insightface's `.pth` files (the paper's
-/// teacher is `ms1mv3_arcface_r50_fp16.pth`), and CVLface's safetensors in both of its layouts. The names in the file tell
-/// which, and how deep.
+/// An iresnet of depth 18, 34, 50, 100, 152 or 200 in one of the layouts that are published: insightface's `.pth` files (the
+/// paper's teacher is `ms1mv3_arcface_r50_fp16.pth`), CVLface's safetensors in both of its layouts, and face.evoLVe's and
+/// InsightFace_Pytorch's IR and IR-SE. The names in the file tell which, and how deep.
 ///
 /// Where the file also has the class weights of the margin head, as insightface's own checkpoints (`checkpoint_gpu_0.pt`)
 /// do, the teacher offers logits: `logit_scale` times the cosines of the embedding with the class weights.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IresnetTeacher {
-    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved.
+    /// The weights: safetensors, or a state dict that PyTorch has saved, or a checkpoint that holds one.
     pub weights: RecipePath,
+    /// Which state dict of the file is meant, where it holds several: the key that it lies under, such as `state_dict_ema`.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The class weights of the margin head where they have a file of their own, such as CVLface's `classifier_rank0.pt`.
     #[serde(default)]
     pub class_weights: Option<RecipePath>,
@@ -32,7 +35,7 @@ pub struct IresnetTeacher {
     #[serde(default = "default_logit_scale")]
     pub logit_scale: f64,
     /// What the network expects of its input: RGB, mean and std 0.5 of values in `[0, 1]` unless said otherwise. AdaFace's
-    /// own checkpoints need `colour = "bgr"`.
+    /// own checkpoints need `colour = "bgr"`, FaceX-Zoo's `colour = "bgr"` and a std of 128/255.
     #[serde(default)]
     pub preprocessing: Preprocessing,
 }
@@ -40,7 +43,7 @@ pub struct IresnetTeacher {
 impl Kind for IresnetTeacher {
     const NAME: &'static str = "iresnet";
     const PURPOSE: &'static str =
-        "ArcFace's iresnet 18/34/50/100 in insightface's and CVLface's layouts (the paper's T_d)";
+        "ArcFace's iresnet 18 to 200 in insightface's, CVLface's and face.evoLVe's layouts (the paper's T_d)";
 }
 
 impl TeacherConfig for IresnetTeacher {
@@ -51,6 +54,7 @@ impl TeacherConfig for IresnetTeacher {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
+            key: self.key.as_deref(),
             class_weights: self.class_weights.as_deref(),
             logit_scale: self.logit_scale,
             preprocessing: None,

@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor};
 use gdrd_core::error::{Problem, Result};
-use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
-use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
+use gdrd_core::recipe::RecipePath;
+use gdrd_core::teacher::{Colour, Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +14,17 @@ mod network;
 
 pub use network::{Layout, MobileFaceNet};
 
-/// A MobileFaceNet in one of the layouts that are published: foamliu's (128 values, ImageNet normalisation) or
-/// insightface's `mbf` (512 values, inputs in `[-1, 1]`). The names in the file tell which.
+/// A MobileFaceNet in one of the layouts that are published: foamliu's (128 values, ImageNet normalisation), insightface's
+/// `mbf` (512 values, inputs in `[-1, 1]`), or the one that FaceX-Zoo, face.evoLVe and InsightFace_Pytorch share. The names in
+/// the file tell which.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MobileFaceNetTeacher {
-    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved.
+    /// The weights: safetensors, or a state dict that PyTorch has saved, or a checkpoint that holds one.
     pub weights: RecipePath,
+    /// Which state dict of the file is meant, where it holds several: the key that it lies under, such as `state_dict_ema`.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The class weights of the margin head where they have a file of their own; see kind `iresnet`.
     #[serde(default)]
     pub class_weights: Option<RecipePath>,
@@ -28,14 +32,15 @@ pub struct MobileFaceNetTeacher {
     #[serde(default = "default_logit_scale")]
     pub logit_scale: f64,
     /// What the network expects of its input; that of the layout when left out: RGB, then ImageNet's mean and std for
-    /// foamliu's and 0.5 and 0.5 for insightface's.
+    /// foamliu's and 0.5 and 0.5 for insightface's; BGR, then 0.5 and 128/255 for FaceX-Zoo's. face.evoLVe's weights, whose
+    /// names are FaceX-Zoo's, want RGB, 0.5 and 0.5.
     #[serde(default)]
     pub preprocessing: Option<Preprocessing>,
 }
 
 impl Kind for MobileFaceNetTeacher {
     const NAME: &'static str = "mobilefacenet";
-    const PURPOSE: &'static str = "MobileFaceNet at 112x112, in foamliu's and insightface's layouts";
+    const PURPOSE: &'static str = "MobileFaceNet at 112x112, in foamliu's, insightface's and FaceX-Zoo's layouts";
 }
 
 impl TeacherConfig for MobileFaceNetTeacher {
@@ -46,6 +51,7 @@ impl TeacherConfig for MobileFaceNetTeacher {
     fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
+            key: self.key.as_deref(),
             class_weights: self.class_weights.as_deref(),
             logit_scale: self.logit_scale,
             preprocessing: self.preprocessing,
@@ -55,6 +61,9 @@ impl TeacherConfig for MobileFaceNetTeacher {
             let usual = match network.layout() {
                 Layout::Foamliu => Preprocessing::imagenet(),
                 Layout::Insightface { .. } => Preprocessing::default(),
+                Layout::FacexZoo { .. } => {
+                    Preprocessing { colour: Colour::Bgr, std: [128.0 / 255.0; 3], ..Preprocessing::default() }
+                }
             };
             Ok((network, usual))
         })

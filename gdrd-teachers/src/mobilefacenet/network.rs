@@ -1,4 +1,4 @@
-//! MobileFaceNet (Chen et al. 2018), as two public repositories lay it out.
+//! MobileFaceNet (Chen et al. 2018), as public repositories lay it out.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,12 @@ use candle_core::{Device, Tensor};
 use gdrd_core::error::{Error, Result};
 use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Linear, Mode, PRelu, Weights};
 
+use crate::weights::listed;
+
 /// Side of the input in pixels.
 pub(super) const INPUT_SIZE: usize = 112;
 
-/// Whose network it is. The two differ in names, widths, activations and the last layer.
+/// Whose network it is. They differ in names, widths, activations and the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// foamliu/MobileFaceNet: 128-d; RGB / 255, then ImageNet's mean and standard deviation.
@@ -23,24 +25,38 @@ pub enum Layout {
         /// Width of the embedding.
         embedding: usize,
     },
+    /// FaceX-Zoo, face.evoLVe and InsightFace_Pytorch, from which both have it (`conv2_dw`, `conv_23`): insightface's blocks 1,
+    /// 4, 6, 2 and scale 1 under other names. FaceX-Zoo's own weights want (BGR - 127.5) / 128.
+    FacexZoo {
+        /// Width of the embedding.
+        embedding: usize,
+    },
 }
 
 impl Layout {
     /// The layout of a checkpoint, by the names and shapes of its tensors.
     ///
     /// # Errors
-    /// If the names are of neither layout.
+    /// If the names are of no layout.
     pub fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
         if tensors.contains_key("gdconv.depthwise.weight") {
             return Ok(Self::Foamliu);
         }
-        let (stem, last) = ("layers.0.layers.0.weight", "features.layers.2.weight");
-        let outputs = |name: &str| tensors.get(name).and_then(|tensor| tensor.dims().first().copied());
+        let (stem, last, linear) = ("layers.0.layers.0.weight", "features.layers.2.weight", "linear.weight");
+        let outputs = |name: &str| tensors.get(name)?.dims().first().copied().filter(|outputs| *outputs > 0);
+        if let (true, Some(embedding)) = (tensors.contains_key("conv2_dw.conv.weight"), outputs(linear)) {
+            return Ok(Self::FacexZoo { embedding });
+        }
         let (Some(channels), Some(embedding)) = (outputs(stem), outputs(last)) else {
             return Err(Error::weights(format!(
-                "no MobileFaceNet: expected `gdconv.depthwise.weight` (foamliu), or `{stem}` and `{last}` (insightface)"
+                "no MobileFaceNet: expected `gdconv.depthwise.weight` (foamliu), `{stem}` and `{last}` (insightface), or \
+                 `conv2_dw.conv.weight` and `{linear}` (FaceX-Zoo, face.evoLVe); {}",
+                listed(tensors)
             )));
         };
+        if channels % 64 != 0 {
+            return Err(Error::weights(format!("`{stem}` has {channels} outputs, expected a multiple of 64")));
+        }
         let count = |stage: usize| {
             let first = |block: &usize| format!("layers.{stage}.layers.{block}.layers.0.layers.0.weight");
             let is_there = |block: &usize| tensors.contains_key(&first(block));
@@ -55,7 +71,7 @@ impl Layout {
     pub fn embedding(&self) -> usize {
         match self {
             Self::Foamliu => 128,
-            Self::Insightface { embedding, .. } => *embedding,
+            Self::Insightface { embedding, .. } | Self::FacexZoo { embedding } => *embedding,
         }
     }
 }
@@ -103,7 +119,12 @@ impl MobileFaceNet {
     pub fn new(layout: Layout, weights: &Weights) -> Result<Self> {
         match layout {
             Layout::Foamliu => Self::foamliu(weights),
-            Layout::Insightface { blocks, .. } => Self::insightface(layout, blocks, weights),
+            Layout::Insightface { blocks, scale, embedding } => {
+                Self::insightface(layout, Names::Insightface, blocks, scale, embedding, weights)
+            }
+            Layout::FacexZoo { embedding } => {
+                Self::insightface(layout, Names::FacexZoo, [1, 4, 6, 2], 1, embedding, weights)
+            }
         }
     }
 
@@ -177,33 +198,37 @@ impl MobileFaceNet {
         Ok(Self { layout: Layout::Foamliu, blocks, last, norm: BatchNorm::new(128, &weights.pp("bn"))? })
     }
 
-    fn insightface(layout: Layout, counts: [usize; 4], weights: &Weights) -> Result<Self> {
-        let Layout::Insightface { scale, embedding, .. } = layout else {
-            return Err(Error::component("expected the layout of insightface"));
-        };
+    fn insightface(
+        layout: Layout,
+        names: Names,
+        counts: [usize; 4],
+        scale: usize,
+        embedding: usize,
+        weights: &Weights,
+    ) -> Result<Self> {
         let (narrow, wide) = (64 * scale, 128 * scale);
-        let stages = weights.pp("layers");
-        let mut blocks = vec![Block::plain(vec![with_prelu(Shape::dense(3, narrow, 3, 2), &stages.pp(0))?])];
+        let stage = |index: usize| names.stage(weights, index);
+        let mut blocks = vec![Block::plain(vec![names.with_prelu(Shape::dense(3, narrow, 3, 2), &stage(0))?])];
         if counts[0] == 1 {
             // Groups of `scale` channels: not depthwise, whatever the paper says.
             let shape = Shape { inputs: narrow, outputs: narrow, kernel: 3, stride: 1, groups: 64 };
-            blocks.push(Block::plain(vec![with_prelu(shape, &stages.pp(1))?]));
+            blocks.push(Block::plain(vec![names.with_prelu(shape, &stage(1))?]));
         } else {
-            residuals(&mut blocks, counts[0], narrow, 128, &stages.pp(1))?;
+            names.residuals(&mut blocks, counts[0], narrow, 128, &stage(1))?;
         }
-        blocks.push(bottleneck(narrow, 128, narrow, 2, &stages.pp(2))?);
-        residuals(&mut blocks, counts[1], narrow, 128, &stages.pp(3))?;
-        blocks.push(bottleneck(narrow, 256, wide, 2, &stages.pp(4))?);
-        residuals(&mut blocks, counts[2], wide, 256, &stages.pp(5))?;
-        blocks.push(bottleneck(wide, 512, wide, 2, &stages.pp(6))?);
-        residuals(&mut blocks, counts[3], wide, 256, &stages.pp(7))?;
-        let tail = weights.pp("features").pp("layers");
+        blocks.push(names.bottleneck(narrow, 128, narrow, 2, &stage(2))?);
+        names.residuals(&mut blocks, counts[1], narrow, 128, &stage(3))?;
+        blocks.push(names.bottleneck(narrow, 256, wide, 2, &stage(4))?);
+        names.residuals(&mut blocks, counts[2], wide, 256, &stage(5))?;
+        blocks.push(names.bottleneck(wide, 512, wide, 2, &stage(6))?);
+        names.residuals(&mut blocks, counts[3], wide, 256, &stage(7))?;
+        let [separate, global, linear, norm] = names.tail(weights);
         blocks.push(Block::plain(vec![
-            with_prelu(Shape::dense(wide, 512, 1, 1), &weights.pp("conv_sep"))?,
-            without_activation(Shape::global(512), &tail.pp(0))?,
+            names.with_prelu(Shape::dense(wide, 512, 1, 1), &separate)?,
+            names.without_activation(Shape::global(512), &global)?,
         ]));
-        let last = Last::Linear(Linear::new(512, embedding, false, &tail.pp(2))?);
-        Ok(Self { layout, blocks, last, norm: BatchNorm::new(embedding, &tail.pp(3))? })
+        let last = Last::Linear(Linear::new(512, embedding, false, &linear)?);
+        Ok(Self { layout, blocks, last, norm: BatchNorm::new(embedding, &norm)? })
     }
 }
 
@@ -240,36 +265,91 @@ impl Shape {
     }
 }
 
-/// insightface's `ConvBlock`.
-fn with_prelu(shape: Shape, weights: &Weights) -> Result<ConvNorm> {
-    let layers = weights.pp("layers");
-    let prelu = PRelu::new(shape.outputs, &layers.pp(2))?;
-    shape.layer(&layers.pp(0), &layers.pp(1), Activation::PRelu(prelu))
+/// How the parts of one network are called.
+#[derive(Clone, Copy, Debug)]
+enum Names {
+    Insightface,
+    FacexZoo,
 }
 
-/// insightface's `LinearBlock`.
-fn without_activation(shape: Shape, weights: &Weights) -> Result<ConvNorm> {
-    let layers = weights.pp("layers");
-    shape.layer(&layers.pp(0), &layers.pp(1), Activation::Identity)
-}
-
-/// insightface's `DepthWise`: widen, filter each channel, narrow.
-fn bottleneck(inputs: usize, hidden: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Block> {
-    let layers = weights.pp("layers");
-    Ok(Block::plain(vec![
-        with_prelu(Shape::dense(inputs, hidden, 1, 1), &layers.pp(0))?,
-        with_prelu(Shape::depthwise(hidden, stride), &layers.pp(1))?,
-        without_activation(Shape::dense(hidden, outputs, 1, 1), &layers.pp(2))?,
-    ]))
-}
-
-/// insightface's `Residual`.
-fn residuals(blocks: &mut Vec<Block>, count: usize, channels: usize, hidden: usize, weights: &Weights) -> Result<()> {
-    for index in 0..count {
-        let block = bottleneck(channels, hidden, channels, 1, &weights.pp("layers").pp(index))?;
-        blocks.push(Block { residual: true, ..block });
+impl Names {
+    fn stage(self, weights: &Weights, index: usize) -> Weights {
+        let names = ["conv1", "conv2_dw", "conv_23", "conv_3", "conv_34", "conv_4", "conv_45", "conv_5"];
+        match self {
+            Self::Insightface => weights.pp("layers").pp(index),
+            Self::FacexZoo => weights.pp(names[index]),
+        }
     }
-    Ok(())
+
+    /// The last convolutions, the linear map and its normalisation.
+    fn tail(self, weights: &Weights) -> [Weights; 4] {
+        match self {
+            Self::Insightface => ["conv_sep", "features.layers.0", "features.layers.2", "features.layers.3"],
+            Self::FacexZoo => ["conv_6_sep", "conv_6_dw", "linear", "bn"],
+        }
+        .map(|name| weights.pp(name))
+    }
+
+    /// Convolution, normalisation, slope.
+    fn layers(self) -> [&'static str; 3] {
+        match self {
+            Self::Insightface => ["layers.0", "layers.1", "layers.2"],
+            Self::FacexZoo => ["conv", "bn", "prelu"],
+        }
+    }
+
+    /// `ConvBlock`.
+    fn with_prelu(self, shape: Shape, weights: &Weights) -> Result<ConvNorm> {
+        let [conv, norm, prelu] = self.layers().map(|name| weights.pp(name));
+        shape.layer(&conv, &norm, Activation::PRelu(PRelu::new(shape.outputs, &prelu)?))
+    }
+
+    /// `LinearBlock`.
+    fn without_activation(self, shape: Shape, weights: &Weights) -> Result<ConvNorm> {
+        let [conv, norm, _] = self.layers().map(|name| weights.pp(name));
+        shape.layer(&conv, &norm, Activation::Identity)
+    }
+
+    /// `DepthWise`: widen, filter each channel, narrow.
+    fn bottleneck(
+        self,
+        inputs: usize,
+        hidden: usize,
+        outputs: usize,
+        stride: usize,
+        weights: &Weights,
+    ) -> Result<Block> {
+        let [widen, filter, narrow] = match self {
+            Self::Insightface => ["layers.0", "layers.1", "layers.2"],
+            Self::FacexZoo => ["conv", "conv_dw", "project"],
+        }
+        .map(|name| weights.pp(name));
+        Ok(Block::plain(vec![
+            self.with_prelu(Shape::dense(inputs, hidden, 1, 1), &widen)?,
+            self.with_prelu(Shape::depthwise(hidden, stride), &filter)?,
+            self.without_activation(Shape::dense(hidden, outputs, 1, 1), &narrow)?,
+        ]))
+    }
+
+    /// `Residual`.
+    fn residuals(
+        self,
+        blocks: &mut Vec<Block>,
+        count: usize,
+        channels: usize,
+        hidden: usize,
+        weights: &Weights,
+    ) -> Result<()> {
+        let inner = match self {
+            Self::Insightface => "layers",
+            Self::FacexZoo => "model",
+        };
+        for index in 0..count {
+            let block = self.bottleneck(channels, hidden, channels, 1, &weights.pp(inner).pp(index))?;
+            blocks.push(Block { residual: true, ..block });
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -291,13 +371,16 @@ mod tests {
     fn the_layout_is_known_by_its_names() {
         let usual = Layout::Insightface { blocks: [1, 4, 6, 2], scale: 2, embedding: 512 };
         let large = Layout::Insightface { blocks: [2, 8, 12, 4], scale: 4, embedding: 256 };
-        for layout in [Layout::Foamliu, usual, large] {
+        for layout in [Layout::Foamliu, usual, large, Layout::FacexZoo { embedding: 512 }] {
             let tensors = tensors(layout);
             assert_eq!(Layout::of(&tensors).expect("a layout"), layout);
             assert_eq!(MobileFaceNet::read(tensors, &Device::Cpu).expect("fits").layout(), layout);
         }
-        let error = Layout::of(&BTreeMap::new()).expect_err("no tensors").to_string();
+        let zeros = Tensor::zeros((3, 1), DType::F32, &Device::Cpu).expect("zeros");
+        let other = BTreeMap::from([("conv1.weight".to_string(), zeros)]);
+        let error = Layout::of(&other).expect_err("no MobileFaceNet").to_string();
         assert!(error.contains("gdconv.depthwise.weight") && error.contains("features.layers.2.weight"), "{error}");
+        assert!(error.ends_with("the file has 1 tensors: `conv1.weight` [3, 1]"), "{error}");
     }
 
     #[test]

@@ -1,39 +1,64 @@
-//! The pickle inside an archive of PyTorch: which tensors there are, and where their values lie.
+//! What a pickle of PyTorch holds: which state dict is meant, which tensors are in it, and where their values lie.
 
-use std::io::Cursor;
-
-use candle_core::pickle::{Object, Stack};
 use candle_core::{DType, Shape};
 use gdrd_core::error::{Error, Result};
 
-/// What a file may name beside plain values. Nothing of it is called.
-const KNOWN: [(&str, &str); 3] =
-    [("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")];
+use super::value::{Id, Pickle, Value};
+use super::{HEADS, harmless, join, summary};
 
-/// Storages of floats, and their types.
-const FLOATS: [(&str, DType); 4] = [
-    ("FloatStorage", DType::F32),
-    ("DoubleStorage", DType::F64),
-    ("HalfStorage", DType::F16),
-    ("BFloat16Storage", DType::BF16),
+/// Keys under which training programs keep a state dict beside other things.
+const CONTAINERS: [&str; 21] = [
+    "state_dict",
+    "state_dict_ema",
+    "state_dict_backbone",
+    "model_state_dict",
+    "model_ema_state_dict",
+    "ema_state_dict",
+    "ema_model_state_dict",
+    "net_state_dict",
+    "network_state_dict",
+    "backbone_state_dict",
+    "model",
+    "model_ema",
+    "ema",
+    "ema_model",
+    "net",
+    "network",
+    "backbone",
+    "module",
+    "weights",
+    "params",
+    "params_ema",
 ];
 
-/// Storages of integers.
-const INTEGERS: [&str; 6] = ["LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage"];
+/// Storages of numbers: their types, and the bytes of a number.
+const STORAGES: [(&str, Option<DType>, usize); 10] = [
+    ("FloatStorage", Some(DType::F32), 4),
+    ("DoubleStorage", Some(DType::F64), 8),
+    ("HalfStorage", Some(DType::F16), 2),
+    ("BFloat16Storage", Some(DType::BF16), 2),
+    ("LongStorage", None, 8),
+    ("IntStorage", None, 4),
+    ("ShortStorage", None, 2),
+    ("CharStorage", None, 1),
+    ("ByteStorage", None, 1),
+    ("BoolStorage", None, 1),
+];
 
-/// How deep values may lie in each other, and of how many values one that is named again may consist: what state dicts
-/// never reach and crafted files use to exhaust a reader.
+/// How deep dictionaries may lie in each other, how often values may be named again, and how long a tensor's name may be:
+/// what state dicts never reach and crafted files use to exhaust a reader.
 const DEPTH: usize = 32;
-const REPEATED: usize = 64;
+const VISITS: usize = 1 << 20;
+const NAME: usize = 1024;
 
 /// A tensor of the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// Its keys, from the outermost dictionary to its own, with dots.
+    /// Its keys within the state dict that is meant, with dots.
     pub(super) name: String,
     /// None if it holds integers.
     pub(super) dtype: Option<DType>,
-    /// The name of the storage, the file `data/<storage>` of the archive.
+    /// The name of the storage.
     pub(super) storage: String,
     /// Where in the storage it starts, in values.
     pub(super) offset: usize,
@@ -42,144 +67,250 @@ pub(super) struct Entry {
     pub(super) strides: Vec<usize>,
 }
 
-/// Every tensor that dictionaries hold, at any depth.
+/// The tensors of the state dict that is meant, and those of margin heads beside it; with a `key`, every tensor below it.
 ///
 /// # Errors
-/// If the pickle is cut or not a dictionary, or names an object that is no tensor.
-pub(super) fn entries(pickle: &[u8]) -> Result<Vec<Entry>> {
-    let root = values(pickle)?;
-    if !matches!(root, Object::Dict(_)) {
-        return Err(Error::weights(format!("expected a state dict, found {}", shown(&root))));
+/// If the pickle is cut or not a dictionary, holds several state dicts and no key says which one, or has an object that is no
+/// tensor among the tensors.
+pub(super) fn entries(pickle: &Pickle, key: Option<&str>) -> Result<Vec<Entry>> {
+    if !matches!(pickle.of(pickle.root), Value::Dict(_)) {
+        return Err(no_state_dict(pickle, pickle.root));
     }
-    let mut entries = Vec::new();
-    collect(&root, "", &mut entries)?;
-    Ok(entries)
-}
-
-/// Runs candle's reader one instruction at a time, and looks at what each names or makes before the next.
-fn values(pickle: &[u8]) -> Result<Object> {
-    let broken = |e: candle_core::Error| {
-        let text = e.to_string();
-        Error::weights(format!("the pickle cannot be read: {}", text.lines().next().unwrap_or_default()))
-    };
-    let mut stack = Stack::empty();
-    let mut cursor = Cursor::new(pickle);
-    loop {
-        let rest = &pickle[cursor.position() as usize..];
-        match rest {
-            [b'c', named @ ..] => check_global(named)?,
-            // candle shifts by eight bits for each byte.
-            [0x8a, bytes, ..] if *bytes > 8 => return Err(Error::weights("the pickle has a number of over 64 bits")),
-            _ => {}
-        }
-        if stack.read(&mut cursor).map_err(broken)? {
-            return stack.finalize().map_err(broken);
-        }
-        let again = matches!(rest.first(), Some(b'h' | b'j'));
-        let mut left = if again { REPEATED } else { usize::MAX };
-        if stack.stack().last().is_some_and(|top| !is_small(top, DEPTH, &mut left)) {
-            let what = if again { "refers again to a large value" } else { "has values too deep in each other" };
-            return Err(Error::weights(format!("the pickle {what}, as no state dict does")));
-        }
+    let mut walk = Walk { pickle, under: key, visits: 0, entries: Vec::new() };
+    if key.is_some() {
+        walk.collect(pickle.root, "", 0)?;
+        return Ok(walk.entries);
     }
-}
-
-/// Refuses everything but [`KNOWN`] and storages. `named` is the module, a newline, the name, a newline.
-fn check_global(named: &[u8]) -> Result<()> {
-    let mut lines = named.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line).into_owned());
-    let (module, name) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let storage = FLOATS.iter().any(|(known, _)| *known == name) || INTEGERS.contains(&name.as_str());
-    if KNOWN.contains(&(module.as_str(), name.as_str())) || (module == "torch" && storage) {
-        return Ok(());
-    }
-    Err(Error::weights(format!(
-        "holds `{module}.{name}`, which is no tensor (nothing of it was run); expected a state dict alone, as \
-         `torch.save(model.state_dict(), ...)` writes it"
-    )))
-}
-
-/// Whether a value has no more than `depth` values in each other and `left` in all.
-fn is_small(object: &Object, depth: usize, left: &mut usize) -> bool {
-    if depth == 0 || *left == 0 {
-        return false;
-    }
-    *left -= 1;
-    let mut inner = |object: &Object| is_small(object, depth - 1, left);
-    match object {
-        Object::Tuple(items) | Object::List(items) => items.iter().all(inner),
-        Object::Dict(items) => items.iter().all(|(key, value)| inner(key) && inner(value)),
-        Object::Reduce { callable, args } | Object::Build { callable, args } => inner(callable) && inner(args),
-        Object::PersistentLoad(id) => inner(id),
-        _ => true,
-    }
-}
-
-fn collect(object: &Object, path: &str, entries: &mut Vec<Entry>) -> Result<()> {
-    match object {
-        Object::Dict(items) => {
-            for (key, value) in items {
-                // Keys that are numbers belong to optimisers; `_metadata` are the versions of a state dict's modules.
-                let Object::Unicode(key) = key else { continue };
-                if key != "_metadata" {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    collect(value, &path, entries)?;
+    let (mut dict, mut path) = (pickle.root, String::new());
+    for _ in 0..DEPTH {
+        let inner = pickle.entries(dict);
+        let inner: Vec<(&str, Id)> = inner.filter(|(_, id)| matches!(pickle.of(*id), Value::Dict(_))).collect();
+        let has_tensors = pickle.entries(dict).any(|(_, id)| is_tensor(pickle, id));
+        let known = inner.iter().filter(|(key, id)| CONTAINERS.contains(key) && count(pickle, *id) > 0);
+        let known: Vec<&(&str, Id)> = if has_tensors { Vec::new() } else { known.collect() };
+        match known.as_slice() {
+            [] => break,
+            [(key, id)] => {
+                for (head, id) in inner.iter().filter(|(key, _)| HEADS.contains(key)) {
+                    walk.collect(*id, head, 0)?;
                 }
+                (dict, path) = (*id, join(&path, key));
+            }
+            several => {
+                let found =
+                    several.iter().map(|(key, id)| format!("`{}` ({} tensors)", join(&path, key), count(pickle, *id)));
+                return Err(Error::weights(format!(
+                    "holds several state dicts: {}; name one with `key`",
+                    found.collect::<Vec<_>>().join(", ")
+                )));
             }
         }
-        Object::Reduce { .. } | Object::Build { .. } => {
-            let strange = || Error::weights(format!("`{path}`: expected a tensor, found {}", shown(object)));
-            entries.push(tensor(object, path).ok_or_else(strange)?);
-        }
-        _ => {}
     }
-    Ok(())
+    walk.collect(dict, "", 0)?;
+    Ok(walk.entries)
 }
 
-/// `_rebuild_parameter(tensor, ..)`, or `_rebuild_tensor_v2(storage, offset, shape, strides, ..)`; none for anything else.
-fn tensor(object: &Object, name: &str) -> Option<Entry> {
-    let Object::Reduce { callable, args } = object else { return None };
-    let (Object::Class { class_name, .. }, Object::Tuple(args)) = (&**callable, &**args) else { return None };
-    if class_name == "_rebuild_parameter" {
-        return tensor(args.first()?, name);
-    }
-    let [Object::PersistentLoad(storage), offset, shape, strides, ..] = args.as_slice() else { return None };
-    let Object::Tuple(storage) = &**storage else { return None };
-    let [_, Object::Class { class_name, .. }, Object::Unicode(storage), ..] = storage.as_slice() else { return None };
-    let (shape, strides) = (numbers(shape)?, numbers(strides)?);
-    (shape.len() == strides.len()).then_some(())?;
-    Some(Entry {
+/// Every storage of the pickle, by name: the bytes of its values, and where it begins in another one that it is a part of.
+pub(super) fn storages(pickle: &Pickle) -> Vec<Storage> {
+    let outside = pickle.all().filter_map(|value| match value {
+        Value::Outside(id) => storage(pickle, *id),
+        _ => None,
+    });
+    outside.collect()
+}
+
+/// A storage that tensors refer to.
+pub(super) struct Storage {
+    pub(super) name: String,
+    /// The class, such as `FloatStorage`.
+    pub(super) class: String,
+    /// The type and the bytes of a value; none for classes that are not known.
+    pub(super) kind: Option<(Option<DType>, usize)>,
+}
+
+fn storage(pickle: &Pickle, id: Id) -> Option<Storage> {
+    let [_, class, name, ..] = pickle.tuple(id)? else { return None };
+    let (Value::Named(module, class), Value::Text(name)) = (pickle.of(*class), pickle.of(*name)) else { return None };
+    let known = ["torch", "torch.cuda"].contains(&module.as_ref());
+    let kind = STORAGES.iter().find(|(known, ..)| *known == class).filter(|_| known);
+    Some(Storage {
         name: name.to_string(),
-        dtype: FLOATS.iter().find(|(known, _)| known == class_name).map(|(_, dtype)| *dtype),
-        storage: storage.clone(),
-        offset: number(offset)?,
-        shape: shape.into(),
-        strides,
+        class: class.to_string(),
+        kind: kind.map(|(_, dtype, width)| (*dtype, *width)),
     })
 }
 
-fn numbers(object: &Object) -> Option<Vec<usize>> {
-    let Object::Tuple(items) = object else { return None };
-    items.iter().map(number).collect()
+/// Whether a value is what `torch` would make a tensor of.
+fn is_tensor(pickle: &Pickle, id: Id) -> bool {
+    let Value::Call(callable, _) = pickle.of(id) else { return false };
+    matches!(pickle.of(*callable), Value::Named(module, name)
+        if ["torch._utils", "torch._tensor"].contains(&module.as_ref()) && name.starts_with("_rebuild"))
 }
 
-fn number(object: &Object) -> Option<usize> {
-    match object {
-        Object::Int(value) => usize::try_from(*value).ok(),
-        Object::Long(value) => usize::try_from(*value).ok(),
+/// How many tensors lie in a dictionary, at any depth; each value is looked at once.
+fn count(pickle: &Pickle, dict: Id) -> usize {
+    let mut seen = std::collections::BTreeSet::from([dict]);
+    let (mut waiting, mut count) = (vec![dict], 0);
+    while let Some(dict) = waiting.pop() {
+        for (_, id) in pickle.entries(dict).filter(|(_, id)| seen.insert(*id)) {
+            match pickle.of(id) {
+                Value::Dict(_) => waiting.push(id),
+                _ => count += usize::from(is_tensor(pickle, id)),
+            }
+        }
+    }
+    count
+}
+
+struct Walk<'a> {
+    pickle: &'a Pickle<'a>,
+    /// What is outside of this key is of no interest.
+    under: Option<&'a str>,
+    visits: usize,
+    entries: Vec<Entry>,
+}
+
+impl Walk<'_> {
+    fn collect(&mut self, dict: Id, path: &str, depth: usize) -> Result<()> {
+        let strange = |why: String| Error::weights(format!("`{path}`: {why}"));
+        if depth == DEPTH {
+            return Err(strange("dictionaries too deep in each other, as in no state dict".into()));
+        }
+        // The keys of an optimiser's state are numbers, which `entries` leaves out.
+        for (key, id) in self.pickle.entries(dict) {
+            self.visits += 1;
+            if self.visits > VISITS || path.len() + key.len() > NAME {
+                return Err(strange("more values, or longer names, than any state dict has".into()));
+            }
+            let name = join(path, key);
+            match self.pickle.of(id) {
+                Value::Dict(_) => self.collect(id, &name, depth + 1)?,
+                Value::Call(callable, _) => match tensor(self.pickle, id, &name) {
+                    Some(entry) => self.entries.push(entry),
+                    None if self.is_outside(&name) || harmless::is_harmless(self.pickle, *callable) => {}
+                    None => return Err(self.strange(id, &name)),
+                },
+                Value::Named(..) if !self.is_outside(&name) && !harmless::is_harmless(self.pickle, id) => {
+                    return Err(self.strange(id, &name));
+                }
+                // Plain values, and lists and tuples, in which optimisers keep their state.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_outside(&self, name: &str) -> bool {
+        self.under.is_some_and(|key| name.strip_prefix(key).is_none_or(|rest| !rest.starts_with('.')))
+    }
+
+    fn strange(&self, id: Id, name: &str) -> Error {
+        let found = shown(self.pickle, id);
+        if is_tensor(self.pickle, id) {
+            return Error::weights(format!("`{name}`: a tensor that cannot be read, {found}"));
+        }
+        Error::weights(format!(
+            "`{name}` holds {found}, which is no tensor (nothing of it was run); expected a state dict alone, as \
+             `torch.save(model.state_dict(), ...)` writes it"
+        ))
+    }
+}
+
+fn no_state_dict(pickle: &Pickle, root: Id) -> Error {
+    let found = shown(pickle, root);
+    let what = match found.contains("`__torch__") {
+        true => "a TorchScript program; save the state dict of its module instead".into(),
+        false => format!(
+            "expected a state dict, found {found} (nothing of it was run); save it as \
+             `torch.save(model.state_dict(), ...)` writes it"
+        ),
+    };
+    Error::weights(what)
+}
+
+/// The tensor that a call makes; none for anything else.
+fn tensor(pickle: &Pickle, id: Id, name: &str) -> Option<Entry> {
+    let Value::Call(callable, arguments) = pickle.of(id) else { return None };
+    rebuilt(pickle, *callable, *arguments, name, 4)
+}
+
+/// `_rebuild_parameter(tensor, ..)`, `_rebuild_from_type_v2(function, type, arguments, ..)`, or
+/// `_rebuild_tensor_v2(storage, offset, shape, strides, ..)`, up to `depth` of them in each other.
+fn rebuilt(pickle: &Pickle, callable: Id, arguments: Id, name: &str, depth: usize) -> Option<Entry> {
+    let Value::Named(module, function) = pickle.of(callable) else { return None };
+    let known = depth > 0 && ["torch._utils", "torch._tensor"].contains(&module.as_ref());
+    let arguments = pickle.tuple(arguments).filter(|_| known)?;
+    match function.as_ref() {
+        "_rebuild_parameter" | "_rebuild_parameter_with_state" => {
+            let Value::Call(callable, inner) = pickle.of(*arguments.first()?) else { return None };
+            rebuilt(pickle, *callable, *inner, name, depth - 1)
+        }
+        "_rebuild_from_type_v2" => rebuilt(pickle, *arguments.first()?, *arguments.get(2)?, name, depth - 1),
+        "_rebuild_tensor" | "_rebuild_tensor_v2" => placed(pickle, arguments, name),
+        _ => None,
+    }
+}
+
+/// The tensor of these arguments.
+fn placed(pickle: &Pickle, arguments: &[Id], name: &str) -> Option<Entry> {
+    let [outside, offset, shape, strides, ..] = arguments else { return None };
+    let Value::Outside(outside) = pickle.of(*outside) else { return None };
+    let storage = storage(pickle, *outside)?;
+    let (dtype, _) = storage.kind?;
+    // A part of another storage begins at a place of its own, in files from before PyTorch 1.6.
+    let base = pickle.tuple(*outside)?.get(5).and_then(|view| pickle.tuple(*view)).and_then(|view| view.get(1));
+    let base = base.map_or(Some(0), |base| number(pickle, *base))?;
+    let (shape, strides) = (numbers(pickle, *shape)?, numbers(pickle, *strides)?);
+    (shape.len() == strides.len()).then_some(())?;
+    let offset = number(pickle, *offset)?.checked_add(base)?;
+    Some(Entry { name: name.to_string(), dtype, storage: storage.name, offset, shape: shape.into(), strides })
+}
+
+/// The numbers of a tuple, or of a `torch.Size`.
+fn numbers(pickle: &Pickle, id: Id) -> Option<Vec<usize>> {
+    let items = match pickle.of(id) {
+        Value::Tuple(items) => items,
+        Value::Call(_, arguments) => match pickle.tuple(*arguments)? {
+            [inner] => pickle.tuple(*inner)?,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    items.iter().map(|id| number(pickle, *id)).collect()
+}
+
+fn number(pickle: &Pickle, id: Id) -> Option<usize> {
+    match pickle.of(id) {
+        Value::Int(value) => usize::try_from(*value).ok(),
         _ => None,
     }
 }
 
 /// A value for an error: what was called, or what kind of value it is.
-fn shown(object: &Object) -> String {
-    match object {
-        Object::Class { module_name, class_name } => format!("`{module_name}.{class_name}`"),
-        Object::Reduce { callable, .. } | Object::Build { callable, .. } => format!("a call of {}", shown(callable)),
-        Object::List(_) => "a list".into(),
-        Object::Tuple(_) => "a tuple".into(),
-        Object::Dict(_) => "a dictionary".into(),
-        Object::PersistentLoad(_) => "a storage".into(),
-        other => format!("{other:?}"),
+pub(super) fn shown(pickle: &Pickle, id: Id) -> String {
+    match pickle.of(id) {
+        Value::Named(module, name) => format!("`{module}.{name}`"),
+        Value::Call(callable, arguments) => match (pickle.of(*callable), pickle.tuple(*arguments)) {
+            (Value::Named(module, name), Some([outside, ..])) => match pickle.of(*outside) {
+                Value::Outside(id) => {
+                    let class = storage(pickle, *id).map_or("a storage".into(), |storage| storage.class);
+                    format!("a call of `{module}.{name}` with `{class}`")
+                }
+                _ => format!("a call of `{module}.{name}`"),
+            },
+            (Value::Named(module, name), _) => format!("a call of `{module}.{name}`"),
+            _ => "a call of what another call returns".into(),
+        },
+        Value::List(_) => "a list".into(),
+        Value::Tuple(_) => "a tuple".into(),
+        Value::Dict(_) => {
+            let keys: Vec<&str> = pickle.entries(id).map(|(key, _)| key).collect();
+            format!("a dictionary of {}", summary(keys.len(), keys.iter().map(|key| format!("`{key}`"))))
+        }
+        Value::Outside(_) => "a storage".into(),
+        Value::Int(_) | Value::Long(_) => "a number".into(),
+        Value::Text(_) => "a text".into(),
+        Value::Plain(what) => (*what).into(),
     }
 }
 
@@ -187,8 +318,13 @@ fn shown(object: &Object) -> String {
 mod tests {
     use super::*;
 
+    fn read(pickle: &[u8]) -> Result<Vec<Entry>> {
+        entries(&Pickle::read(pickle)?, None)
+    }
+
+    #[track_caller]
     fn refused(pickle: &[u8]) -> String {
-        entries(pickle).expect_err("must be refused").to_string()
+        read(pickle).expect_err("must be refused").to_string()
     }
 
     #[test]
@@ -196,11 +332,23 @@ mod tests {
         // {'a': os.system('true')}
         let text = refused(b"\x80\x02}X\x01\0\0\0acposix\nsystem\nX\x04\0\0\0true\x85Rs.");
         assert!(text.contains("`posix.system`") && text.contains("nothing of it was run"), "{text}");
+        // The same by protocol 4, and with the function alone.
+        let text = refused(b"\x80\x04}\x8c\x01a\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85Rs.");
+        assert!(text.contains("`a` holds a call of `posix.system`"), "{text}");
+        let text = refused(b"\x80\x04}\x8c\x01a\x8c\x08builtins\x8c\x04eval\x93s.");
+        assert!(text.contains("`a` holds `builtins.eval`"), "{text}");
+        // The same by the instructions of protocol 0.
+        let text = refused(b"(dp0\nS'a'\n(S'true'\niposix\nsystem\ns.");
+        assert!(text.contains("`a` holds a call of `posix.system`"), "{text}");
         let text = refused(b"\x80\x02ctorch\n_C\n.");
-        assert!(text.contains("`torch._C`"), "{text}");
-        // {'a': OrderedDict built by a call that candle does not know with a tuple in place of a tensor}
+        assert!(text.contains("expected a state dict, found `torch._C`"), "{text}");
+        let text = refused(b"\x80\x02c__torch__.net\nNet\n)\x81.");
+        assert!(text.contains("TorchScript"), "{text}");
         let text = refused(b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_parameter\n)Rs.");
-        assert!(text.contains("`a`: expected a tensor, found a call of `torch._utils._rebuild_parameter`"), "{text}");
+        assert!(
+            text.contains("`a`: a tensor that cannot be read, a call of `torch._utils._rebuild_parameter`"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -209,18 +357,36 @@ mod tests {
         // {'epoch': 3, 'best': 0.5, 'names': ['a'], 7: {}}
         let plain =
             b"\x80\x02}(X\x05\0\0\0epochK\x03X\x04\0\0\0bestG?\xe0\0\0\0\0\0\0X\x05\0\0\0names](X\x01\0\0\0aeK\x07}u.";
-        assert!(entries(plain).expect("plain values").is_empty());
+        assert!(read(plain).expect("plain values").is_empty());
     }
 
     #[test]
-    fn crafted_pickles_end_in_an_error() {
-        assert!(refused(b"\x80\x02}X\x05\0\0\0epo").contains("cannot be read"));
-        assert!(refused(b"\x80\x02\x8a\x09123456789.").contains("over 64 bits"));
-        assert!(refused(&[b"\x80\x02)".as_slice(), &[0x85; 100_000], b"."].concat()).contains("too deep"));
-        // Each tuple holds the one before twice.
-        let mut doubled = b"\x80\x02)q\0".to_vec();
-        (0..40).for_each(|at| doubled.extend([b'h', at, b'h', at, 0x86, b'q', at + 1]));
+    fn crafted_pickles_end_in_an_error_and_need_little_memory() {
+        assert!(refused(b"\x80\x02}X\x05\0\0\0epo").contains("cannot be read: it ends at byte 11"));
+        assert!(refused(b"\x80\x02\x8a\x09123456789.").contains("found a number"));
+        assert!(refused(b"\x80\x02R.").contains("nothing is left for the instruction"));
+        assert!(refused(b"\x80\x02(R.").contains("nothing is left for the instruction"));
+        assert!(refused(b"\x80\x02h\x07.").contains("nothing was kept as 7"));
+        assert!(refused(b"\x80\x02\xff.").contains("unknown instruction 0xff at byte 2"));
+        assert!(refused(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xff.").contains("it ends at byte 12"));
+        assert!(refused(&[b"\x80\x02)".as_slice(), &[0x85; 100_000], b"."].concat()).contains("found a tuple"));
+        // {'a': {'a': {'a': ..}}}, and a dictionary within itself.
+        let deep = [b"\x80\x02}".as_slice(), &b"X\x01\0\0\0a}".repeat(100_000), &[b's'; 100_000], b"."].concat();
+        assert!(refused(&deep).contains("too deep"));
+        assert!(refused(b"\x80\x02}q\0X\x01\0\0\0ah\0s.").contains("too deep"));
+        // Each dictionary holds the one before twice.
+        let mut doubled = b"\x80\x02}q\0".to_vec();
+        (0..30).for_each(|at| {
+            doubled.extend(b"}(X\x01\0\0\0ah");
+            doubled.push(at);
+            doubled.extend(b"X\x01\0\0\0bh");
+            doubled.extend([at, b'u', b'q', at + 1]);
+        });
         doubled.push(b'.');
-        assert!(refused(&doubled).contains("refers again to a large value"));
+        assert!(refused(&doubled).contains("more values"));
+        // A counter of a counter of many entries, again and again.
+        let many = [b"ccollections\nCounter\nq\0}(".as_slice(), &b"K\x01K\x01".repeat(1000), b"u\x85q\x01R"].concat();
+        let copies = [many.as_slice(), &b"h\0h\x01R".repeat(1000), b"."].concat();
+        assert!(refused(&copies).contains("more of itself than it holds"));
     }
 }

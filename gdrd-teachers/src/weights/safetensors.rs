@@ -9,10 +9,10 @@ use ::safetensors::tensor::Metadata;
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::error::{Context, Error, Result};
 
-use super::Found;
+use super::Choice;
 
 /// The wanted tensors of a file of `length` bytes.
-pub(super) fn read(mut file: File, length: u64, wanted: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn read(mut file: File, length: u64, choice: &Choice) -> Result<BTreeMap<String, Tensor>> {
     let incomplete = |e: &dyn std::fmt::Display| Error::weights(format!("not a complete safetensors file: {e}"));
     let mut size = [0; 8];
     file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut size)).map_err(|e| incomplete(&e))?;
@@ -27,19 +27,24 @@ pub(super) fn read(mut file: File, length: u64, wanted: &dyn Fn(&str) -> bool) -
     if expected != length {
         return Err(incomplete(&format!("its header asks for {expected} bytes, the file has {length}")));
     }
-    let mut found = Found::default();
+    let mut all = Vec::new();
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
         let dtype = dtype(info.dtype).at(|| format!("`{name}`"))?;
-        let (true, Some(dtype)) = (found.wants(&name, dtype, wanted)?, dtype) else { continue };
+        all.push((name, info.clone(), dtype));
+    }
+    let chosen = choice.of(all, |(name, info, dtype)| (name, &info.shape, dtype.is_some()))?;
+    let mut tensors = BTreeMap::new();
+    for (plain, (_, info, dtype)) in chosen {
+        let Some(dtype) = dtype else { continue };
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0; end - start];
         file.seek(SeekFrom::Start(data + start as u64))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|e| Error::weights(e.to_string()))?;
-        found.add(&name, Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)?);
+        tensors.insert(plain, Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)?);
     }
-    Ok(found.tensors)
+    Ok(tensors)
 }
 
 /// The type of a tensor of floats; none for integers.
@@ -82,7 +87,7 @@ mod tests {
             ("model.net.bn.num_batches_tracked", ones(DType::I64)),
         ];
         let (_folder, path) = written(&all);
-        let found = read(&path, |name| name != "single").expect("tensors");
+        let found = read(&path, None, &[], |name| name != "single").expect("tensors");
         let types: Vec<(&str, DType)> = found.iter().map(|(name, t)| (name.as_str(), t.dtype())).collect();
         assert_eq!(types, [("brain", DType::BF16), ("double", DType::F64), ("half", DType::F16)]);
         assert!(found.values().all(|t| t.dims() == [2, 3]));
@@ -93,9 +98,14 @@ mod tests {
     #[test]
     fn two_tensors_of_one_plain_name_are_refused() {
         let (_folder, path) = written(&[("module.a", ones(DType::F32)), ("net.a", ones(DType::F32))]);
-        let text = read(&path, |_| true).expect_err("ambiguous").to_string();
+        let text = read(&path, None, &[], |_| true).expect_err("ambiguous").to_string();
         assert!(text.contains("`module.a`") && text.contains("`net.a`") && text.contains("both `a`"), "{text}");
-        assert!(read(&path, |name| name != "a").expect("not asked for").is_empty());
+        assert!(text.contains("Name it with `key`"), "{text}");
+        let named = read(&path, Some("net"), &[], |_| true).expect("one of them");
+        assert_eq!(named.keys().collect::<Vec<_>>(), ["a"]);
+        let text = read(&path, Some("ema"), &[], |_| true).expect_err("none").to_string();
+        let expected = "no tensor's name begins with `ema.`; the file has 2 tensors: `module.a` [2, 3], `net.a` [2, 3]";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
@@ -103,7 +113,7 @@ mod tests {
         let (_folder, path) = written(&[("a", ones(DType::F32))]);
         let bytes = std::fs::read(&path).expect("bytes");
         std::fs::write(&path, &bytes[..bytes.len() - 7]).expect("cut");
-        let text = read(&path, |_| true).expect_err("cut").to_string();
+        let text = read(&path, None, &[], |_| true).expect_err("cut").to_string();
         let (expected, found) = (bytes.len(), bytes.len() - 7);
         assert!(text.contains(&format!("asks for {expected} bytes, the file has {found}")), "{text}");
     }

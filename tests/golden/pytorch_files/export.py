@@ -3,11 +3,14 @@
     python export.py
 """
 
+import argparse
+import datetime
 import os
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -75,10 +78,47 @@ def main() -> None:
     torch.save(checkpoint, HERE / "checkpoint_gpu_0.pt")
     values["checkpoint.classes"] = head.weight.detach().double()
 
-    # What is refused: an object that would run a command, a whole network, the format before PyTorch 1.6.
+    # Other protocols, and the format before PyTorch 1.6.
+    for protocol in (4, 5):
+        torch.save(net.state_dict(), HERE / f"protocol_{protocol}.pth", pickle_protocol=protocol)
+    torch.save(net.state_dict(), HERE / "legacy.pth", _use_new_zipfile_serialization=False)
+
+    # What Lightning saves: tensors and objects of any kind beside the state dict.
+    lightning = {
+        "epoch": 2,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": OrderedDict((f"model.{name}", tensor) for name, tensor in net.state_dict().items()),
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 3}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val_acc'}": {"best_model_score": torch.tensor(0.9), "dirpath": Path("runs")}},
+        "optimizer_states": [optimizer.state_dict()],
+        "hyper_parameters": {"args": argparse.Namespace(lr=0.1), "head": torch.nn.Linear(1, 1)},
+    }
+    torch.save(lightning, HERE / "lightning.ckpt")
+
+    # A state dict with plain values of many kinds among its tensors.
+    beside = {
+        **net.state_dict(),
+        "best": np.float64(0.5),
+        "means": np.zeros(3, dtype=np.float32),
+        "args": argparse.Namespace(size=torch.Size([112, 112]), device=torch.device("cpu")),
+        "shape": torch.Size([2, 3]),
+        "type": torch.float16,
+        "when": datetime.datetime(2024, 1, 2),
+        "where": Path("runs"),
+        "seen": {1, 2},
+        "more": defaultdict(list, {"a": [1]}),
+    }
+    torch.save(beside, HERE / "beside.pth", pickle_protocol=4)
+
+    # A compiled and parallel network under another key, and an average beside the weights.
+    wrapped = {f"_orig_mod.module.feat_net.{name}": tensor for name, tensor in net.state_dict().items()}
+    torch.save({"model_state_dict": wrapped, "optimizer_state_dict": optimizer.state_dict()}, HERE / "compiled.pth")
+    average = {name: tensor * 0 for name, tensor in net.state_dict().items()}
+    torch.save({"state_dict": net.state_dict(), "state_dict_ema": average}, HERE / "average.pth")
+
+    # What is refused: an object that would run a command, a whole network.
     torch.save({"weight": torch.zeros(1), "hook": Hook()}, HERE / "command.pth")
     torch.save(torch.nn.Linear(1, 1), HERE / "module.pth")
-    torch.save(net.state_dict(), HERE / "legacy.pth", _use_new_zipfile_serialization=False)
 
     save_file(values, HERE / "values.safetensors")
 
