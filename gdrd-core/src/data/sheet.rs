@@ -5,6 +5,7 @@ use std::path::Path;
 use super::views::Views;
 use crate::error::{Error, Result};
 use crate::face::{Face, Kernel};
+use crate::files::write_atomically;
 use crate::seed::Seed;
 use crate::teacher::View;
 
@@ -36,7 +37,9 @@ pub fn write_sheet(views: &Views, path: &Path) -> Result<()> {
             y + CELL,
         );
     }
-    sheet.save(path).map_err(|e| Error::io(path, std::io::Error::other(e)))
+    let mut png = std::io::Cursor::new(Vec::new());
+    sheet.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
+    write_atomically(path, png.get_ref())
 }
 
 fn paste(sheet: &mut image::RgbImage, face: &Face, x: usize, y: usize) {
