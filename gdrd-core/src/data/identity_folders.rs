@@ -8,15 +8,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::decode::check_whole;
-use super::{Dataset, DatasetConfig, read_face};
-use crate::error::{Error, Problem, Result};
+use super::decode::{Decoding, check_whole, read_bytes, read_square};
+use super::formats::{READ, is_image_name};
+use super::{Dataset, DatasetConfig};
+use crate::error::{Context, Error, Problem, Result};
 use crate::face::Face;
 use crate::recipe::RecipePath;
 use crate::registry::Kind;
 
-/// `folder/<person>/<image>.jpg`: JPEG or PNG, aligned faces. Several folders are joined; people of the same
-/// name in two of them are two identities.
+/// `folder/<person>/<image>.jpg`: aligned faces, as JPEG, PNG, BMP, WebP or GIF. Several folders are joined; people of the same
+/// name in two of them are two identities. Names with a dot in front are passed over.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityFolders {
@@ -25,6 +26,9 @@ pub struct IdentityFolders {
     /// Height and width that faces are brought to, in pixels.
     #[serde(default = "default_size")]
     pub size: usize,
+    /// Whether images are turned as their EXIF orientation says.
+    #[serde(default = "default_exif_orientation")]
+    pub exif_orientation: bool,
     /// Fewest images that a person must have; someone with fewer is an error.
     #[serde(default = "default_min_images")]
     pub min_images: usize,
@@ -32,6 +36,10 @@ pub struct IdentityFolders {
 
 fn default_size() -> usize {
     112
+}
+
+pub(super) fn default_exif_orientation() -> bool {
+    Decoding::default().exif_orientation
 }
 
 fn default_min_images() -> usize {
@@ -47,7 +55,8 @@ impl DatasetConfig for IdentityFolders {
     fn check(&self) -> Vec<Problem> {
         [
             Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into()),
-            Problem::unless(self.size >= 4, "size", || format!("expected at least 4 pixels, found {}", self.size)),
+            Problem::within("size", self.size, 4..=4096),
+            Problem::within("min_images", self.min_images, 0..=1_000_000_000),
         ]
         .into_iter()
         .flatten()
@@ -58,10 +67,18 @@ impl DatasetConfig for IdentityFolders {
         let mut files = Vec::new();
         let mut people = Vec::new();
         let mut too_few = Vec::new();
+        let mut passed_over = PassedOver::default();
         for root in &self.folders {
             let root: &Path = root;
-            for folder in sorted_entries(root)?.into_iter().filter(|path| path.is_dir()) {
-                let images: Vec<PathBuf> = sorted_entries(&folder)?.into_iter().filter(|p| is_image(p)).collect();
+            let before = files.len();
+            for folder in visible(root)? {
+                if !folder.is_dir() {
+                    passed_over.add(&folder);
+                    continue;
+                }
+                let (images, others): (Vec<_>, Vec<_>) =
+                    visible(&folder)?.into_iter().partition(|path| !path.is_dir() && is_image_name(path));
+                others.iter().for_each(|path| passed_over.add(path));
                 let name = file_name(&folder);
                 if images.len() < self.min_images {
                     too_few.push(format!("`{name}` ({})", images.len()));
@@ -71,9 +88,9 @@ impl DatasetConfig for IdentityFolders {
                     people.push(name);
                 }
             }
-            if files.is_empty() {
+            if files.len() == before {
                 return Err(Error::data(format!(
-                    "`{}` holds no folder with a JPEG or PNG; expected `{}/<person>/<image>.jpg`",
+                    "`{}` holds no folder with an image ({READ}); expected `{}/<person>/<image>.jpg`",
                     root.display(),
                     root.display()
                 )));
@@ -88,9 +105,11 @@ impl DatasetConfig for IdentityFolders {
             )));
         }
         let paths: Vec<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
-        let fingerprint = fingerprint(&paths, self.size)?;
+        let how = Decoding { exif_orientation: self.exif_orientation };
+        let fingerprint = fingerprint(&paths, self.size, how)?;
+        let notes = passed_over.notes();
         let by_stem = files.iter().enumerate().map(|(at, (path, _))| (stem(path), at)).collect();
-        Ok(Box::new(Opened { files, people: people.len(), size: self.size, by_stem, fingerprint }))
+        Ok(Box::new(Opened { files, people: people.len(), size: self.size, how, by_stem, notes, fingerprint }))
     }
 }
 
@@ -98,7 +117,9 @@ struct Opened {
     files: Vec<(PathBuf, usize)>,
     people: usize,
     size: usize,
+    how: Decoding,
     by_stem: BTreeMap<String, usize>,
+    notes: Vec<String>,
     fingerprint: String,
 }
 
@@ -124,7 +145,11 @@ impl Dataset for Opened {
     }
 
     fn face(&self, index: usize) -> Result<Face> {
-        read_face(&self.files[index].0, self.size)
+        read_square(&self.files[index].0, self.size, self.how)
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn fingerprint(&self) -> &str {
@@ -132,18 +157,38 @@ impl Dataset for Opened {
     }
 }
 
-/// The entries of a folder in the order of their names.
-pub(super) fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The entries of a folder in the order of their names, without what systems and programs keep for themselves: names with a
+/// dot in front (`._Ann_0001.jpg`, `.ipynb_checkpoints`), and `__MACOSX`.
+pub(super) fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
     let mut paths =
         entries.map(|entry| entry.map(|e| e.path()).map_err(|e| Error::io(folder, e))).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| !file_name(path).starts_with('.') && file_name(path) != "__MACOSX");
     paths.sort();
     Ok(paths)
 }
 
-pub(super) fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    matches!(extension.as_str(), "jpg" | "jpeg" | "png")
+/// What was found beside images.
+#[derive(Default)]
+pub(super) struct PassedOver {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl PassedOver {
+    pub(super) fn add(&mut self, path: &Path) {
+        self.count += 1;
+        if self.first.len() < 5 {
+            self.first.push(format!("`{}`", path.display()));
+        }
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        let more = if self.count > self.first.len() { ", ..." } else { "" };
+        let note =
+            || format!("passed over, no image by name ({READ}): {}: {}{more}", self.count, self.first.join(", "));
+        (self.count > 0).then(note).into_iter().collect()
+    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -154,14 +199,17 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Sha256 over the names (person and file), the bytes of all images and the size they are brought to.
-pub(super) fn fingerprint(paths: &[&Path], size: usize) -> Result<String> {
+/// The way from bytes to pixels; another one is another dataset.
+const DECODER: u64 = 2;
+
+/// Sha256 over the names (person and file), the bytes of all images, the size they are brought to and how they are read.
+pub(super) fn fingerprint(paths: &[&Path], size: usize, how: Decoding) -> Result<String> {
     let digests = paths
         .par_iter()
         .map(|path| {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            let bytes = read_bytes(path)?;
             // All bytes are here once; a truncated file is better found now than in the middle of a run.
-            check_whole(path, &bytes)?;
+            check_whole(&bytes).at(|| format!("`{}`", path.display()))?;
             let mut hash = Sha256::new();
             hash.update(path.parent().map(file_name).unwrap_or_default().as_bytes());
             hash.update(b"/");
@@ -172,7 +220,9 @@ pub(super) fn fingerprint(paths: &[&Path], size: usize) -> Result<String> {
         })
         .collect::<Result<Vec<[u8; 32]>>>()?;
     let mut hash = Sha256::new();
-    hash.update((size as u64).to_le_bytes());
+    for number in [DECODER, size as u64, u64::from(how.exif_orientation)] {
+        hash.update(number.to_le_bytes());
+    }
     digests.iter().for_each(|digest| hash.update(digest));
     Ok(crate::digest::hex(&hash.finalize()))
 }
@@ -195,7 +245,7 @@ mod tests {
     }
 
     fn config(folder: &Path, min_images: usize) -> IdentityFolders {
-        IdentityFolders { folders: vec![RecipePath::from(folder)], size: 8, min_images }
+        IdentityFolders { folders: vec![RecipePath::from(folder)], size: 8, exif_orientation: true, min_images }
     }
 
     #[test]
@@ -213,6 +263,30 @@ mod tests {
         let folder = tree(&[("Ann", 2), ("Bob", 1)]);
         let error = config(folder.path(), 2).build().err().expect("one image").to_string();
         assert!(error.contains("`Bob` (1)"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_image_is_passed_over_and_counted() {
+        let folder = tree(&[("Ann", 1), ("Bob", 1)]);
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("inside")).expect("a folder");
+            std::fs::write(path, "no image").expect("written");
+        };
+        let image = std::fs::read(folder.path().join("Ann/Ann_0001.png")).expect("an image");
+        for name in ["Ann_0002.JFIF", "Ann_0003.jpe", "Ann_0004.webp"] {
+            std::fs::write(folder.path().join("Ann").join(name), &image).expect("written");
+        }
+        for hidden in ["Ann/._Ann_0001.jpg", ".DS_Store", ".ipynb_checkpoints/x.jpg", "__MACOSX/y.jpg", "Bob/.z.png"] {
+            write(hidden);
+        }
+        let quiet = config(folder.path(), 1).build().expect("dataset");
+        assert_eq!((quiet.len(), quiet.identities(), quiet.notes().len()), (5, 2, 0), "{:?}", quiet.notes());
+        ["list.txt", "Ann/a.avif", "Bob/deep/b.jpg", "Bob/c.tif"].iter().for_each(|name| write(name));
+        let data = config(folder.path(), 1).build().expect("dataset");
+        assert_eq!(data.len(), 5);
+        let [note] = data.notes() else { panic!("{:?}", data.notes()) };
+        assert!(note.contains(": 4: ") && note.contains("a.avif`") && note.contains("deep`"), "{note}");
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::identity_folders::{fingerprint, is_image, sorted_entries};
-use super::{Dataset, DatasetConfig, read_face};
+use super::decode::{Decoding, read_square};
+use super::formats::{READ, is_image_name};
+use super::identity_folders::{PassedOver, default_exif_orientation, fingerprint, visible};
+use super::{Dataset, DatasetConfig};
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
 use crate::recipe::RecipePath;
 use crate::registry::Kind;
 
-/// Every JPEG and PNG below the folders, without identities.
+/// Every JPEG, PNG, BMP, WebP and GIF below the folders, without identities. Names with a dot in front are passed over.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFolder {
@@ -21,6 +23,9 @@ pub struct ImageFolder {
     /// Height and width that faces are brought to, in pixels; an image that is not square is cropped first.
     #[serde(default = "default_size")]
     pub size: usize,
+    /// Whether images are turned as their EXIF orientation says.
+    #[serde(default = "default_exif_orientation")]
+    pub exif_orientation: bool,
 }
 
 fn default_size() -> usize {
@@ -34,30 +39,33 @@ impl Kind for ImageFolder {
 
 impl DatasetConfig for ImageFolder {
     fn check(&self) -> Vec<Problem> {
-        let some = !self.folders.is_empty();
-        Problem::unless(some, "folders", || "expected at least one folder".into()).into_iter().collect()
+        let some = Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into());
+        [some, Problem::within("size", self.size, 4..=4096)].into_iter().flatten().collect()
     }
 
     fn build(&self) -> Result<Box<dyn Dataset>> {
-        let mut files = Vec::new();
+        let (mut files, mut passed_over) = (Vec::new(), PassedOver::default());
         for folder in &self.folders {
             let before = files.len();
-            collect(folder, &mut files)?;
+            collect(folder, &mut files, &mut passed_over)?;
             if files.len() == before {
-                return Err(Error::data(format!("`{}` holds no JPEG or PNG", folder)));
+                return Err(Error::data(format!("`{folder}` holds no image ({READ})")));
             }
         }
-        let fingerprint = fingerprint(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), self.size)?;
-        Ok(Box::new(Opened { files, size: self.size, fingerprint }))
+        let how = Decoding { exif_orientation: self.exif_orientation };
+        let fingerprint = fingerprint(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), self.size, how)?;
+        Ok(Box::new(Opened { files, size: self.size, how, notes: passed_over.notes(), fingerprint }))
     }
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for path in sorted_entries(folder)? {
+fn collect(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver) -> Result<()> {
+    for path in visible(folder)? {
         if path.is_dir() {
-            collect(&path, files)?;
-        } else if is_image(&path) {
+            collect(&path, files, passed_over)?;
+        } else if is_image_name(&path) {
             files.push(path);
+        } else {
+            passed_over.add(&path);
         }
     }
     Ok(())
@@ -66,6 +74,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 struct Opened {
     files: Vec<PathBuf>,
     size: usize,
+    how: Decoding,
+    notes: Vec<String>,
     fingerprint: String,
 }
 
@@ -91,7 +101,11 @@ impl Dataset for Opened {
     }
 
     fn face(&self, index: usize) -> Result<Face> {
-        read_face(&self.files[index], self.size)
+        read_square(&self.files[index], self.size, self.how)
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn fingerprint(&self) -> &str {
@@ -110,7 +124,7 @@ mod tests {
         let image = image::RgbImage::from_pixel(9, 8, image::Rgb([7, 0, 0]));
         image.save(folder.path().join("one.png")).expect("an image");
         image.save(folder.path().join("a/b/two.jpg")).expect("an image");
-        let config = ImageFolder { folders: vec![RecipePath::from(folder.path())], size: 8 };
+        let config = ImageFolder { folders: vec![RecipePath::from(folder.path())], size: 8, exif_orientation: true };
         let data = config.build().expect("dataset");
         assert_eq!((data.len(), data.identities()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);

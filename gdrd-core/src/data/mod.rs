@@ -5,6 +5,7 @@ use crate::face::Face;
 
 mod decode;
 mod degradation;
+mod formats;
 mod identity_folders;
 mod image_folder;
 mod loader;
@@ -13,8 +14,9 @@ mod synthetic;
 pub mod synthetic_faces;
 mod views;
 
-pub use decode::read_face;
+pub use decode::{Decoding, MAX_BYTES, MAX_PIXELS, decode, read_face, read_image};
 pub use degradation::Degradation;
+pub use formats::is_image_name;
 pub use identity_folders::IdentityFolders;
 pub use image_folder::ImageFolder;
 pub use loader::{Batch, Loader, Plan, Wanted};
@@ -58,6 +60,11 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).
     fn face(&self, index: usize) -> Result<Face>;
+
+    /// What whoever gave the data should know, such as which files were passed over; a sentence each.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 
     /// Sha256 over everything that [`face`](Dataset::face) and [`identity`](Dataset::identity) return.
     fn fingerprint(&self) -> &str;
