@@ -1,9 +1,10 @@
 //! Rules between the parts of a recipe.
 
-use super::diagnostic::{Diagnostic, suggest};
+use super::diagnostic::{Diagnostic, excerpt, suggest};
 use super::node::{Node, Table};
 use super::source::Span;
 use super::typed::Recipe;
+use crate::files::{NAME_RULE, is_name};
 
 /// Every broken rule, at the place of the name that leads nowhere.
 pub(super) fn check(recipe: &Recipe, table: &Table) -> Vec<Diagnostic> {
@@ -27,6 +28,14 @@ pub(super) fn check(recipe: &Recipe, table: &Table) -> Vec<Diagnostic> {
     }
     for (name, protocol) in &recipe.evaluate {
         unknown("dataset", protocol.config.data(), data().collect(), place(table, &["evaluate", name, "data"]));
+    }
+    let stages = recipe.stages.iter().map(|stage| ("stage", stage.name.as_str()));
+    for (section, name) in stages.chain(recipe.evaluate.keys().map(|name| ("evaluate", name.as_str()))) {
+        if !is_name(name) {
+            let span = table.get(section).and_then(Node::as_table).and_then(|table| table.key_span(name));
+            let message = format!("`{}` cannot be a part of a file's name, expected {NAME_RULE}", excerpt(name));
+            problems.push(Diagnostic::new(message, span.unwrap_or(table.span)));
+        }
     }
     for stage in &recipe.stages {
         if stage.losses.is_empty() {

@@ -170,6 +170,14 @@ impl Recipe {
         self.files().get(path).map_or(Path::new(path), |file| &file.path)
     }
 
+    /// Every path that the recipe was read from or names, as far as it leads to something on this machine.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = self.sources.names().map(PathBuf::from).collect();
+        strings_in(&toml::Value::Table(self.resolved.clone()), &mut |text| found.push(self.local(text).to_path_buf()));
+        found.retain(|path| path.exists());
+        found
+    }
+
     /// Refuses a recipe that names files on the Hub which it has not been given.
     pub(crate) fn needs_no_network(&self) -> Result<(), Error> {
         match self.addresses().into_iter().find(|(_, address)| !self.files().contains_key(&address.to_string())) {
@@ -178,6 +186,16 @@ impl Recipe {
                 Err(Error::hub(format!("`{key}` is {address}, which was not fetched; `gdrd_teachers::hub` does that")))
             }
         }
+    }
+}
+
+/// Tells every string in a value.
+fn strings_in(value: &toml::Value, tell: &mut dyn FnMut(&str)) {
+    match value {
+        toml::Value::String(text) => tell(text),
+        toml::Value::Array(items) => items.iter().for_each(|item| strings_in(item, tell)),
+        toml::Value::Table(table) => table.iter().for_each(|(_, item)| strings_in(item, tell)),
+        _ => {}
     }
 }
 

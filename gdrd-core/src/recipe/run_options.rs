@@ -40,11 +40,10 @@ impl Default for RunOptions {
 
 impl RunOptions {
     pub(super) fn check(&self) -> Vec<Problem> {
-        let least = |good: bool, key| Problem::unless(good, key, || "expected at least 1, found 0".into());
         [
-            least(self.checkpoint_steps > 0, "checkpoint_steps"),
-            least(self.keep_checkpoints > 0, "keep_checkpoints"),
-            least(self.workers > 0, "workers"),
+            Problem::within("checkpoint_steps", self.checkpoint_steps, 1..=1_000_000_000),
+            Problem::within("keep_checkpoints", self.keep_checkpoints, 1..=1_000_000),
+            Problem::within("workers", self.workers, 1..=256),
         ]
         .into_iter()
         .flatten()

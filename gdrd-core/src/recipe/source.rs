@@ -80,6 +80,11 @@ impl Sources {
         self.texts[..after].last().filter(|source| at <= source.start + source.text.len())
     }
 
+    /// The names of the texts: files, and `--set`.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(|source| source.name.as_str())
+    }
+
     /// The same texts, read where these addresses of the Hub are files on this machine.
     pub(super) fn with_files(self, files: HubFiles) -> Self {
         Self { files, ..self }

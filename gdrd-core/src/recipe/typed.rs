@@ -101,10 +101,9 @@ impl Recipe {
         Self::of_table(&self.table, self.sources.with_files(files), self.stem, registry)
     }
 
-    /// The name as a part of a file name: letters, digits, `+`, `-`, `_` and dots.
+    /// The name as a part of a file name.
     pub fn plain_name(&self) -> String {
-        let plain = |c: char| if c.is_alphanumeric() || "+-_.".contains(c) { c } else { '-' };
-        self.name.chars().map(plain).collect()
+        crate::files::plain_name(&self.name)
     }
 
     /// The run's seed.
