@@ -103,6 +103,11 @@ pub enum Flow {
 pub trait Observer {
     /// Takes note of an event; says whether the run shall go on.
     fn on(&mut self, event: &Event) -> Flow;
+
+    /// Says whether the run shall go on, asked often while something long is under way that has no event to tell.
+    fn poll(&mut self) -> Flow {
+        Flow::Continue
+    }
 }
 
 /// Takes note of nothing.
@@ -135,5 +140,12 @@ impl Observer for FanOut<'_> {
     fn on(&mut self, event: &Event) -> Flow {
         let wishes: Vec<Flow> = self.0.iter_mut().map(|observer| observer.on(event)).collect();
         if wishes.contains(&Flow::Stop) { Flow::Stop } else { Flow::Continue }
+    }
+
+    fn poll(&mut self) -> Flow {
+        match self.0.iter_mut().any(|observer| observer.poll() == Flow::Stop) {
+            true => Flow::Stop,
+            false => Flow::Continue,
+        }
     }
 }

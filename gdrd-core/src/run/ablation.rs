@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::folder::RunFolder;
+use super::mark::claim_ablation;
 use super::scores::Measured;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
@@ -46,6 +47,7 @@ pub fn ablate(
     let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
     let protocol = shared_protocol(cells)?;
     let base = row(cells, against)?;
+    claim_ablation(folder, &["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")))?;
     for cell in cells {
         let (row, digest) = (cell.recipe.plain_name(), cell.recipe.digest());
         let name = format!("{row}-seed{}-{}", cell.recipe.run.seed, &digest[..8]);
@@ -74,7 +76,6 @@ pub fn ablate(
     }
     let title = format!("Verification accuracy, {protocol}");
     let picture = bar_chart(&title, "%", &bars)?;
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let stem = folder.join("ablation");
     picture.write(&stem)?;
     let mut files = vec![stem.with_extension("svg"), stem.with_extension("png")];

@@ -5,6 +5,7 @@
 mod ablation;
 mod context;
 mod folder;
+mod mark;
 mod plan;
 mod prepared;
 mod scores;
@@ -16,6 +17,7 @@ use candle_core::Device;
 
 pub use ablation::{Ablation, Cell, ablate};
 pub use folder::{Lock, RunFolder};
+pub use mark::State;
 pub use plan::{StagePlan, plan};
 pub use prepared::{Opened, Prepared, StageTerms};
 pub use scores::{Measured, Measuring, StudentEmbedder, measure};
@@ -41,14 +43,35 @@ pub struct Place {
 /// Runs a recipe from its beginning, or from its newest checkpoint if the folder holds one of the same recipe.
 ///
 /// # Errors
-/// If the folder holds another recipe's run, something does not fit, or the observer stops the run ([`ErrorKind::Stopped`];
-/// then a checkpoint is there).
+/// If the folder holds another recipe's run or is no run folder, another process runs it, something does not fit, or the
+/// observer stops the run ([`ErrorKind::Stopped`]; then a checkpoint is there).
 pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<RunFolder> {
+    run(recipe, place, false, observer)
+}
+
+/// Runs a recipe from its beginning. What gdrd has written into the folder before is removed once everything is prepared.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_afresh(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Result<RunFolder> {
+    run(recipe, place, true, observer)
+}
+
+fn run(recipe: &Recipe, place: &Place, afresh: bool, observer: &mut dyn Observer) -> Result<RunFolder> {
     let folder = RunFolder::new(&place.folder);
-    let resumed = folder.checkpoint(recipe)?;
+    let held = folder.hold()?;
+    if !held.keeps_out() {
+        let message =
+            format!("`{}`: this file system has no locks; start no other process on it", place.folder.display());
+        tell(observer, &Event::Warning { message })?;
+    }
+    let resumed = if afresh { None } else { folder.checkpoint(recipe, observer)? };
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let prepared = Prepared::new(recipe, place, observer)?;
+    if afresh {
+        folder.clear()?;
+    }
     let lock = folder.lock(recipe, &prepared)?;
     folder.write_samples(&prepared)?;
     let mut terms = prepared.terms(recipe, observer)?;
@@ -104,6 +127,7 @@ pub fn train(recipe: &Recipe, place: &Place, observer: &mut dyn Observer) -> Res
     let measured = scores::evaluate(recipe, &prepared.opened, student, &prepared.teachers, place, observer)?;
     folder.write_results(recipe, &lock, &measured)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
+    drop(held);
     Ok(folder)
 }
 

@@ -39,6 +39,9 @@ impl Opened {
         for (name, component) in recipe.data.iter().filter(|(name, _)| wanted(name)) {
             tell(observer, &Event::Working { what: format!("reading dataset `{name}`"), done: 0, total: 1 })?;
             let dataset = component.config.build().at(|| format!("dataset `{name}`"))?;
+            for note in dataset.notes() {
+                tell(observer, &Event::Warning { message: format!("dataset `{name}`: {note}") })?;
+            }
             views.insert(name.clone(), Views::new(dataset.into(), recipe.degradation.clone()));
         }
         let mut protocols = BTreeMap::new();
@@ -210,8 +213,11 @@ impl Prepared {
     ) -> Result<Vec<Stored>> {
         let side = if source.flipped { ", mirrored" } else { "" };
         let what = format!("features of teacher `{name}`{side}");
-        let mut report = |done, total| tell(observer, &Event::Working { what: what.clone(), done, total });
-        self.store.features(source, outputs, &mut report).at(|| format!("teacher `{name}`"))
+        let observer = RefCell::new(observer);
+        let mut report =
+            |done, total| tell(*observer.borrow_mut(), &Event::Working { what: what.clone(), done, total });
+        let mut warn = |message| tell(*observer.borrow_mut(), &Event::Warning { message });
+        self.store.features(source, outputs, &mut report, &mut warn).at(|| format!("teacher `{name}`"))
     }
 
     /// A stage that is ready to run. Features that its losses need are stored first, where they can be.
@@ -258,6 +264,8 @@ impl Prepared {
         teachers: TeacherFeatures<'a>,
         views: &'a Views,
     ) -> Stage<'a> {
+        let mut buffers = prefixed(self.variables.clone(), "student").buffers;
+        buffers.extend(terms.variables.buffers);
         let mut trained = terms.variables.parameters;
         for (name, var) in &self.variables.parameters {
             if stage.options.trains.contains(&self.student.part(name)) {
@@ -269,6 +277,7 @@ impl Prepared {
             options: &stage.options,
             student: &*self.student,
             trained,
+            buffers,
             terms: terms.terms,
             teachers,
             optimizer: stage.optimizer.config.build(),

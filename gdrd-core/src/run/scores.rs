@@ -63,6 +63,10 @@ impl Embedder for StudentEmbedder<'_> {
     }
 }
 
+fn read(path: &std::path::Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}
+
 /// What is measured.
 pub enum Measuring<'a> {
     /// Anything that embeds, a student from its file for example.
@@ -138,8 +142,20 @@ impl Bench<'_> {
     fn measure(&mut self, embedder: &dyn Embedder, kept: Option<String>) -> Result<()> {
         let path = kept.map(|key| self.place.store.join(format!("{key}.json")));
         let what = format!("{}: {}", self.name, embedder.name());
-        let scores = match path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
-            Some(text) => Scores::from_json(&text).at(|| "a kept score".into())?,
+        let kept = match path.as_ref().filter(|path| path.exists()) {
+            Some(path) => match Scores::from_json(&String::from_utf8_lossy(&read(path)?)) {
+                Ok(scores) => Some(scores),
+                Err(error) => {
+                    let message = format!("kept scores `{}`: {error}; they are measured again", path.display());
+                    tell(self.observer, &Event::Warning { message })?;
+                    None
+                }
+            },
+            None => None,
+        };
+        let is_kept = kept.is_some();
+        let scores = match kept {
+            Some(scores) => scores,
             None => {
                 let (data, protocol) = &self.opened.protocols[self.name];
                 let dataset = self.opened.views(data)?.dataset();
@@ -148,7 +164,9 @@ impl Bench<'_> {
                 protocol.evaluate(embedder, dataset, &mut report).at(|| what.clone())?
             }
         };
-        if let Some(path) = path.filter(|path| !path.exists()) {
+        if let Some(path) = path.filter(|_| !is_kept) {
+            let store = &self.place.store;
+            std::fs::create_dir_all(store).map_err(|e| Error::io(store, e))?;
             write_atomically(&path, scores.to_json()?.as_bytes())?;
         }
         let score = scores.scores.first().map_or(0.0, |score| score.value);

@@ -32,7 +32,7 @@ impl FrozenMaps {
         let sides = if options.augment.flip { 2 } else { 1 };
         let map = stage.student.card().map;
         let bytes = samples * sides * map.iter().product::<usize>() * 4;
-        let seen = steps as usize * options.accumulate * options.batch_size;
+        let seen = (steps as usize).saturating_mul(options.accumulate).saturating_mul(options.batch_size);
         let repeats =
             !stage.trains(Part::Backbone) && options.augment.shift == 0 && !stage.views.degradation().is_random();
         if !used || !repeats || bytes > KEPT_BYTES || seen <= samples * sides {

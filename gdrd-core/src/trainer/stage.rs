@@ -15,7 +15,7 @@ use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use super::step::Step;
 use crate::data::{Augment, Loader, Plan, Views};
-use crate::error::{Context, Error, Problem, Result};
+use crate::error::{Context, Error, ErrorKind, Problem, Result};
 use crate::loss::Loss;
 use crate::nn::kernels::Precision;
 use crate::observe::{Event, Flow, Observer};
@@ -73,18 +73,21 @@ impl StageOptions {
     pub fn check(&self) -> Vec<Problem> {
         let length = match (self.epochs, self.steps) {
             (Some(epochs), None) => {
-                Problem::unless(epochs > 0.0, "epochs", || format!("expected above 0, found {epochs}"))
+                let good = epochs > 0.0 && epochs <= 1e6;
+                Problem::unless(good, "epochs", || format!("expected above 0 and at most 1e6, found {epochs}"))
             }
-            (None, Some(steps)) => Problem::unless(steps > 0, "steps", || "expected at least 1, found 0".into()),
+            (None, Some(steps)) => Problem::within("steps", steps, 1..=1_000_000_000),
             _ => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`")),
         };
         [
             length,
             Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
-            Problem::unless(self.batch_size >= 2, "batch_size", || {
-                format!("expected at least 2, found {}", self.batch_size)
+            Problem::within("batch_size", self.batch_size, 2..=1 << 20),
+            Problem::within("accumulate", self.accumulate, 1..=1_000_000_000),
+            Problem::within("warmup_steps", self.warmup_steps, 0..=1_000_000_000),
+            Problem::unless(self.augment.shift <= 512, "augment", || {
+                format!("expected a `shift` of at most 512 pixels, found {}", self.augment.shift)
             }),
-            Problem::unless(self.accumulate >= 1, "accumulate", || "expected at least 1, found 0".into()),
             Problem::unless(self.learning_rate > 0.0, "learning_rate", || {
                 format!("expected above 0, found {}", self.learning_rate)
             }),
@@ -132,6 +135,8 @@ pub struct Stage<'a> {
     pub student: &'a dyn Student,
     /// Everything that gradients change in this stage, by name.
     pub trained: BTreeMap<String, Var>,
+    /// What training changes without a gradient. A step that is broken off leaves it as the step before did.
+    pub buffers: BTreeMap<String, Var>,
     /// The objective, in an order in which logits are there before they are used.
     pub terms: Vec<Term>,
     /// What teachers say.
@@ -205,12 +210,24 @@ impl Stage<'_> {
             augment: options.augment,
         };
         let range = from * accumulate..steps * accumulate;
-        let loader = Loader::start(self.views.clone(), plan, self.teachers.wanted(), range, self.workers);
+        let loader = Loader::start(self.views.clone(), plan, self.teachers.wanted(), range, self.workers)?;
         let mut feed = Feed::new(loader, maps, self.device)?;
         let (mut made, mut since) = (Vec::new(), Instant::now());
         for step in from..steps {
-            let (gradients, numbers) =
-                self.step(step, &mut feed).at(|| format!("stage `{}`, step {step}", self.name))?;
+            let found = match self.step(step, &mut feed, observer) {
+                Err(error) if error.kind() == ErrorKind::Stopped => {
+                    // Steps that a GPU has made are told and checked before they are saved.
+                    if !made.is_empty() {
+                        self.tell(&mut made, &mut since, steps, observer)?;
+                    }
+                    if step > from {
+                        save(step, &*self.optimizer, true)?;
+                    }
+                    return Ok(Outcome::Stopped(step));
+                }
+                found => found,
+            };
+            let (gradients, numbers) = found.at(|| format!("stage `{}`, step {step}", self.name))?;
             let rate = self.rate(step, steps);
             self.optimizer.step(&self.trained, &gradients, rate)?;
             made.push(Made { step, rate, numbers });
@@ -255,10 +272,27 @@ impl Stage<'_> {
         Ok(stop && last + 1 < steps)
     }
 
-    fn step(&self, step: u64, feed: &mut Feed) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
+    fn step(
+        &self,
+        step: u64,
+        feed: &mut Feed,
+        observer: &mut dyn Observer,
+    ) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
         let mut sum = Step::new(self, step);
-        for _ in 0..self.options.accumulate {
-            sum.add(feed.next(self)?)?;
+        let mut before = Vec::new();
+        for batch in 0..self.options.accumulate {
+            let ready = match feed.next(self, observer) {
+                Err(error) if error.kind() == ErrorKind::Stopped => {
+                    let buffers = self.buffers.values().zip(&before);
+                    buffers.map(|(var, tensor)| var.set(tensor)).collect::<candle_core::Result<()>>()?;
+                    return Err(error);
+                }
+                ready => ready?,
+            };
+            if batch == 0 && self.options.accumulate > 1 {
+                before = self.buffers.values().map(|var| var.copy()).collect::<candle_core::Result<_>>()?;
+            }
+            sum.add(ready)?;
         }
         sum.finish(self.options.clip_norm)
     }
