@@ -74,7 +74,7 @@ pub(crate) enum Command {
     },
     /// Write embeddings of images to a safetensors file
     Embed {
-        /// JPEG or PNG files of aligned faces
+        /// Images of aligned faces: JPEG, PNG, BMP, WebP or GIF
         #[arg(required = true)]
         images: Vec<PathBuf>,
         /// Student file
@@ -89,6 +89,13 @@ pub(crate) enum Command {
         /// Change a value in the recipe, as in `train`
         #[arg(long = "set", value_name = "KEY=VALUE")]
         sets: Vec<String>,
+        /// Bring images to this height and width first, in pixels, as a dataset of this size does; they go from their own size
+        /// to what the network takes when left out
+        #[arg(long, value_name = "PIXELS", value_parser = size)]
+        size: Option<usize>,
+        /// Leave images as the camera's sensor had them, whatever their EXIF orientation
+        #[arg(long)]
+        ignore_orientation: bool,
         /// The file to write: `embeddings` [images, width], rows of unit length; `faces` [images, 32], the sha256 of their
         /// pixels; names in the metadata
         #[arg(long, value_name = "FILE")]
@@ -106,15 +113,19 @@ pub(crate) enum Command {
         /// The teacher's name in the recipe
         #[arg(long, value_name = "NAME")]
         teacher: String,
-        /// JPEG or PNG files of aligned faces
+        /// Images of aligned faces: JPEG, PNG, BMP, WebP or GIF
         #[arg(required_unless_present = "data")]
         images: Vec<PathBuf>,
         /// A dataset of the recipe in the place of images
         #[arg(long, value_name = "NAME", conflicts_with = "images")]
         data: Option<String>,
-        /// Height and width that images are read at, in pixels
-        #[arg(long, value_name = "PIXELS", default_value_t = 112, conflicts_with = "data")]
-        size: usize,
+        /// Bring images to this height and width first, in pixels, as a dataset of this size does; they go from their own size
+        /// to what the network takes when left out
+        #[arg(long, value_name = "PIXELS", value_parser = size, conflicts_with = "data")]
+        size: Option<usize>,
+        /// Leave images as the camera's sensor had them, whatever their EXIF orientation
+        #[arg(long, conflicts_with = "data")]
+        ignore_orientation: bool,
         /// A feature map to write; may be given again [default: all of them]
         #[arg(long = "tap", value_name = "NAME")]
         taps: Vec<String>,
@@ -225,6 +236,12 @@ pub(crate) struct PlaceArguments {
     /// Use no network; what is not on this machine is an error
     #[arg(long)]
     pub(crate) offline: bool,
+}
+
+/// A height and width in pixels.
+fn size(text: &str) -> std::result::Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (1..=4096).contains(size));
+    size.ok_or_else(|| "expected 1 to 4096 pixels".to_string())
 }
 
 impl PlaceArguments {

@@ -44,19 +44,28 @@ const STACK: usize = 8 << 20;
 fn run(extend: impl FnOnce(&mut Registry) -> Result<()>) -> ExitCode {
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             // A failed write to a closed terminal leaves nobody to tell.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return ExitCode::from(2);
+        }
+        Err(help) => {
+            output::note(help.print());
+            return end(output::finish());
         }
     };
     let registry = registry().and_then(|mut registry| extend(&mut registry).map(|()| registry));
-    match registry.and_then(|registry| commands::run(arguments, &registry)) {
+    end(registry.and_then(|registry| commands::run(arguments, &registry)).and_then(|()| output::finish()))
+}
+
+/// Says an error; the exit code.
+fn end(done: Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = error.to_string();
             // Diagnostics of a recipe come with their own heading.
-            eprintln!("{}{text}", if text.starts_with("error:") { "" } else { "error: " });
+            talk!("{}{text}", if text.starts_with("error:") { "" } else { "error: " });
             ExitCode::from(code(&error))
         }
     }

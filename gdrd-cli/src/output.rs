@@ -1,14 +1,59 @@
-//! Lines on standard output.
+//! What is said: results on standard output, talk on standard error.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
 
-/// Writes a line. A reader who has gone, as `head` has after its lines, wants no more, and is no error.
+use gdrd_core::error::{Error, Result};
+
+/// Why a result could not be written, if one could not.
+static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// Writes a line of a result. Whether that worked is the business of [`finish`].
 pub(crate) fn line(text: fmt::Arguments) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    note(io::stdout().write_all(format!("{text}\n").as_bytes()));
 }
 
-/// [`println!`] that a closed pipe does not turn into a panic.
+/// Writes a line of talk. Nobody may be listening, and a run does not end for that.
+pub(crate) fn talk(text: fmt::Arguments) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Says where results went: on standard output, unless the results themselves are there or in another stream.
+pub(crate) fn went_to(out: &std::path::Path, text: fmt::Arguments) {
+    match gdrd_core::files::is_stream(out) {
+        true => talk(text),
+        false => line(text),
+    }
+}
+
+/// Takes note of a failed write. A reader who has gone, as `head` has after its lines, wants no more, and is no error.
+pub(crate) fn note(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Brings the results to where they go.
+///
+/// # Errors
+/// If a part of them could not be written, now or before.
+pub(crate) fn finish() -> Result<()> {
+    note(io::stdout().flush());
+    match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(Error::io("standard output", error)),
+        None => Ok(()),
+    }
+}
+
+/// [`println!`] for results; a closed pipe does not turn it into a panic.
 macro_rules! say {
     ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
+}
+
+/// [`eprintln!`] that nothing turns into a panic.
+macro_rules! talk {
+    ($($text:tt)*) => { $crate::output::talk(format_args!($($text)*)) };
 }

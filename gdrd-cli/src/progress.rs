@@ -55,8 +55,8 @@ impl Progress {
 
     fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| talk!("{text}")),
+            None => talk!("{text}"),
         }
     }
 
@@ -89,9 +89,9 @@ impl Progress {
             bar.set_prefix(name.to_string());
             self.bar = Some(bar.with_position(from));
         } else if total > 1 {
-            eprintln!("{name}: {} of {}", unit.of(from), unit.of(total));
+            talk!("{name}: {} of {}", unit.of(from), unit.of(total));
         } else {
-            eprintln!("{name}");
+            talk!("{name}");
         }
     }
 
@@ -107,7 +107,7 @@ impl Progress {
             let clock =
                 if over { format!("{} spent", HumanDuration(spent)) } else { format!("{} left", HumanDuration(left)) };
             let message = if message.is_empty() { String::new() } else { format!(", {message}") };
-            eprintln!("{}: {} of {}, {clock}{message}", self.task, self.unit.of(done), self.unit.of(total));
+            talk!("{}: {} of {}, {clock}{message}", self.task, self.unit.of(done), self.unit.of(total));
         }
         if over {
             self.close();
@@ -118,10 +118,13 @@ impl Progress {
 impl Observer for Progress {
     fn on(&self, event: &Event) -> Flow {
         match event {
-            Event::RunStarted { folder, from_step } => match from_step {
-                0 => self.say(&format!("run {}", folder.display())),
-                step => self.say(&format!("run {}, going on from step {step}", folder.display())),
-            },
+            Event::RunStarted { folder, from_step } => {
+                stop::in_run(folder);
+                match from_step {
+                    0 => self.say(&format!("run {}", folder.display())),
+                    step => self.say(&format!("run {}, going on from step {step}", folder.display())),
+                }
+            }
             Event::Working { what, done, total } => {
                 self.begin(what, 0, *total as u64, Unit::Things);
                 self.show(*done as u64, *total as u64, "");
@@ -149,7 +152,16 @@ impl Observer for Progress {
             Event::RunEnded { .. } => self.close(),
             _ => {}
         }
-        if stop::asked() { Flow::Stop } else { Flow::Continue }
+        match event {
+            Event::StageStarted { .. } | Event::StepDone { .. } => stop::in_steps(true),
+            Event::CheckpointWritten { .. } | Event::Warning { .. } => {}
+            _ => stop::in_steps(false),
+        }
+        stop::wish()
+    }
+
+    fn poll(&mut self) -> Flow {
+        stop::wish()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One error type, sorted by who can act on it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Result with gdrd's [`Error`].
@@ -145,11 +146,28 @@ impl Problem {
     pub fn unless(good: bool, key: &'static str, message: impl FnOnce() -> String) -> Option<Self> {
         (!good).then(|| Self::new(key, message()))
     }
+
+    /// A problem at `key` if `value` is not in `range`, or is no number.
+    pub fn within<T: PartialOrd + fmt::Display>(key: &'static str, value: T, range: RangeInclusive<T>) -> Option<Self> {
+        let message = || match &value > range.end() {
+            true => format!("expected at most {}, found {value}", range.end()),
+            false => format!("expected at least {}, found {value}", range.start()),
+        };
+        Self::unless(range.contains(&value), key, message)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_has_no_room_for_what_is_no_number() {
+        assert_eq!(Problem::within("size", 4, 4..=8), None);
+        let problem = Problem::within("size", 9, 4..=8).expect("too large");
+        assert_eq!((problem.key, problem.message.as_str()), ("size", "expected at most 8, found 9"));
+        assert!(Problem::within("rate", f64::NAN, 0.0..=1.0).is_some());
+    }
 
     #[test]
     fn places_read_from_the_outside_in() {

@@ -81,7 +81,7 @@ impl Face {
     /// The face moved by `(dx, dy)` pixels; border pixels are repeated where nothing moves in.
     pub fn shifted(&self, dx: i32, dy: i32) -> Self {
         let mut pixels = Vec::with_capacity(self.pixels.len());
-        let from = |at: usize, by: i32, len: usize| (at as i32 - by).clamp(0, len as i32 - 1) as usize;
+        let from = |at: usize, by: i32, len: usize| (at as i64 - i64::from(by)).clamp(0, len as i64 - 1) as usize;
         for y in 0..self.height {
             let row = from(y, dy, self.height) * self.width;
             for x in 0..self.width {
@@ -90,6 +90,18 @@ impl Face {
             }
         }
         Self { pixels, ..*self }
+    }
+
+    /// The largest square in the middle of the face.
+    pub fn centre_square(&self) -> Self {
+        let side = self.width.min(self.height);
+        if self.width == self.height {
+            return self.clone();
+        }
+        let (left, top) = ((self.width - side) / 2, (self.height - side) / 2);
+        let rows = self.pixels.chunks_exact(3 * self.width).skip(top).take(side);
+        let pixels = rows.flat_map(|row| &row[3 * left..3 * (left + side)]).copied().collect();
+        Self { width: side, height: side, pixels }
     }
 
     /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as in PIL; without, it

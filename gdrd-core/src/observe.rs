@@ -106,6 +106,11 @@ pub enum Flow {
 pub trait Observer: Send + Sync {
     /// Takes note of an event; says whether the run shall go on.
     fn on(&self, event: &Event) -> Flow;
+
+    /// Says whether the run shall go on, asked often while something long is under way that has no event to tell.
+    fn poll(&self) -> Flow {
+        Flow::Continue
+    }
 }
 
 /// Tells an event.
@@ -153,5 +158,12 @@ impl Observer for FanOut<'_> {
     fn on(&self, event: &Event) -> Flow {
         let wishes: Vec<Flow> = self.0.iter().map(|observer| observer.on(event)).collect();
         if wishes.contains(&Flow::Stop) { Flow::Stop } else { Flow::Continue }
+    }
+
+    fn poll(&self) -> Flow {
+        match self.0.iter().any(|observer| observer.poll() == Flow::Stop) {
+            true => Flow::Stop,
+            false => Flow::Continue,
+        }
     }
 }

@@ -48,7 +48,7 @@ fn a_missing_folder_is_named() {
     assert!(text.contains(&format!("error: dataset `train`: `{}`: ", folder.display())), "{text}");
     std::fs::create_dir(&folder).expect("an empty folder");
     let text = refused(&bench, "r.toml", &[], 1);
-    assert!(text.contains("holds no folder with a JPEG or PNG"), "{text}");
+    assert!(text.contains("holds no folder with an image (JPEG, PNG, BMP, WebP and GIF)"), "{text}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_truncated_image_is_named() {
     }
     bench.write("faces/Ann/Ann_0001.jpg", "<html>");
     let said = Said::by(gdrd(&bench).args(["train", "r.toml", "--run-dir", "runs/cut"])).with_code(1);
-    assert!(said.stderr.contains("Ann_0001.jpg") && said.stderr.contains("not a readable JPEG or PNG"), "{said:#?}");
+    assert!(said.stderr.contains("Ann_0001.jpg") && said.stderr.contains("not a readable image"), "{said:#?}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn images_become_rows() {
     // An embeddings file is one of features, too.
     let mut command = gdrd(&bench);
     command.args(["embed", "0.png", "1.png", "--recipe", "tiny.toml", "--teacher", "discriminative"]);
-    Said::by(command.args(["--out", "e.safetensors"])).with_code(0);
+    Said::by(command.args(["--size", "112", "--out", "e.safetensors"])).with_code(0);
     let config = Precomputed { file: bench.file("e.safetensors").into(), images: None, size: 112, tap: None };
     let teacher = config.build(&Device::Cpu).expect("a teacher");
     let shown = gdrd_core::data::read_face(&bench.file("1.png"), 112).expect("a face");

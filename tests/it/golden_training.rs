@@ -169,6 +169,7 @@ fn a_stage() {
             options: &options,
             student: &Shallow(card, head),
             trained: made.parameters.clone(),
+            buffers: made.buffers.clone(),
             terms: vec![Term { name: "identity".into(), weight: 1.0, loss: Box::new(Classifier(classifier)) }],
             teachers: TeacherFeatures::default(),
             optimizer: Sgd { momentum: 0.9, weight_decay: 0.01, nesterov: true }.build(),

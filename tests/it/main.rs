@@ -12,6 +12,7 @@ mod bad_weights;
 mod cli;
 mod cuda;
 mod doctor;
+mod faults;
 mod features;
 mod flow;
 mod golden;
@@ -35,6 +36,13 @@ fn gdrd(bench: &Bench) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gdrd-under-test"));
     command.current_dir(bench.path());
     command
+}
+
+/// Sends a signal, such as `INT`, to a process.
+#[cfg(unix)]
+fn kill(process: u32, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success());
 }
 
 /// What `gdrd train` says of a recipe that it must refuse with this exit code before the first step, leaving nothing

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gdrd_core::seed::{Seed, shuffled};
 use gdrd_tests::{Bench, Said};
 
-use crate::gdrd;
+use crate::{gdrd, kill};
 
 /// Steps of each of the two stages.
 const STEPS: usize = 40;
@@ -138,8 +138,7 @@ fn ctrl_c_writes_a_checkpoint_and_says_how_to_go_on() {
     let rare = |command: &mut Command| start(command.args(["--set", "run.checkpoint_steps=1000"]));
     let mut child = rare(&mut train(&bench, "runs/stopped"));
     wait_until(&mut child, "step 50", || lines(&log) >= STEPS + 10);
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(sent.success());
+    kill(child.id(), "INT");
     let said = Said::from(child.wait_with_output().expect("an end")).with_code(130);
     assert!(said.stderr.contains("stopping after this step"), "{said:#?}");
     assert!(said.stderr.contains("of stage `discriminative`"), "{said:#?}");

@@ -13,7 +13,7 @@ pub(crate) fn check(paths: &[PathBuf], sets: &[String], registry: &Registry) -> 
             Ok(_) => say!("{}: good", path.display()),
             Err(failure) => {
                 wrong += 1;
-                eprintln!("{failure}");
+                talk!("{failure}");
             }
         }
     }

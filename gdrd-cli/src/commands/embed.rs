@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use gdrd_core::data::read_face;
 use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Context, Error, Result};
@@ -14,8 +13,9 @@ use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
 use super::hub::{Locked, with_files};
-use super::{load, teacher};
+use super::{Reading, check_output, load, teacher};
 use crate::args::PlaceArguments;
+use crate::output::went_to;
 
 /// What embeds.
 pub(crate) struct By {
@@ -25,42 +25,52 @@ pub(crate) struct By {
     pub(crate) sets: Vec<String>,
 }
 
-/// Images that are embedded at once.
+/// Images that are embedded at once, at most.
 const BATCH: usize = 96;
-/// Height and width that images are read at, in pixels.
-const SIZE: usize = 112;
+/// Bytes of pixels from which on no more images are read before they are embedded.
+const HELD: usize = 256 << 20;
 
 pub(crate) fn embed(
     images: &[PathBuf],
     by: &By,
+    reading: &Reading,
     out: &Path,
     place: &PlaceArguments,
     registry: &Registry,
 ) -> Result<()> {
     let device = place.device()?;
+    let inputs = || images.iter().map(PathBuf::as_path);
     match (&by.student, &by.recipe, &by.teacher) {
         (Some(path), _, _) => {
+            check_output(out, None, inputs().chain([path.as_path()]))?;
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
             let encoder = FaceEncoder::from_bytes(&bytes, &device).at(|| format!("`{}`", path.display()))?;
-            write(images, &encoder, out)
+            write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {
             let recipe = load(path, &by.sets, registry)?;
             let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
+            check_output(out, Some(&recipe), inputs())?;
             let teacher = teacher(&recipe, name, &device)?;
-            write(images, &TeacherEmbedder::new(name, &*teacher, &device)?, out)
+            write(images, &TeacherEmbedder::new(name, &*teacher, &device)?, reading, out)
         }
         _ => Err(Error::recipe("expected `--student FILE`, or `--recipe FILE --teacher NAME`")),
     }
 }
 
-fn write(images: &[PathBuf], embedder: &dyn Embedder, out: &Path) -> Result<()> {
+fn write(images: &[PathBuf], embedder: &dyn Embedder, reading: &Reading, out: &Path) -> Result<()> {
     let mut values = Vec::with_capacity(images.len() * embedder.width());
     let mut digests = Vec::with_capacity(images.len() * 32);
-    for batch in images.chunks(BATCH) {
-        let faces = batch.iter().map(|path| read_face(path, SIZE)).collect::<Result<Vec<_>>>()?;
-        faces.iter().for_each(|face| digests.extend_from_slice(&digest::of_bytes(face.pixels())));
-        values.extend_from_slice(embedder.embed(&faces)?.values());
+    let (mut faces, mut held) = (Vec::new(), 0);
+    for (at, path) in images.iter().enumerate() {
+        let face = reading.face(path)?;
+        digests.extend_from_slice(&digest::of_bytes(face.pixels()));
+        held += face.pixels().len();
+        faces.push(face);
+        if faces.len() == BATCH || held > HELD || at + 1 == images.len() {
+            values.extend_from_slice(embedder.embed(&faces)?.values());
+            (faces, held) = (Vec::new(), 0);
+        }
     }
     let tensor = Tensor::from_vec(values, (images.len(), embedder.width()), &Device::Cpu)?;
     let faces = Tensor::from_vec(digests, (images.len(), 32), &Device::Cpu)?;
@@ -70,6 +80,7 @@ fn write(images: &[PathBuf], embedder: &dyn Embedder, out: &Path) -> Result<()> 
     let tensors = [("embeddings", &tensor), ("faces", &faces)];
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
     write_atomically(out, &bytes)?;
-    say!("{}: {} embeddings of {} values by {}", out.display(), images.len(), embedder.width(), embedder.name());
+    let (file, count, width, name) = (out.display(), images.len(), embedder.width(), embedder.name());
+    went_to(out, format_args!("{file}: {count} embeddings of {width} values by {name}"));
     Ok(())
 }

@@ -10,8 +10,9 @@ use gdrd_core::run::{Measuring, Place, measure};
 use gdrd_student::FaceEncoder;
 
 use super::hub::{Locked, with_files};
-use super::load;
+use super::{check_output, load};
 use crate::args::{PlaceArguments, RecipeArguments};
+use crate::output::went_to;
 use crate::progress::Progress;
 
 pub(crate) fn evaluate(
@@ -26,6 +27,9 @@ pub(crate) fn evaluate(
         return Err(Error::recipe("the recipe has no `[evaluate]`"));
     }
     let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
+    if let Some(out) = out {
+        check_output(out, Some(&recipe), student)?;
+    }
     let folder = Path::new("runs").to_path_buf();
     let place = Place { store: folder.join(".features"), folder, device: place.device()? };
     let encoder = match student {
@@ -44,7 +48,8 @@ pub(crate) fn evaluate(
     drop(progress);
     let found = found?;
     for (protocol, rows) in &found {
-        say!("{protocol}:\n{}", results_table(rows)?.to_markdown());
+        let table = results_table(rows)?.to_markdown();
+        went_to(out.unwrap_or(Path::new("")), format_args!("{protocol}:\n{table}"));
     }
     if let Some(out) = out {
         let text = serde_json::to_vec_pretty(&found).map_err(|e| Error::data(e.to_string()))?;

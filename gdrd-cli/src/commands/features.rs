@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use gdrd_core::data::{Dataset, read_face};
+use gdrd_core::data::Dataset;
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
@@ -14,15 +14,16 @@ use gdrd_core::registry::Registry;
 use gdrd_core::teacher::{Output, Teacher, View, prepared};
 
 use super::hub::{Locked, with_files};
-use super::{load, teacher};
+use super::{Reading, check_output, load, teacher};
 use crate::args::{PlaceArguments, RecipeArguments};
+use crate::output::went_to;
 
 /// What is looked at, and what is written.
 pub(crate) struct Wanted {
     pub(crate) teacher: String,
     pub(crate) images: Vec<PathBuf>,
     pub(crate) data: Option<String>,
-    pub(crate) size: usize,
+    pub(crate) reading: Reading,
     pub(crate) taps: Vec<String>,
     pub(crate) flip: bool,
 }
@@ -40,6 +41,7 @@ pub(crate) fn features(
     let device = place.device()?;
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
+    check_output(out, Some(&recipe), wanted.images.iter().map(PathBuf::as_path))?;
     let faces = Faces::open(&recipe, wanted)?;
     let teacher = teacher(&recipe, &wanted.teacher, &device)?;
     let sides = if wanted.flip { [false, true].as_slice() } else { &[false] };
@@ -72,7 +74,8 @@ pub(crate) fn features(
     }
     let said: Vec<String> = tables.iter().map(|(output, table)| format!("{output} {:?}", table.shape)).collect();
     write(out, &names, digests, tables)?;
-    say!("{}: {} rows by {}: {}", out.display(), names.len(), wanted.teacher, said.join(", "));
+    let (file, rows) = (out.display(), names.len());
+    went_to(out, format_args!("{file}: {rows} rows by {}: {}", wanted.teacher, said.join(", ")));
     Ok(())
 }
 
@@ -116,7 +119,7 @@ impl<'a> Faces<'a> {
 
     fn face(&self, index: usize) -> Result<Face> {
         match self {
-            Self::Images(wanted) => read_face(&wanted.images[index], wanted.size),
+            Self::Images(wanted) => wanted.reading.face(&wanted.images[index]),
             Self::Data(data) => data.face(index),
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gdrd_core::error::{Context, Error, Result};
-use gdrd_core::recipe::{HubFile, LockedFile};
+use gdrd_core::error::{Context, Error, ErrorKind, Result};
+use gdrd_core::recipe::{HubFile, LockedFile, Recipe};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Lock;
 use gdrd_teachers::hub::{Hub, Settings, sources};
@@ -66,12 +66,13 @@ fn for_each(arguments: &RecipeArguments, lock: Option<&Path>, settings: Settings
         };
         match found.at(|| format!("`{key}`")) {
             Ok(file) => show(key, &name, &file),
+            Err(error) if error.kind() == ErrorKind::Stopped => return Err(error),
             Err(error) => failures.push(error),
         }
     }
     let count = failures.len();
     let Some(last) = failures.pop() else { return Ok(()) };
-    failures.iter().for_each(|error| eprintln!("error: {error}"));
+    failures.iter().for_each(|error| talk!("error: {error}"));
     match count {
         1 => Err(last),
         _ => Err(last.at(format!("the last of {count} errors"))),

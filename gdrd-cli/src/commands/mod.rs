@@ -1,11 +1,15 @@
 //! One file for each command.
 
+use std::path::{Path, PathBuf};
+
 use candle_core::Device;
+use gdrd_core::data::{Decoding, is_image_name, read_image};
 use gdrd_core::error::{Context, Error, Result};
-use gdrd_core::experiment::Experiment;
+use gdrd_core::face::{Face, Kernel};
+use gdrd_core::files::check_output as check_file;
+use gdrd_core::recipe::Recipe;
 use gdrd_core::registry::Registry;
 use gdrd_core::teacher::Teacher;
-use std::path::Path;
 
 use crate::args::{Arguments, Command, Doctor};
 
@@ -34,12 +38,14 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
         Command::Evaluate { recipe, student, out, place } => {
             evaluate::evaluate(&recipe, student.as_deref(), out.as_deref(), &place, registry)
         }
-        Command::Embed { images, student, recipe, teacher, sets, out, place } => {
+        Command::Embed { images, student, recipe, teacher, sets, size, ignore_orientation, out, place } => {
             let by = embed::By { student, recipe, teacher, sets };
-            embed::embed(&images, &by, &out, &place, registry)
+            let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
+            embed::embed(&images, &by, &reading, &out, &place, registry)
         }
-        Command::Features { recipe, teacher, images, data, size, taps, flip, out, place } => {
-            let wanted = features::Wanted { teacher, images, data, size, taps, flip };
+        Command::Features { recipe, teacher, images, data, size, ignore_orientation, taps, flip, out, place } => {
+            let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
+            let wanted = features::Wanted { teacher, images, data, reading, taps, flip };
             features::features(&recipe, &wanted, &out, &place, registry)
         }
         Command::Check { recipes, sets } => check::check(&recipes, &sets, registry),
@@ -57,6 +63,43 @@ fn teacher(recipe: &Experiment, name: &str, device: &Device) -> Result<Box<dyn T
         Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
     })?;
     found.config.build(device).at(|| format!("teacher `{name}`"))
+}
+
+/// How image files that a command line names are read.
+struct Reading {
+    /// Height and width that they are brought to first; their own when left out.
+    size: Option<usize>,
+    how: Decoding,
+}
+
+impl Reading {
+    /// The face in an image: its middle, where it is not square.
+    fn face(&self, path: &Path) -> Result<Face> {
+        let face = read_image(path, self.how)?.centre_square();
+        match self.size {
+            Some(size) => face.resized(size, Kernel::Bicubic, true),
+            None => Ok(face),
+        }
+    }
+}
+
+/// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.
+fn check_output<'a>(out: &Path, recipe: Option<&Recipe>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    check_file(out, inputs)?;
+    let paths = recipe.map(Recipe::paths).unwrap_or_default();
+    check_file(out, paths.iter().map(PathBuf::as_path))?;
+    // An image in a folder that the recipe reads.
+    let inside = |folder: &PathBuf| Some(out.canonicalize().ok()?.starts_with(folder.canonicalize().ok()?));
+    match paths.iter().find(|path| path.is_dir() && is_image_name(out) && inside(path) == Some(true)) {
+        None => Ok(()),
+        Some(folder) => {
+            let (out, folder) = (out.display(), folder.display());
+            let message = format!(
+                "`{out}` is an image in the recipe's folder `{folder}`, which would be lost; name another output"
+            );
+            Err(Error::recipe(message))
+        }
+    }
 }
 
 /// Reads a recipe; all its problems are one error.

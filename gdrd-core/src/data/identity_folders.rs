@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::decode::check_whole;
-use super::{Dataset, DatasetConfig, read_face};
+use super::decode::{Decoding, check_whole, read_square};
+use super::formats::{READ, is_image_name};
+use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
-use crate::error::{Error, Problem, Result};
+use crate::error::{Context, Error, Problem, Result};
 use crate::face::Face;
 use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
-/// `folder/<person>/<image>.jpg`: aligned faces. Several folders are joined.
+/// `folder/<person>/<image>.jpg`: aligned faces, as JPEG, PNG, BMP, WebP or GIF. Several folders are joined. Names with a dot in
+/// front are passed over.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityFolders {
@@ -24,6 +26,9 @@ pub struct IdentityFolders {
     /// cropped to its centre first.
     #[serde(default)]
     pub size: Option<usize>,
+    /// Whether images are turned as their EXIF orientation says.
+    #[serde(default = "default_exif_orientation")]
+    pub exif_orientation: bool,
     /// Fewest images that a person must have; someone with fewer is an error.
     #[serde(default = "default_min_images")]
     pub min_images: usize,
@@ -46,6 +51,10 @@ pub enum SameName {
     OnePerson,
 }
 
+pub(super) fn default_exif_orientation() -> bool {
+    Decoding::default().exif_orientation
+}
+
 fn default_min_images() -> usize {
     1
 }
@@ -60,6 +69,7 @@ impl DatasetConfig for IdentityFolders {
         [
             Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into()),
             check_size(self.size),
+            Problem::within("min_images", self.min_images, 0..=1_000_000_000),
         ]
         .into_iter()
         .flatten()
@@ -71,13 +81,20 @@ impl DatasetConfig for IdentityFolders {
         let mut people: Vec<String> = Vec::new();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut too_few = Vec::new();
+        let mut passed_over = PassedOver::default();
         for root in &self.folders {
             let before = files.len();
             if self.same_name == SameName::Apart {
                 numbers.clear();
             }
-            for folder in sorted_entries(root.as_path())?.into_iter().filter(|path| path.is_dir()) {
-                let images: Vec<PathBuf> = sorted_entries(&folder)?.into_iter().filter(|p| is_image(p)).collect();
+            for folder in visible(root.as_path())? {
+                if !folder.is_dir() {
+                    passed_over.add(&folder);
+                    continue;
+                }
+                let (images, others): (Vec<_>, Vec<_>) =
+                    visible(&folder)?.into_iter().partition(|path| !path.is_dir() && is_image_name(path));
+                others.iter().for_each(|path| passed_over.add(path));
                 let name = file_name(&folder);
                 if images.len() < self.min_images {
                     too_few.push(format!("`{name}` ({})", images.len()));
@@ -92,7 +109,7 @@ impl DatasetConfig for IdentityFolders {
             }
             if files.len() == before {
                 return Err(Error::data(format!(
-                    "`{root}` holds no folder with a JPEG or PNG; expected `{root}/<person>/<image>.jpg`"
+                    "`{root}` holds no folder with an image ({READ}); expected `{root}/<person>/<image>.jpg`"
                 )));
             }
             let paths: Vec<PathBuf> = files[before..].iter().map(|(path, _)| path.clone()).collect();
@@ -106,7 +123,9 @@ impl DatasetConfig for IdentityFolders {
                 self.min_images
             )));
         }
-        Ok(Box::new(Opened { files, people, size: self.size, low_resolution: self.low_resolution }))
+        let how = Decoding { exif_orientation: self.exif_orientation };
+        let notes = passed_over.notes();
+        Ok(Box::new(Opened { files, people, size: self.size, how, notes, low_resolution: self.low_resolution }))
     }
 }
 
@@ -114,6 +133,8 @@ struct Opened {
     files: Vec<(PathBuf, usize)>,
     people: Vec<String>,
     size: Option<usize>,
+    how: Decoding,
+    notes: Vec<String>,
     low_resolution: bool,
 }
 
@@ -143,7 +164,11 @@ impl Dataset for Opened {
     }
 
     fn face(&self, index: usize) -> Result<Face> {
-        read_face(&self.files[index].0, self.size)
+        read_square(&self.files[index].0, self.size, self.how)
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 }
 
@@ -160,7 +185,8 @@ impl BuildContext<'_> {
     /// # Errors
     /// If a file cannot be read or is no whole image.
     pub fn images(&self, folder: &RecipePath, files: &[PathBuf]) -> Result<()> {
-        self.fingerprint(folder, files, &check_whole)
+        let check = |path: &Path, bytes: &[u8]| check_whole(bytes).map(drop).at(|| format!("`{}`", path.display()));
+        self.fingerprint(folder, files, &check)
     }
 }
 
@@ -169,18 +195,38 @@ pub(super) fn key(path: &Path) -> String {
     format!("{}/{}", path.parent().map(file_name).unwrap_or_default(), stem(path))
 }
 
-/// The entries of a folder in the order of their names.
-pub(super) fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The entries of a folder in the order of their names, without what systems and programs keep for themselves: names with a
+/// dot in front (`._Ann_0001.jpg`, `.ipynb_checkpoints`), and `__MACOSX`.
+pub(super) fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
     let mut paths =
         entries.map(|entry| entry.map(|e| e.path()).map_err(|e| Error::io(folder, e))).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| !file_name(path).starts_with('.') && file_name(path) != "__MACOSX");
     paths.sort();
     Ok(paths)
 }
 
-pub(super) fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    matches!(extension.as_str(), "jpg" | "jpeg" | "png")
+/// What was found beside images.
+#[derive(Default)]
+pub(super) struct PassedOver {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl PassedOver {
+    pub(super) fn add(&mut self, path: &Path) {
+        self.count += 1;
+        if self.first.len() < 5 {
+            self.first.push(format!("`{}`", path.display()));
+        }
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        let more = if self.count > self.first.len() { ", ..." } else { "" };
+        let note =
+            || format!("passed over, no image by name ({READ}): {}: {}{more}", self.count, self.first.join(", "));
+        (self.count > 0).then(note).into_iter().collect()
+    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -209,7 +255,7 @@ mod tests {
     }
 
     fn config(folder: &Path, min_images: usize) -> IdentityFolders {
-        IdentityFolders { folders: vec![RecipePath::from(folder)], size: 8, min_images }
+        IdentityFolders { folders: vec![RecipePath::from(folder)], size: 8, exif_orientation: true, min_images }
     }
 
     #[test]
@@ -227,6 +273,30 @@ mod tests {
         let folder = tree(&[("Ann", 2), ("Bob", 1)]);
         let error = config(folder.path(), 2).build().err().expect("one image").to_string();
         assert!(error.contains("`Bob` (1)"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_image_is_passed_over_and_counted() {
+        let folder = tree(&[("Ann", 1), ("Bob", 1)]);
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("inside")).expect("a folder");
+            std::fs::write(path, "no image").expect("written");
+        };
+        let image = std::fs::read(folder.path().join("Ann/Ann_0001.png")).expect("an image");
+        for name in ["Ann_0002.JFIF", "Ann_0003.jpe", "Ann_0004.webp"] {
+            std::fs::write(folder.path().join("Ann").join(name), &image).expect("written");
+        }
+        for hidden in ["Ann/._Ann_0001.jpg", ".DS_Store", ".ipynb_checkpoints/x.jpg", "__MACOSX/y.jpg", "Bob/.z.png"] {
+            write(hidden);
+        }
+        let quiet = config(folder.path(), 1).build().expect("dataset");
+        assert_eq!((quiet.len(), quiet.identities(), quiet.notes().len()), (5, 2, 0), "{:?}", quiet.notes());
+        ["list.txt", "Ann/a.avif", "Bob/deep/b.jpg", "Bob/c.tif"].iter().for_each(|name| write(name));
+        let data = config(folder.path(), 1).build().expect("dataset");
+        assert_eq!(data.len(), 5);
+        let [note] = data.notes() else { panic!("{:?}", data.notes()) };
+        assert!(note.contains(": 4: ") && note.contains("a.avif`") && note.contains("deep`"), "{note}");
     }
 
     #[test]

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::identity_folders::{check_size, is_image, key, sorted_entries};
-use super::{Dataset, DatasetConfig, read_face};
+use super::decode::{Decoding, read_square};
+use super::formats::{READ, is_image_name};
+use super::identity_folders::{PassedOver, check_size, default_exif_orientation, key, visible};
+use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
 use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
-/// Every JPEG and PNG below the folders, without identities.
+/// Every JPEG, PNG, BMP, WebP and GIF below the folders, without identities. Names with a dot in front are passed over.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFolder {
@@ -23,6 +25,9 @@ pub struct ImageFolder {
     /// cropped to its centre first.
     #[serde(default)]
     pub size: Option<usize>,
+    /// Whether images are turned as their EXIF orientation says.
+    #[serde(default = "default_exif_orientation")]
+    pub exif_orientation: bool,
     /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
     #[serde(default)]
     pub low_resolution: bool,
@@ -40,25 +45,29 @@ impl DatasetConfig for ImageFolder {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
-        let mut files = Vec::new();
+        let (mut files, mut passed_over) = (Vec::new(), PassedOver::default());
         for folder in &self.folders {
             let before = files.len();
-            collect(folder.as_path(), &mut files)?;
+            collect(folder.as_path(), &mut files, &mut passed_over)?;
             if files.len() == before {
-                return Err(Error::data(format!("`{folder}` holds no JPEG or PNG")));
+                return Err(Error::data(format!("`{folder}` holds no image ({READ})")));
             }
             cx.images(folder, &files[before..])?;
         }
-        Ok(Box::new(Opened { files, size: self.size, low_resolution: self.low_resolution }))
+        let how = Decoding { exif_orientation: self.exif_orientation };
+        let notes = passed_over.notes();
+        Ok(Box::new(Opened { files, size: self.size, how, notes, low_resolution: self.low_resolution }))
     }
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for path in sorted_entries(folder)? {
+fn collect(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver) -> Result<()> {
+    for path in visible(folder)? {
         if path.is_dir() {
-            collect(&path, files)?;
-        } else if is_image(&path) {
+            collect(&path, files, passed_over)?;
+        } else if is_image_name(&path) {
             files.push(path);
+        } else {
+            passed_over.add(&path);
         }
     }
     Ok(())
@@ -67,6 +76,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 struct Opened {
     files: Vec<PathBuf>,
     size: Option<usize>,
+    how: Decoding,
+    notes: Vec<String>,
     low_resolution: bool,
 }
 
@@ -96,7 +107,11 @@ impl Dataset for Opened {
     }
 
     fn face(&self, index: usize) -> Result<Face> {
-        read_face(&self.files[index], self.size)
+        read_square(&self.files[index], self.size, self.how)
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 }
 
@@ -111,7 +126,7 @@ mod tests {
         let image = image::RgbImage::from_pixel(9, 8, image::Rgb([7, 0, 0]));
         image.save(folder.path().join("one.png")).expect("an image");
         image.save(folder.path().join("a/b/two.jpg")).expect("an image");
-        let config = ImageFolder { folders: vec![RecipePath::from(folder.path())], size: 8 };
+        let config = ImageFolder { folders: vec![RecipePath::from(folder.path())], size: 8, exif_orientation: true };
         let data = config.build().expect("dataset");
         assert_eq!((data.len(), data.identities()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);

@@ -1,13 +1,15 @@
 //! Batches, made ahead of the training step on worker threads.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::augment::{Augment, Variant};
 use super::views::Views;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::face::{Face, Kernel};
 use crate::seed::{Seed, shuffled};
 
@@ -89,8 +91,17 @@ struct Ready {
 }
 
 impl Loader {
-    /// Starts `workers` threads that make the batches of the steps `from..to`.
-    pub fn start(views: Views, order: Order, wanted: Vec<Wanted>, steps: std::ops::Range<u64>, workers: usize) -> Self {
+    /// Starts `workers` threads that make the batches of the steps `from..to`; fewer where the system gives no more.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub fn start(
+        views: Views,
+        order: Order,
+        wanted: Vec<Wanted>,
+        steps: std::ops::Range<u64>,
+        workers: usize,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             views,
             order,
@@ -100,26 +111,34 @@ impl Loader {
             ready: Mutex::new(Ready { taken: steps.start, batches: BTreeMap::new() }),
             changed: Condvar::new(),
         });
-        let run = |_| {
-            let shared = shared.clone();
-            std::thread::spawn(move || shared.work(steps.end))
-        };
-        let workers = (0..workers.max(1)).map(run).collect();
-        Self { shared, workers, next: steps.start, end: steps.end }
+        let mut loader = Self { shared, workers: Vec::new(), next: steps.start, end: steps.end };
+        for _ in 0..workers.max(1) {
+            let shared = loader.shared.clone();
+            let name = "gdrd faces".to_string();
+            match std::thread::Builder::new().name(name).spawn(move || shared.work(steps.end)) {
+                Ok(worker) => loader.workers.push(worker),
+                Err(_) if !loader.workers.is_empty() => break,
+                Err(error) => return Err(Error::data(format!("no thread that reads faces can be started: {error}"))),
+            }
+        }
+        Ok(loader)
     }
 
-    /// The next batch; none when the steps are over.
-    pub fn next_batch(&mut self) -> Option<Result<Batch>> {
+    /// The next batch; none when the steps are over. While there is none yet, `stop` is asked from time to time.
+    ///
+    /// # Errors
+    /// If a face cannot be read or its worker panicked, or `stop` says so ([`ErrorKind::Stopped`]; the batch is not lost).
+    pub fn next_batch(&mut self, stop: &mut dyn FnMut() -> bool) -> Option<Result<Batch>> {
         if self.next == self.end {
             return None;
         }
         let mut ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = loop {
+            if stop() {
+                return Some(Err(Error::new(ErrorKind::Stopped, "stopped by the user")));
+            }
             if let Some(batch) = ready.batches.remove(&self.next) {
                 break batch;
-            }
-            if self.workers.iter().all(JoinHandle::is_finished) && !ready.batches.contains_key(&self.next) {
-                break Err(Error::data("the threads that read faces have died"));
             }
             let wait = std::time::Duration::from_millis(200);
             let (guard, waited) = self.shared.changed.wait_timeout(ready, wait).unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +162,7 @@ impl Drop for Loader {
         self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.changed.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker that panicked has been reported by `next_batch` already.
+            // What panics in a worker is a batch's error, and the worker goes on.
             let _ = worker.join();
         }
     }
@@ -167,7 +186,9 @@ impl Shared {
             if order.0 != epoch {
                 order = (epoch, self.order.of_epoch(epoch));
             }
-            let batch = self.batch(step, epoch, &order.1);
+            // Every step that was claimed gets its batch or an error: whoever waits for it waits for nothing else.
+            let made = catch_unwind(AssertUnwindSafe(|| self.batch(step, epoch, &order.1)));
+            let batch = made.unwrap_or_else(|panic| Err(panicked(&*panic)));
             self.ready.lock().unwrap_or_else(PoisonError::into_inner).batches.insert(step, batch);
             self.changed.notify_all();
         }
@@ -185,6 +206,9 @@ impl Shared {
             indices,
         };
         for &index in &batch.indices {
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(Error::data("nobody waits for this batch any longer"));
+            }
             let (drawn, random) = self.order.augment.draw(self.order.seed, &self.order.stage, epoch, index);
             // Each view takes its own copy of the stream, so that views behind one degradation show one and the same small face.
             let form = |view: &str| self.views.face(index, view, (&self.order.augment, drawn.variant), &mut random.clone());
@@ -202,6 +226,12 @@ impl Shared {
         }
         Ok(batch)
     }
+}
+
+/// What a worker that panicked said.
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    Error::component(format!("a thread that reads faces panicked: {}", text.unwrap_or("without a message")))
 }
 
 #[cfg(test)]
@@ -226,11 +256,12 @@ mod tests {
             .with(HIGH, Arc::new(AsIs {}), "high");
         let augment = Augment { flip: true, shift: 1, ..Augment::none() };
         let order = Order { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment, view: LOW.into() };
-        Loader::start(views, order, vec![Wanted { view: HIGH.into(), size: Some(12) }], from..7, workers)
+        let wanted = vec![Wanted { view: HIGH.into(), size: Some(12) }];
+        Loader::start(views, order, wanted, from..7, workers).expect("threads")
     }
 
     fn all(mut loader: Loader) -> Vec<Batch> {
-        std::iter::from_fn(|| loader.next_batch()).map(|batch| batch.expect("batch")).collect()
+        std::iter::from_fn(|| loader.next_batch(&mut || false)).map(|batch| batch.expect("batch")).collect()
     }
 
     #[test]
@@ -257,5 +288,62 @@ mod tests {
         epoch.sort_unstable();
         epoch.dedup();
         assert_eq!(epoch.len(), 8);
+    }
+
+    /// Its face 3 makes a worker panic.
+    struct Broken;
+
+    impl crate::data::Dataset for Broken {
+        fn len(&self) -> usize {
+            8
+        }
+
+        fn identities(&self) -> usize {
+            0
+        }
+
+        fn identity(&self, _: usize) -> usize {
+            0
+        }
+
+        fn name(&self, index: usize) -> String {
+            format!("face {index}")
+        }
+
+        fn find(&self, _: &str, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn face(&self, index: usize) -> Result<Face> {
+            assert!(index != 3, "face {index} has no eyes");
+            Face::new(8, 8, vec![0; 192])
+        }
+
+        fn fingerprint(&self) -> &str {
+            "broken"
+        }
+    }
+
+    fn broken(workers: usize) -> Loader {
+        let views = Views::new(Arc::new(Broken), Arc::new(Downscale { size: 8, ..Downscale::default() }));
+        let plan = Plan { seed: Seed(7), stage: "test".into(), batch_size: 2, samples: 8, augment: Augment::default() };
+        Loader::start(views, plan, Vec::new(), 0..40, workers).expect("threads")
+    }
+
+    #[test]
+    fn a_panic_of_one_worker_is_an_error_and_no_hang() {
+        for workers in [1, 2, 3] {
+            let mut loader = broken(workers);
+            let error = (0..4).find_map(|_| loader.next_batch(&mut || false).expect("more steps").err());
+            let error = error.expect("every epoch has this face").to_string();
+            assert!(error.contains("panicked: face 3 has no eyes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wish_to_stop_is_heard_while_nothing_comes() {
+        let mut loader = broken(1);
+        let error = loader.next_batch(&mut || true).expect("more steps").err().expect("stopped");
+        assert_eq!(error.kind(), ErrorKind::Stopped);
     }
 }

@@ -10,6 +10,7 @@ use crate::face::Face;
 mod augment;
 mod decode;
 mod degradation;
+mod formats;
 mod identity_folders;
 mod image_folder;
 mod joined;
@@ -20,8 +21,9 @@ pub mod synthetic_faces;
 mod views;
 
 pub use augment::{Augment, Drawn, Variant};
-pub use decode::read_face;
+pub use decode::{Decoding, MAX_BYTES, MAX_PIXELS, decode, read_face, read_image};
 pub use degradation::{AsIs, Degradation, DegradationConfig};
+pub use formats::is_image_name;
 pub use identity_folders::{IdentityFolders, SameName};
 pub use image_folder::ImageFolder;
 pub use joined::Joined;
@@ -123,6 +125,11 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).
     fn face(&self, index: usize) -> Result<Face>;
+
+    /// What whoever gave the data should know, such as which files were passed over; a sentence each.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// What a recipe says of a dataset.

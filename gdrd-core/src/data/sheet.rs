@@ -6,6 +6,7 @@ use super::views::{HIGH, Views};
 use super::{Augment, Variant};
 use crate::error::{Error, Result};
 use crate::face::{Face, Kernel};
+use crate::files::write_atomically;
 use crate::seed::Seed;
 
 /// Height and width of a face on the sheet, in pixels.
@@ -41,7 +42,9 @@ pub fn write_sheet(views: &Views, small: &str, path: &Path) -> Result<()> {
             y + CELL,
         );
     }
-    sheet.save(path).map_err(|e| Error::io(path, std::io::Error::other(e)))
+    let mut png = std::io::Cursor::new(Vec::new());
+    sheet.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
+    write_atomically(path, png.get_ref())
 }
 
 fn paste(sheet: &mut image::RgbImage, face: &Face, x: usize, y: usize) {

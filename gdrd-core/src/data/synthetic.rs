@@ -43,11 +43,10 @@ impl Kind for SyntheticFaces {
 impl DatasetConfig for SyntheticFaces {
     fn check(&self) -> Vec<Problem> {
         [
-            Problem::unless(self.identities > 0, "identities", || "expected at least 1, found 0".into()),
-            Problem::unless(self.images_per_identity > 0, "images_per_identity", || {
-                "expected at least 1, found 0".into()
-            }),
-            Problem::unless(self.size >= 8, "size", || format!("expected at least 8 pixels, found {}", self.size)),
+            Problem::within("identities", self.identities, 1..=100_000_000),
+            Problem::within("images_per_identity", self.images_per_identity, 1..=100_000),
+            Problem::within("first_identity", self.first_identity, 0..=1 << 62),
+            Problem::within("size", self.size, 8..=4096),
         ]
         .into_iter()
         .flatten()

@@ -3,7 +3,8 @@
 use super::spec::{Experiment, StageSpec};
 use crate::loss::Needs;
 use crate::plugin::{Component, DatasetName, TeacherName, ViewName};
-use crate::recipe::diagnostic::{Diagnostic, suggest};
+use crate::files::{NAME_RULE, is_name};
+use crate::recipe::diagnostic::{Diagnostic, excerpt, suggest};
 use crate::recipe::node::{Node, Table};
 use crate::recipe::source::Span;
 
@@ -33,8 +34,22 @@ impl Rules<'_> {
         for (name, part) in &experiment.evaluate {
             self.names(&["evaluate", name], part);
         }
-        for stage in &experiment.stages {
+        let stages = experiment.stages.iter().map(|stage| ("stage", stage.name.as_str()));
+        for (section, name) in stages.chain(experiment.evaluate.keys().map(|name| ("evaluate", name.as_str()))) {
+            if !is_name(name) {
+                let span = self.table.get(section).and_then(Node::as_table).and_then(|table| table.key_span(name));
+                let message = format!("`{}` cannot be a part of a file's name, expected {NAME_RULE}", excerpt(name));
+                self.problems.push(Diagnostic::new(message, span.unwrap_or(self.table.span)));
+            }
+        }
+        for (at, stage) in experiment.stages.iter().enumerate() {
+            if experiment.stages[..at].iter().any(|other| other.name == stage.name) {
+                self.problem(format!("stage `{}` is listed twice", stage.name), &["stages"]);
+            }
             self.stage(stage);
+        }
+        if experiment.stages.is_empty() {
+            self.problem("expected at least one stage, found none".into(), &["stages"]);
         }
     }
 

@@ -58,6 +58,7 @@ impl<'a> Reader<'a> {
             stages: stages?,
             evaluate,
             resolved: std::mem::take(&mut self.resolved),
+            texts: Vec::new(),
         };
         if self.problems.is_empty() {
             self.problems = super::check::check(&recipe, table);

@@ -40,13 +40,10 @@ impl Default for RunOptions {
 
 impl RunOptions {
     pub(super) fn check(&self) -> Vec<Problem> {
-        let within = |value: u64, most: u64, key| {
-            Problem::unless((1..=most).contains(&value), key, || format!("expected 1 to {most}, found {value}"))
-        };
         [
-            within(self.checkpoint_steps, u64::MAX, "checkpoint_steps"),
-            within(self.keep_checkpoints as u64, 10_000, "keep_checkpoints"),
-            within(self.workers as u64, 1024, "workers"),
+            Problem::within("checkpoint_steps", self.checkpoint_steps, 1..=1_000_000_000),
+            Problem::within("keep_checkpoints", self.keep_checkpoints, 1..=1_000_000),
+            Problem::within("workers", self.workers, 1..=256),
         ]
         .into_iter()
         .flatten()

@@ -1,7 +1,7 @@
 //! A whole recipe as typed parts, in the order of the flow.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::read::Reader;
 use super::run_options::RunOptions;
@@ -37,6 +37,8 @@ pub struct Experiment {
     /// Protocols by name.
     pub evaluate: BTreeMap<String, Component<dyn ProtocolConfig>>,
     pub(super) resolved: toml::Table,
+    /// The files that it was read from.
+    pub(super) texts: Vec<PathBuf>,
 }
 
 /// The student of a recipe.
@@ -83,15 +85,23 @@ impl Experiment {
         let experiment = reader.experiment(&table, stem);
         let problems = reader.problems;
         match experiment {
-            Some(experiment) if problems.is_empty() => Ok(experiment),
+            Some(experiment) if problems.is_empty() => {
+                let texts = sources.names().map(PathBuf::from).collect();
+                Ok(Self { texts, ..experiment })
+            }
             _ => Err(Failure::new(sources, problems)),
         }
     }
 
-    /// The name as a part of a file name: letters, digits, `+`, `-`, `_` and dots.
+    /// The name as a part of a file name.
     pub fn plain_name(&self) -> String {
-        let plain = |c: char| if c.is_alphanumeric() || "+-_.".contains(c) { c } else { '-' };
-        self.name.chars().map(plain).collect()
+        crate::files::plain_name(&self.name)
+    }
+
+    /// Every file that the recipe was read from, and every path that it names, as far as it leads to something on this machine.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let named = self.marked().into_iter().map(|(_, option)| PathBuf::from(&option.written));
+        self.texts.iter().cloned().chain(named).filter(|path| path.exists()).collect()
     }
 
     /// The run's seed.
@@ -114,27 +124,38 @@ impl Experiment {
     /// The files on the Hub that the recipe names, each with the keys that lead to it, such as
     /// `teacher.discriminative.weights`, in the order of the flow.
     pub fn addresses(&self) -> Vec<(String, HubAddress)> {
-        let mut found = Vec::new();
-        let mut take = |section: String, marked: &[Marked]| {
-            for option in marked.iter().filter(|option| option.format == PATH_FORMAT) {
-                if let Ok(address) = option.written.parse::<HubAddress>() {
-                    found.push((format!("{section}.{}", option.key), address));
-                }
-            }
-        };
-        self.data.iter().for_each(|(name, part)| take(format!("data.{name}"), &part.marked));
-        self.views.iter().for_each(|(name, part)| take(format!("view.{name}"), &part.marked));
-        self.teachers.iter().for_each(|(name, part)| take(format!("teacher.{name}"), &part.marked));
-        take("student".into(), &self.student.network.marked);
-        if let Some(initial) = &self.student.initial {
-            let option = Marked { format: PATH_FORMAT, key: "initial".into(), written: initial.written() };
-            take("student".into(), &[option]);
+        let address = |(key, option): (String, &Marked)| Some((key, option.written.parse().ok()?));
+        let mut found: Vec<(String, HubAddress)> = self.marked().into_iter().filter_map(address).collect();
+        let initial = self.student.initial.as_ref().and_then(|path| path.written().parse().ok());
+        found.extend(initial.map(|address| ("student.initial".to_string(), address)));
+        found
+    }
+
+    /// The paths among the options of all parts, with the keys that lead to them.
+    fn marked(&self) -> Vec<(String, &Marked)> {
+        fn of<'e, D: ?Sized>(
+            section: &str,
+            parts: impl Iterator<Item = (&'e String, &'e Component<D>)>,
+        ) -> Vec<(String, &'e Marked)>
+        where
+            D: 'e,
+        {
+            let keyed = |(name, part): (&'e String, &'e Component<D>)| {
+                let key = move |option: &Marked| format!("{section}.{name}.{}", option.key);
+                part.marked.iter().map(move |option| (key(option), option)).collect::<Vec<_>>()
+            };
+            parts.flat_map(keyed).filter(|(_, option)| option.format == PATH_FORMAT).collect()
         }
+        let mut found = of("data", self.data.iter());
+        found.extend(of("view", self.views.iter()));
+        found.extend(of("teacher", self.teachers.iter()));
+        let student = self.student.network.marked.iter().filter(|option| option.format == PATH_FORMAT);
+        found.extend(student.map(|option| (format!("student.{}", option.key), option)));
         for stage in &self.stages {
-            let losses = stage.losses.iter();
-            losses.for_each(|(name, term)| take(format!("stage.{}.loss.{name}", stage.name), &term.loss.marked));
+            let losses = stage.losses.iter().map(|(name, term)| (name, &term.loss));
+            found.extend(of(&format!("stage.{}.loss", stage.name), losses));
         }
-        self.evaluate.iter().for_each(|(name, part)| take(format!("evaluate.{name}"), &part.marked));
+        found.extend(of("evaluate", self.evaluate.iter()));
         found
     }
 }

@@ -36,7 +36,7 @@ impl Diagnostic {
 
     /// A key that the table does not know; the hint names the nearest key and all of them.
     pub fn unknown_field<'a>(name: &str, span: Span, known: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::new(format!("unknown field `{name}`"), span).with_hint(suggest(name, known))
+        Self::new(format!("unknown field `{}`", excerpt(name)), span).with_hint(suggest(name, known))
     }
 
     /// The problem with its place and the text there:
@@ -53,12 +53,16 @@ impl Diagnostic {
     pub fn render(&self, sources: &Sources) -> String {
         let mut text = format!("error: {}", self.message);
         if let Some(place) = self.span.and_then(|span| sources.locate(span)) {
+            let (line, before, width) = around(place.text, place.column - 1, place.width.max(1));
             // Tabs stay tabs, so that the carets stand under the text at any tab width.
-            let gap: String =
-                place.text.chars().take(place.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
-            let gap = format!("{gap:width$}", width = place.column - 1);
+            let gap: String = line
+                .chars()
+                .map(|c| if c == '\t' { c } else { ' ' })
+                .chain(std::iter::repeat(' '))
+                .take(before)
+                .collect();
             let _ = write!(text, "\n --> {}:{}:{}", place.name, place.line, place.column);
-            let _ = write!(text, "\n  | {}\n  | {gap}{}", place.text, "^".repeat(place.width.max(1)));
+            let _ = write!(text, "\n  | {line}\n  | {gap}{}", "^".repeat(width));
         }
         for line in self.hint.iter().flat_map(|hint| hint.lines()) {
             let _ = write!(text, "\n  = {line}");
@@ -67,8 +71,37 @@ impl Diagnostic {
     }
 }
 
+/// Characters of a line that are shown; of a longer one only the part around the place.
+const SHOWN: usize = 160;
+/// Characters of a text of the recipe that stand in a message.
+const QUOTED: usize = 80;
+
+/// The part of a line around `width` characters from `column` (from 0) on; where they begin in it, and how many they are.
+fn around(line: &str, column: usize, width: usize) -> (String, usize, usize) {
+    let length = line.chars().count();
+    if length <= SHOWN {
+        return (line.to_string(), column, width);
+    }
+    let from = column.saturating_sub(SHOWN / 2).min(length - SHOWN);
+    let shown: String = line.chars().skip(from).take(SHOWN).collect();
+    let (left, right) = (if from > 0 { "..." } else { "" }, if from + SHOWN < length { "..." } else { "" });
+    let before = left.len() + column - from;
+    (format!("{left}{shown}{right}"), before, width.min(SHOWN + left.len() - before).max(1))
+}
+
+/// A text for a message: as it is, or its beginning.
+pub fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}
+
 /// The name among `known` that `name` was probably meant to be.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > SHOWN {
+        return None;
+    }
     let allowed = (name.chars().count() / 3).max(1);
     known
         .into_iter()
@@ -142,6 +175,29 @@ mod tests {
         let problem = Diagnostic::unknown_field("paht", Span::new(18, 22), ["depth", "path"]);
         let expected = "error: unknown field `paht`\n --> lowres.toml:2:2\n  | \tpaht = \"x\"\n  | \t^^^^\n  = did you mean `path`?\n  = known: depth, path";
         assert_eq!(problem.render(&sources), expected);
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_place_is_shown() {
+        let mut sources = Sources::default();
+        let text = format!("a = [{}], paht = 1{}\n", "é".repeat(78_000), " ".repeat(500));
+        let at = text.find("paht").expect("there");
+        sources.add_file(Path::new("long.toml"), text.clone());
+        let rendered = Diagnostic::new("wrong", Span::new(at, at + 4)).render(&sources);
+        let lines: Vec<&str> = rendered.lines().collect();
+        assert_eq!(lines[1], " --> long.toml:1:78009");
+        let column = |line: &str, what: &str| line[..line.find(what).expect("shown")].chars().count();
+        assert_eq!(column(lines[2], "paht"), column(lines[3], "^^^^"));
+        assert!(lines[2].starts_with("  | ...é") && lines[2].ends_with(" ..."), "{rendered}");
+        assert!(lines.iter().all(|line| line.chars().count() < 200));
+        // A span as long as the line, and one at the end of the line.
+        for span in [Span::new(0, text.len()), Span::empty(text.len() - 1)] {
+            let rendered = Diagnostic::new("wrong", span).render(&sources);
+            assert!(rendered.lines().all(|line| line.chars().count() < 200) && rendered.ends_with('^'), "{rendered}");
+        }
+        let long = "x".repeat(78_000);
+        let unknown = Diagnostic::unknown_field(&long, Span::empty(0), ["path"]).render(&sources);
+        assert!(unknown.len() < 600, "{unknown}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use serde::de::{self, Expected, Unexpected};
 
-use super::diagnostic::{Diagnostic, nearest, suggest};
+use super::diagnostic::{Diagnostic, excerpt, nearest, suggest};
 use super::source::Span;
 
 /// One step from a table to one of its values.
@@ -78,13 +78,13 @@ impl de::Error for Fault {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let hint = Some(suggest(variant, expected.iter().copied()));
-        Self { hint, ..Self::new(format!("unknown value `{variant}`"), What::Wrong) }
+        Self { hint, ..Self::new(format!("unknown value `{}`", excerpt(variant)), What::Wrong) }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let near = nearest(field, expected.iter().copied());
         let hint = Some(suggest(field, expected.iter().copied()));
-        Self { hint, ..Self::new(format!("unknown field `{field}`"), What::Unknown(near)) }
+        Self { hint, ..Self::new(format!("unknown field `{}`", excerpt(field)), What::Unknown(near)) }
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -98,7 +98,7 @@ fn seen(found: &Unexpected<'_>) -> String {
         Unexpected::Signed(number) => number.to_string(),
         Unexpected::Unsigned(number) => number.to_string(),
         Unexpected::Float(number) => format!("{number:?}"),
-        Unexpected::Str(text) => format!("{text:?}"),
+        Unexpected::Str(text) => format!("{:?}", excerpt(text)),
         Unexpected::Seq => "an array".to_string(),
         Unexpected::Map => "a table".to_string(),
         other => other.to_string(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, excerpt};
 use super::source::Span;
 
 /// A value and where it was written.
@@ -55,7 +55,7 @@ impl Node {
     /// The value in words for a message: strings and numbers as written, `a table`, `an array`.
     pub fn describe(&self) -> String {
         match &self.value {
-            Value::String(text) => format!("{text:?}"),
+            Value::String(text) => format!("{:?}", excerpt(text)),
             Value::Integer(number) => number.to_string(),
             Value::Float(number) => format!("{number:?}"),
             Value::Boolean(flag) => flag.to_string(),

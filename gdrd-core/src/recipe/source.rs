@@ -77,6 +77,11 @@ impl Sources {
         self.texts[..after].last().filter(|source| at <= source.start + source.text.len())
     }
 
+    /// The names of the texts: files, and `--set`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(|source| source.name.as_str())
+    }
+
     /// The folder that relative paths written at `span` start from: that of the file, or the
     /// current one (an empty path) for `--set`.
     pub fn folder_of(&self, span: Span) -> PathBuf {

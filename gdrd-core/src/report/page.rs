@@ -7,7 +7,7 @@ use std::path::Path;
 use super::chart::{Axis, Series, line_chart};
 use super::table::{Align, Table};
 use crate::error::Result;
-use crate::evaluation::{Figure, Measured};
+use crate::evaluation::{Curve, Figure, Measured};
 
 /// The table of one protocol: a row for each embedder, with the figures that its protocol wants in a table.
 ///
@@ -34,6 +34,12 @@ pub fn notes(rows: &[Measured]) -> Vec<String> {
         notes.extend(note.filter(|note| !notes.contains(note)));
     }
     notes
+}
+
+/// The name of the picture of a protocol's curve, without an ending: `roc-held-out`.
+pub fn chart_name(curve: &Curve, protocol: &str) -> String {
+    let plain = curve.name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' });
+    format!("{}-{protocol}", plain.collect::<String>())
 }
 
 /// `report.md`: results, loss curves, what the numbers rest on. The curves' pictures are written into `folder`.
@@ -66,8 +72,7 @@ pub fn run_page(
             if series.is_empty() {
                 continue;
             }
-            let plain: String = curve.name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-            let name = format!("{plain}-{protocol}");
+            let name = chart_name(curve, protocol);
             let x = if curve.log_x { Axis::log(&curve.x) } else { Axis::linear(&curve.x) };
             line_chart(&format!("{}, {protocol}", curve.name), x, Axis::linear(&curve.y), &series)?
                 .write(&folder.join(&name))?;

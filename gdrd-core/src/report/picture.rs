@@ -10,6 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle};
 
 use crate::error::{Context, Error, Result};
+use crate::files::write_atomically;
 
 /// Width of every picture in pixels.
 pub const WIDTH: usize = 900;
@@ -163,7 +164,7 @@ impl Picture {
         for (ending, bytes) in [(".svg", self.svg()?.into_bytes()), (".png", self.png()?)] {
             let mut name = OsString::from(path);
             name.push(ending);
-            std::fs::write(&name, bytes).map_err(|e| Error::io(&name, e))?;
+            write_atomically(Path::new(&name), &bytes)?;
         }
         Ok(())
     }

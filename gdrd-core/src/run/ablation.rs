@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::assembly::Assembly;
 use super::folder::RunFolder;
 use super::lock::Lock;
+use super::mark::claim_ablation;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
@@ -51,6 +52,7 @@ pub fn ablate(
     let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
     let protocol = shared_protocol(cells)?;
     let base = row(cells, against)?;
+    claim_ablation(folder, &["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")))?;
     for cell in cells {
         let row = cell.experiment.plain_name();
         let lock = Lock::of(&Assembly::new(&cell.experiment, place, observer)?)?;
@@ -83,7 +85,6 @@ pub fn ablate(
     }
     let title = format!("{}, {protocol}", capital(&headline.name));
     let picture = bar_chart(&title, headline.unit.sign(), &bars)?;
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let stem = folder.join("ablation");
     picture.write(&stem)?;
     let mut files = vec![stem.with_extension("svg"), stem.with_extension("png")];

@@ -148,6 +148,9 @@ impl<'a> Assembly<'a> {
                 let component = find(family, &self.experiment.data, name)?;
                 self.report(&format!("reading dataset `{name}`"), 0, 1)?;
                 let dataset: Arc<dyn Dataset> = component.config.build(&cx)?.into();
+                for note in dataset.notes() {
+                    tell(self.observer, &Event::Warning { message: format!("dataset `{name}`: {note}") })?;
+                }
                 (Arc::new(dataset), content(family, component, &cx.record()))
             }
             "view" => {

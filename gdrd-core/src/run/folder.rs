@@ -13,19 +13,19 @@ use crate::data::{Views, write_sheet};
 use crate::error::{Error, Result};
 use crate::evaluation::Measured;
 use crate::experiment::Experiment;
-use crate::files::write_atomically;
-use crate::observe::{Event, Flow, Observer};
+use crate::files::{sweep, write_atomically};
+use crate::observe::{Event, Flow, Observer, tell};
 use crate::report;
 use crate::trainer::Checkpoint;
 
-/// The folder of a run: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
+/// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
 /// `student.safetensors`, `evaluation/*.json`, `report.md`.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
 }
 
-const RECIPE: &str = "recipe.resolved.toml";
+pub(super) const RECIPE: &str = "recipe.resolved.toml";
 
 impl RunFolder {
     /// The run folder at `path`; it need not exist yet.
@@ -53,27 +53,30 @@ impl RunFolder {
         self.path.join("lock.json")
     }
 
-    /// Whether the run is over and everything is written; the report comes last.
-    pub fn is_finished(&self) -> bool {
-        self.path.join("report.md").exists()
-    }
-
-    /// Whether a run has begun here.
-    pub fn is_begun(&self) -> bool {
-        self.recipe().exists()
-    }
-
-    /// The newest checkpoint, if the folder holds one of this very recipe.
-    pub(super) fn checkpoint(&self, recipe: &Experiment) -> Result<Option<Checkpoint>> {
-        let Some(newest) = Checkpoint::newest(&self.path.join("checkpoints"))? else { return Ok(None) };
-        let checkpoint = Checkpoint::read(&newest)?;
+    /// The newest good checkpoint, if the folder holds one of this very recipe. Damaged ones that are newer are put aside, and
+    /// that is told.
+    pub(super) fn checkpoint(&self, recipe: &Experiment, observer: &dyn Observer) -> Result<Option<Checkpoint>> {
+        let (found, damaged) = Checkpoint::newest_good(&self.path.join("checkpoints"))?;
+        let Some((path, checkpoint)) = found else {
+            return match damaged.into_iter().next() {
+                None => Ok(None),
+                Some((_, error)) => Err(error.at("no checkpoint of this run is good; `--fresh` begins it again")),
+            };
+        };
         if checkpoint.position.recipe != recipe.digest() {
             return Err(Error::recipe(format!(
                 "`{}` belongs to another recipe (digest {}, this one has {})",
-                newest.display(),
+                path.display(),
                 &checkpoint.position.recipe[..8.min(checkpoint.position.recipe.len())],
                 &recipe.digest()[..8]
             )));
+        }
+        for (folder, error) in damaged {
+            let aside = Checkpoint::put_aside(&folder)?;
+            let (path, aside) = (path.display(), aside.display());
+            let message =
+                format!("{error}; going on from the older checkpoint `{path}`, the damaged one is `{aside}` now");
+            tell(observer, &Event::Warning { message })?;
         }
         Ok(Some(checkpoint))
     }
@@ -119,28 +122,25 @@ impl RunFolder {
         provenance: &[String],
         measured: &BTreeMap<String, Vec<Measured>>,
     ) -> Result<()> {
+        let evaluation = self.path.join("evaluation");
+        std::fs::create_dir_all(&evaluation).map_err(|e| Error::io(&evaluation, e))?;
+        sweep(&evaluation);
         for (name, rows) in measured {
-            write_atomically(&self.path.join("evaluation").join(format!("{name}.json")), &json(rows)?)?;
+            write_atomically(&evaluation.join(format!("{name}.json")), &json(rows)?)?;
         }
         let text = report::run_page(&experiment.name, provenance, measured, &self.curves()?, &self.path)?;
-        write_atomically(&self.path.join("report.md"), text.as_bytes())
+        write_atomically(&self.path.join("report.md"), text.as_bytes())?;
+        self.write_mark(true)
     }
 
     /// The results of a finished run, by protocol.
     pub fn results(&self) -> Result<BTreeMap<String, Vec<Measured>>> {
-        let folder = self.path.join("evaluation");
         let mut found = BTreeMap::new();
-        if !folder.exists() {
-            return Ok(found);
-        }
-        for entry in std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
-            let path = entry.map_err(|e| Error::io(&folder, e))?.path();
-            if path.extension().is_some_and(|e| e == "json") {
-                let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-                let rows =
-                    serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
-                found.insert(path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), rows);
-            }
+        for name in self.names("evaluate") {
+            let path = self.path.join("evaluation").join(format!("{name}.json"));
+            let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            let rows = serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
+            found.insert(name, rows);
         }
         Ok(found)
     }
@@ -183,11 +183,17 @@ struct LogState {
 
 impl StepLog {
     fn open(path: PathBuf, from_step: u64) -> Result<Self> {
-        // Steps after the checkpoint were made, logged and lost; they will be made again.
+        // Steps after the checkpoint were made, logged and lost; they will be made again. A line may be cut.
         if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-            let kept: String = text.lines().take(from_step as usize).flat_map(|line| [line, "\n"]).collect();
-            write_atomically(&path, kept.as_bytes())?;
+            let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            let is_kept = |line: &&[u8]| {
+                let step =
+                    serde_json::from_slice(line).ok().and_then(|line: serde_json::Value| line["total_step"].as_u64());
+                step.is_some_and(|step| step <= from_step)
+            };
+            let kept: Vec<&[u8]> =
+                text.split(|byte| *byte == b'\n').filter(is_kept).flat_map(|line| [line, b"\n"]).collect();
+            write_atomically(&path, &kept.concat())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
         Ok(Self { path, state: Mutex::new(LogState { file, total: from_step, failed: None }) })
@@ -212,7 +218,7 @@ impl Observer for StepLog {
             "total_step": state.total, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
             "gradient_norm": gradient_norm, "images_per_second": images_per_second,
         });
-        if let Err(error) = writeln!(state.file, "{line}") {
+        if let Err(error) = state.file.write_all(format!("{line}\n").as_bytes()) {
             let error = Error::io(&self.path, error);
             state.failed.get_or_insert(error);
         }

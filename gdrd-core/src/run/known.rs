@@ -43,7 +43,8 @@ impl Known {
         let settled = SystemTime::UNIX_EPOCH + Duration::from_nanos(newest) + SETTLED < SystemTime::now();
         if settled && stamps(files)? == before {
             // A digest that cannot be kept is computed again; that is no reason to end a run.
-            let _ = write_atomically(&path, found.as_bytes());
+            let made = std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e));
+            let _ = made.and_then(|()| write_atomically(&path, found.as_bytes()));
         }
         Ok(found)
     }

@@ -1,6 +1,7 @@
 //! Measuring the student and its teachers by the recipe's protocols.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::Device;
 
@@ -113,6 +114,11 @@ pub(super) fn evaluate(
     Ok(found)
 }
 
+fn read(path: &Path) -> Result<Outcome> {
+    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    Outcome::from_json(&String::from_utf8_lossy(&text))
+}
+
 /// One protocol while it measures.
 struct Bench<'a> {
     parts: &'a Assembly<'a>,
@@ -145,9 +151,15 @@ impl Bench<'_> {
     /// Measures `embedder`, or takes the outcome kept under the key `kept`.
     fn measure(&mut self, embedder: &dyn Embedder, role: Role, kept: Option<String>) -> Result<()> {
         let path = kept.map(|key| self.parts.store().folder().join(format!("{key}.json")));
-        let outcome = match path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
-            // What cannot be read is measured again.
-            Some(text) => Outcome::from_json(&text).ok(),
+        let outcome = match path.as_ref().filter(|path| path.exists()) {
+            Some(path) => match read(path) {
+                Ok(outcome) => Some(outcome),
+                Err(error) => {
+                    let message = format!("kept outcome `{}`: {error}; it is measured again", path.display());
+                    tell(self.parts.observer(), &Event::Warning { message })?;
+                    None
+                }
+            },
             None => None,
         };
         let outcome = match outcome {
@@ -159,6 +171,8 @@ impl Bench<'_> {
                 let outcome = self.protocol.evaluate(embedder, &cx).at(place)?;
                 let text = outcome.to_json().at(place)?;
                 if let Some(path) = path {
+                    let store = self.parts.store().folder();
+                    std::fs::create_dir_all(store).map_err(|e| Error::io(store, e))?;
                     write_atomically(&path, text.as_bytes())?;
                 }
                 outcome

@@ -7,6 +7,7 @@ mod assembly;
 mod folder;
 mod known;
 mod lock;
+mod mark;
 mod measure;
 mod plan;
 mod prepared;
@@ -21,6 +22,7 @@ pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData};
+pub use mark::State;
 pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
@@ -54,16 +56,37 @@ pub struct Place {
 /// Runs a recipe from its beginning, or from its newest checkpoint if the folder holds one of the same recipe.
 ///
 /// # Errors
-/// If the folder holds another recipe's run, something does not fit, or the observer stops the run ([`ErrorKind::Stopped`];
-/// then a checkpoint is there).
+/// If the folder holds another recipe's run or is no run folder, another process runs it, something does not fit, or the
+/// observer stops the run ([`ErrorKind::Stopped`]; then a checkpoint is there).
 pub fn train(experiment: &Experiment, place: &Place, observer: &dyn Observer) -> Result<RunFolder> {
+    run(experiment, place, false, observer)
+}
+
+/// Runs a recipe from its beginning. What gdrd has written into the folder before is removed once everything is prepared.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_afresh(experiment: &Experiment, place: &Place, observer: &dyn Observer) -> Result<RunFolder> {
+    run(experiment, place, true, observer)
+}
+
+fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Observer) -> Result<RunFolder> {
     let folder = RunFolder::new(&place.folder);
-    let resumed = folder.checkpoint(experiment)?;
+    let held = folder.hold()?;
+    if !held.keeps_out() {
+        let message =
+            format!("`{}`: this file system has no locks; start no other process on it", place.folder.display());
+        tell(observer, &Event::Warning { message })?;
+    }
+    let resumed = if afresh { None } else { folder.checkpoint(experiment, observer)? };
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;
     let prepared = Prepared::new(&parts)?;
     let lock = Lock::of(&parts)?;
+    if afresh {
+        folder.clear()?;
+    }
     for change in folder.lock(experiment, &lock)? {
         let message = format!("{change} changed since this run began; numbers may differ in their last bits");
         tell(observer, &Event::Warning { message })?;
@@ -128,6 +151,7 @@ pub fn train(experiment: &Experiment, place: &Place, observer: &dyn Observer) ->
     let measured = measure::evaluate(&parts, student, Role::Student, true)?;
     folder.write_results(experiment, &provenance(&parts, &lock), &measured)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
+    drop(held);
     Ok(folder)
 }
 

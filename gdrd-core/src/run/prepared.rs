@@ -7,13 +7,14 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
-use crate::context::{BuildContext, Host};
+use crate::context::Host;
 use crate::data::{Augment, Variant, Views};
 use crate::error::{Context, Error, Result};
 use crate::experiment::{Experiment, StageSpec};
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
 use crate::nn::Weights;
 use crate::nn::weights::{Draw, Variables};
+use crate::observe::{Event, tell};
 use crate::seed::Seed;
 use crate::student::{self, Part, Student, StudentHeader};
 use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
@@ -239,7 +240,8 @@ impl<'a> Prepared<'a> {
         let side = if mirrored { ", mirrored" } else { "" };
         let what = format!("features of teacher `{name}`{change}{side}");
         let mut report = |done, total| self.parts.report(&what, done, total);
-        self.parts.store().features(source, outputs, &mut report).at(|| format!("teacher `{name}`"))
+        let mut warn = |message| tell(self.parts.observer(), &Event::Warning { message });
+        self.parts.store().features(source, outputs, &mut report, &mut warn).at(|| format!("teacher `{name}`"))
     }
 
     /// A stage that is ready to run. Features that its losses need are stored first, where they can be.

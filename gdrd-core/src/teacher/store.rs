@@ -2,7 +2,7 @@
 //!
 //! A file is named by the sha256 of everything that its values depend on: what the teacher is, the output, the views, the
 //! variant (which change of the faces), the dataset, this program and the kernels that its processor runs. It is a safetensors
-//! file with one half-precision tensor `features`, `[faces, ...]`, and is read through a memory map.
+//! file with one half-precision tensor `features`, `[faces, ...]`, with a checksum behind it, and is read through a memory map.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,8 +16,9 @@ use rayon::prelude::*;
 use super::{Output, Shown, Teacher, prepared};
 use crate::data::{Augment, Variant, Views};
 use crate::digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::face::{Face, FaceBatch};
+use crate::files::{self, Seal};
 use crate::seed::Seed;
 
 /// Faces that a teacher sees at once while features are stored.
@@ -110,7 +111,8 @@ impl FeatureStore {
     }
 
     /// The features of every face of the source, one [`Stored`] for each output; what is not stored yet is
-    /// computed in one pass. `report` is told how many faces are done, and may stop the pass with an error.
+    /// computed in one pass, as is what is damaged. `report` is told how many faces are done, and may stop the pass with an
+    /// error; `warn` is told what is made again and why.
     ///
     /// # Errors
     /// If the teacher cannot offer an output, a face cannot be read, a feature is not finite in half precision,
@@ -120,12 +122,24 @@ impl FeatureStore {
         source: &Source,
         outputs: &[Output],
         report: &mut dyn FnMut(usize, usize) -> Result<()>,
+        warn: &mut dyn FnMut(String) -> Result<()>,
     ) -> Result<Vec<Stored>> {
         let path = |output| Ok(self.folder.join(format!("{}.safetensors", source.key(output, &self.program)?)));
         let paths = outputs.iter().map(path).collect::<Result<Vec<PathBuf>>>()?;
-        let missing: Vec<usize> = (0..outputs.len()).filter(|&at| !paths[at].exists()).collect();
+        let mut stored = Vec::with_capacity(paths.len());
+        for path in &paths {
+            stored.push(match path.exists().then(|| Stored::open(path)) {
+                Some(Err(error)) if error.kind() == ErrorKind::Data => {
+                    warn(format!("{error}; it is made again"))?;
+                    None
+                }
+                opened => opened.transpose()?,
+            });
+        }
+        let missing: Vec<usize> = (0..outputs.len()).filter(|&at| stored[at].is_none()).collect();
         if !missing.is_empty() {
             std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+            files::sweep(&self.folder);
             let mut writers = missing
                 .iter()
                 .map(|&at| {
@@ -138,7 +152,8 @@ impl FeatureStore {
             fill(source, &wanted, &mut writers, report)?;
             writers.into_iter().try_for_each(Writer::finish)?;
         }
-        paths.iter().map(|path| Stored::open(path)).collect()
+        let opened = stored.into_iter().zip(&paths).map(|(stored, path)| stored.map_or_else(|| Stored::open(path), Ok));
+        opened.collect()
     }
 }
 
@@ -166,6 +181,7 @@ fn fill(
 struct Writer {
     path: PathBuf,
     file: BufWriter<tempfile::NamedTempFile>,
+    seal: Seal,
     values_left: usize,
 }
 
@@ -176,11 +192,17 @@ impl Writer {
         let mut header = tensor.to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
         let folder = path.parent().unwrap_or(Path::new("."));
-        let file = crate::files::partial_file(folder)?;
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        let written = file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header));
-        written.map_err(|e| Error::io(path, e))?;
-        Ok(Self { path: path.to_path_buf(), file, values_left: values })
+        let file = files::partial_file(folder)?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let mut writer = Self { path: path.to_path_buf(), file, seal: Seal::default(), values_left: values };
+        writer.write(&(header.len() as u64).to_le_bytes())?;
+        writer.write(&header)?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.seal.update(bytes);
+        self.file.write_all(bytes).map_err(|e| Error::io(&self.path, e))
     }
 
     fn append(&mut self, tensor: &Tensor) -> Result<()> {
@@ -197,17 +219,17 @@ impl Writer {
             .values_left
             .checked_sub(values.len())
             .ok_or_else(|| Error::component("the teacher returns more values than the shape that it declares"))?;
-        self.file.write_all(&bytes).map_err(|e| Error::io(&self.path, e))
+        self.write(&bytes)
     }
 
-    fn finish(self) -> Result<()> {
+    fn finish(mut self) -> Result<()> {
         if self.values_left != 0 {
             return Err(Error::component("the teacher returns fewer values than the shape that it declares"));
         }
+        self.file.write_all(&self.seal.finish()).map_err(|e| Error::io(&self.path, e))?;
         let file = self.file.into_inner().map_err(|e| Error::io(&self.path, e.into_error()))?;
         file.as_file().sync_all().map_err(|e| Error::io(&self.path, e))?;
-        file.persist(&self.path).map_err(|e| Error::io(&self.path, e.error))?;
-        Ok(())
+        files::persist(file, &self.path)
     }
 }
 
@@ -227,9 +249,10 @@ impl Stored {
                                        files of the store are written once under a name made of their content's key"
         )]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-        let broken = |what: String| Error::data(format!("stored features `{}`: {what}; delete it", path.display()));
+        let broken = |what: String| Error::data(format!("stored features `{}`: {what}", path.display()));
         let (start, shape) = {
-            let tensors = safetensors::SafeTensors::deserialize(&map).map_err(|e| broken(e.to_string()))?;
+            let bytes = files::unsealed(&map).map_err(|e| broken(e.to_string()))?;
+            let tensors = safetensors::SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
             let view = tensors.tensor("features").map_err(|e| broken(e.to_string()))?;
             (view.data().as_ptr() as usize - map.as_ptr() as usize, view.shape().to_vec())
         };

@@ -1,14 +1,14 @@
-//! Checkpoints: complete, and there or not there, never half.
+//! Checkpoints: complete, and there or not there, never half; a damaged one is found out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::digest;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::files::{remove, remove_empty, sync_folder, write_atomically};
 use crate::nn::weights::read_safetensors;
 
 /// Where a run was.
@@ -37,6 +37,28 @@ pub struct Checkpoint {
 const STATE: &str = "state.safetensors";
 const POSITION: &str = "position.json";
 
+/// The content of [`POSITION`].
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    position: Position,
+    /// Sha256 of [`STATE`].
+    state: String,
+    /// Sha256 of the two fields above.
+    seal: String,
+}
+
+impl Sealed {
+    fn new(position: Position, state: String) -> Self {
+        let seal = digest::of_value(&(&position, &state));
+        Self { position, state, seal }
+    }
+}
+
+/// A checkpoint and its folder.
+pub(super) type Found = (PathBuf, Checkpoint);
+/// The folder of a checkpoint and what is wrong with it.
+pub(super) type Damaged = (PathBuf, Error);
+
 impl Checkpoint {
     /// Writes `folder/step-N/` and removes all but the newest `keep` checkpoints.
     ///
@@ -44,50 +66,66 @@ impl Checkpoint {
     /// If something cannot be written; then older checkpoints stay and nothing of this one does.
     pub fn write(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        for name in names(folder)?.iter().filter(|name| is_partial(name)) {
+            remove_checkpoint(&folder.join(name))?;
+        }
         let target = folder.join(format!("step-{}", self.position.total_steps));
         let partial = folder.join(format!(".step-{}.partial", self.position.total_steps));
         let written = self.write_into(&partial).and_then(|()| {
-            if target.exists() {
-                std::fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
-            }
-            std::fs::rename(&partial, &target).map_err(|e| Error::io(&target, e))
+            // One of this step that is there already was made by a run that went on from before it, and is the same.
+            remove_checkpoint(&target)?;
+            std::fs::rename(&partial, &target).map_err(|e| Error::io(&target, e))?;
+            sync_folder(folder)
         });
         if let Err(error) = written {
             // The error that counts is the first one.
-            let _ = std::fs::remove_dir_all(&partial);
+            let _ = remove_checkpoint(&partial);
             return Err(error.at("writing a checkpoint"));
         }
         for (_, old) in all(folder)?.into_iter().rev().skip(keep.max(1)) {
-            std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+            remove_checkpoint(&old)?;
         }
         Ok(target)
     }
 
     fn write_into(&self, folder: &Path) -> Result<()> {
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        }
+        remove_checkpoint(folder)?;
         std::fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
         let named = |prefix: &'static str, map: &BTreeMap<String, Tensor>| -> Vec<(String, Tensor)> {
             map.iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.clone())).collect()
         };
         let tensors = named("variable", &self.variables).into_iter().chain(named("optimizer", &self.optimizer));
         let bytes = safetensors::serialize(tensors, None).map_err(|e| Error::weights(e.to_string()))?;
-        write_synced(&folder.join(STATE), &bytes)?;
-        let position = serde_json::to_vec_pretty(&self.position).map_err(|e| Error::data(e.to_string()))?;
-        write_synced(&folder.join(POSITION), &position)
+        write_atomically(&folder.join(STATE), &bytes)?;
+        let sealed = Sealed::new(self.position.clone(), digest::hex(&digest::of_bytes(&bytes)));
+        let text = serde_json::to_vec_pretty(&sealed).map_err(|e| Error::data(e.to_string()))?;
+        write_atomically(&folder.join(POSITION), &text)
     }
 
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// If a file is missing or damaged.
+    /// If a file is missing, cannot be read, or is damaged ([`ErrorKind::Data`] or [`ErrorKind::Weights`]).
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(POSITION);
-        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let position = serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
+        let (path, state) = (folder.join(POSITION), folder.join(STATE));
+        let missing = |path: &Path, e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::data(format!("checkpoint `{}`: it is missing", path.display())),
+            _ => Error::io(path, e),
+        };
+        let damaged = |path: &Path, why: &str| Error::data(format!("checkpoint `{}`: {why}", path.display()));
+        let text = std::fs::read(&path).map_err(|e| missing(&path, e))?;
+        let sealed: Sealed = serde_json::from_slice(&text)
+            .map_err(|e| damaged(&path, &format!("it is damaged, or of an older gdrd: {e}")))?;
+        let Sealed { position, state: expected, seal } = sealed;
+        if Sealed::new(position.clone(), expected.clone()).seal != seal {
+            return Err(damaged(&path, "it is damaged: its checksum is another"));
+        }
+        std::fs::metadata(&state).map_err(|e| missing(&state, e))?;
+        if digest::of_file(&state)? != expected {
+            return Err(damaged(&state, "it is damaged: its checksum is another"));
+        }
         let (mut variables, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
-        for (name, tensor) in read_safetensors(&folder.join(STATE)).at(|| "reading a checkpoint".into())? {
+        for (name, tensor) in read_safetensors(&state).at(|| "reading a checkpoint".into())? {
             if let Some(name) = name.strip_prefix("variable.") {
                 variables.insert(name.to_string(), tensor);
             } else if let Some(name) = name.strip_prefix("optimizer.") {
@@ -97,30 +135,94 @@ impl Checkpoint {
         Ok(Self { position, variables, optimizer })
     }
 
-    /// The newest checkpoint in `folder`, if there is one.
-    pub fn newest(folder: &Path) -> Result<Option<PathBuf>> {
-        Ok(if folder.exists() { all(folder)?.pop().map(|(_, path)| path) } else { None })
+    /// The newest checkpoint in `folder` that is not damaged, if there is one, and those that are newer and damaged.
+    ///
+    /// # Errors
+    /// If one cannot be read, for another reason than damage.
+    pub fn newest_good(folder: &Path) -> Result<(Option<Found>, Vec<Damaged>)> {
+        let mut damaged = Vec::new();
+        for (_, path) in all(folder)?.into_iter().rev() {
+            match Self::read(&path) {
+                Ok(checkpoint) => return Ok((Some((path, checkpoint)), damaged)),
+                Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Weights) => {
+                    damaged.push((path, error))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((None, damaged))
     }
+
+    /// Gives a damaged checkpoint a name by which it is none, so that it takes no good one's place; the new path.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn put_aside(folder: &Path) -> Result<PathBuf> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let aside = folder.with_file_name(format!("{ASIDE}{name}"));
+        remove_checkpoint(&aside)?;
+        std::fs::rename(folder, &aside).map_err(|e| Error::io(folder, e))?;
+        Ok(aside)
+    }
+
+    /// Removes all checkpoints, good, damaged and half-written, from `folder`, and the folder if nothing else is in it.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn remove_all(folder: &Path) -> Result<()> {
+        for name in names(folder)? {
+            let plain = name.strip_prefix(ASIDE).unwrap_or(&name);
+            if step(plain).is_some() || is_partial(&name) {
+                remove_checkpoint(&folder.join(name))?;
+            }
+        }
+        remove_empty(folder);
+        Ok(())
+    }
+}
+
+/// What stands before the name of a damaged checkpoint that was put aside.
+const ASIDE: &str = "damaged-";
+
+/// Removes the files of a checkpoint and its folder; what else is in there stays, and so does the folder then.
+fn remove_checkpoint(folder: &Path) -> Result<()> {
+    if folder.is_symlink() {
+        return remove(folder);
+    }
+    // The position first: without it nobody takes the rest for a checkpoint.
+    [POSITION, STATE].iter().try_for_each(|name| remove(&folder.join(name)))?;
+    for name in names(folder)?.iter().filter(|name| crate::files::is_partial(name)) {
+        remove(&folder.join(name))?;
+    }
+    remove_empty(folder);
+    Ok(())
+}
+
+/// The names in a folder; none if there is no folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(folder, error)),
+    };
+    let name = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    entries.map(name).collect::<std::io::Result<_>>().map_err(|e| Error::io(folder, e))
+}
+
+fn step(name: &str) -> Option<u64> {
+    name.strip_prefix("step-").and_then(|number| number.parse().ok())
+}
+
+fn is_partial(name: &str) -> bool {
+    name.starts_with(".step-") && name.ends_with(".partial")
 }
 
 /// All checkpoints of a folder, oldest first.
 fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let entry = entry.map_err(|e| Error::io(folder, e))?;
-        let name = entry.file_name();
-        if let Some(step) = name.to_str().and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse().ok()) {
-            found.push((step, entry.path()));
-        }
-    }
+    let mut found: Vec<_> =
+        names(folder)?.iter().filter_map(|name| step(name).map(|step| (step, folder.join(name)))).collect();
     found.sort();
     Ok(found)
-}
-
-/// Writes a file and waits until the disk has it.
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).map_err(|e| Error::io(path, e))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| Error::io(path, e))
 }
 
 #[cfg(test)]
@@ -143,22 +245,59 @@ mod tests {
         for step in [3, 20, 100] {
             checkpoint(step).write(folder.path(), 2).expect("written");
         }
-        let newest = Checkpoint::newest(folder.path()).expect("listed").expect("some");
-        assert!(newest.ends_with("step-100") && !folder.path().join("step-3").exists());
-        let read = Checkpoint::read(&newest).expect("read");
+        let (newest, damaged) = Checkpoint::newest_good(folder.path()).expect("listed");
+        let (newest, read) = newest.expect("some");
+        assert!(newest.ends_with("step-100") && damaged.is_empty() && !folder.path().join("step-3").exists());
         assert_eq!(read.position, checkpoint(100).position);
         assert_eq!(read.variables["student.w"].to_vec1::<f32>().expect("values"), [100.0]);
         assert!(read.optimizer.contains_key("velocity.student.w"));
     }
 
     #[test]
-    fn a_damaged_checkpoint_is_named() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = checkpoint(1).write(folder.path(), 2).expect("written");
-        let state = path.join(STATE);
-        let bytes = std::fs::read(&state).expect("read");
-        std::fs::write(&state, &bytes[..bytes.len() - 2]).expect("cut");
-        let error = Checkpoint::read(&path).err().expect("damaged").to_string();
-        assert!(error.contains("state.safetensors"), "{error}");
+    fn every_damage_is_found_and_the_older_checkpoint_is_used() {
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 6] = [
+            ("state.safetensors", |at| std::fs::remove_file(at).expect("removed")),
+            ("state.safetensors", halve),
+            ("state.safetensors", flip_last),
+            ("position.json", |at| std::fs::remove_file(at).expect("removed")),
+            ("position.json", |at| std::fs::write(at, "").expect("emptied")),
+            ("position.json", |at| {
+                let text = std::fs::read_to_string(at).expect("read");
+                std::fs::write(at, text.replace("\"total_steps\": 20", "\"total_steps\": 21")).expect("changed");
+            }),
+        ];
+        for (file, damage) in damages {
+            let folder = tempfile::tempdir().expect("a folder");
+            for step in [3, 20] {
+                checkpoint(step).write(folder.path(), 2).expect("written");
+            }
+            damage(&folder.path().join("step-20").join(file));
+            let (found, damaged) = Checkpoint::newest_good(folder.path()).expect("one is good");
+            let (path, read) = found.expect("one is good");
+            assert!(path.ends_with("step-3") && read.position.total_steps == 3);
+            assert_eq!(damaged.len(), 1);
+            assert!(damaged[0].1.to_string().contains(file), "{}", damaged[0].1);
+            // Put aside, it does not push the good one out.
+            let aside = Checkpoint::put_aside(&damaged[0].0).expect("renamed");
+            checkpoint(4).write(folder.path(), 2).expect("written");
+            assert!(aside.exists() && folder.path().join("step-3").exists());
+            std::fs::create_dir(folder.path().join(".step-9.partial")).expect("what a kill leaves");
+            checkpoint(5).write(folder.path(), 1).expect("written");
+            assert!(!folder.path().join(".step-9.partial").exists() && !folder.path().join("step-3").exists());
+            Checkpoint::remove_all(folder.path()).expect("removed");
+            assert!(!folder.path().exists());
+        }
+    }
+
+    fn halve(path: &Path) {
+        let bytes = std::fs::read(path).expect("read");
+        std::fs::write(path, &bytes[..bytes.len() / 2]).expect("cut");
+    }
+
+    fn flip_last(path: &Path) {
+        let mut bytes = std::fs::read(path).expect("read");
+        *bytes.last_mut().expect("some") ^= 1;
+        std::fs::write(path, bytes).expect("written");
     }
 }

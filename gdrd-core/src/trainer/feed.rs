@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::face::FaceBatch;
 use crate::loss::Labels;
 use crate::nn::kernels::Upload;
+use crate::observe::{Flow, Observer};
 
 /// What a step takes from a batch.
 pub(super) struct Ready {
@@ -37,19 +38,19 @@ impl Feed {
     /// The next batch.
     ///
     /// # Errors
-    /// If its faces cannot be read, or there are no batches left.
-    pub(super) fn next(&mut self, stage: &Stage) -> Result<Ready> {
-        let ready = self.ahead.take().or_else(|| self.made(stage));
+    /// If its faces cannot be read, there are no batches left, or the observer wants to stop ([`ErrorKind::Stopped`]).
+    pub(super) fn next(&mut self, stage: &Stage, observer: &dyn Observer) -> Result<Ready> {
+        let ready = self.ahead.take().or_else(|| self.made(stage, observer));
         let ready = ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Data, "there are no batches left")))?;
         self.upload.arrive()?;
         if self.upload.runs_ahead() {
-            self.ahead = self.made(stage);
+            self.ahead = self.made(stage, observer);
         }
         Ok(ready)
     }
 
-    fn made(&mut self, stage: &Stage) -> Option<Result<Ready>> {
-        let batch = self.loader.next_batch()?;
+    fn made(&mut self, stage: &Stage, observer: &dyn Observer) -> Option<Result<Ready>> {
+        let batch = self.loader.next_batch(&mut || observer.poll() == Flow::Stop)?;
         Some(batch.and_then(|batch| self.ready(batch, stage)))
     }
 

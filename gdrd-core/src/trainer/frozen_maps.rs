@@ -33,13 +33,13 @@ impl FrozenMaps {
         let sides = variants.len();
         let map = stage.student.card().map;
         let bytes = samples * sides * map.iter().product::<usize>() * 4;
-        let seen = steps as usize * options.accumulate * options.batch_size;
+        let seen = (steps as usize).saturating_mul(options.accumulate).saturating_mul(options.batch_size);
         let repeats =
             !stage.trains(Part::Backbone) && options.augment.shift == 0 && !stage.views.is_random(&stage.view)?;
         if !used || !repeats || bytes > KEPT_BYTES || seen <= samples * sides {
             return Ok(None);
         }
-        let mut of_variant = |variant: Variant| -> Result<Vec<f32>> {
+        let of_variant = |variant: Variant| -> Result<Vec<f32>> {
             let mut values = Vec::with_capacity(bytes / 4 / sides);
             for start in (0..samples).step_by(options.batch_size) {
                 let side = if variant.mirrored { ", mirrored" } else { "" };

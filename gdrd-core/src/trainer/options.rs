@@ -66,20 +66,18 @@ impl StageOptions {
     pub fn check(&self) -> Vec<Problem> {
         let length = match (self.epochs, self.steps) {
             (Some(epochs), None) => {
-                Problem::unless(epochs > 0.0, "epochs", || format!("expected above 0, found {epochs}"))
+                let good = epochs > 0.0 && epochs <= 1e6;
+                Problem::unless(good, "epochs", || format!("expected above 0 and at most 1e6, found {epochs}"))
             }
-            (None, Some(steps)) => Problem::unless(steps > 0, "steps", || "expected at least 1, found 0".into()),
+            (None, Some(steps)) => Problem::within("steps", steps, 1..=1_000_000_000),
             _ => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`")),
         };
         [
             length,
             Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
-            Problem::unless((2..=65_536).contains(&self.batch_size), "batch_size", || {
-                format!("expected 2 to 65536, found {}", self.batch_size)
-            }),
-            Problem::unless((1..=65_536).contains(&self.accumulate), "accumulate", || {
-                format!("expected 1 to 65536, found {}", self.accumulate)
-            }),
+            Problem::within("batch_size", self.batch_size, 2..=1 << 20),
+            Problem::within("accumulate", self.accumulate, 1..=1_000_000_000),
+            Problem::within("warmup_steps", self.warmup_steps, 0..=1_000_000_000),
             Problem::unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {
                 format!("expected a finite number above 0, found {}", self.learning_rate)
             }),

@@ -12,7 +12,7 @@ use super::optimizer::Optimizer;
 use super::stage::{Kept, Stage, factor};
 use super::step::StepSum;
 use crate::data::Loader;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::observe::{Event, Flow, Observer};
 
 /// Steps on a GPU whose numbers are read together, at most.
@@ -53,14 +53,25 @@ impl Stage<'_> {
         let _precision = self.precision.set();
         let maps = FrozenMaps::when_it_pays(self, steps, observer)?;
         let range = from * accumulate..steps * accumulate;
-        let loader = Loader::start(self.views.clone(), self.order(), self.teachers.wanted(), range, self.workers);
+        let loader = Loader::start(self.views.clone(), self.order(), self.teachers.wanted(), range, self.workers)?;
         let mut feed = Feed::new(loader, maps, self.device)?;
         let (mut made, mut since) = (Vec::new(), Instant::now());
         for step in from..steps {
             let place = || format!("stage `{}`, step {step}", self.name);
             let before = Kept::of(&self.buffers)?;
-            let (mut gradients, numbers) = match self.step(step, &mut feed) {
+            let (mut gradients, numbers) = match self.step(step, &mut feed, observer) {
                 Ok(made) => made,
+                Err(error) if error.kind() == ErrorKind::Stopped => {
+                    before.restore()?;
+                    // Steps that a GPU has made are told and checked before they are saved.
+                    if !made.is_empty() {
+                        self.tell(&mut made, &mut since, steps, observer)?;
+                    }
+                    if step > from {
+                        save(step, &*self.optimizer, true)?;
+                    }
+                    return Ok(Outcome::Stopped(step));
+                }
                 Err(error) => {
                     before.restore()?;
                     return Err(error.at(place()));
@@ -113,10 +124,10 @@ impl Stage<'_> {
         Ok(stop && last + 1 < steps)
     }
 
-    fn step(&self, step: u64, feed: &mut Feed) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
+    fn step(&self, step: u64, feed: &mut Feed, observer: &dyn Observer) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
         let mut sum = StepSum::new(self, step);
         for _ in 0..self.options.accumulate {
-            sum.add(feed.next(self)?)?;
+            sum.add(feed.next(self, observer)?)?;
         }
         sum.finish(self.options.clip_norm)
     }

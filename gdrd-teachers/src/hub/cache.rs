@@ -96,7 +96,10 @@ impl Cache {
         let up = "../".repeat(2 + path.matches('/').count());
         place(&self.blob(etag), &format!("{up}blobs/{etag}"), &link, is_new, symbolic_link)?;
         if revision != commit {
-            write_atomically(&self.reference(revision), commit.as_bytes())?;
+            let reference = self.reference(revision);
+            let folder = reference.parent().unwrap_or(&self.folder);
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+            write_atomically(&reference, commit.as_bytes())?;
         }
         Ok(link)
     }

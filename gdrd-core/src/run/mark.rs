@@ -1,0 +1,316 @@
+//! How a folder is known to be a run's, who runs it, and what of it is gdrd's own.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::folder::{RECIPE, RunFolder};
+use super::lock::Lock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::chart_name;
+use crate::files::{self, Held, is_name, write_atomically};
+use crate::{digest, trainer};
+
+/// The file that makes a folder a run's.
+const MARK: &str = "gdrd-run.json";
+/// The file whose lock whoever runs the folder holds.
+const HELD: &str = ".gdrd-run.lock";
+
+/// What stands in a run folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing, or nothing but what a run leaves that ends before its first step.
+    Empty,
+    /// A run that is not over.
+    Begun,
+    /// A run that is over and has written everything.
+    Finished,
+}
+
+/// The content of [`MARK`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Mark {
+    /// Version of the folder's layout.
+    gdrd_run: u32,
+    /// Whether the run is over and everything is written.
+    finished: bool,
+    /// The process that runs it, or ran it last.
+    process: u32,
+    /// The machine of the process; empty where it has no name.
+    machine: String,
+    /// When that process began, in seconds since 1970.
+    since: u64,
+}
+
+impl RunFolder {
+    /// What stands in the folder.
+    ///
+    /// # Errors
+    /// If it is no folder, or holds anything and is not a run's.
+    pub fn state(&self) -> Result<State> {
+        let path = self.path();
+        let mut names = match std::fs::read_dir(path) {
+            Ok(entries) => entries
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect::<std::io::Result<Vec<_>>>()
+                .map_err(|e| Error::io(path, e))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::Empty),
+            Err(error) => return Err(Error::io(path, error)),
+        };
+        let begun = self.recipe().is_file();
+        let state = |finished| match (begun, finished) {
+            (true, true) => State::Finished,
+            (true, false) => State::Begun,
+            (false, _) => State::Empty,
+        };
+        if let Some(mark) = self.mark()? {
+            return Ok(state(mark.finished));
+        }
+        // Runs of before the mark: their recipe is the one that they have locked.
+        if begun && self.is_unmarked_run() {
+            return Ok(state(path.join("report.md").is_file()));
+        }
+        names.retain(|name| name != HELD && !files::is_partial(name));
+        if names.is_empty() {
+            return Ok(State::Empty);
+        }
+        names.sort();
+        let more = if names.len() > 3 { " and more" } else { "" };
+        let shown: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
+        Err(Error::recipe(format!(
+            "`{}` is no run folder and is not empty: it holds {}{more}; nothing was touched, name another folder",
+            path.display(),
+            shown.join(", ")
+        )))
+    }
+
+    /// Whether the run is over and everything is written.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state(), Ok(State::Finished))
+    }
+
+    /// Whether a run has begun here.
+    pub fn is_begun(&self) -> bool {
+        matches!(self.state(), Ok(State::Begun | State::Finished))
+    }
+
+    /// Refuses a folder whose run is alive in another process.
+    ///
+    /// # Errors
+    /// If there is such a process; the error names it.
+    pub fn must_be_idle(&self) -> Result<()> {
+        match files::is_held(&self.path().join(HELD)) {
+            true => Err(self.held_by_another()),
+            false => Ok(()),
+        }
+    }
+
+    fn held_by_another(&self) -> Error {
+        let path = self.path().display();
+        let who = match self.mark() {
+            Ok(Some(Mark { process, machine, since, .. })) => {
+                let on = if machine.is_empty() { String::new() } else { format!(" on {machine}") };
+                format!("process {process}{on}, since {}", utc(since))
+            }
+            _ => "another process".to_string(),
+        };
+        Error::new(
+            ErrorKind::Io,
+            format!("`{path}` is being run by {who}; wait for it to end, or stop it and then `gdrd resume {path}`"),
+        )
+    }
+
+    /// Makes the folder and marks it as this process's, for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// If another process runs it, or it holds anything and is no run folder.
+    pub(super) fn hold(&self) -> Result<Held> {
+        self.state()?;
+        std::fs::create_dir_all(self.path()).map_err(|e| Error::io(self.path(), e))?;
+        let held = files::hold(&self.path().join(HELD))?.ok_or_else(|| self.held_by_another())?;
+        files::sweep(self.path());
+        let state = self.state()?;
+        self.write_mark(state == State::Finished)?;
+        Ok(held)
+    }
+
+    /// Notes whether the run is over.
+    pub(super) fn write_mark(&self, finished: bool) -> Result<()> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
+        let mark = Mark { gdrd_run: 1, finished, process: std::process::id(), machine, since };
+        let text = serde_json::to_vec_pretty(&mark).expect("plain data has a JSON form");
+        write_atomically(&self.path().join(MARK), &text)
+    }
+
+    fn mark(&self) -> Result<Option<Mark>> {
+        let path = self.path().join(MARK);
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+                Error::data(format!("`{}` is no mark of a run: {e}; nothing was touched", path.display()))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(&path, error)),
+        }
+    }
+
+    /// Whether the resolved recipe is the one that the lock names.
+    fn is_unmarked_run(&self) -> bool {
+        let digest = self.resolved().map(|mut table| {
+            table.remove("name");
+            digest::of_value(&table)
+        });
+        Lock::read_file(&self.lock_file()).is_ok_and(|lock| Some(lock.recipe) == digest)
+    }
+
+    fn resolved(&self) -> Option<toml::Table> {
+        std::fs::read_to_string(self.path().join(RECIPE)).ok()?.parse().ok()
+    }
+
+    /// The keys of a table of the resolved recipe that can be parts of file names.
+    pub(super) fn names(&self, section: &str) -> Vec<String> {
+        let table = self.resolved().unwrap_or_default();
+        let section = table.get(section).and_then(toml::Value::as_table).into_iter().flatten();
+        section.map(|(name, _)| name.clone()).filter(|name| is_name(name)).collect()
+    }
+
+    /// Removes what a run has written, by the names that gdrd gives, and nothing else.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub(super) fn clear(&self) -> Result<()> {
+        let path = self.path();
+        self.write_mark(false)?;
+        let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
+        let of_protocols = self.results().unwrap_or_default();
+        let curves = of_protocols.iter().flat_map(|(protocol, rows)| {
+            let curves = rows.iter().flat_map(|row| &row.outcome.curves);
+            curves.map(move |curve| chart_name(curve, protocol)).collect::<std::collections::BTreeSet<_>>()
+        });
+        let charts = curves.chain(stages.iter().map(|stage| format!("loss-{stage}")));
+        let charts: Vec<String> = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
+        let scores: Vec<String> = protocols.iter().map(|name| format!("evaluation/{name}.json")).collect();
+        // The recipe goes last: by it the others are known.
+        let ours = ["report.md", "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
+        let last = ["lock.json", RECIPE].map(String::from);
+        trainer::Checkpoint::remove_all(&path.join("checkpoints"))?;
+        for name in ours.into_iter().chain(charts).chain(scores).chain(last) {
+            files::remove(&path.join(name))?;
+        }
+        files::remove_empty(&path.join("evaluation"));
+        Ok(())
+    }
+}
+
+/// A time in seconds since 1970 as a date of the calendar.
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Counted from the first of March of the year 0, so that a leap day ends its year, in eras of 400 years.
+    let (era, day) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day_of_month:02} {:02}:{:02} UTC", rest / 3_600, rest / 60 % 60)
+}
+
+/// Refuses to write the table of an ablation over files that no ablation has written.
+pub(super) fn claim_ablation(folder: &Path, names: &[String]) -> Result<()> {
+    let mark = folder.join("gdrd-ablation.json");
+    let there = names.iter().map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
+    if let (Some(file), false) = (there, mark.is_file()) {
+        return Err(Error::recipe(format!(
+            "`{}` would be overwritten, and no ablation of gdrd is known to have written it; name another folder with \
+             `--run-dir`, or move the file",
+            file.display()
+        )));
+    }
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let text = serde_json::json!({"gdrd_ablation": 1, "files": names}).to_string();
+    write_atomically(&mark, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59 UTC"),
+            (1_795_737_600, "2026-11-27 00:00 UTC"),
+            (4_107_542_400, "2100-03-01 00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_a_runs_by_its_mark_alone() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::new(home.path().join("run"));
+        assert_eq!(folder.state().expect("nothing"), State::Empty);
+        let held = folder.hold().expect("free");
+        assert!(held.keeps_out());
+        let error = folder.hold().expect_err("held").to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())) && error.contains("since 20"), "{error}");
+        assert!(folder.must_be_idle().is_err());
+        assert_eq!(folder.state().expect("marked"), State::Empty);
+        std::fs::write(folder.recipe(), "name = \"r\"").expect("written");
+        assert_eq!(folder.state().expect("marked"), State::Begun);
+        std::fs::write(folder.path().join("report.md"), "my own").expect("written");
+        assert_eq!(folder.state().expect("marked"), State::Begun);
+        folder.write_mark(true).expect("written");
+        drop(held);
+        folder.must_be_idle().expect("nobody runs it");
+        drop(folder.hold().expect("free"));
+        assert_eq!(folder.state().expect("marked"), State::Finished, "looking at a run does not begin it again");
+    }
+
+    #[test]
+    fn clearing_takes_what_is_ours() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::new(home.path());
+        let held = folder.hold().expect("free");
+        let write = |name: &str| {
+            let path = home.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("inside")).expect("a folder");
+            std::fs::write(&path, name).expect("written");
+        };
+        std::fs::write(folder.recipe(), "[evaluate.lfw]\n[evaluate.\"../up\"]\n[stage.one]\n").expect("written");
+        let ours = ["report.md", "lock.json", "roc-lfw.svg", "loss-one.png", "evaluation/lfw.json", "samples.png"];
+        let state = ["checkpoints/step-3/state.safetensors", "checkpoints/step-3/position.json"];
+        let theirs =
+            ["notes.md", "loss-mine.png", "evaluation/mine.json", "checkpoints/step-9/best", "checkpoints/keep"];
+        ours.iter().chain(&state).chain(&theirs).for_each(|name| write(name));
+        folder.clear().expect("cleared");
+        for name in theirs {
+            assert!(home.path().join(name).exists(), "{name} is not ours");
+        }
+        for name in ours.iter().chain(&state) {
+            assert!(!home.path().join(name).exists(), "{name} is ours");
+        }
+        assert!(!home.path().join("checkpoints/step-3").exists() && !folder.recipe().exists());
+        drop(held);
+        assert_eq!(folder.state().expect("marked"), State::Empty);
+    }
+
+    #[test]
+    fn ablations_write_over_their_own_tables_alone() {
+        let home = tempfile::tempdir().expect("a folder");
+        let names = ["ablation.md", "ablation.csv"].map(String::from);
+        std::fs::write(home.path().join("ablation.csv"), "mine").expect("written");
+        let error = claim_ablation(home.path(), &names).expect_err("another's").to_string();
+        assert!(error.contains("ablation.csv` would be overwritten"), "{error}");
+        std::fs::remove_file(home.path().join("ablation.csv")).expect("removed");
+        claim_ablation(home.path(), &names).expect("an empty folder");
+        std::fs::write(home.path().join("ablation.md"), "ours").expect("written");
+        claim_ablation(home.path(), &names).expect("its own");
+    }
+}
