@@ -1,6 +1,7 @@
 //! What a run shows while it works: bars on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gdrd_core::observe::{Event, Flow, Observer};
@@ -12,7 +13,10 @@ use crate::stop;
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Shows events on standard error.
-pub(crate) struct Progress {
+pub(crate) struct Progress(Mutex<Screen>);
+
+/// What is shown now.
+struct Screen {
     terminal: bool,
     bar: Option<ProgressBar>,
     task: String,
@@ -42,7 +46,7 @@ impl Progress {
     pub(crate) fn new() -> Self {
         stop::listen();
         let now = Instant::now();
-        Self {
+        Self(Mutex::new(Screen {
             terminal: std::io::stderr().is_terminal(),
             bar: None,
             task: String::new(),
@@ -50,9 +54,11 @@ impl Progress {
             shown: now,
             from: 0,
             unit: Unit::Things,
-        }
+        }))
     }
+}
 
+impl Screen {
     fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| talk!("{text}")),
@@ -115,8 +121,8 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
-    fn on(&self, event: &Event) -> Flow {
+impl Screen {
+    fn take(&mut self, event: &Event) {
         match event {
             Event::RunStarted { folder, from_step } => {
                 stop::in_run(folder);
@@ -144,14 +150,20 @@ impl Observer for Progress {
                     format!("{images_per_second:.0} images/s, rate {rate:.1e}, loss {loss:.4}, {}", terms.join(", "));
                 self.show(*step, *steps, &message);
             }
-            Event::ProtocolDone { protocol, embedder, score } => {
+            Event::ProtocolDone { protocol, embedder, headline } => {
                 self.close();
-                self.say(&format!("{protocol}: {embedder}: {score:.2} %"));
+                self.say(&format!("{protocol}: {embedder}: {headline}"));
             }
             Event::Warning { message } => self.say(&format!("warning: {message}")),
             Event::RunEnded { .. } => self.close(),
             _ => {}
         }
+    }
+}
+
+impl Observer for Progress {
+    fn on(&self, event: &Event) -> Flow {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(event);
         match event {
             Event::StageStarted { .. } | Event::StepDone { .. } => stop::in_steps(true),
             Event::CheckpointWritten { .. } | Event::Warning { .. } => {}
@@ -160,12 +172,12 @@ impl Observer for Progress {
         stop::wish()
     }
 
-    fn poll(&mut self) -> Flow {
+    fn poll(&self) -> Flow {
         stop::wish()
     }
 }
 
-impl Drop for Progress {
+impl Drop for Screen {
     fn drop(&mut self) {
         self.close();
     }

@@ -1,9 +1,10 @@
 //! The student of the paper: the convolutional layers of a ResNet-18 without its stem's reduction.
 
 use candle_core::Tensor;
-use gdrd_core::error::{Error, Problem, Result};
+use gdrd_core::context::BuildContext;
+use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{Activation, ConvNorm, Inference, Mode, Plan, Weights};
+use gdrd_core::nn::{Activation, ConvNorm, Inference, Mode, Plan};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +138,8 @@ mod tests {
     use std::rc::Rc;
 
     use candle_core::{DType, Device};
+    use gdrd_core::context::Bare;
+    use gdrd_core::nn::Weights;
     use gdrd_core::nn::weights::Draw;
 
     use super::*;

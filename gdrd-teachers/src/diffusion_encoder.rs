@@ -1,7 +1,8 @@
 //! The generative teacher: the encoder of a face diffusion model.
 
-use candle_core::{Device, Tensor};
-use gdrd_core::digest;
+use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::LOW;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
@@ -10,7 +11,7 @@ use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
 use gdrd_core::seed::{Seed, normal};
-use gdrd_core::teacher::{Alignment, Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Alignment, Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -67,29 +68,24 @@ impl TeacherConfig for DiffusionEncoder {
         [network, step, size].into_iter().flatten().collect()
     }
 
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        let tensors = weights::read(&self.weights, self.key.as_deref(), &[], |name| !UnetEncoder::leaves_out(name))?;
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+        let tensors = weights::read(&cx.file(&self.weights)?.path, self.key.as_deref(), &[], |name| !UnetEncoder::leaves_out(name))?;
         let place = || format!("`{}`", self.weights);
-        let encoder = UnetEncoder::read(&self.network, tensors, device).at(place)?;
+        let encoder = UnetEncoder::read(&self.network, tensors, cx.device()).at(place)?;
         let input_size = self.input_size.unwrap_or(self.network.image_size);
         encoder.tap_shape(self.tap, input_size).at(|| "`tap`".into())?;
-        let settings = serde_json::json!({
-            "network": self.network, "input_size": input_size, "timestep": self.timestep, "add_noise": self.add_noise,
-            "key": self.key,
-        });
         let card = TeacherCard {
             input_size: None,
             preprocessing: Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() },
-            view: View::Low,
-            digest: digest::of_value(&(digest::of_file(&self.weights)?, settings)),
+            views: vec![LOW.into()],
             default_map: Some(self.tap.to_string()),
         };
         let noise = self.add_noise.then(|| Diffusion::new(NoiseSchedule::Linear, STEPS)).transpose()?;
-        Ok(Box::new(Live { encoder, card, input_size, timestep: self.timestep, noise }))
+        Ok(Box::new(FrozenEncoder { encoder, card, input_size, timestep: self.timestep, noise }))
     }
 }
 
-struct Live {
+struct FrozenEncoder {
     encoder: UnetEncoder,
     card: TeacherCard,
     input_size: usize,
@@ -104,7 +100,7 @@ fn tap(output: &Output) -> Result<Tap> {
     }
 }
 
-impl Teacher for Live {
+impl Teacher for FrozenEncoder {
     fn card(&self) -> &TeacherCard {
         &self.card
     }
@@ -114,9 +110,9 @@ impl Teacher for Live {
         Ok(vec![channels, height, width])
     }
 
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
         let taps = outputs.iter().map(tap).collect::<Result<Vec<_>>>()?;
-        let faces = FaceBatch::from_tensor(resize_bicubic(faces.tensor(), self.input_size)?)?;
+        let faces = FaceBatch::from_tensor(resize_bicubic(shown.faces().tensor(), self.input_size)?)?;
         let x = self.card.preprocessing.apply(&faces)?;
         let x = match &self.noise {
             None => x,

@@ -1,18 +1,19 @@
 //! What a teacher said before, read from a file: a network that gdrd cannot run is a teacher all the same.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use gdrd_core::data::read_face;
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::{HIGH, read_face};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
-use gdrd_core::face::{Face, FaceBatch};
+use gdrd_core::face::Face;
 use gdrd_core::nn::weights::{check_finite, read_safetensors};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::recipe::diagnostic::suggest;
 use gdrd_core::plugin::Kind;
-use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, TeacherConfig, View, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,16 +37,12 @@ pub struct Precomputed {
     /// paths start at its folder.
     #[serde(default)]
     pub images: Option<RecipePath>,
-    /// Height and width that these images are read at, in pixels; the dataset's own size.
-    #[serde(default = "default_size")]
-    pub size: usize,
+    /// Height and width that these images are read at, in pixels: the dataset's; their native size when left out.
+    #[serde(default)]
+    pub size: Option<usize>,
     /// The feature map that is meant when a loss names none; may be left out where the file has one map.
     #[serde(default)]
     pub tap: Option<String>,
-}
-
-fn default_size() -> usize {
-    112
 }
 
 impl Kind for Precomputed {
@@ -59,26 +56,28 @@ fn is_npy(path: &Path) -> bool {
 
 impl TeacherConfig for Precomputed {
     fn check(&self) -> Vec<Problem> {
-        let listed = self.images.is_some() || !is_npy(&self.file);
-        let size = Problem::unless(self.size >= 4, "size", || format!("expected at least 4, found {}", self.size));
+        let listed = self.images.is_some() || !is_npy(self.file.as_path());
+        let good = self.size.is_none_or(|size| size >= 4);
+        let size = Problem::unless(good, "size", || format!("expected at least 4, found {:?}", self.size));
         let images = Problem::unless(listed, "file", || {
             "a .npy file does not say which faces its rows belong to; list their images with `images`".into()
         });
         [size, images].into_iter().flatten().collect()
     }
 
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+        let file = cx.file(&self.file)?.path;
         let place = || format!("`{}`", self.file);
-        let mut tensors = if is_npy(&self.file) {
-            let values = read_npy(&self.file)?;
+        let mut tensors = if is_npy(self.file.as_path()) {
+            let values = read_npy(&file)?;
             check_finite("embedding", &values).at(place)?;
             BTreeMap::from([("embedding".to_string(), values)])
         } else {
-            read_safetensors(&self.file)?
+            read_safetensors(&file)?
         };
         let faces = match (tensors.remove("faces"), &self.images) {
             (Some(faces), None) => digests(&faces).at(place)?,
-            (None, Some(list)) => listed(list, self.size)?,
+            (None, Some(list)) => listed(list, &cx.file(list)?.path, self.size, cx)?,
             (Some(_), Some(_)) => {
                 return Err(Error::data("the file has `faces` of its own; leave out `images`").at(place()));
             }
@@ -91,18 +90,16 @@ impl TeacherConfig for Precomputed {
         };
         let outputs = outputs(tensors, faces.len()).at(place)?;
         let default_map = default_map(self.tap.as_deref(), &outputs).at(|| "`tap`".into())?;
-        let list = self.images.as_ref().map(|list| digest::of_file(list)).transpose()?;
         let card = TeacherCard {
             input_size: None,
             preprocessing: Preprocessing::none(),
-            view: View::High,
-            digest: digest::of_value(&(digest::of_file(&self.file)?, list, self.size)),
+            views: vec![HIGH.into()],
             default_map,
         };
         let rows = faces.len();
         // Equal faces share the first of their rows.
         let row_of = faces.into_iter().enumerate().rev().map(|(row, face)| (face, row as u32)).collect();
-        Ok(Box::new(Rows { card, file: self.file.to_string(), rows, row_of, outputs, device: device.clone() }))
+        Ok(Box::new(Rows { card, file: self.file.to_string(), rows, row_of, outputs, device: cx.device().clone() }))
     }
 }
 
@@ -120,12 +117,15 @@ fn digests(faces: &Tensor) -> Result<Vec<Sha256>> {
 }
 
 /// The digests of the images that a file lists.
-fn listed(list: &Path, size: usize) -> Result<Vec<Sha256>> {
+fn listed(written: &RecipePath, list: &Path, size: Option<usize>, cx: &BuildContext) -> Result<Vec<Sha256>> {
     let text = std::fs::read_to_string(list).map_err(|e| Error::io(list, e))?;
     let folder = list.parent().unwrap_or(Path::new("."));
     let images = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-    let digest = |image| Ok(digest::of_bytes(read_face(&folder.join(image), size)?.pixels()));
-    images.map(digest).collect::<Result<_>>().at(|| format!("`{}`", list.display()))
+    let images: Vec<PathBuf> = images.map(|image| folder.join(image)).collect();
+    let place = || format!("`{written}`");
+    cx.images(&RecipePath::from(format!("{written}, images")), &images).at(place)?;
+    let digest = |image: &PathBuf| Ok(digest::of_bytes(read_face(image, size)?.pixels()));
+    images.iter().map(digest).collect::<Result<_>>().at(place)
 }
 
 /// The tensors as what they offer; each must have `rows` rows.
@@ -200,8 +200,8 @@ impl Teacher for Rows {
         Ok(self.of(output)?.dims()[1..].to_vec())
     }
 
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let faces = faces.to_faces()?;
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
+        let faces = shown.faces().to_faces()?;
         let row = |face: &Face| self.row_of.get(&digest::of_bytes(face.pixels())).copied();
         let found: Vec<u32> = faces.iter().filter_map(row).collect();
         if found.len() < faces.len() {
@@ -234,6 +234,9 @@ impl Teacher for Rows {
 
 #[cfg(test)]
 mod tests {
+    use gdrd_core::face::FaceBatch;
+    use gdrd_core::plugin::Workbench;
+
     use super::*;
 
     fn face(value: u8) -> Face {
@@ -258,10 +261,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("rows.safetensors");
         candle_core::safetensors::save(&tensors.clone().into_iter().collect(), &file).expect("written");
-        let mut config = Precomputed { file: file.into(), images: None, size: 4, tap: None };
+        let mut config = Precomputed { file: file.into(), images: None, size: Some(4), tap: None };
         change(&mut config);
         assert!(config.check().is_empty());
-        config.build(&Device::Cpu)
+        config.build(&BuildContext::new(&Workbench::new(Device::Cpu)))
     }
 
     fn fails(change: impl FnOnce(&mut BTreeMap<String, Tensor>)) -> String {
@@ -276,10 +279,10 @@ mod tests {
         assert_eq!(teacher.card().default_map.as_deref(), Some("deep"));
         assert_eq!(teacher.shape(&Output::Map("deep".into()), 4).expect("a shape"), [1, 1, 1]);
         let batch = FaceBatch::from_faces(&[face(2), face(1)], &Device::Cpu).expect("a batch");
-        let found = teacher.features(&batch, &[Output::Embedding, Output::Map("deep".into())]).expect("rows");
+        let found = teacher.features(&batch.clone().into(), &[Output::Embedding, Output::Map("deep".into())]).expect("rows");
         assert_eq!(found[0].to_vec2::<f32>().expect("rows"), [[3.0, 4.0], [1.0, 2.0]]);
         assert_eq!(found[1].dims(), [2, 1, 1, 1]);
-        let error = teacher.features(&batch, &[Output::Logits]).expect_err("no logits").to_string();
+        let error = teacher.features(&batch.clone().into(), &[Output::Logits]).expect_err("no logits").to_string();
         assert!(error.contains("cannot offer `logits`; it offers `embedding`, `map deep`"), "{error}");
     }
 
@@ -288,7 +291,7 @@ mod tests {
         let teacher = build(&tensors(), |_| ()).expect("a teacher");
         for other in [face(3), face(1).flipped()] {
             let batch = FaceBatch::from_faces(&[face(1), other], &Device::Cpu).expect("a batch");
-            let error = teacher.features(&batch, &[Output::Embedding]).expect_err("no row").to_string();
+            let error = teacher.features(&batch.clone().into(), &[Output::Embedding]).expect_err("no row").to_string();
             assert!(error.contains("1 of 2 faces are none of the 3 faces in `"), "{error}");
         }
     }
@@ -311,7 +314,7 @@ mod tests {
         assert!(text.contains("`embedding` holds no values: [3, 0]"), "{text}");
         let text = build(&tensors(), |config| config.tap = Some("depe".into())).err().expect("no such map").to_string();
         assert!(text.contains("no feature map `depe`; did you mean `deep`?"), "{text}");
-        let npy = Precomputed { file: "rows.npy".into(), images: None, size: 4, tap: None };
+        let npy = Precomputed { file: "rows.npy".into(), images: None, size: Some(4), tap: None };
         assert_eq!(npy.check()[0].key, "file");
     }
 }

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use gdrd_core::digest;
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::HIGH;
 use gdrd_core::error::{Context, Error, Problem, Result};
-use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::l2_normalise;
+use gdrd_core::recipe::RecipePath;
 use gdrd_core::nn::weights::check_finite;
-use gdrd_core::teacher::{Output, Preprocessing, Teacher, TeacherCard, View, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
 
 use crate::weights::{self, HEADS, listed};
 
 /// A frozen network that embeds faces.
-pub(crate) trait Network {
+pub(crate) trait Network: Send + Sync {
     /// Height and width of its input, in pixels.
     const INPUT_SIZE: usize;
 
@@ -27,9 +28,9 @@ pub(crate) trait Network {
 
 /// What recipes say of a recogniser, beside its architecture.
 pub(crate) struct Options<'a> {
-    pub(crate) weights: &'a Path,
+    pub(crate) weights: &'a RecipePath,
     pub(crate) key: Option<&'a str>,
-    pub(crate) class_weights: Option<&'a Path>,
+    pub(crate) class_weights: Option<&'a RecipePath>,
     pub(crate) logit_scale: f64,
     pub(crate) preprocessing: Option<Preprocessing>,
 }
@@ -66,27 +67,22 @@ impl<N: Network + 'static> Recogniser<N> {
     /// weights wants to be fed.
     pub(crate) fn open(
         options: &Options,
-        device: &Device,
+        cx: &BuildContext,
         read: impl FnOnce(BTreeMap<String, Tensor>) -> Result<(N, Preprocessing)>,
     ) -> Result<Box<dyn Teacher>> {
-        let place = || format!("`{}`", options.weights.display());
-        let mut tensors = weights::read(options.weights, options.key, &[], |_| true)?;
+        let place = || format!("`{}`", options.weights);
+        let mut tensors = weights::read(&cx.file(options.weights)?.path, options.key, &[], |_| true)?;
         let mut classes = take_class_weights(&mut tensors).at(place)?;
         let (network, usual) = read(tensors).at(place)?;
         let mut classes_file = options.weights;
         if let Some(path) = options.class_weights {
-            (classes, classes_file) = (Some(read_class_weights(path)?), path);
+            (classes, classes_file) = (Some(read_class_weights(&cx.file(path)?.path)?), path);
         }
-        let classes = classes.map(|classes| unit_rows(&classes, network.width(), device)).transpose();
-        let classes = classes.at(|| format!("`{}`", classes_file.display()))?;
+        let classes = classes.map(|classes| unit_rows(&classes, network.width(), cx.device())).transpose();
+        let classes = classes.at(|| format!("`{classes_file}`"))?;
         let preprocessing = options.preprocessing.unwrap_or(usual);
-        let class_weights = options.class_weights.map(digest::of_file).transpose()?;
-        let digest = digest::of_value(&serde_json::json!({
-            "weights": digest::of_file(options.weights)?, "key": options.key, "class_weights": class_weights,
-            "logit_scale": options.logit_scale, "preprocessing": preprocessing,
-        }));
-        let card =
-            TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, view: View::High, digest, default_map: None };
+        let views = vec![HIGH.into()];
+        let card = TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, views, default_map: None };
         Ok(Box::new(Self { network, card, classes, scale: options.logit_scale }))
     }
 
@@ -111,8 +107,8 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
         }
     }
 
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let embedding = self.network.embed(&self.card.preprocessing.apply(faces)?)?.detach();
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
+        let embedding = self.network.embed(&self.card.preprocessing.apply(shown.faces())?)?.detach();
         let offer = |output: &Output| match output {
             Output::Embedding => Ok(embedding.clone()),
             other => {

@@ -1,14 +1,14 @@
 //! `ablate`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
-use gdrd_core::run::{Cell, Place, ablate as run};
+use gdrd_core::run::{Cell, ablate as run};
 
-use super::hub::{Locked, with_files};
-use super::load;
-use super::train::store_beside;
+use super::hub::Locked;
+use super::{load, place};
 use crate::args::PlaceArguments;
 use crate::progress::Progress;
 
@@ -21,19 +21,19 @@ pub(crate) struct Wanted {
     pub(crate) run_dir: PathBuf,
 }
 
-pub(crate) fn ablate(wanted: &Wanted, place: &PlaceArguments, registry: &Registry) -> Result<()> {
+pub(crate) fn ablate(wanted: &Wanted, arguments: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
     let mut cells = Vec::new();
     for path in &wanted.recipes {
         for seed in &wanted.seeds {
             let mut sets = wanted.sets.clone();
             sets.push(format!("run.seed={seed}"));
-            let recipe = with_files(load(path, &sets, registry)?, &Locked::new(), place.offline, registry)?;
-            cells.push(Cell { row: recipe.name.clone(), recipe });
+            let experiment = load(path, &sets, registry)?;
+            cells.push(Cell { row: experiment.name.clone(), experiment });
         }
     }
-    let place = Place { folder: wanted.run_dir.clone(), store: store_beside(&wanted.run_dir), device: place.device()? };
-    let mut progress = Progress::new();
-    let done = run(&cells, wanted.against.as_deref(), &wanted.run_dir, &place, &mut progress);
+    let place = place(&wanted.run_dir, arguments, Locked::new(), registry)?;
+    let progress = Progress::new();
+    let done = run(&cells, wanted.against.as_deref(), &wanted.run_dir, &place, &progress);
     drop(progress);
     let done = done?;
     say!("{}", done.table.to_markdown());

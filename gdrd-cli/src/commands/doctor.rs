@@ -1,57 +1,50 @@
 //! `doctor`.
 
-use gdrd_core::error::{Context, Error, ErrorKind, Result};
+use std::sync::Arc;
+
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::evaluation::contract::{Examined, better, examine};
-use gdrd_core::evaluation::{ProtocolConfig, Verification};
-use gdrd_core::observe::{Event, Flow, Observer};
+use gdrd_core::evaluation::{Figure, ProtocolConfig, Verification};
 use gdrd_core::experiment::Experiment;
+use gdrd_core::plugin::DatasetName;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::table::{Align, Table};
-use gdrd_core::teacher::{Output, Teacher};
+use gdrd_core::run::Assembly;
+use gdrd_core::teacher::embedding_width;
 
-use super::hub::{Locked, with_files};
-use super::load;
+use super::{load, no_run};
 use crate::args::DoctorTeacher;
 use crate::progress::Progress;
 
 /// Pairs that are drawn where no list is given.
 const DRAWN_PAIRS: usize = 400;
 
-pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Registry) -> Result<()> {
+pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Arc<Registry>) -> Result<()> {
     let recipe = load(&wanted.recipe.recipe, &wanted.recipe.sets, registry)?;
-    let recipe = with_files(recipe, &Locked::new(), wanted.place.offline, registry)?;
-    let device = wanted.place.device()?;
-    let data = dataset_name(wanted.data.as_deref(), &recipe)?;
-    let dataset = recipe.data[&data].config.build().at(|| format!("dataset `{data}`"))?;
+    let place = no_run(&wanted.place, registry)?;
     let protocol = Verification {
-        data,
+        data: dataset_name(wanted.data.as_deref(), &recipe)?.into(),
         pairs: wanted.pairs.clone().map(Into::into),
         drawn_pairs: DRAWN_PAIRS,
         folds: 10,
         flip: false,
         far: Vec::new(),
     };
-    let protocol = protocol.prepare(&*dataset).at(|| format!("dataset `{}`", protocol.data))?;
-    let teachers = teachers(wanted.teacher.as_deref(), &recipe, &device)?;
-    for (name, teacher) in &teachers {
-        let mut progress = Progress::new();
-        let mut report = |contract: &str, done, total| {
-            let event = Event::Working { what: format!("teacher `{name}`: {contract}"), done, total };
-            match progress.on(&event) {
-                Flow::Continue => Ok(()),
-                Flow::Stop => Err(Error::new(ErrorKind::Stopped, "stopped by the user")),
-            }
-        };
-        let found = examine(&**teacher, &*dataset, &*protocol, &device, &mut report);
-        drop(progress);
-        show(name, &found.at(|| format!("teacher `{name}`"))?)?;
+    let progress = Progress::new();
+    let parts = Assembly::new(&recipe, &place, &progress)?;
+    let protocol = protocol.build(&parts.context()).at(|| format!("dataset `{}`", protocol.data))?;
+    for name in teachers(wanted.teacher.as_deref(), &parts)? {
+        let teacher = parts.context().teacher(&name)?;
+        let found = examine(&*teacher, &*protocol, &parts.context()).at(|| format!("teacher `{name}`"))?;
+        show(&name, &found)?;
     }
     Ok(())
 }
 
-/// The dataset that is asked for, or that of the first protocol.
+/// The dataset that is asked for, or the first that a protocol names.
 fn dataset_name(asked: Option<&str>, recipe: &Experiment) -> Result<String> {
-    let first = recipe.evaluate.values().next().map(|protocol| protocol.config.data());
+    let named = recipe.evaluate.values().flat_map(|protocol| &protocol.marked);
+    let first = named.filter(|option| option.format == DatasetName::FORMAT).map(|option| option.written.as_str()).next();
     let name = asked.or(first).ok_or_else(|| {
         Error::recipe("the recipe has no `[evaluate]`; name the dataset of the pairs' faces with `--data`")
     })?;
@@ -62,23 +55,19 @@ fn dataset_name(asked: Option<&str>, recipe: &Experiment) -> Result<String> {
 }
 
 /// The teacher that is asked for, or every one that embeds any face.
-fn teachers(
-    asked: Option<&str>,
-    recipe: &Experiment,
-    device: &candle_core::Device,
-) -> Result<Vec<(String, Box<dyn Teacher>)>> {
+fn teachers(asked: Option<&str>, parts: &Assembly) -> Result<Vec<String>> {
+    let all = &parts.experiment().teachers;
     let mut found = Vec::new();
-    for (name, component) in recipe.teachers.iter().filter(|(name, _)| asked.is_none_or(|asked| asked == name.as_str()))
-    {
-        let teacher = component.config.build(device).at(|| format!("teacher `{name}`"))?;
+    for name in all.keys().filter(|name| asked.is_none_or(|asked| asked == name.as_str())) {
+        let teacher = parts.context().teacher(name)?;
         let embeds = match teacher.knows_any_face() {
-            true => teacher.shape(&Output::Embedding, teacher.card().input_size.unwrap_or(112)),
+            true => embedding_width(&*teacher),
             false => {
                 Err(Error::component("it knows no other faces than its file's; examine the teacher that wrote it"))
             }
         };
         match embeds {
-            Ok(_) => found.push((name.clone(), teacher)),
+            Ok(_) => found.push(name.clone()),
             Err(error) if asked.is_some() => return Err(error.at(format!("teacher `{name}`"))),
             Err(_) => {}
         }
@@ -86,7 +75,7 @@ fn teachers(
     match (found.is_empty(), asked) {
         (false, _) => Ok(found),
         (true, Some(asked)) => {
-            Err(Error::recipe(format!("no teacher is called `{asked}`; there are {:?}", recipe.teachers.keys())))
+            Err(Error::recipe(format!("no teacher is called `{asked}`; there are {:?}", all.keys())))
         }
         (true, None) => Err(Error::recipe("the recipe has no teacher that embeds any face")),
     }
@@ -102,12 +91,12 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
     ];
     let mut table = Table::new(columns);
     for (at, one) in found.iter().enumerate() {
-        let value = |score: &str| one.scores.get(score).map_or(f64::NAN, |score| score.value);
+        let shown = |figure: &str| one.outcome.get(figure).map_or("-".to_string(), Figure::shown);
         let declared = if at == 0 { " (declared)" } else { "" };
         table.push([
             format!("{}{declared}", one.name),
-            format!("{:.2} %", value("accuracy")),
-            format!("{:.4}", value("area under the ROC curve")),
+            one.outcome.headline()?.shown(),
+            shown("area under the ROC curve"),
             format!("{:+.2}", one.gain),
             format!("{:.4}", one.p),
         ])?;
@@ -127,7 +116,7 @@ fn show(name: &str, found: &[Examined]) -> Result<()> {
              of {} that were tried); more pairs would tell.\n",
             other.name,
             other.gain,
-            other.scores.pairs,
+            other.outcome.items.len(),
             other.p,
             found.len() - 1
         ),

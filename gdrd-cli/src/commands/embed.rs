@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use gdrd_core::digest;
@@ -9,13 +10,14 @@ use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
+use gdrd_core::run::Assembly;
 use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
-use super::hub::{Locked, with_files};
-use super::{Reading, check_output, load, teacher};
+use super::{Reading, check_output, load, no_run};
 use crate::args::PlaceArguments;
 use crate::output::went_to;
+use crate::progress::Progress;
 
 /// What embeds.
 pub(crate) struct By {
@@ -36,23 +38,25 @@ pub(crate) fn embed(
     reading: &Reading,
     out: &Path,
     place: &PlaceArguments,
-    registry: &Registry,
+    registry: &Arc<Registry>,
 ) -> Result<()> {
-    let device = place.device()?;
+    let place = no_run(place, registry)?;
     let inputs = || images.iter().map(PathBuf::as_path);
     match (&by.student, &by.recipe, &by.teacher) {
         (Some(path), _, _) => {
             check_output(out, None, inputs().chain([path.as_path()]))?;
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            let encoder = FaceEncoder::from_bytes(&bytes, &device).at(|| format!("`{}`", path.display()))?;
+            let encoder = FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?;
             write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {
             let recipe = load(path, &by.sets, registry)?;
-            let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
             check_output(out, Some(&recipe), inputs())?;
-            let teacher = teacher(&recipe, name, &device)?;
-            write(images, &TeacherEmbedder::new(name, &*teacher, &device)?, reading, out)
+            let progress = Progress::new();
+            let parts = Assembly::new(&recipe, &place, &progress)?;
+            let teacher = parts.context().teacher(name)?;
+            let views = parts.views_of(&*teacher)?;
+            write(images, &TeacherEmbedder::new(name, &*teacher, &place.device)?.with_views(views), reading, out)
         }
         _ => Err(Error::recipe("expected `--student FILE`, or `--recipe FILE --teacher NAME`")),
     }

@@ -1,16 +1,16 @@
 //! `evaluate`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::results_table;
-use gdrd_core::run::{Measuring, Place, measure};
+use gdrd_core::run::{Measuring, measure};
 use gdrd_student::FaceEncoder;
 
-use super::hub::{Locked, with_files};
-use super::{check_output, load};
+use super::{check_output, load, no_run};
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::output::went_to;
 use crate::progress::Progress;
@@ -20,22 +20,20 @@ pub(crate) fn evaluate(
     student: Option<&Path>,
     out: Option<&Path>,
     place: &PlaceArguments,
-    registry: &Registry,
+    registry: &Arc<Registry>,
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     if recipe.evaluate.is_empty() {
         return Err(Error::recipe("the recipe has no `[evaluate]`"));
     }
-    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
     if let Some(out) = out {
         check_output(out, Some(&recipe), student)?;
     }
-    let folder = Path::new("runs").to_path_buf();
-    let place = Place { store: folder.join(".features"), folder, device: place.device()? };
+    let place = no_run(place, registry)?;
     let encoder = match student {
         Some(path) => {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            Some(FaceEncoder::from_bytes(&bytes, &place.device).at(|| format!("`{}`", path.display()))?)
+            Some(FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?)
         }
         None => None,
     };
@@ -43,8 +41,8 @@ pub(crate) fn evaluate(
         Some(encoder) => Measuring::Embedder(encoder),
         None => Measuring::Teachers,
     };
-    let mut progress = Progress::new();
-    let found = measure(&recipe, &what, &place, &mut progress);
+    let progress = Progress::new();
+    let found = measure(&recipe, &what, &place, &progress);
     drop(progress);
     let found = found?;
     for (protocol, rows) in &found {

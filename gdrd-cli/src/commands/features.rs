@@ -2,21 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use gdrd_core::data::Dataset;
+use gdrd_core::data::{Augment, Dataset, Variant};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::files::write_atomically;
-use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
-use gdrd_core::teacher::{Output, Teacher, View, prepared};
+use gdrd_core::run::Assembly;
+use gdrd_core::teacher::{Output, Shown, Teacher, prepared};
 
-use super::hub::{Locked, with_files};
-use super::{Reading, check_output, load, teacher};
+use super::{Reading, check_output, load, no_run};
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::output::went_to;
+use crate::progress::Progress;
 
 /// What is looked at, and what is written.
 pub(crate) struct Wanted {
@@ -36,39 +37,48 @@ pub(crate) fn features(
     wanted: &Wanted,
     out: &Path,
     place: &PlaceArguments,
-    registry: &Registry,
+    registry: &Arc<Registry>,
 ) -> Result<()> {
-    let device = place.device()?;
+    let place = no_run(place, registry)?;
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
-    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
     check_output(out, Some(&recipe), wanted.images.iter().map(PathBuf::as_path))?;
-    let faces = Faces::open(&recipe, wanted)?;
-    let teacher = teacher(&recipe, &wanted.teacher, &device)?;
+    let progress = Progress::new();
+    let parts = Assembly::new(&recipe, &place, &progress)?;
+    let cx = parts.context();
+    let teacher = cx.teacher(&wanted.teacher)?;
+    let dataset: Arc<dyn Dataset> = match &wanted.data {
+        Some(name) => cx.dataset(name)?,
+        None => Arc::new(Images { paths: wanted.images.clone(), reading: wanted.reading }),
+    };
+    let views = parts.views_over(dataset.clone(), "features")?;
     let sides = if wanted.flip { [false, true].as_slice() } else { &[false] };
     let mut tables: BTreeMap<Output, Table> = BTreeMap::new();
     let (mut names, mut digests) = (Vec::new(), Vec::new());
-    for &flipped in sides {
-        for start in (0..faces.len()).step_by(BATCH) {
-            let mut shown = Vec::with_capacity(BATCH);
-            for index in start..(start + BATCH).min(faces.len()) {
-                let face = faces.face(index)?;
-                let side = |face: Face| if flipped { face.flipped() } else { face };
-                digests.extend_from_slice(&digest::of_bytes(side(face.clone()).pixels()));
-                names.push(faces.name(index));
-                let mut random = recipe.seed().stream("features", &[index as u64]);
-                let face = match teacher.card().view {
-                    View::High => face,
-                    View::Low => recipe.degradation.degrade(&face, &mut random).at(|| faces.name(index))?,
-                };
-                shown.push(prepared(teacher.card(), side(face))?);
+    for &mirrored in sides {
+        for start in (0..dataset.len()).step_by(BATCH) {
+            let indices = start..(start + BATCH).min(dataset.len());
+            for index in indices.clone() {
+                let face = dataset.face(index)?;
+                let face = if mirrored { face.flipped() } else { face };
+                digests.extend_from_slice(&digest::of_bytes(face.pixels()));
+                names.push(dataset.place(index));
             }
-            let batch = FaceBatch::from_faces(&shown, &device)?;
+            let batch = |view: &String| {
+                let variant = (&Augment::none(), Variant { draw: 0, mirrored });
+                let face = |index: usize| {
+                    let mut random = cx.seed().stream("features", &[index as u64]);
+                    prepared(teacher.card(), views.face(index, view, variant, &mut random)?)
+                };
+                FaceBatch::from_faces(&indices.clone().map(face).collect::<Result<Vec<_>>>()?, &place.device)
+            };
+            let shown = Shown::new(teacher.card().views.iter().map(batch).collect::<Result<_>>()?)?;
+            let shown = shown.with_keys(indices.clone().map(|index| dataset.key(index)).collect());
             if tables.is_empty() {
-                let outputs = outputs(&*teacher, &wanted.taps, batch.size())?;
+                let outputs = outputs(&*teacher, &wanted.taps, shown.faces().size())?;
                 tables = outputs.into_iter().map(|output| (output, Table::default())).collect();
             }
             let outputs: Vec<Output> = tables.keys().cloned().collect();
-            let found = teacher.features(&batch, &outputs).at(|| format!("teacher `{}`", wanted.teacher))?;
+            let found = teacher.features(&shown, &outputs).at(|| format!("teacher `{}`", wanted.teacher))?;
             tables.values_mut().zip(&found).try_for_each(|(table, rows)| table.append(rows))?;
         }
     }
@@ -88,40 +98,35 @@ fn outputs(teacher: &dyn Teacher, taps: &[String], size: usize) -> Result<Vec<Ou
     Ok(outputs)
 }
 
-/// Image files, or a dataset of the recipe.
-enum Faces<'a> {
-    Images(&'a Wanted),
-    Data(Box<dyn Dataset>),
+/// Image files of the command line as a dataset.
+struct Images {
+    paths: Vec<PathBuf>,
+    reading: Reading,
 }
 
-impl<'a> Faces<'a> {
-    fn open(recipe: &Experiment, wanted: &'a Wanted) -> Result<Self> {
-        let Some(name) = &wanted.data else { return Ok(Self::Images(wanted)) };
-        let config = recipe.data.get(name).ok_or_else(|| {
-            Error::recipe(format!("no dataset is called `{name}`; there are {:?}", recipe.data.keys()))
-        })?;
-        Ok(Self::Data(config.config.build().at(|| format!("dataset `{name}`"))?))
-    }
-
+impl Dataset for Images {
     fn len(&self) -> usize {
-        match self {
-            Self::Images(wanted) => wanted.images.len(),
-            Self::Data(data) => data.len(),
-        }
+        self.paths.len()
     }
 
-    fn name(&self, index: usize) -> String {
-        match self {
-            Self::Images(wanted) => wanted.images[index].display().to_string(),
-            Self::Data(data) => data.name(index),
-        }
+    fn people(&self) -> &[String] {
+        &[]
+    }
+
+    fn person(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn key(&self, index: usize) -> String {
+        self.paths[index].with_extension("").display().to_string()
+    }
+
+    fn place(&self, index: usize) -> String {
+        self.paths[index].display().to_string()
     }
 
     fn face(&self, index: usize) -> Result<Face> {
-        match self {
-            Self::Images(wanted) => wanted.reading.face(&wanted.images[index]),
-            Self::Data(data) => data.face(index),
-        }
+        self.reading.face(&self.paths[index])
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gdrd_core::error::{Context, Error, ErrorKind, Result};
-use gdrd_core::recipe::{HubFile, LockedFile, Recipe};
+use gdrd_core::recipe::{HubFile, LockedFile};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Lock;
 use gdrd_teachers::hub::{Hub, Settings, sources};
@@ -18,20 +18,7 @@ pub(crate) type Locked = BTreeMap<String, LockedFile>;
 
 /// The files of a lock; none without one.
 pub(crate) fn locked(lock: Option<&Path>) -> Result<Locked> {
-    lock.map_or_else(|| Ok(Locked::new()), |path| Ok(Lock::read(path)?.files))
-}
-
-/// The recipe with its files from the Hub, if it names any.
-pub(crate) fn with_files(recipe: Experiment, locked: &Locked, offline: bool, registry: &Registry) -> Result<Experiment> {
-    if recipe.addresses().is_empty() {
-        return Ok(recipe);
-    }
-    let mut settings = Settings::from_env()?;
-    if offline {
-        settings.offline = Some("`--offline` forbids the network");
-    }
-    let files = Hub::new(settings).fetch(&recipe, locked, &mut Progress::new())?;
-    recipe.with_files(files, registry).map_err(Error::from)
+    lock.map_or_else(|| Ok(Locked::new()), |path| Ok(Lock::read_file(path)?.files))
 }
 
 pub(crate) fn hub(command: HubCommand, registry: &Registry) -> Result<()> {
@@ -62,7 +49,7 @@ fn for_each(arguments: &RecipeArguments, lock: Option<&Path>, settings: Settings
         let name = address.to_string();
         let found = match (lock, locked.get(&name)) {
             (Some(lock), None) => Err(Error::hub(format!("`{}` has no {name}", lock.display()))),
-            (_, locked) => hub.get(address, locked, &mut Progress::new()),
+            (_, locked) => hub.get(address, locked, &Progress::new()),
         };
         match found.at(|| format!("`{key}`")) {
             Ok(file) => show(key, &name, &file),

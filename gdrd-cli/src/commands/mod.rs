@@ -1,17 +1,20 @@
 //! One file for each command.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use candle_core::Device;
 use gdrd_core::data::{Decoding, is_image_name, read_image};
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
+use gdrd_core::experiment::Experiment;
 use gdrd_core::face::{Face, Kernel};
 use gdrd_core::files::check_output as check_file;
-use gdrd_core::recipe::Recipe;
+use gdrd_core::recipe::Fetch;
 use gdrd_core::registry::Registry;
-use gdrd_core::teacher::Teacher;
+use gdrd_core::run::Place;
+use gdrd_teachers::hub::{LockedHub, Settings};
 
-use crate::args::{Arguments, Command, Doctor};
+use self::hub::Locked;
+use crate::args::{Arguments, Command, Doctor, PlaceArguments};
 
 mod ablate;
 mod check;
@@ -26,7 +29,7 @@ mod schema;
 mod train;
 
 /// Runs the command that the arguments name.
-pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
+pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> {
     match arguments.command {
         Command::Train { recipe, run_dir, fresh, lock, place } => {
             train::train(&recipe, run_dir, fresh, lock.as_deref(), &place, registry)
@@ -57,15 +60,25 @@ pub(crate) fn run(arguments: Arguments, registry: &Registry) -> Result<()> {
     }
 }
 
-/// The teacher of a recipe that is called `name`.
-fn teacher(recipe: &Experiment, name: &str, device: &Device) -> Result<Box<dyn Teacher>> {
-    let found = recipe.teachers.get(name).ok_or_else(|| {
-        Error::recipe(format!("no teacher is called `{name}`; there are {:?}", recipe.teachers.keys()))
-    })?;
-    found.config.build(device).at(|| format!("teacher `{name}`"))
+/// Where a command does its work; files of the Hub are held to `locked`.
+fn place(folder: &Path, arguments: &PlaceArguments, locked: Locked, registry: &Arc<Registry>) -> Result<Place> {
+    let mut settings = Settings::from_env()?;
+    if arguments.offline {
+        settings.offline = Some("`--offline` forbids the network");
+    }
+    let hub: Arc<dyn Fetch> = Arc::new(LockedHub::new(settings, locked));
+    let store = train::store_beside(folder);
+    let (folder, device) = (folder.to_path_buf(), arguments.device()?);
+    Ok(Place { folder, store, device, registry: registry.clone(), hub: Some(hub) })
+}
+
+/// The place of a command that leaves no run behind; it shares the stored features of `runs`.
+fn no_run(arguments: &PlaceArguments, registry: &Arc<Registry>) -> Result<Place> {
+    place(Path::new("runs/none"), arguments, Locked::new(), registry)
 }
 
 /// How image files that a command line names are read.
+#[derive(Clone, Copy)]
 struct Reading {
     /// Height and width that they are brought to first; their own when left out.
     size: Option<usize>,
@@ -84,9 +97,9 @@ impl Reading {
 }
 
 /// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.
-fn check_output<'a>(out: &Path, recipe: Option<&Recipe>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+fn check_output<'a>(out: &Path, recipe: Option<&Experiment>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     check_file(out, inputs)?;
-    let paths = recipe.map(Recipe::paths).unwrap_or_default();
+    let paths = recipe.map(Experiment::paths).unwrap_or_default();
     check_file(out, paths.iter().map(PathBuf::as_path))?;
     // An image in a folder that the recipe reads.
     let inside = |folder: &PathBuf| Some(out.canonicalize().ok()?.starts_with(folder.canonicalize().ok()?));

@@ -1,37 +1,36 @@
 //! `plan`.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
-use gdrd_core::run::{self, Place, Prepared};
+use gdrd_core::run::{self, Assembly, Prepared};
 use indicatif::{HumanBytes, HumanDuration};
 
-use super::hub::{Locked, with_files};
-use super::load;
+use super::{load, no_run};
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
 
-pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry: &Registry) -> Result<()> {
+pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
-    let recipe = with_files(recipe, &Locked::new(), place.offline, registry)?;
-    let folder = Path::new("runs").to_path_buf();
-    let place = Place { store: folder.join(".features"), folder, device: place.device()? };
-    let prepared = Prepared::new(&recipe, &place, &mut Progress::new())?;
-    for (name, views) in prepared.datasets() {
-        let set = views.dataset();
-        say!("dataset `{name}`: {} faces, {} identities", set.len(), set.identities());
+    let place = no_run(place, registry)?;
+    let progress = Progress::new();
+    let parts = Assembly::new(&recipe, &place, &progress)?;
+    let prepared = Prepared::new(&parts)?;
+    for name in parts.built("dataset") {
+        let set = parts.context().dataset(&name)?;
+        say!("dataset `{name}`: {} faces, {} identities", set.len(), set.people().len());
     }
     let card = prepared.student.card();
     let (backbone, head) = prepared.student_parameters();
     say!(
         "student `{}`: input {}, map {:?}, embedding {}, parameters {backbone} backbone + {head} head",
-        recipe.student.kind,
+        recipe.student.network.kind,
         card.input_size,
         card.map,
         card.embedding.map_or("none".into(), |width| width.to_string())
     );
-    for stage in run::plan(&recipe, &prepared)? {
+    for stage in run::plan(&prepared)? {
         say!("\nstage `{}`: {} steps", stage.stage, stage.steps);
         for (teacher, output, shape) in &stage.taps {
             say!("  reads {output} of teacher `{teacher}`, {shape:?}");

@@ -1,14 +1,15 @@
 //! `train` and `resume`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gdrd_core::error::{Error, ErrorKind, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
-use gdrd_core::report::results_table;
+use gdrd_core::report::{notes, results_table};
 use gdrd_core::run::{self, Place, RunFolder, State};
 
-use super::hub::{Locked, locked, with_files};
+use super::hub::locked;
 use super::load;
 use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
@@ -20,7 +21,7 @@ pub(crate) fn train(
     fresh: bool,
     lock: Option<&Path>,
     place: &PlaceArguments,
-    registry: &Registry,
+    registry: &Arc<Registry>,
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     let name = format!("{}-{}", recipe.plain_name(), &recipe.digest()[..8]);
@@ -36,11 +37,11 @@ pub(crate) fn train(
             "`{0}` holds a run that was stopped\n\nhint: `gdrd resume {0}` goes on with it, `--fresh` begins again",
             path.display()
         ))),
-        _ => go(recipe, path, fresh, &locked(lock)?, place, registry),
+        _ => go(&recipe, fresh, &super::place(&path, place, locked(lock)?, registry)?),
     }
 }
 
-pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Registry) -> Result<()> {
+pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
     let folder = RunFolder::new(path);
     folder.must_be_idle()?;
     match folder.state()? {
@@ -54,7 +55,7 @@ pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Registry) -
         State::Begun => {
             let recipe = load(&folder.recipe(), &[], registry)?;
             let lock = Some(folder.lock_file()).filter(|lock| lock.exists());
-            go(recipe, path.to_path_buf(), false, &locked(lock.as_deref())?, place, registry)
+            go(&recipe, false, &super::place(path, place, locked(lock.as_deref())?, registry)?)
         }
     }
 }
@@ -64,19 +65,10 @@ pub(crate) fn store_beside(run: &Path) -> PathBuf {
     run.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).join(".features")
 }
 
-fn go(
-    recipe: Recipe,
-    path: PathBuf,
-    fresh: bool,
-    files: &Locked,
-    place: &PlaceArguments,
-    registry: &Registry,
-) -> Result<()> {
-    let recipe = with_files(recipe, files, place.offline, registry)?;
-    let place = Place { store: store_beside(&path), folder: path, device: place.device()? };
-    let mut progress = Progress::new();
+fn go(experiment: &Experiment, fresh: bool, place: &Place) -> Result<()> {
+    let progress = Progress::new();
     let train = if fresh { run::train_afresh } else { run::train };
-    let done = train(&recipe, &place, &mut progress);
+    let done = train(experiment, place, &progress);
     drop(progress);
     match done {
         Ok(folder) => show(&folder),
@@ -93,6 +85,7 @@ fn go(
 fn show(folder: &RunFolder) -> Result<()> {
     for (protocol, rows) in folder.results()? {
         say!("{protocol}:\n{}", results_table(&rows)?.to_markdown());
+        notes(&rows).iter().for_each(|note| talk!("{note}"));
     }
     say!("{}", folder.path().display());
     Ok(())

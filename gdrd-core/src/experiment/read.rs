@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
     }
 
     fn options<T: serde::de::DeserializeOwned>(&mut self, table: &Table) -> Option<T> {
-        read(table, self.sources).map_err(|problems| self.problems.extend(problems)).ok()
+        read(table).map_err(|problems| self.problems.extend(problems)).ok()
     }
 
     /// Puts problems that a configuration found in itself at their keys.
@@ -293,7 +293,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self, node: &Node) -> Option<f64> {
-        let found = read_node::<f64>(node, self.sources);
+        let found = read_node::<f64>(node);
         found.map_err(|problems| self.problems.extend(problems)).ok()
     }
 

@@ -44,7 +44,7 @@ struct Registered<D: ?Sized> {
     schema: fn() -> Schema,
 }
 
-type Read<D> = fn(&Table, &Sources) -> std::result::Result<(Box<D>, toml::Table), Vec<Diagnostic>>;
+type Read<D> = fn(&Table) -> std::result::Result<(Box<D>, toml::Table), Vec<Diagnostic>>;
 
 /// A table of a recipe as the config that its `kind` names.
 pub struct Component<D: ?Sized> {
@@ -158,7 +158,7 @@ impl<D: ?Sized> Family<D> {
         };
         let schema = (registered.schema)();
         let mut problems = resolve(&mut options, &schema, sources).err().unwrap_or_default();
-        match (registered.read)(&options, sources) {
+        match (registered.read)(&options) {
             Ok((config, options)) if problems.is_empty() => {
                 let marked = listed(&options, &schema);
                 let mut resolved = toml::Table::new();
@@ -204,9 +204,8 @@ fn registered<T: Kind + Boxed<D>, D: ?Sized>() -> Registered<D> {
 
 fn read_kind<T: Kind + Boxed<D>, D: ?Sized>(
     table: &Table,
-    sources: &Sources,
 ) -> std::result::Result<(Box<D>, toml::Table), Vec<Diagnostic>> {
-    let config: T = read(table, sources)?;
+    let config: T = read(table)?;
     let resolved = toml::Table::try_from(&config)
         .map_err(|error| vec![Diagnostic::new(format!("`{}` cannot be written out: {error}", T::NAME), table.span)])?;
     Ok((config.boxed(), resolved))

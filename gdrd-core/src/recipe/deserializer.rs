@@ -11,7 +11,7 @@ use serde::forward_to_deserialize_any;
 
 use super::fault::{Fault, Step};
 use super::node::{Node, Table, Value};
-use super::source::{Sources, Span};
+use super::source::{Span};
 use super::stand_in::StandIn;
 
 /// What is done about a value whose problem is known.
@@ -29,7 +29,6 @@ pub(super) type Repairs = BTreeMap<Vec<Step>, Repair>;
 /// What all readers of one tree share.
 #[derive(Clone, Copy)]
 pub(super) struct Reading<'a> {
-    pub(super) sources: &'a Sources,
     pub(super) repairs: &'a Repairs,
 }
 

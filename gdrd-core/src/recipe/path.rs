@@ -32,6 +32,12 @@ impl RecipePath {
         self.0.to_string_lossy().into_owned()
     }
 
+    /// The file called `name` in the same folder, on this machine or on the Hub.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        Self(self.0.with_file_name(name))
+    }
+
     /// The path of a folder or file on this machine; an address of the Hub is no such path.
     pub fn as_path(&self) -> &Path {
         &self.0

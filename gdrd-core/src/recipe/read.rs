@@ -6,7 +6,6 @@ use super::deserializer::{Reader, Reading, Repair, Repairs};
 use super::diagnostic::Diagnostic;
 use super::fault::{Fault, Step, What};
 use super::node::{Node, Table};
-use super::source::Sources;
 
 /// The value that `table` says.
 ///
@@ -17,20 +16,20 @@ use super::source::Sources;
 ///
 /// # Errors
 /// All problems of the table. A missing key is placed at the table's header.
-pub fn read<T: DeserializeOwned>(table: &Table, sources: &Sources) -> Result<T, Vec<Diagnostic>> {
-    read_node(&Node::from(table.clone()), sources)
+pub fn read<T: DeserializeOwned>(table: &Table) -> Result<T, Vec<Diagnostic>> {
+    read_node(&Node::from(table.clone()))
 }
 
 /// The value that `node` says; as [`read`], for a value of any kind.
 ///
 /// # Errors
 /// All problems of the value.
-pub fn read_node<T: DeserializeOwned>(node: &Node, sources: &Sources) -> Result<T, Vec<Diagnostic>> {
+pub fn read_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
     let mut repairs = Repairs::new();
     let mut problems = Vec::new();
     // serde stops at the first fault: note it, put something harmless in its place, read again.
     loop {
-        let reading = Reading { sources, repairs: &repairs };
+        let reading = Reading { repairs: &repairs };
         match T::deserialize(Reader { node, path: Vec::new(), reading }) {
             Ok(value) if problems.is_empty() => return Ok(value),
             Ok(_) => break,
@@ -118,7 +117,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::super::node::parse;
-    use super::super::{Failure, RecipePath};
+    use super::super::{Failure, RecipePath, Sources};
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -172,7 +171,7 @@ mod tests {
         let mut sources = Sources::default();
         let start = sources.add_file(Path::new("/r/a.toml"), text.to_string());
         let table = parse(text, start).expect("good TOML");
-        read(&table, &sources).map_err(|problems| Failure::new(sources, problems).to_string())
+        read(&table).map_err(|problems| Failure::new(sources, problems).to_string())
     }
 
     #[test]
@@ -292,7 +291,7 @@ error: missing field `name`
             left: Box<Tree>,
         }
         let table = parse("[left]\nleft = 3\n", 0).expect("good TOML");
-        let problems = read::<Tree>(&table, &Sources::default()).expect_err("no end");
+        let problems = read::<Tree>(&table).expect_err("no end");
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!(problems[0].message, "expected a table, found 3");
     }

@@ -38,8 +38,9 @@ pub fn notes(rows: &[Measured]) -> Vec<String> {
 
 /// The name of the picture of a protocol's curve, without an ending: `roc-held-out`.
 pub fn chart_name(curve: &Curve, protocol: &str) -> String {
-    let plain = curve.name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' });
-    format!("{}-{protocol}", plain.collect::<String>())
+    let name = curve.name.to_lowercase();
+    let plain: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    format!("{plain}-{protocol}")
 }
 
 /// `report.md`: results, loss curves, what the numbers rest on. The curves' pictures are written into `folder`.

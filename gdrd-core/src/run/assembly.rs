@@ -11,6 +11,7 @@ use super::Place;
 use super::known::Known;
 use crate::context::{BuildContext, CheckBytes, Host, LocalFile, Part, Record};
 use crate::data::{Dataset, Degradation, Views};
+use crate::degrade::Downscale;
 use crate::digest;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::Protocol;
@@ -114,6 +115,29 @@ impl<'a> Assembly<'a> {
         self.context().part("protocol", name)
     }
 
+    /// What each of a teacher's views does to a face.
+    ///
+    /// # Errors
+    /// If the recipe has no such view.
+    pub fn views_of(&self, teacher: &dyn Teacher) -> Result<Vec<Option<Downscale>>> {
+        let cx = self.context();
+        let view = |name: &String| Ok(cx.part::<dyn Degradation>("view", name)?.downscale().cloned());
+        teacher.card().views.iter().map(view).collect()
+    }
+
+    /// A dataset in all views of the recipe; `content` is the digest of everything that it is.
+    ///
+    /// # Errors
+    /// If a view cannot be built.
+    pub fn views_over(&self, dataset: Arc<dyn Dataset>, content: &str) -> Result<Views> {
+        let cx = self.context();
+        let mut views = Views::new(dataset, content);
+        for view in self.experiment.views.keys() {
+            views = views.with(view, cx.part("view", view)?, self.content("view", view)?);
+        }
+        Ok(views)
+    }
+
     /// What files were read, by the path or address in the recipe.
     pub fn read(&self) -> BTreeMap<String, String> {
         open(&self.read).clone()
@@ -159,13 +183,11 @@ impl<'a> Assembly<'a> {
                 (Arc::new(degradation), content(family, component, &cx.record()))
             }
             "views" => {
-                let dataset = cx.dataset(name)?;
-                let mut views = Views::new(dataset, self.content("dataset", name)?);
-                for view in self.experiment.views.keys() {
-                    views = views.with(view, cx.part("view", view)?, self.content("view", view)?);
-                }
-                let of_all = digest::of_value(&cx.record().parts);
-                (Arc::new(Arc::new(views)), of_all)
+                let of_data = self.content("dataset", name)?;
+                let views = self.views_over(cx.dataset(name)?, &of_data)?;
+                let names = self.experiment.views.keys();
+                let contents = names.map(|view| self.content("view", view)).collect::<Result<Vec<_>>>()?;
+                (Arc::new(Arc::new(views)), digest::of_value(&(of_data, contents)))
             }
             "teacher" => {
                 let component = find(family, &self.experiment.teachers, name)?;

@@ -20,7 +20,7 @@ use crate::files::write_atomically;
 use crate::nn::{Mode, kernels};
 use crate::observe::{Event, Observer, tell};
 use crate::student::StudentFile;
-use crate::teacher::{Teacher, TeacherEmbedder, embedding_width};
+use crate::teacher::{TeacherEmbedder, embedding_width};
 
 /// The student of a run as an [`Embedder`].
 pub struct StudentEmbedder<'a> {
@@ -200,7 +200,7 @@ impl Bench<'_> {
             Some(size) => format!("teacher `{name}` at {size}x{size}"),
             None => format!("teacher `{name}` on faces as they are"),
         };
-        let views = self.views_of(&*teacher)?;
+        let views = self.parts.views_of(&*teacher)?;
         let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
         let role = |small: bool| Role::Teacher { name: name.to_string(), small };
         self.measure(&plain, role(false), Some(self.key(name, None)?))?;
@@ -209,13 +209,6 @@ impl Bench<'_> {
         let inner = TeacherEmbedder::new(&format!("teacher `{name}`"), &*teacher, device)?.with_views(views);
         let degraded = Degraded::new(&inner, downscale.clone());
         self.measure(&degraded, role(true), Some(self.key(name, Some(downscale))?))
-    }
-
-    /// What each of a teacher's views does to a face.
-    fn views_of(&self, teacher: &dyn Teacher) -> Result<Vec<Option<Downscale>>> {
-        let cx = self.parts.context();
-        let view = |name: &String| Ok(cx.part::<dyn crate::data::Degradation>("view", name)?.downscale().cloned());
-        teacher.card().views.iter().map(view).collect()
     }
 
     /// Everything that a teacher's outcome depends on: what teacher, protocol, data and lists are, the degradation, the program and

@@ -1,6 +1,6 @@
 //! `AutoencoderKL`: the image autoencoder of Stable Diffusion.
 
-use candle_core::Device;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
@@ -123,21 +123,21 @@ impl TeacherConfig for AutoencoderKl {
         faults.map(|fault| Problem::new("network", fault)).chain(shared).collect()
     }
 
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+        let weights = cx.file(&self.weights)?.path;
         let network = match &self.network {
             Some(network) => network.clone(),
-            None => CLASS.read(&self.weights, self.config.as_deref(), AutoencoderNetwork::faults)?,
+            None => CLASS.read(&self.weights, self.config.as_ref(), cx, AutoencoderNetwork::faults)?,
         };
         let source = Source {
-            weights: &self.weights,
+            weights: (&self.weights, weights),
             key: self.key.as_deref(),
             input_size: self.input_size,
             sample_size: network.sample_size,
             tap: &self.tap,
-            settings: serde_json::json!({ "network": network }),
         };
         source.build(
-            device,
+            cx,
             &["encoder"],
             |name| name.starts_with("encoder.") || name.starts_with("quant_conv."),
             |weights| {

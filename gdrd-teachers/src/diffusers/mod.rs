@@ -3,14 +3,16 @@
 //! The networks are made of candle-transformers' blocks, which know diffusers' names. Only tensors of the encoder are read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
-use gdrd_core::digest;
+use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::LOW;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{Weights, resize_bicubic};
-use gdrd_core::teacher::{Alignment, Output, Preprocessing, Teacher, TeacherCard, View, cannot_offer};
+use gdrd_core::recipe::RecipePath;
+use gdrd_core::teacher::{Alignment, Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -39,22 +41,25 @@ struct Class {
 }
 
 impl Class {
-    /// The network of `config`, or of `config.json` beside `weights`; `faults` finds what does not fit in it.
+    /// The network of `config`, or of `config.json` beside `weights`, on this machine or on the Hub; `faults` finds what does not
+    /// fit in it.
     ///
     /// # Errors
     /// If there is no such file, or it asks for what gdrd does not have: every such key is named.
     fn read<T: DeserializeOwned>(
         &self,
-        weights: &Path,
-        config: Option<&Path>,
+        weights: &RecipePath,
+        config: Option<&RecipePath>,
+        cx: &BuildContext,
         faults: impl Fn(&T) -> Vec<String>,
     ) -> Result<T> {
-        let path = config.map_or_else(|| weights.with_file_name("config.json"), Path::to_path_buf);
-        let text = std::fs::read_to_string(&path).map_err(|e| match config {
-            Some(_) => Error::io(&path, e),
-            None => Error::io(&path, e).at("no `config` in the recipe and none beside the weights"),
+        let path = config.cloned().unwrap_or_else(|| weights.beside("config.json"));
+        let file = cx.file(&path).map_err(|e| match config {
+            Some(_) => e,
+            None => e.at("no `config` in the recipe and none beside the weights"),
         })?;
-        self.parse(&text, faults).at(|| format!("`{}`", path.display()))
+        let text = std::fs::read_to_string(&file.path).map_err(|e| Error::io(&file.path, e))?;
+        self.parse(&text, faults).at(|| format!("`{path}`"))
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str, faults: impl Fn(&T) -> Vec<String>) -> Result<T> {
@@ -116,15 +121,14 @@ fn faults(channels: &[usize], layers: usize, groups: usize, head: Option<usize>)
 
 /// What the options of both kinds share.
 struct Source<'a> {
-    weights: &'a Path,
+    /// The recipe's path, and where it leads.
+    weights: (&'a RecipePath, PathBuf),
     /// The key of the state dict that is meant.
     key: Option<&'a str>,
     input_size: Option<usize>,
     /// The network's own size.
     sample_size: Option<usize>,
     tap: &'a str,
-    /// Everything else that changes the features.
-    settings: Value,
 }
 
 impl Source<'_> {
@@ -138,7 +142,7 @@ impl Source<'_> {
     /// The teacher, from the tensors of the weight file that `wanted` names; some names begin with a word in `own`.
     fn build(
         self,
-        device: &Device,
+        cx: &BuildContext,
         own: &[&str],
         wanted: impl Fn(&str) -> bool,
         new: impl FnOnce(&Weights) -> Result<(Encoder, Option<Tensor>)>,
@@ -146,22 +150,20 @@ impl Source<'_> {
         let input_size = self.input_size.or(self.sample_size).ok_or_else(|| {
             Error::recipe("the network has no `sample_size`; say with `input_size` what faces are brought to")
         })?;
-        let tensors = weights::read(self.weights, self.key, own, wanted)?
+        let tensors = weights::read(&self.weights.1, self.key, own, wanted)?
             .into_iter()
             .map(today)
             .collect::<Result<BTreeMap<_, _>>>()?;
-        let place = || format!("`{}`", self.weights.display());
-        let (encoder, time) = Weights::read(tensors, device, |_| false, new).at(place)?;
+        let place = || format!("`{}`", self.weights.0);
+        let (encoder, time) = Weights::read(tensors, cx.device(), |_| false, new).at(place)?;
         encoder.tap_shape(self.tap, input_size).at(|| "`tap`".into())?;
-        let settings = (digest::of_file(self.weights)?, self.key, self.settings, input_size);
         let card = TeacherCard {
             input_size: None,
             preprocessing: Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() },
-            view: View::Low,
-            digest: digest::of_value(&settings),
+            views: vec![LOW.into()],
             default_map: Some(self.tap.to_string()),
         };
-        Ok(Box::new(Live { encoder, time, card, input_size }))
+        Ok(Box::new(FrozenEncoder { encoder, time, card, input_size }))
     }
 }
 
@@ -177,7 +179,7 @@ fn today((name, tensor): (String, Tensor)) -> Result<(String, Tensor)> {
     Ok((format!("{block}.attentions.{rest}"), tensor))
 }
 
-struct Live {
+struct FrozenEncoder {
     encoder: Encoder,
     time: Option<Tensor>,
     card: TeacherCard,
@@ -191,7 +193,7 @@ fn tap(output: &Output) -> Result<&str> {
     }
 }
 
-impl Teacher for Live {
+impl Teacher for FrozenEncoder {
     fn card(&self) -> &TeacherCard {
         &self.card
     }
@@ -200,12 +202,12 @@ impl Teacher for Live {
         Ok(self.encoder.tap_shape(tap(output)?, self.input_size)?.to_vec())
     }
 
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
         let taps = outputs.iter().map(tap).collect::<Result<Vec<_>>>()?;
         for tap in &taps {
             self.encoder.tap_shape(tap, self.input_size)?;
         }
-        let faces = FaceBatch::from_tensor(resize_bicubic(faces.tensor(), self.input_size)?)?;
+        let faces = FaceBatch::from_tensor(resize_bicubic(shown.faces().tensor(), self.input_size)?)?;
         let x = self.card.preprocessing.apply(&faces)?;
         let maps = self.encoder.taps(&x, self.time.as_ref(), &taps)?;
         Ok(maps.into_iter().map(|map| map.detach()).collect())

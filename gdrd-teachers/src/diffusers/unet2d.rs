@@ -1,6 +1,6 @@
 //! `UNet2DModel`: the denoiser of google/ddpm-celebahq-256 and its relatives.
 
-use candle_core::Device;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
@@ -189,22 +189,22 @@ impl TeacherConfig for DiffusersUnet2d {
         faults.map(|fault| Problem::new("network", fault)).chain(step).chain(shared).collect()
     }
 
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+        let weights = cx.file(&self.weights)?.path;
         let network = match &self.network {
             Some(network) => network.clone(),
-            None => CLASS.read(&self.weights, self.config.as_deref(), Unet2dNetwork::faults)?,
+            None => CLASS.read(&self.weights, self.config.as_ref(), cx, Unet2dNetwork::faults)?,
         };
         let source = Source {
-            weights: &self.weights,
+            weights: (&self.weights, weights),
             key: self.key.as_deref(),
             input_size: self.input_size,
             sample_size: network.sample_size,
             tap: &self.tap,
-            settings: serde_json::json!({ "network": network, "timestep": self.timestep }),
         };
         let decoder = ["up_blocks.", "conv_norm_out.", "conv_out."];
         source.build(
-            device,
+            cx,
             &[],
             |name| !decoder.iter().any(|start| name.starts_with(start)),
             |weights| {

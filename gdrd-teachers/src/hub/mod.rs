@@ -13,7 +13,6 @@ mod settings;
 mod url;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,6 +29,25 @@ pub use cards::{SourceCard, sources};
 pub use settings::{Proxies, Settings, Token};
 pub use url::Url;
 
+/// The Hub for one run: files that a lock names are had at the commit that is locked, and must be the locked ones.
+pub struct LockedHub {
+    hub: Hub,
+    locked: BTreeMap<String, LockedFile>,
+}
+
+impl LockedHub {
+    /// The Hub as these settings reach it, held to `locked`, by address.
+    pub fn new(settings: Settings, locked: BTreeMap<String, LockedFile>) -> Self {
+        Self { hub: Hub::new(settings), locked }
+    }
+}
+
+impl Fetch for LockedHub {
+    fn fetch(&self, address: &HubAddress, observer: &dyn Observer) -> Result<HubFile> {
+        self.hub.get(address, self.locked.get(&address.to_string()), observer)
+    }
+}
+
 /// The Hub, and the part of it that is on this machine.
 pub struct Hub {
     settings: Settings,
@@ -39,27 +57,6 @@ impl Hub {
     /// The Hub as these settings reach it.
     pub fn new(settings: Settings) -> Self {
         Self { settings }
-    }
-
-    /// Every file of the Hub that a recipe names, for [`Experiment::with_files`]. A file in `locked` is had at the commit that is
-    /// locked, and must be the one that is locked.
-    ///
-    /// # Errors
-    /// As [`get`](Hub::get), with the keys that lead to the address.
-    pub fn fetch(
-        &self,
-        recipe: &Experiment,
-        locked: &BTreeMap<String, LockedFile>,
-        observer: &dyn Observer,
-    ) -> Result<HubFiles> {
-        let mut files = HubFiles::new();
-        for (key, address) in recipe.addresses() {
-            if let Entry::Vacant(place) = files.entry(address.to_string()) {
-                let file = self.get(&address, locked.get(place.key()), observer).at(|| format!("`{key}`"))?;
-                place.insert(file);
-            }
-        }
-        Ok(files)
     }
 
     /// One file: from the cache if it is there, from the network if not.

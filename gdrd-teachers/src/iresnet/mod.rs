@@ -1,6 +1,7 @@
 //! ArcFace's residual network as a discriminative teacher (the paper's T_d).
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
@@ -51,15 +52,15 @@ impl TeacherConfig for IresnetTeacher {
         crate::recogniser::check(self.logit_scale, Some(&self.preprocessing))
     }
 
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
             key: self.key.as_deref(),
-            class_weights: self.class_weights.as_deref(),
+            class_weights: self.class_weights.as_ref(),
             logit_scale: self.logit_scale,
             preprocessing: None,
         };
-        Recogniser::open(&options, device, |tensors| Ok((Iresnet::read(tensors, device)?, self.preprocessing)))
+        Recogniser::open(&options, cx, |tensors| Ok((Iresnet::read(tensors, cx.device())?, self.preprocessing)))
     }
 }
 

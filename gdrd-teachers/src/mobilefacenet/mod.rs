@@ -1,6 +1,7 @@
 //! MobileFaceNet as a discriminative teacher (Chen et al., CCBR 2018).
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
@@ -48,16 +49,16 @@ impl TeacherConfig for MobileFaceNetTeacher {
         crate::recogniser::check(self.logit_scale, self.preprocessing.as_ref())
     }
 
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,
             key: self.key.as_deref(),
-            class_weights: self.class_weights.as_deref(),
+            class_weights: self.class_weights.as_ref(),
             logit_scale: self.logit_scale,
             preprocessing: self.preprocessing,
         };
-        Recogniser::open(&options, device, |tensors| {
-            let network = MobileFaceNet::read(tensors, device)?;
+        Recogniser::open(&options, cx, |tensors| {
+            let network = MobileFaceNet::read(tensors, cx.device())?;
             let usual = match network.layout() {
                 Layout::Foamliu => Preprocessing::imagenet(),
                 Layout::Insightface { .. } => Preprocessing::default(),

@@ -1,6 +1,6 @@
 //! Any ONNX recogniser as a discriminative teacher.
 
-use candle_core::Device;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
@@ -58,12 +58,12 @@ impl TeacherConfig for OnnxTeacher {
     }
 
     #[cfg(feature = "onnx")]
-    fn build(&self, device: &Device) -> Result<Box<dyn Teacher>> {
-        teacher::build(self, device)
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+        teacher::build(self, cx)
     }
 
     #[cfg(not(feature = "onnx"))]
-    fn build(&self, _: &Device) -> Result<Box<dyn Teacher>> {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Teacher>> {
         let problems: Vec<String> = self.check().into_iter().map(|problem| problem.message).collect();
         Err(gdrd_core::error::Error::recipe(problems.join("; ")))
     }

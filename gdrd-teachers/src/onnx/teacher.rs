@@ -1,37 +1,32 @@
 //! An ONNX model behind the `Teacher` trait.
 
 use candle_core::{Device, Tensor};
-use gdrd_core::digest;
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::HIGH;
 use gdrd_core::error::Result;
-use gdrd_core::face::FaceBatch;
-use gdrd_core::teacher::{Output, Teacher, TeacherCard, View, cannot_offer};
+use gdrd_core::teacher::{Output, Shown, Teacher, TeacherCard, cannot_offer};
 use rayon::prelude::*;
 
 use super::{OnnxModel, OnnxTeacher};
 
-pub(super) fn build(config: &OnnxTeacher, device: &Device) -> Result<Box<dyn Teacher>> {
-    let model = OnnxModel::open(&config.weights, config.size, config.output.as_deref())?;
-    let settings = serde_json::json!({
-        "file": digest::of_file(&config.weights)?, "size": config.size, "preprocessing": config.preprocessing,
-        "output": config.output,
-    });
+pub(super) fn build(config: &OnnxTeacher, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
+    let model = OnnxModel::open(&cx.file(&config.weights)?.path, config.size, config.output.as_deref())?;
     let card = TeacherCard {
         input_size: Some(config.size),
         preprocessing: config.preprocessing,
-        view: View::High,
-        digest: digest::of_value(&settings),
+        views: vec![HIGH.into()],
         default_map: None,
     };
-    Ok(Box::new(Live { model, card, device: device.clone() }))
+    Ok(Box::new(OnnxRecogniser { model, card, device: cx.device().clone() }))
 }
 
-struct Live {
+struct OnnxRecogniser {
     model: OnnxModel,
     card: TeacherCard,
     device: Device,
 }
 
-impl Teacher for Live {
+impl Teacher for OnnxRecogniser {
     fn card(&self) -> &TeacherCard {
         &self.card
     }
@@ -43,11 +38,11 @@ impl Teacher for Live {
         }
     }
 
-    fn features(&self, faces: &FaceBatch, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let images = self.card.preprocessing.apply(faces)?.flatten_from(1)?.to_vec2::<f32>()?;
+    fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
+        let images = self.card.preprocessing.apply(shown.faces())?.flatten_from(1)?.to_vec2::<f32>()?;
         let model = &self.model;
         let rows = images.par_iter().map(|image| model.run(image)).collect::<Result<Vec<_>>>()?;
-        let embedding = Tensor::from_vec(rows.concat(), (faces.len(), model.width()), &self.device)?;
+        let embedding = Tensor::from_vec(rows.concat(), (shown.faces().len(), model.width()), &self.device)?;
         let offer = |output: &Output| match output {
             Output::Embedding => Ok(embedding.clone()),
             other => Err(cannot_offer(other, "`embedding`")),
