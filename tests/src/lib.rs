@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use candle_core::Device;
 use gdrd_core::error::Error;
@@ -76,7 +77,13 @@ impl Bench {
 
     /// Where a run called `run` happens; all runs of a bench share the stored features.
     pub fn place(&self, run: &str) -> Place {
-        Place { folder: self.file("runs").join(run), store: self.file("runs/.features"), device: Device::Cpu }
+        Place {
+            folder: self.file("runs").join(run),
+            store: self.file("runs/.features"),
+            device: Device::Cpu,
+            registry: Arc::new(registry()),
+            hub: None,
+        }
     }
 
     /// Runs a recipe to its end.

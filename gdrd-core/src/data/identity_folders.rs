@@ -239,7 +239,11 @@ fn stem(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::data::Keys;
+    use crate::plugin::Workbench;
 
     fn tree(people: &[(&str, usize)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -255,23 +259,35 @@ mod tests {
     }
 
     fn config(folder: &Path, min_images: usize) -> IdentityFolders {
-        IdentityFolders { folders: vec![RecipePath::from(folder)], size: 8, exif_orientation: true, min_images }
+        IdentityFolders {
+            folders: vec![RecipePath::from(folder)],
+            size: Some(8),
+            exif_orientation: true,
+            min_images,
+            same_name: SameName::Apart,
+            low_resolution: false,
+        }
+    }
+
+    fn built(config: &IdentityFolders) -> Result<Box<dyn Dataset>> {
+        config.build(&BuildContext::new(&Workbench::new(Device::Cpu)))
     }
 
     #[test]
     fn people_are_identities_and_pairs_are_found_by_name() {
         let folder = tree(&[("Ann", 2), ("Bob_Lee", 1)]);
-        let data = config(folder.path(), 1).build().expect("dataset");
-        assert_eq!((data.len(), data.identities()), (3, 2));
-        assert_eq!(data.find("Bob_Lee", 1), Some(2));
-        assert_eq!(data.find("Bob_Lee", 2), None);
+        let data = built(&config(folder.path(), 1)).expect("dataset");
+        assert_eq!((data.len(), data.people().len()), (3, 2));
+        let keys = Keys::of(&*data);
+        assert_eq!(keys.find("Bob_Lee/Bob_Lee_0001", &*data).expect("one"), Some(2));
+        assert_eq!(keys.find("Bob_Lee/Bob_Lee_0002", &*data).expect("none"), None);
         assert_eq!(data.face(1).expect("face").pixels()[0], 2);
     }
 
     #[test]
     fn someone_with_too_few_images_is_named() {
         let folder = tree(&[("Ann", 2), ("Bob", 1)]);
-        let error = config(folder.path(), 2).build().err().expect("one image").to_string();
+        let error = built(&config(folder.path(), 2)).err().expect("one image").to_string();
         assert!(error.contains("`Bob` (1)"), "{error}");
     }
 
@@ -290,10 +306,10 @@ mod tests {
         for hidden in ["Ann/._Ann_0001.jpg", ".DS_Store", ".ipynb_checkpoints/x.jpg", "__MACOSX/y.jpg", "Bob/.z.png"] {
             write(hidden);
         }
-        let quiet = config(folder.path(), 1).build().expect("dataset");
-        assert_eq!((quiet.len(), quiet.identities(), quiet.notes().len()), (5, 2, 0), "{:?}", quiet.notes());
+        let quiet = built(&config(folder.path(), 1)).expect("dataset");
+        assert_eq!((quiet.len(), quiet.people().len(), quiet.notes().len()), (5, 2, 0), "{:?}", quiet.notes());
         ["list.txt", "Ann/a.avif", "Bob/deep/b.jpg", "Bob/c.tif"].iter().for_each(|name| write(name));
-        let data = config(folder.path(), 1).build().expect("dataset");
+        let data = built(&config(folder.path(), 1)).expect("dataset");
         assert_eq!(data.len(), 5);
         let [note] = data.notes() else { panic!("{:?}", data.notes()) };
         assert!(note.contains(": 4: ") && note.contains("a.avif`") && note.contains("deep`"), "{note}");
@@ -302,16 +318,39 @@ mod tests {
     #[test]
     fn an_empty_folder_and_a_missing_one_are_errors() {
         let folder = tree(&[]);
-        assert!(config(folder.path(), 1).build().is_err());
-        let error = config(&folder.path().join("gone"), 1).build().err().expect("missing").to_string();
+        assert!(built(&config(folder.path(), 1)).is_err());
+        let error = built(&config(&folder.path().join("gone"), 1)).err().expect("missing").to_string();
         assert!(error.contains("gone"), "{error}");
     }
 
     #[test]
-    fn the_fingerprint_follows_the_bytes() {
+    fn people_of_one_name_are_two_or_one_as_the_recipe_says() {
+        let (a, b) = (tree(&[("Ann", 2)]), tree(&[("Ann", 1), ("Bob", 1)]));
+        let both = |same_name| IdentityFolders {
+            folders: vec![RecipePath::from(a.path()), RecipePath::from(b.path())],
+            same_name,
+            ..config(a.path(), 1)
+        };
+        let apart = built(&both(SameName::Apart)).expect("a dataset");
+        assert_eq!(apart.people(), ["Ann", "Ann", "Bob"]);
+        // A list that says `Ann 1` cannot mean both.
+        let error = Keys::of(&*apart).find("Ann/Ann_0001", &*apart).expect_err("two").to_string();
+        let (first, second) = (a.path().join("Ann/Ann_0001.png"), b.path().join("Ann/Ann_0001.png"));
+        assert!(error.contains(&*first.to_string_lossy()) && error.contains(&*second.to_string_lossy()), "{error}");
+        let one = built(&both(SameName::OnePerson)).expect("a dataset");
+        assert_eq!(one.people(), ["Ann", "Bob"]);
+        assert_eq!((0..4).map(|index| one.person(index)).collect::<Vec<_>>(), [0, 0, 0, 1].map(Some));
+    }
+
+    #[test]
+    fn the_record_follows_the_bytes() {
         let (a, b) = (tree(&[("Ann", 2)]), tree(&[("Ann", 2)]));
-        let print =
-            |folder: &tempfile::TempDir| config(folder.path(), 1).build().expect("data").fingerprint().to_string();
+        let print = |folder: &tempfile::TempDir| {
+            let bench = Workbench::new(Device::Cpu);
+            let cx = BuildContext::new(&bench);
+            config(folder.path(), 1).build(&cx).expect("data");
+            cx.record().files.into_values().collect::<Vec<_>>()
+        };
         assert_eq!(print(&a), print(&b));
         std::fs::copy(a.path().join("Ann/Ann_0001.png"), a.path().join("Ann/Ann_0002.png")).expect("copy");
         assert_ne!(print(&a), print(&b));

@@ -117,7 +117,10 @@ impl Dataset for Opened {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::plugin::Workbench;
 
     #[test]
     fn images_are_found_at_every_depth() {
@@ -126,9 +129,10 @@ mod tests {
         let image = image::RgbImage::from_pixel(9, 8, image::Rgb([7, 0, 0]));
         image.save(folder.path().join("one.png")).expect("an image");
         image.save(folder.path().join("a/b/two.jpg")).expect("an image");
-        let config = ImageFolder { folders: vec![RecipePath::from(folder.path())], size: 8, exif_orientation: true };
-        let data = config.build().expect("dataset");
-        assert_eq!((data.len(), data.identities()), (2, 0));
+        let (folders, size) = (vec![RecipePath::from(folder.path())], Some(8));
+        let config = ImageFolder { folders, size, exif_orientation: true, low_resolution: false };
+        let data = config.build(&BuildContext::new(&Workbench::new(Device::Cpu))).expect("dataset");
+        assert_eq!((data.len(), data.people().len()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);
     }
 }

@@ -298,36 +298,29 @@ mod tests {
             8
         }
 
-        fn identities(&self) -> usize {
-            0
+        fn people(&self) -> &[String] {
+            &[]
         }
 
-        fn identity(&self, _: usize) -> usize {
-            0
-        }
-
-        fn name(&self, index: usize) -> String {
-            format!("face {index}")
-        }
-
-        fn find(&self, _: &str, _: usize) -> Option<usize> {
+        fn person(&self, _: usize) -> Option<usize> {
             None
+        }
+
+        fn key(&self, index: usize) -> String {
+            format!("face {index}")
         }
 
         fn face(&self, index: usize) -> Result<Face> {
             assert!(index != 3, "face {index} has no eyes");
             Face::new(8, 8, vec![0; 192])
         }
-
-        fn fingerprint(&self) -> &str {
-            "broken"
-        }
     }
 
     fn broken(workers: usize) -> Loader {
-        let views = Views::new(Arc::new(Broken), Arc::new(Downscale { size: 8, ..Downscale::default() }));
-        let plan = Plan { seed: Seed(7), stage: "test".into(), batch_size: 2, samples: 8, augment: Augment::default() };
-        Loader::start(views, plan, Vec::new(), 0..40, workers).expect("threads")
+        let views = Views::new(Arc::new(Broken), "broken").with(LOW, Arc::new(AsIs {}), "low");
+        let (stage, augment) = ("test".to_string(), Augment::none());
+        let order = Order { seed: Seed(7), stage, batch_size: 2, samples: 8, augment, view: LOW.into() };
+        Loader::start(views, order, Vec::new(), 0..40, workers).expect("threads")
     }
 
     #[test]

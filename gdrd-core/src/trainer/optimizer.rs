@@ -327,16 +327,18 @@ mod tests {
     use super::*;
     use crate::context::Bare;
 
+    fn built(config: &dyn OptimizerConfig) -> Box<dyn Optimizer> {
+        config.build(&BuildContext::new(&Bare(Device::Cpu))).expect("an optimiser")
+    }
+
     fn run(config: &dyn OptimizerConfig, restart_after: usize) -> (Vec<f32>, BTreeMap<String, Tensor>) {
         let var = Var::new(&[1f32, -2.0], &Device::Cpu).expect("variable");
         let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
-        let bare = Bare(Device::Cpu);
-        let cx = BuildContext::new(&bare);
-        let mut optimizer = config.build(&cx).expect("an optimiser");
+        let mut optimizer = built(config);
         for step in 0..4 {
             if step == restart_after {
                 let state = optimizer.state();
-                optimizer = config.build(&cx).expect("an optimiser");
+                optimizer = built(config);
                 optimizer.restore(state).expect("state");
             }
             let gradient = (var.as_detached_tensor() * 2.0).expect("gradient of w^2");
@@ -359,9 +361,7 @@ mod tests {
             let var = Var::new(&[1f32, -2.0], &Device::Cpu).expect("variable");
             let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
             let gradients = BTreeMap::from([("w".to_string(), var.as_detached_tensor())]);
-            let bare = Bare(Device::Cpu);
-        let cx = BuildContext::new(&bare);
-        let mut optimizer = config.build(&cx).expect("an optimiser");
+            let mut optimizer = built(config);
             for _ in 0..3 {
                 optimizer.step(&parameters, &gradients, &|_| 0.1).expect("step");
             }
@@ -372,9 +372,9 @@ mod tests {
     #[test]
     fn the_state_of_another_optimiser_is_refused() {
         let (sgd, mut adam) = (run(&Sgd::default(), 9).1, run(&AdamW::default(), 9).1);
-        assert!(Sgd::default().build().restore(adam.clone()).is_err());
-        assert!(AdamW::default().build().restore(sgd).is_err());
+        assert!(built(&Sgd::default()).restore(adam.clone()).is_err());
+        assert!(built(&AdamW::default()).restore(sgd).is_err());
         adam.remove("steps.w");
-        assert!(AdamW::default().build().restore(adam).is_err());
+        assert!(built(&AdamW::default()).restore(adam).is_err());
     }
 }
