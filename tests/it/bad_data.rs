@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gdrd_core::data::{DatasetConfig, SyntheticFaces};
-use gdrd_tests::{Bench, Said};
+use gdrd_tests::{Bench, Said, on_cpu};
 
 use crate::{gdrd, refused};
 
@@ -28,7 +28,7 @@ fn faces(bench: &Bench, people: &[(&str, usize)]) {
             size: 32,
             fixed_appearance: true,
         };
-        let data = config.build().expect("drawn faces");
+        let data = on_cpu(|cx| config.build(cx)).expect("drawn faces");
         for number in 0..*count {
             let face = data.face(number).expect("a face");
             let image = image::RgbImage::from_raw(32, 32, face.pixels().to_vec()).expect("32 x 32 pixels");

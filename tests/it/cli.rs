@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use gdrd_core::recipe;
-use gdrd_tests::{Bench, Said, files_below, registry, root};
+use gdrd_core::experiment;
+use gdrd_tests::{Bench, Said, files_below, registry, root, on_cpu};
 use safetensors::SafeTensors;
 
 use crate::gdrd;
@@ -123,7 +123,7 @@ fn a_plan_shows_shapes_and_costs_and_writes_nothing() {
 /// Images of the held-out people of `tiny.toml`.
 fn images(bench: &Bench) -> Vec<PathBuf> {
     let recipe = bench.tiny(&[]);
-    let data = recipe.data["held-out"].config.build().expect("faces");
+    let data = on_cpu(|cx| recipe.data["held-out"].config.build(cx)).expect("faces");
     let write = |index: usize| {
         let face = data.face(index).expect("a face");
         let image = image::RgbImage::from_raw(32, 32, face.pixels().to_vec()).expect("an image");

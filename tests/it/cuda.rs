@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor, Var};
+use gdrd_core::context::{Bare, BuildContext};
 use gdrd_core::nn::kernels::{self, Precision, cuda_device};
 use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, GroupNorm, Linear, Mode, PRelu, Weights};
 use gdrd_core::observe::Recorder;
@@ -198,11 +199,12 @@ fn running_statistics_and_steps_of_sgd() {
         let stepped = |device: &Device| {
             let var = |key: &str| Var::from_tensor(&image(key, &[3, 4]).to_device(device).expect("room"));
             let parameters = BTreeMap::from([("w".to_string(), var("w").expect("a variable"))]);
-            let mut optimizer = Sgd { momentum, weight_decay, nesterov }.build();
+            let optimizer = Sgd { momentum, weight_decay, nesterov };
+            let mut optimizer = optimizer.build(&BuildContext::new(&Bare(device.clone()))).expect("an optimiser");
             for step in 0..4 {
                 let gradient = image(&format!("gradient {step}"), &[3, 4]).to_device(device).expect("room");
                 let gradients = BTreeMap::from([("w".to_string(), gradient)]);
-                optimizer.step(&parameters, &gradients, 0.1).expect("a step");
+                optimizer.step(&parameters, &gradients, &|_| 0.1).expect("a step");
             }
             values(&parameters["w"])
         };

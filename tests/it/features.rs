@@ -5,7 +5,7 @@ use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_teachers::Precomputed;
-use gdrd_tests::{Bench, Said};
+use gdrd_tests::{Bench, Said, on_cpu};
 
 use crate::{gdrd, refused};
 
@@ -88,7 +88,7 @@ fn images(bench: &Bench) -> Vec<Face> {
 
 fn rows(teacher: &dyn Teacher, faces: &[Face]) -> Vec<Vec<f32>> {
     let batch = FaceBatch::from_faces(faces, &Device::Cpu).expect("a batch");
-    let found = teacher.features(&batch, &[Output::Embedding]).expect("rows");
+    let found = teacher.features(&batch.clone().into(), &[Output::Embedding]).expect("rows");
     found[0].to_vec2().expect("rows")
 }
 
@@ -101,8 +101,8 @@ fn embeddings_of_other_programs_are_matched_by_a_list_of_images() {
     values.write_npy(bench.file("e.npy")).expect("written");
     let list = bench.write("lists/order.txt", "../2.png\n../0.png\n../3.png\r\n../1.png\n\n");
     let config =
-        Precomputed { file: bench.file("e.npy").into(), images: Some(list.clone().into()), size: 16, tap: None };
-    let build = |config: &Precomputed| config.build(&Device::Cpu);
+        Precomputed { file: bench.file("e.npy").into(), images: Some(list.clone().into()), size: Some(16), tap: None };
+    let build = |config: &Precomputed| on_cpu(|cx| config.build(cx));
     let teacher = build(&config).expect("a teacher");
     assert_eq!(rows(&*teacher, &faces)[1..], [[9.0, 10.0, 11.0], [0.0, 1.0, 2.0], [6.0, 7.0, 8.0]]);
     let error = build(&Precomputed { file: list.clone().into(), ..config.clone() }).err().expect("no tensors");
@@ -142,9 +142,9 @@ fn images_become_rows() {
     assert_eq!(said.stdout, "g.safetensors: 2 rows by generative: map middle_block [16, 8, 8]\n");
     let found = read_safetensors(&bench.file("g.safetensors")).expect("a file");
     assert_eq!(found.keys().collect::<Vec<_>>(), ["faces", "middle_block"]);
-    let teacher = bench.tiny(&[]).teachers["generative"].config.build(&Device::Cpu).expect("a teacher");
+    let teacher = on_cpu(|cx| bench.tiny(&[]).teachers["generative"].config.build(cx)).expect("a teacher");
     let batch = FaceBatch::from_faces(&[faces[2].clone(), faces[1].clone()], &Device::Cpu).expect("a batch");
-    let expected = teacher.features(&batch, &[Output::Map("middle_block".into())]).expect("features");
+    let expected = teacher.features(&batch.clone().into(), &[Output::Map("middle_block".into())]).expect("features");
     let gap =
         (&expected[0] - &found["middle_block"]).and_then(|gap| gap.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
     assert_eq!(gap.expect("a gap"), 0.0);
@@ -152,9 +152,9 @@ fn images_become_rows() {
     let mut command = gdrd(&bench);
     command.args(["embed", "0.png", "1.png", "--recipe", "tiny.toml", "--teacher", "discriminative"]);
     Said::by(command.args(["--size", "112", "--out", "e.safetensors"])).with_code(0);
-    let config = Precomputed { file: bench.file("e.safetensors").into(), images: None, size: 112, tap: None };
-    let teacher = config.build(&Device::Cpu).expect("a teacher");
-    let shown = gdrd_core::data::read_face(&bench.file("1.png"), 112).expect("a face");
+    let config = Precomputed { file: bench.file("e.safetensors").into(), images: None, size: None, tap: None };
+    let teacher = on_cpu(|cx| config.build(cx)).expect("a teacher");
+    let shown = gdrd_core::data::read_face(&bench.file("1.png"), None).expect("a face");
     assert_eq!(rows(&*teacher, &[shown])[0].len(), 8);
     for (arguments, expected) in [
         (&["--teacher", "nobody", "0.png"][..], "no teacher is called `nobody`"),

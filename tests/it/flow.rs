@@ -7,7 +7,7 @@ use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::observe::{Event, Silent};
 use gdrd_core::run::{Measuring, RunFolder, measure};
 use gdrd_student::FaceEncoder;
-use gdrd_tests::{Bench, losses};
+use gdrd_tests::{Bench, losses, on_cpu};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -163,7 +163,7 @@ fn the_student_file_embeds_as_the_run_did() {
     let in_run = &run.results().expect("results")["verification"][0];
     assert_eq!(again["verification"][0], *in_run);
     assert_eq!(in_run.embedder, "student at 16x16");
-    assert_eq!(in_run.scores.pairs, 60);
+    assert_eq!(in_run.outcome.items.len(), 60);
 }
 
 /// One thread has the threads that stay awake, the others do without.
@@ -172,7 +172,7 @@ fn threads_that_share_an_encoder_get_what_one_gets() {
     let bench = Bench::with_teachers();
     let (run, _) = bench.train(&bench.tiny(&[]), "shared");
     let encoder = FaceEncoder::open(run.student()).expect("a student file");
-    let held_out = bench.recipe(&bench.file("tiny.toml"), &[]).data["held-out"].config.build().expect("faces");
+    let held_out = on_cpu(|cx| bench.tiny(&[]).data["held-out"].config.build(cx)).expect("faces");
     let faces: Vec<_> = (0..20).map(|at| held_out.face(at).expect("a face")).collect();
     let alone = encoder.embed(&faces).expect("embeddings");
     std::thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn a_student_in_half_precision_is_half_as_large_and_nearly_the_same() {
     let (half, _) = bench.train(&bench.tiny(&["run.half_precision=true"]), "half");
     let size = |run: &RunFolder| std::fs::metadata(run.student()).expect("a file").len();
     assert!(size(&half) < size(&single) * 3 / 4, "{} and {}", size(&half), size(&single));
-    let face = bench.recipe(&bench.file("tiny.toml"), &[]).data["held-out"].config.build().and_then(|d| d.face(0));
+    let face = on_cpu(|cx| bench.tiny(&[]).data["held-out"].config.build(cx)).and_then(|data| data.face(0));
     let face = face.expect("a face");
     let embed = |run: &RunFolder| {
         let encoder = FaceEncoder::open(run.student()).expect("a student file");

@@ -11,6 +11,7 @@ use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_teachers::diffusers::{DownBlock, Unet2dNetwork};
 use gdrd_teachers::{AutoencoderKl, DiffusersUnet2d};
 use tempfile::TempDir;
+use gdrd_tests::on_cpu;
 
 use crate::golden::{Golden, formula};
 
@@ -37,7 +38,7 @@ impl Case {
         assert!(tensors.len() > 20, "`{name}` has weights");
         let case = Self { name, tensors, folder: tempfile::tempdir().expect("a folder"), golden };
         let bytes = safetensors::serialize(&case.tensors, None).expect("bytes");
-        std::fs::write(case.weights(), bytes).expect("written");
+        std::fs::write(case.weights().as_path(), bytes).expect("written");
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/diffusers/{name}.json"));
         std::fs::copy(config, case.config()).expect("copied");
         case
@@ -53,25 +54,25 @@ impl Case {
 
     fn unet(&self, input_size: usize, timestep: usize) -> DiffusersUnet2d {
         let (weights, tap) = (self.weights(), "mid_block".to_string());
-        DiffusersUnet2d { weights, config: None, network: None, input_size: Some(input_size), tap, timestep }
+        DiffusersUnet2d { weights, key: None, config: None, network: None, input_size: Some(input_size), tap, timestep }
     }
 
     fn autoencoder(&self, input_size: usize) -> AutoencoderKl {
         let (weights, tap) = (self.weights(), "latent".to_string());
-        AutoencoderKl { weights, config: None, network: None, input_size: Some(input_size), tap }
+        AutoencoderKl { weights, key: None, config: None, network: None, input_size: Some(input_size), tap }
     }
 
     /// Compares every tap.
     fn compare(&self, config: &dyn TeacherConfig, size: usize) -> Box<dyn Teacher> {
         assert!(config.check().is_empty());
-        let teacher = config.build(&Device::Cpu).expect("a teacher");
+        let teacher = on_cpu(|cx| config.build(cx)).expect("a teacher");
         let start = format!("{}.{size}.", self.name);
         let (taps, golden) = (teacher.maps(), self.golden.0.keys().filter(|key| key.starts_with(&start)));
         assert_eq!(taps.len(), golden.count());
         let outputs: Vec<Output> = taps.iter().map(|tap| Output::Map(tap.clone())).collect();
         let x = formula::image(&format!("{}.{size}", self.name), (2, 3, size, size));
         let faces = FaceBatch::from_tensor(x.affine(0.5, 0.5).expect("faces")).expect("faces");
-        let found = teacher.features(&faces, &outputs).expect("features");
+        let found = teacher.features(&faces.clone().into(), &outputs).expect("features");
         for ((tap, output), found) in taps.iter().zip(&outputs).zip(&found) {
             self.golden.compare(&format!("{start}{tap}"), found);
             assert_eq!(found.dims()[1..], teacher.shape(output, 112).expect("a shape"), "{tap}");
@@ -96,7 +97,7 @@ fn a_network_can_stand_elsewhere_or_in_the_recipe() {
     let case = Case::new("defaults");
     let elsewhere = case.folder.path().join("elsewhere.json");
     std::fs::rename(case.config(), &elsewhere).expect("moved");
-    let error = case.unet(9, 0).build(&Device::Cpu).err().expect("no options").to_string();
+    let error = on_cpu(|cx| case.unet(9, 0).build(cx)).err().expect("no options").to_string();
     assert!(error.contains("no `config` in the recipe") && error.contains("config.json"), "{error}");
     let config = DiffusersUnet2d { config: Some(elsewhere.clone().into()), ..case.unet(9, 0) };
     case.compare(&config, 9);
@@ -142,19 +143,19 @@ fn weights_of_every_type_and_prefix_are_read_and_whatever_does_not_fit_is_named(
     let write = |change: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
         let mut tensors = case.tensors.clone();
         change(&mut tensors);
-        std::fs::write(case.weights(), safetensors::serialize(&tensors, None).expect("bytes")).expect("written");
+        std::fs::write(case.weights().as_path(), safetensors::serialize(&tensors, None).expect("bytes")).expect("written");
     };
     write(&|tensors| {
         let double = |t: &Tensor| t.to_dtype(DType::F64).expect("doubles");
         *tensors = tensors.iter().map(|(name, t)| (format!("model.{name}"), double(t))).collect();
     });
     case.compare(&case.unet(8, 999), 8);
-    let refused = || case.unet(8, 999).build(&Device::Cpu).err().expect("must be refused").to_string();
+    let refused = || on_cpu(|cx| case.unet(8, 999).build(cx)).err().expect("must be refused").to_string();
     write(&|tensors| {
         let half = |t: &Tensor| t.to_dtype(DType::F16).expect("halves");
         tensors.values_mut().for_each(|tensor| *tensor = half(tensor));
     });
-    case.unet(8, 999).build(&Device::Cpu).expect("a teacher");
+    on_cpu(|cx| case.unet(8, 999).build(cx)).expect("a teacher");
     write(&|tensors| {
         let moved = tensors.remove("conv_in.weight").expect("a tensor");
         tensors.insert("conv_in.weigth".into(), moved);
@@ -171,12 +172,12 @@ fn weights_of_every_type_and_prefix_are_read_and_whatever_does_not_fit_is_named(
         assert!(text.contains(part), "no `{part}` in {text}");
     }
     write(&|_| ());
-    let bytes = std::fs::read(case.weights()).expect("bytes");
+    let bytes = std::fs::read(case.weights().as_path()).expect("bytes");
     for (content, expected) in [
         (&bytes[..bytes.len() - 9], "not a complete safetensors file"),
         (b"<!doctype html>", "it looks like a web page"),
     ] {
-        std::fs::write(case.weights(), content).expect("written");
+        std::fs::write(case.weights().as_path(), content).expect("written");
         let text = refused();
         assert!(text.contains(expected) && text.contains("diffusion_pytorch_model.safetensors`"), "{text}");
     }
@@ -191,7 +192,7 @@ fn what_does_not_fit_is_refused() {
         .replace("\"DownBlock2D\"", "\"SkipDownBlock2D\"")
         .replace("\"positional\"", "\"fourier\"");
     std::fs::write(case.config(), changed).expect("written");
-    let error = case.unet(9, 0).build(&Device::Cpu).err().expect("another network").to_string();
+    let error = on_cpu(|cx| case.unet(9, 0).build(cx)).err().expect("another network").to_string();
     for part in [
         "config.json`: ",
         "`act_fn`: expected \"silu\", found \"gelu\"",
@@ -201,20 +202,20 @@ fn what_does_not_fit_is_refused() {
         assert!(error.contains(part), "no `{part}` in {error}");
     }
     std::fs::write(case.config(), text.replacen('{', "{\"twist\": 1,", 1)).expect("written");
-    let error = case.unet(9, 0).build(&Device::Cpu).err().expect("a new option").to_string();
+    let error = on_cpu(|cx| case.unet(9, 0).build(cx)).err().expect("a new option").to_string();
     assert!(error.contains("unknown field `twist`"), "{error}");
     std::fs::write(case.config(), &text).expect("written");
-    let error = case.autoencoder(9).build(&Device::Cpu).err().expect("another class").to_string();
+    let error = on_cpu(|cx| case.autoencoder(9).build(cx)).err().expect("another class").to_string();
     assert!(error.contains("`_class_name`: expected \"AutoencoderKL\", found \"UNet2DModel\""), "{error}");
     // Two halvings of 3 pixels leave nothing.
     let config = DiffusersUnet2d { input_size: Some(3), ..case.unet(9, 0) };
     assert_eq!(config.check()[0].key, "input_size");
-    let error = config.build(&Device::Cpu).err().expect("too small").to_string();
+    let error = on_cpu(|cx| config.build(cx)).err().expect("too small").to_string();
     assert!(error.contains("an input of 3 pixels vanishes before `mid_block`"), "{error}");
     let config = DiffusersUnet2d { tap: "mid_blok".into(), ..case.unet(9, 0) };
-    let error = config.build(&Device::Cpu).err().expect("no such tap").to_string();
+    let error = on_cpu(|cx| config.build(cx)).err().expect("no such tap").to_string();
     assert!(error.contains("no feature map `mid_blok`; did you mean `mid_block`?"), "{error}");
     std::fs::write(case.config(), text.replace("\"layers_per_block\": 2", "\"layers_per_block\": 3")).expect("written");
-    let error = case.unet(9, 0).build(&Device::Cpu).err().expect("more layers").to_string();
+    let error = on_cpu(|cx| case.unet(9, 0).build(cx)).err().expect("more layers").to_string();
     assert!(error.contains("`down_blocks.0.resnets.2.conv1.weight`"), "{error}");
 }

@@ -1,11 +1,11 @@
 //! The layers and the student `resnet-trunk` are PyTorch's, forward and backward; `golden/layers/ORIGIN.md` says how.
 
 use candle_core::{Tensor, Var};
+use gdrd_core::context::Bare;
 use gdrd_core::error::Result;
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::kernels::Instructions;
 use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, GroupNorm, Linear, Mode, PRelu, Weights};
-use gdrd_core::student::StudentConfig;
 use gdrd_student::{HeadOptions, Pool, ResnetTrunk};
 
 use crate::golden::{Golden, formula, trainable};
@@ -111,7 +111,7 @@ fn compare_student(name: &str, size: usize, config: &ResnetTrunk) {
 }
 
 fn compare_student_now(golden: &Golden, name: &str, size: usize, config: &ResnetTrunk) {
-    let (student, made) = trainable(golden, name, |weights| config.build(size, weights));
+    let (student, made) = trainable(golden, name, |weights| gdrd_core::student::build(config, size, weights, &Bare(candle_core::Device::Cpu)));
     let x = formula::image(&format!("{name}.x"), (4, 3, size, size)).affine(0.5, 0.5).expect("faces");
     let x = Var::from_tensor(&x).expect("a variable");
     let faces = FaceBatch::from_tensor(x.as_tensor().clone()).expect("a batch");
@@ -153,7 +153,9 @@ fn resnet_trunk_with_other_options() {
 #[test]
 fn the_default_student_has_every_parameter() {
     let golden = Golden::read("layers");
-    let (_, made) = trainable(&golden, "default", |weights| ResnetTrunk::default().build(16, weights));
+    let (_, made) = trainable(&golden, "default", |weights| {
+        gdrd_core::student::build(&ResnetTrunk::default(), 16, weights, &Bare(candle_core::Device::Cpu))
+    });
     let count: usize = made.parameters.values().map(|var| var.elem_count()).sum();
     assert_eq!(count as i64, golden.number("default.parameters"));
 }

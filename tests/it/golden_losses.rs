@@ -1,17 +1,15 @@
 //! The losses and their gradients are PyTorch's; `golden/losses/ORIGIN.md` says how the reference was written.
 
-use std::collections::BTreeMap;
-
 use candle_core::{Device, Tensor, Var};
-use gdrd_core::error::{Error, Result};
-use gdrd_core::face::FaceBatch;
+use gdrd_core::context::BuildContext;
 use gdrd_core::loss::{
-    ArcFace, Connector, CosFace, CrossEntropy, EmbeddingRegression, FeatureRegression, LogitDistillation, LossConfig,
-    LossContext, LossInputs, RelationSimilarity, RelationalContrastive, TeacherLogits,
+    ArcFace, Connector, CosFace, CrossEntropy, EmbeddingRegression, FeatureRegression, Labels, LogitDistillation,
+    LossConfig, LossInputs, Offered, RelationSimilarity, RelationalContrastive, StageFacts, TeacherLogits,
 };
-use gdrd_core::nn::{Mode, Weights};
+use gdrd_core::nn::Weights;
+use gdrd_core::plugin::Workbench;
 use gdrd_core::seed::Seed;
-use gdrd_core::student::{Student, StudentCard};
+use gdrd_core::student::StudentCard;
 use gdrd_core::teacher::Output;
 
 use crate::golden::{Golden, formula, trainable};
@@ -20,76 +18,6 @@ const LABELS: [usize; 6] = [3, 0, 4, 1, 1, 2];
 const IDENTITIES: usize = 5;
 const WIDTH: usize = 8;
 const WIDE: usize = 12;
-/// The only teacher, and the only other term of the stage.
-const TEACHER: &str = "t";
-const CLASSIFIER: &str = "identity";
-
-/// A student that has sizes and nothing else.
-struct Sizes(StudentCard);
-
-impl Sizes {
-    fn new(map: [usize; 3], embedding: usize) -> Self {
-        Self(StudentCard { input_size: 16, map, embedding: Some(embedding) })
-    }
-}
-
-impl Student for Sizes {
-    fn card(&self) -> &StudentCard {
-        &self.0
-    }
-
-    fn backbone(&self, _: &FaceBatch, _: Mode) -> Result<Tensor> {
-        Err(Error::component("no loss here runs the student"))
-    }
-
-    fn head(&self, _: &Tensor, _: Mode) -> Result<Tensor> {
-        Err(Error::component("no loss here runs the student"))
-    }
-}
-
-struct Around<'a> {
-    student: &'a Sizes,
-    /// The teacher's output, of which the shape is told.
-    teacher: Option<(Output, Tensor)>,
-    centres: Option<Tensor>,
-}
-
-impl LossContext for Around<'_> {
-    fn student(&self) -> &StudentCard {
-        &self.student.0
-    }
-
-    fn teacher_shape(&self, _: &str, output: &Output) -> Result<Vec<usize>> {
-        match &self.teacher {
-            Some((offered, tensor)) if offered == output => Ok(tensor.dims()[1..].to_vec()),
-            _ => Err(Error::component(format!("the teacher has no {output}"))),
-        }
-    }
-
-    fn default_map(&self, _: &str) -> Result<Output> {
-        Ok(Output::Map("tap".into()))
-    }
-
-    fn only_teacher(&self, _: Option<&str>, _: &Output) -> Result<String> {
-        Ok(TEACHER.into())
-    }
-
-    fn identities(&self) -> Result<usize> {
-        Ok(IDENTITIES)
-    }
-
-    fn class_centres(&self, _: &str) -> Result<Tensor> {
-        self.centres.clone().ok_or_else(|| Error::component("no centres"))
-    }
-
-    fn classifiers(&self) -> Vec<String> {
-        vec![CLASSIFIER.into()]
-    }
-
-    fn device(&self) -> &Device {
-        &Device::Cpu
-    }
-}
 
 /// What the loss gets a gradient for.
 enum Wanted {
@@ -124,7 +52,7 @@ impl<'a> Case<'a> {
         let Self { golden, name, config, .. } = self;
         assert!(config.check().is_empty(), "options of `{name}`");
         let input = Var::from_tensor(&self.input).expect("a variable");
-        let (mut map, mut embedding, mut logits) = (None, None, BTreeMap::new());
+        let (mut map, mut embedding, mut logits) = (None, None, None);
         let (mut shape, mut width) = ([6, 4, 4], WIDTH);
         let key = match self.wanted {
             Wanted::Embedding => {
@@ -138,14 +66,24 @@ impl<'a> Case<'a> {
                 "map"
             }
             Wanted::Logits => {
-                logits.insert(CLASSIFIER.to_string(), input.as_tensor().clone());
+                logits = Some(input.as_tensor());
                 "logits"
             }
         };
-        let student = Sizes::new(shape, width);
-        let centres = golden.0.get(&format!("{name}.centres")).cloned();
-        let context = Around { student: &student, teacher: self.teacher.clone(), centres };
-        let build = |weights: &Weights| config.build(&context, weights);
+        let offered = |(output, tensor): &(Output, Tensor)| Offered {
+            teacher: "t".into(),
+            output: output.clone(),
+            shape: tensor.dims()[1..].to_vec(),
+        };
+        let facts = StageFacts {
+            name: "stage".into(),
+            student: StudentCard { input_size: 16, map: shape, embedding: Some(width) },
+            people: IDENTITIES,
+            teachers: self.teacher.iter().map(offered).collect(),
+        };
+        let bench = Workbench::new(Device::Cpu);
+        let build =
+            |weights: &Weights| config.build(&BuildContext::new(&bench).with_weights(weights).with_facts(&facts));
         let with_variables = golden.0.contains_key(&format!("{name}.layout"));
         let (loss, made) = if with_variables {
             trainable(golden, name, build)
@@ -153,21 +91,18 @@ impl<'a> Case<'a> {
             let none = std::rc::Rc::new(|name: &str, _, _| panic!("an unexpected variable `{name}`"));
             Weights::create(&Device::Cpu, none, build).expect("a loss")
         };
-        let numbers: Vec<u32> = self.identities.iter().map(|&identity| identity as u32).collect();
-        let labels = Tensor::new(numbers, &Device::Cpu).expect("labels");
-        let faces = FaceBatch::from_tensor(formula::image("faces", (1, 3, 2, 2))).expect("faces");
-        let offered =
-            self.teacher.into_iter().map(|(output, tensor)| ((TEACHER.to_string(), output), tensor)).collect();
+        let needs = config.needs();
+        let people = self.identities.iter().copied().map(Some).collect();
+        let labels = Labels::new(people, &mut Ok).expect("labels");
         let inputs = LossInputs {
-            map,
-            embedding,
-            teachers: &offered,
-            labels: Some(&labels),
-            identities: self.identities,
-            faces: &faces,
-            student: &student,
-            logits: &logits,
-            stream: Seed(7).stream(name, &[]),
+            map: map.filter(|_| needs.map),
+            embedding: embedding.filter(|_| needs.embedding),
+            teachers: self.teacher.iter().map(|(_, tensor)| tensor).collect(),
+            labels: needs.labels.then_some(&labels),
+            centres: golden.0.get(&format!("{name}.centres")).filter(|_| needs.centres),
+            logits: logits.filter(|_| needs.logits_of.is_some()),
+            denoiser: None,
+            stream: Some(Seed(7).stream(name, &[])),
         };
         let found = loss.compute(&inputs).expect("a value");
         golden.compare(&format!("{name}.value"), &found.value);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
-use gdrd_core::data::{Augment, Dataset, Views};
+use gdrd_core::context::BuildContext;
+use gdrd_core::data::{Augment, Dataset, LOW, Views};
 use gdrd_core::degrade::Downscale;
 use gdrd_core::error::Result;
 use gdrd_core::face::{Face, FaceBatch};
@@ -12,11 +13,13 @@ use gdrd_core::loss::{Loss, LossInputs, LossValue, Needs, cross_entropy};
 use gdrd_core::nn::kernels::Precision;
 use gdrd_core::nn::{Linear, Mode};
 use gdrd_core::observe::{Event, Recorder};
+use gdrd_core::plugin::Workbench;
 use gdrd_core::seed::Seed;
 use gdrd_core::student::{Part, Student, StudentCard};
 use gdrd_core::trainer::{
-    AdamW, Cosine, OptimizerConfig, Outcome, Schedule, Sgd, Stage, StageOptions, Step, TeacherFeatures, Term,
+    AdamW, Alone, Cosine, OptimizerConfig, Outcome, Schedule, Sgd, Stage, StageOptions, StepSchedule, TeacherFeatures, Term,
 };
+use gdrd_tests::on_cpu;
 
 use crate::golden::{Golden, formula, trainable};
 
@@ -35,13 +38,13 @@ fn optimizers() {
     for (name, config) in configs {
         let var = |key: &str| Var::from_tensor(&formula::image(key, (3, 4))).expect("a variable");
         let parameters = BTreeMap::from(["a", "b"].map(|key| (key.to_string(), var(key))));
-        let mut optimizer = config.build();
+        let mut optimizer = on_cpu(|cx| config.build(cx)).expect("an optimiser");
         for step in 0..5 {
             // One variable has no gradient at one step, as when a term of the objective leaves it out.
             let with_gradient = parameters.keys().filter(|key| *key != "b" || step != 2);
             let gradient = |key: &String| (key.clone(), formula::image(&format!("gradient {key} {step}"), (3, 4)));
             let gradients = with_gradient.map(gradient).collect();
-            optimizer.step(&parameters, &gradients, 0.1 / f64::from(1 + step)).expect("a step");
+            optimizer.step(&parameters, &gradients, &|_| 0.1 / f64::from(1 + step)).expect("a step");
             for (key, var) in &parameters {
                 golden.compare(&format!("{name}.{step}.{key}"), var);
             }
@@ -53,8 +56,8 @@ fn optimizers() {
 fn schedules() {
     let golden = Golden::read("optimizers");
     let cases: [(&str, &dyn Schedule); 4] = [
-        ("step", &Step::default()),
-        ("step_other", &Step { milestones: vec![0.25, 0.3], gamma: 0.5 }),
+        ("step", &StepSchedule::default()),
+        ("step_other", &StepSchedule { milestones: vec![0.25, 0.3], gamma: 0.5 }),
         ("cosine", &Cosine::default()),
         ("cosine_end", &Cosine { end: 0.1 }),
     ];
@@ -68,12 +71,13 @@ fn schedules() {
 }
 
 /// Six faces of 4x4 pixels, two of each person.
-struct Six(Vec<Face>);
+struct Six(Vec<Face>, Vec<String>);
 
 impl Six {
     fn new() -> Self {
         let bytes = formula::bytes("stage faces", 6 * 48);
-        Self(bytes.chunks(48).map(|pixels| Face::new(4, 4, pixels.to_vec()).expect("48 bytes")).collect())
+        let faces = bytes.chunks(48).map(|pixels| Face::new(4, 4, pixels.to_vec()).expect("48 bytes")).collect();
+        Self(faces, ["Ann", "Bob", "Cy"].map(String::from).to_vec())
     }
 }
 
@@ -82,28 +86,20 @@ impl Dataset for Six {
         self.0.len()
     }
 
-    fn identities(&self) -> usize {
-        3
+    fn people(&self) -> &[String] {
+        &self.1
     }
 
-    fn identity(&self, index: usize) -> usize {
-        index / 2
+    fn person(&self, index: usize) -> Option<usize> {
+        Some(index / 2)
     }
 
-    fn name(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> String {
         format!("face {index}")
-    }
-
-    fn find(&self, _: &str, _: usize) -> Option<usize> {
-        None
     }
 
     fn face(&self, index: usize) -> Result<Face> {
         Ok(self.0[index].clone())
-    }
-
-    fn fingerprint(&self) -> &str {
-        "six"
     }
 }
 
@@ -127,12 +123,8 @@ impl Student for Shallow {
 struct Classifier(Linear);
 
 impl Loss for Classifier {
-    fn needs(&self) -> Needs {
-        Needs { embedding: true, labels: true, ..Needs::default() }
-    }
-
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        Ok(cross_entropy(&self.0.forward(inputs.embedding()?)?, inputs.labels()?, 0.0)?.into())
+        Ok(cross_entropy(&self.0.forward(inputs.embedding()?)?, inputs.labels()?.known(), 0.0)?.into())
     }
 }
 
@@ -140,7 +132,8 @@ impl Loss for Classifier {
 fn a_stage() {
     let golden = Golden::read("optimizers");
     let (losses, norms) = (golden.numbers("stage.losses"), golden.numbers("stage.norms"));
-    let views = Views::new(Arc::new(Six::new()), Arc::new(Downscale { size: 4, ..Downscale::default() }));
+    let views = Views::new(Arc::new(Six::new()), "six");
+    let views = views.with(LOW, Arc::new(Downscale { size: 4, ..Downscale::default() }), "low");
     // One batch a step, two halves of it, and the maps of a frozen backbone from memory: the same mathematics.
     for (trains, accumulate) in [
         (vec![Part::Backbone, Part::Head], 1),
@@ -160,7 +153,7 @@ fn a_stage() {
             accumulate,
             learning_rate: 0.5,
             clip_norm: Some(0.4),
-            augment: Augment::default(),
+            augment: Augment::none(),
             ..StageOptions::default()
         };
         assert!(options.check().is_empty());
@@ -170,11 +163,23 @@ fn a_stage() {
             student: &Shallow(card, head),
             trained: made.parameters.clone(),
             buffers: made.buffers.clone(),
-            terms: vec![Term { name: "identity".into(), weight: 1.0, loss: Box::new(Classifier(classifier)) }],
+            terms: vec![Term {
+                name: "identity".into(),
+                weight: 1.0,
+                loss: Box::new(Classifier(classifier)),
+                needs: Needs { embedding: true, labels: true, ..Needs::default() },
+                teachers: Vec::new(),
+                logits_of: None,
+                centres: None,
+            }],
             teachers: TeacherFeatures::default(),
-            optimizer: Sgd { momentum: 0.9, weight_decay: 0.01, nesterov: true }.build(),
-            schedule: &Cosine::default(),
+            optimizer: Sgd { momentum: 0.9, weight_decay: 0.01, nesterov: true }
+                .build(&BuildContext::new(&Workbench::new(Device::Cpu)))
+                .expect("an optimiser"),
+            schedule: Box::new(Cosine::default()),
+            exchange: &Alone,
             views: &views,
+            view: LOW.into(),
             seed: Seed(7),
             workers: 1,
             device: &Device::Cpu,

@@ -1,6 +1,6 @@
 //! Recognisers in ONNX files, with the feature `onnx` and without.
 
-use gdrd_tests::{Bench, Said, TINY};
+use gdrd_tests::{on_cpu, Bench, Said, TINY};
 
 use crate::gdrd;
 
@@ -68,7 +68,7 @@ mod with_the_feature {
     }
 
     fn refused(config: &OnnxTeacher) -> String {
-        config.build(&Device::Cpu).err().expect("a bad model").to_string()
+        on_cpu(|cx| config.build(cx)).err().expect("a bad model").to_string()
     }
 
     #[test]
@@ -79,7 +79,7 @@ mod with_the_feature {
         {
             let config = config(name, output);
             assert!(config.check().is_empty());
-            let teacher = config.build(&Device::Cpu).expect("a teacher");
+            let teacher = on_cpu(|cx| config.build(cx)).expect("a teacher");
             assert_eq!(teacher.card().input_size, Some(8));
             assert_eq!(teacher.shape(&Output::Embedding, 8).expect("a shape"), [width]);
             let found = teacher.features(&faces(), &[Output::Embedding]).expect("embeddings");

@@ -5,9 +5,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use candle_core::Device;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::Error;
 use gdrd_core::observe::{Event, Recorder};
 use gdrd_core::experiment::Experiment;
+use gdrd_core::plugin::Workbench;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Place, RunFolder, train};
 use tempfile::TempDir;
@@ -108,6 +110,11 @@ pub fn registry() -> Registry {
     gdrd_teachers::register(&mut registry).expect("teachers");
     gdrd_student::register(&mut registry).expect("students");
     registry
+}
+
+/// Builds a plug-in on the CPU, from local files alone.
+pub fn on_cpu<T>(build: impl FnOnce(&BuildContext) -> T) -> T {
+    build(&BuildContext::new(&Workbench::new(Device::Cpu)))
 }
 
 /// The loss of every step, or one of its terms.
