@@ -53,12 +53,12 @@ impl Case {
 
     fn unet(&self, input_size: usize, timestep: usize) -> DiffusersUnet2d {
         let (weights, tap) = (self.weights(), "mid_block".to_string());
-        DiffusersUnet2d { weights, config: None, network: None, input_size: Some(input_size), tap, timestep }
+        DiffusersUnet2d { weights, key: None, config: None, network: None, input_size: Some(input_size), tap, timestep }
     }
 
     fn autoencoder(&self, input_size: usize) -> AutoencoderKl {
         let (weights, tap) = (self.weights(), "latent".to_string());
-        AutoencoderKl { weights, config: None, network: None, input_size: Some(input_size), tap }
+        AutoencoderKl { weights, key: None, config: None, network: None, input_size: Some(input_size), tap }
     }
 
     /// Compares every tap.
