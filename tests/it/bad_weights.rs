@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::nn::weights::read_safetensors;
-use gdrd_student::FaceEncoder;
+use gdrd_student::{Face, FaceEncoder};
 use gdrd_tests::Bench;
 
+use crate::golden::formula;
 use crate::refused;
 
 /// Rewrites a safetensors file, its metadata included.
@@ -61,6 +62,51 @@ fn a_web_page_in_the_place_of_weights_is_recognised() {
         assert!(text.contains(&bench.file(&file).display().to_string()), "{text}");
         assert!(text.contains("it looks like a web page"), "{text}");
     }
+}
+
+#[test]
+fn pointers_and_empty_files_in_the_place_of_weights_are_recognised() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 174383860\n";
+    let bench = Bench::with_teachers();
+    for (teacher, _) in TEACHERS {
+        let file = format!("teachers/{teacher}.safetensors");
+        let whole = std::fs::read(bench.file(&file)).expect("a teacher");
+        for (content, expected) in
+            [(pointer, "`git lfs pull`"), ("", "the file is empty"), ("{\"error\": 1}", "it looks like JSON")]
+        {
+            bench.write(&file, content);
+            let text = refused(&bench, "tiny.toml", &[], 1);
+            assert!(text.contains(&bench.file(&file).display().to_string()) && text.contains(expected), "{text}");
+        }
+        bench.write(&file, whole);
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_are_refused_before_the_first_step() {
+    let bench = Bench::with_teachers();
+    for (teacher, tensor) in TEACHERS {
+        let file = format!("teachers/{teacher}.safetensors");
+        let whole = std::fs::read(bench.file(&file)).expect("a teacher");
+        rewrite(&bench, &file, |tensors| {
+            let shape = tensors[tensor].dims().to_vec();
+            let mut values = vec![0.1f32; tensors[tensor].elem_count()];
+            values[1] = f32::NAN;
+            tensors.insert(tensor.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).expect("a tensor"));
+        });
+        let text = refused(&bench, "tiny.toml", &[], 1);
+        let expected = format!("1 with a value that is not finite:\n  `{tensor}` at [0, 0, 0, 1] is NaN");
+        assert!(text.contains(&format!("teacher `{teacher}`")) && text.contains(&expected), "{text}");
+        bench.write(&file, whole);
+    }
+    let path = bench.file("teachers/discriminative.safetensors");
+    rewrite(&bench, "teachers/discriminative.safetensors", |tensors| {
+        let values = Tensor::full(f32::INFINITY, 8, &Device::Cpu).expect("a tensor");
+        let name = tensors.iter().find(|(_, t)| t.dims() == [8]).expect("a vector").0.clone();
+        tensors.insert(name, values);
+    });
+    let text = FaceEncoder::open(&path).err().expect("infinite").to_string();
+    assert!(text.contains("at [0] is inf") && text.contains(&path.display().to_string()), "{text}");
 }
 
 #[test]
@@ -151,4 +197,19 @@ fn class_weights_of_another_shape_are_named() {
     let text = refused(&bench, "tiny.toml", &sets, 1);
     let expected = format!("`{}`: expected a tensor `weight` [6, 8], found [5, 8]", path.display());
     assert!(text.contains(&expected), "{text}");
+}
+
+/// A file of gdrd's first format, whatever the code that writes them is by now; `files/ORIGIN.md` says how it was made.
+#[test]
+fn a_student_of_the_first_format_is_read_and_embeds_as_it_did() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("files");
+    let encoder = FaceEncoder::open(folder.join("student-format-1.safetensors")).expect("a student");
+    let text = std::fs::read_to_string(folder.join("student-format-1.json")).expect("its embedding");
+    let expected: Vec<f32> = serde_json::from_str(&text).expect("numbers");
+    let face = Face::new(32, 32, formula::bytes("student", 3 * 32 * 32)).expect("a face");
+    let found = encoder.embed(&[face]).expect("an embedding");
+    assert_eq!(found.row(0).len(), expected.len());
+    for (found, expected) in found.row(0).iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+    }
 }

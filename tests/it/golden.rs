@@ -45,6 +45,11 @@ impl Golden {
     }
 
     pub(crate) fn compare(&self, name: &str, found: &Tensor) {
+        self.compare_within(name, found, tolerance());
+    }
+
+    /// The same for a network that needs another tolerance.
+    pub(crate) fn compare_within(&self, name: &str, found: &Tensor, tolerance: f64) {
         let expected = self.get(name);
         assert_eq!(found.dims(), expected.dims(), "`{name}`");
         let largest = |x: &Tensor| {
@@ -52,7 +57,7 @@ impl Golden {
             x.and_then(|x| x.to_scalar::<f64>()).expect("a number")
         };
         let error = largest(&(found - expected).expect("a difference")) / largest(expected);
-        assert!(error < tolerance(), "`{name}`: relative error {error:.1e}");
+        assert!(error < tolerance, "`{name}`: relative error {error:.1e}");
     }
 
     /// Compares the gradient of every parameter with `<name>.grad.<parameter>`; none may be missing on either side.

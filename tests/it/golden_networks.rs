@@ -183,6 +183,7 @@ fn mobilefacenet_in_every_layout() {
         ("foamliu", Layout::Foamliu),
         ("get_mbf", Layout::Insightface { blocks: [1, 4, 6, 2], scale: 2, embedding: 512 }),
         ("get_mbf_large", Layout::Insightface { blocks: [2, 8, 12, 4], scale: 4, embedding: 256 }),
+        ("facexzoo", Layout::FacexZoo { embedding: 512 }),
     ] {
         let (tensors, names) = weights(&|weights: &Weights| MobileFaceNet::new(layout, weights));
         assert_eq!(names, golden.number(&format!("{name}.layout")), "names and shapes of `{name}`");

@@ -49,12 +49,19 @@ fn compare(name: &str, layout: Layout, prefix: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let teacher = on_cpu(|cx| options(&write(folder.path(), &tensors, prefix)).build(cx)).expect("all tensors fit");
     assert_eq!(teacher.shape(&Output::Embedding, 112).expect("offered"), [layout.embedding]);
-    golden.compare(&format!("{name}.embedding"), &embedding(&*teacher, &faces()));
+    let (name, found) = (format!("{name}.embedding"), embedding(&*teacher, &faces()));
+    match layout.depth {
+        // Four hundred convolutions in a row: PyTorch's own float32 is at 4.3e-6 from its float64, Winograd's at 3.4e-5.
+        200 => golden.compare_within(&name, &found, 2e-4),
+        _ => golden.compare(&name, &found),
+    }
 }
 
 #[test]
 fn iresnets_of_insightface() {
-    for (depth, embedding, prefix) in [(18, 512, ""), (34, 512, "module."), (50, 512, "model.net."), (100, 256, "")] {
+    for (depth, embedding, prefix) in
+        [(18, 512, ""), (34, 512, "module."), (50, 512, "model.net."), (100, 256, ""), (200, 64, "_orig_mod.")]
+    {
         let layout = Layout { naming: Naming::Insightface, depth, embedding };
         compare(&format!("insightface_{depth}"), layout, prefix);
     }
@@ -68,6 +75,34 @@ fn iresnets_of_cvlface() {
         let layout = Layout { naming: Naming::Flat, depth, embedding };
         compare(&format!("flat_{depth}"), layout, prefix);
     }
+}
+
+#[test]
+fn iresnets_of_face_evolve() {
+    for (name, depth, squeeze) in [("evolve_50", 50, false), ("evolve_152", 152, false), ("evolve_se_50", 50, true)] {
+        let layout = Layout { naming: Naming::Evolve { squeeze }, depth, embedding: 512 };
+        compare(name, layout, "module.backbone.");
+    }
+}
+
+#[test]
+fn a_slope_that_all_channels_share_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut tensors, _) = tensors(Layout { naming: Naming::Insightface, depth: 18, embedding: 8 });
+    let slopes: Vec<String> = tensors.keys().filter(|name| name.contains("prelu")).cloned().collect();
+    let mut set = |full: bool| {
+        for name in &slopes {
+            let channels = if full { tensors[&name.replace("prelu.", "conv1.")].dims()[0] } else { 1 };
+            let slope = Tensor::full(0.3f32, channels, &Device::Cpu).expect("a slope");
+            tensors.insert(name.clone(), slope);
+        }
+        let teacher = options(&write(folder.path(), &tensors, "")).build(&Device::Cpu).expect("fits");
+        embedding(&*teacher, &faces())
+    };
+    let shared = set(false);
+    let own = set(true);
+    let gap = (shared - own).and_then(|gap| gap.abs()?.max_all()?.to_scalar::<f32>()).expect("a gap");
+    assert_eq!(gap, 0.0);
 }
 
 #[test]
@@ -113,11 +148,27 @@ fn a_network_that_is_no_iresnet_or_not_whole_is_named() {
     other.retain(|name, _| !name.starts_with("body.7."));
     refused(&other, "[2, 2, 2, 1] blocks in its stages; expected [2, 2, 2, 2] (iresnet18), [3, 4, 6, 3] (iresnet34)");
     other.retain(|name, _| !name.starts_with("body."));
-    refused(&other, "expected `layer1.0.conv1.weight` (insightface) or `body.0.res_layer.1.weight` (AdaFace, CVLface)");
+    refused(
+        &other,
+        "expected `layer1.0.conv1.weight` (insightface) or `body.0.res_layer.1.weight` (AdaFace, CVLface, face.evoLVe)",
+    );
     let mut other = whole.clone();
     let slope = other.remove("body.3.res_layer.3.weight").expect("a slope");
     other.insert("body.3.res_layer.3.wieght".into(), slope);
     refused(&other, "`body.3.res_layer.3.weight` (nearest in the file: `body.3.res_layer.3.wieght`)");
+    let mut other = whole.clone();
+    let mut values = vec![0.5f32; 64 * 64 * 9];
+    values[(5 * 64 + 7) * 9 + 4] = f32::NAN;
+    let bad = Tensor::from_vec(values, (64, 64, 3, 3), &Device::Cpu).expect("a tensor");
+    other.insert("body.1.res_layer.1.weight".into(), bad);
+    refused(&other, "1 with a value that is not finite:\n  `body.1.res_layer.1.weight` at [5, 7, 1, 1] is NaN");
+    other = whole.clone();
+    other.insert("output_layer.3.weight".into(), Tensor::zeros((0, 25_088), DType::F32, &Device::Cpu).expect("zeros"));
+    refused(&other, "an iresnet without `output_layer.3.weight`; the file has");
+    other = whole.clone();
+    let classes = Tensor::full(f32::INFINITY, (5, 8), &Device::Cpu).expect("classes");
+    other.insert("head.weight".into(), classes);
+    refused(&other, "`class weights` at [0, 0] is inf");
     let mut other = whole;
     other.insert("output_layer.0.bias".into(), Tensor::zeros(7, DType::F32, &Device::Cpu).expect("zeros"));
     refused(&other, "`output_layer.0.bias` expected [512], found [7]");

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gdrd_core::student::StudentHeader;
-use gdrd_tests::hub_server::{Act, HubServer, commit, sha256};
+use gdrd_tests::hub_server::{Act, HubServer, commit, sha256, socks};
 use gdrd_tests::{Bench, Said, TINY, files_below};
 
 use crate::gdrd;
@@ -136,11 +136,18 @@ fn datasets_spaces_small_files_folders_and_new_names_are_found() {
             "deep/er/pairs.txt",
             b"10 300\n",
         ),
+        (
+            "hf://datasets/org/faces@refs/pr/3/deep/er/pairs.txt",
+            "datasets--org--faces",
+            3,
+            "deep/er/pairs.txt",
+            b"10 300\n",
+        ),
         ("hf://old/name/ms1mv3_arcface_r50_fp16.pth", "models--old--name", 1, FILE, &desk.bytes[..]),
     ];
     for (address, folder, number, path, bytes) in cases {
         let said = Said::by(&mut desk.pull(address)).with_code(0);
-        assert!(said.stdout.contains(address), "{said:#?}");
+        assert!(said.stdout.contains(&address.replace("refs/pr/", "refs%2Fpr%2F")), "{said:#?}");
         let file = desk.bench.file("hf/hub").join(folder).join("snapshots").join(commit(number)).join(path);
         assert!(std::fs::read(&file).expect("a file") == bytes, "{}", file.display());
         #[cfg(unix)]
@@ -275,6 +282,18 @@ fn the_proxy_of_the_environment_is_used_unless_the_host_is_spared() {
     std::fs::remove_dir_all(desk.cache()).expect("removed");
     let said = proxied(desk.pull_file().env("no_proxy", "127.0.0.1,.invalid")).with_code(1);
     assert!(said.stderr.contains("no answer from hub.invalid"), "{said:#?}");
+}
+
+#[test]
+fn a_socks_proxy_is_used() {
+    for variable in ["ALL_PROXY", "http_proxy"] {
+        let desk = Desk::new();
+        let port = socks(desk.server.endpoint.trim_start_matches("http://").to_string());
+        let mut command = desk.pull_file();
+        command.env("HF_ENDPOINT", "http://hub.invalid").env("NO_PROXY", "127.0.0.1");
+        Said::by(command.env(variable, format!("socks5h://127.0.0.1:{port}"))).with_code(0);
+        desk.assert_pulled();
+    }
 }
 
 #[test]

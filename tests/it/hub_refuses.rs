@@ -117,6 +117,48 @@ fn without_network_the_error_says_who_forbids_it() {
     assert!(said.stderr.contains("not in the cache"), "{said:#?}");
 }
 
+#[test]
+fn a_cache_without_references_has_what_it_has() {
+    let desk = Desk::new();
+    Said::by(&mut desk.pull_file()).with_code(0);
+    std::fs::remove_dir_all(desk.cache().join("refs")).expect("removed");
+    let offline = |address: &str| Said::by(desk.pull(address).env("HF_HUB_OFFLINE", "1"));
+    let said = offline(&address()).with_code(0);
+    assert!(said.stdout.contains(&commit(1)), "{said:#?}");
+    assert!(said.stderr.contains(&format!("taking {}, the only one that is there", commit(1))), "{said:#?}");
+    offline(&format!("hf://{REPOSITORY}@{}/{FILE}", commit(1))).with_code(0);
+    // Nobody knows what another branch stood for, or which of two commits is meant.
+    let said = offline(&format!("hf://{REPOSITORY}@v1/{FILE}")).with_code(1);
+    assert!(said.stderr.contains(&format!("it is there at commit {};", commit(1))), "{said:#?}");
+    let other = desk.cache().join("snapshots").join(commit(2));
+    std::fs::create_dir_all(&other).expect("a folder");
+    std::fs::copy(desk.snapshot(1), other.join(FILE)).expect("a copy");
+    let said = offline(&address()).with_code(1);
+    let both = format!("it is there at commit {}, {}; `@COMMIT` in the address names one", commit(1), commit(2));
+    assert!(said.stderr.contains("not in the cache") && said.stderr.contains(&both), "{said:#?}");
+}
+
+#[test]
+fn passwords_are_not_shown_and_wrong_settings_are_named() {
+    let desk = Desk::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let with = |user: &str| format!("http://{user}@127.0.0.1:{port}");
+    let text = refused(&desk, &address(), &[("HF_ENDPOINT", &with("ann:secret"))]);
+    assert!(text.contains("no answer from 127.0.0.1: ") && !text.contains("secret"), "{text}");
+    let text = refused(&desk, &address(), &[("HTTP_PROXY", &with("ann:secret"))]);
+    let expected = format!("(through HTTP_PROXY, http://***@127.0.0.1:{port})");
+    assert!(text.contains(&expected) && !text.contains("secret"), "{text}");
+    let text = refused(&desk, &address(), &[("all_proxy", "ftp://ann:secret@127.0.0.1:21")]);
+    assert!(
+        text.contains("all_proxy is `ftp://***@127.0.0.1:21`, expected [SCHEME://]") && !text.contains("secret"),
+        "{text}"
+    );
+    let said = Said::by(desk.pull_file().env("HF_TOKEN", "hf_\u{fc}ber")).with_code(1);
+    assert!(said.stderr.contains("the token in HF_TOKEN has a character at place 4"), "{said:#?}");
+    let said = Said::by(desk.pull_file().env("HF_ENDPOINT", "hf.co/ann:secret@x")).with_code(1);
+    assert!(said.stderr.contains("HF_ENDPOINT is `***@x`, expected https://HOST"), "{said:#?}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_named() {

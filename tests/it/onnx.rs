@@ -101,9 +101,22 @@ mod with_the_feature {
         );
         let bench = Bench::empty();
         let bytes = std::fs::read(file("fixed.onnx")).expect("a model");
+        // The third weight is no number.
+        let weight = formula::tensor("conv1.weight", &[8, 3, 3, 3]).flatten_all().and_then(|t| t.to_vec1::<f32>());
+        let start: Vec<u8> = weight.expect("weights")[..4].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let place = bytes.windows(16).position(|window| window == start).expect("the weights are in the file");
+        let mut broken = bytes.clone();
+        broken[place + 8..place + 12].copy_from_slice(&f32::NAN.to_le_bytes());
         for (name, content, expected) in [
+            ("nan.onnx", &broken[..], "nan.onnx`: `conv1.weight` at [0, 0, 0, 2] is NaN"),
+            (
+                "pointer.onnx",
+                b"version https://git-lfs.github.com/spec/v1\n",
+                "pointer.onnx`: not a model: it is a Git LFS",
+            ),
+            ("empty.onnx", b"", "empty.onnx`: not a model: the file is empty"),
             ("cut.onnx", &bytes[..bytes.len() / 2], "cut.onnx`: not a readable ONNX model"),
-            ("page.onnx", b"\n<html>", "page.onnx`: not a model; it looks like a web page"),
+            ("page.onnx", b"\n<html>", "page.onnx`: not a model: it looks like a web page"),
         ] {
             let weights = bench.write(name, content).into();
             let text = refused(&OnnxTeacher { weights, ..config("fixed.onnx", None) });

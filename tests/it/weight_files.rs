@@ -58,11 +58,52 @@ fn a_training_checkpoint_gives_its_network_and_its_margin_head() {
 }
 
 #[test]
+fn every_protocol_and_the_format_before_1_6_are_read() {
+    for name in ["protocol_4.pth", "protocol_5.pth", "legacy.pth"] {
+        assert_same("network.", &weights::read(&file(name), None, &[], |_| true).expect(name));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, bytes) = (folder.path().join("cut.pth"), std::fs::read(file("legacy.pth")).expect("a file"));
+    for kept in (0..bytes.len()).step_by(7) {
+        std::fs::write(&path, &bytes[..kept]).expect("written");
+        refused(&path);
+    }
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
+    assert!(refused(&path).contains("ends too soon"));
+}
+
+#[test]
+fn what_stands_beside_the_state_dict_or_is_a_plain_value_is_passed_over() {
+    for name in ["lightning.ckpt", "beside.pth", "compiled.pth"] {
+        assert_same("network.", &weights::read(&file(name), None, &[], |_| true).expect(name));
+    }
+}
+
+#[test]
+fn of_several_state_dicts_the_key_names_one() {
+    let text = refused(&file("average.pth"));
+    let expected =
+        "holds several state dicts: `state_dict` (7 tensors), `state_dict_ema` (7 tensors); name one with `key`";
+    assert!(text.contains(expected), "{text}");
+    assert_same("network.", &weights::read(&file("average.pth"), Some("state_dict"), &[], |_| true).expect("tensors"));
+    let zeros = weights::read(&file("average.pth"), Some("state_dict_ema"), &[], |_| true).expect("tensors");
+    let sum = |t: &Tensor| t.abs().and_then(|t| t.sum_all()?.to_scalar::<f32>()).expect("a sum");
+    assert!(zeros.len() == 6 && zeros.values().all(|t| sum(t) == 0.0), "{zeros:?}");
+    let error = weights::read(&file("average.pth"), Some("ema"), &[], |_| true).expect_err("no such key").to_string();
+    assert!(
+        error.contains("no tensor's name begins with `ema.`; the file has 14 tensors: `state_dict.0.weight`"),
+        "{error}"
+    );
+    // Objects elsewhere in the file are none of its business.
+    let found = weights::read(&file("lightning.ckpt"), Some("state_dict"), &[], |_| true).expect("tensors");
+    assert_same("network.", &found);
+}
+
+#[test]
 fn what_is_no_state_dict_of_tensors_is_refused_by_name() {
     let text = refused(&file("command.pth"));
-    assert!(text.contains("`posix.system`") && text.contains("nothing of it was run"), "{text}");
+    assert!(text.contains("`hook` holds a call of `posix.system`") && text.contains("nothing of it was run"), "{text}");
     assert!(refused(&file("module.pth")).contains("`torch.nn.modules.linear.Linear`"));
-    assert!(refused(&file("legacy.pth")).contains("before 1.6"));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{Class, Source};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderKl {
-    /// The weights: safetensors, or a state dict that PyTorch 1.6 or later has saved; only the encoder is read.
+    /// The weights: safetensors, or a state dict that PyTorch has saved; only the encoder is read.
     pub weights: RecipePath,
     /// Which state dict of the file is meant, where it holds several: the key that it lies under.
     #[serde(default)]

@@ -5,11 +5,13 @@ use std::io::Read;
 use std::path::Path;
 
 use gdrd_core::error::{Context, Error, ErrorKind, Result};
+use gdrd_core::nn::weights::{check_finite, is_safetensors, looks_like};
 use gdrd_core::recipe::diagnostic::{list, suggest};
 use tract_onnx::prelude::{
     Arc, Datum, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, Tensor, TypedRunnableModel,
     tvec,
 };
+use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_hir::infer::Factoid;
 
 /// A network of one image `[1, 3, size, size]`.
@@ -41,14 +43,21 @@ impl OnnxModel {
     fn read(path: &Path, size: usize, output: Option<&str>) -> Result<Self> {
         let mut start = Vec::new();
         let unreadable = |e: std::io::Error| Error::new(ErrorKind::Io, e.to_string());
-        File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)).map_err(unreadable)?;
-        if start.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<') {
-            return Err(Error::weights("not a model; it looks like a web page, saved in place of the file"));
+        let file = File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        file.take(512).read_to_end(&mut start).map_err(unreadable)?;
+        // Any bytes may begin a model; these are surely something else.
+        let other = [&b"<"[..], b"version https://git-lfs", b"PK", b"\x93NUMPY", b"\x89HDF", b"\x1f\x8b"];
+        let known =
+            start.trim_ascii_start().is_empty() || other.iter().any(|s| start.trim_ascii_start().starts_with(s));
+        if let Some(what) = looks_like(&start, length).filter(|_| known || is_safetensors(&start)) {
+            return Err(Error::weights(format!("not a model: {what}")));
         }
         // Declared shapes after the input may name the batch; tract infers them from the input's.
         let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
         let mut model = onnx.model_for_path(path).map_err(|e| failed("not a readable ONNX model", e))?;
         check_input(&model, size)?;
+        check_constants(&model)?;
         let outlet = match (output, model.outputs.clone().as_slice()) {
             (None, [only]) => *only,
             (None, _) => {
@@ -69,7 +78,11 @@ impl OnnxModel {
         })();
         let plan = plan.map_err(|e| failed(&format!("cannot be run on an input {shape:?}"), e))?;
         let mut made = Self { plan, size, width: 0 };
-        made.width = made.run(&vec![0.0; 3 * size * size])?.len();
+        let black = made.run(&vec![0.0; 3 * size * size])?;
+        if let Some(at) = black.iter().position(|value| !value.is_finite()) {
+            return Err(Error::weights(format!("value {at} of the output for an image of zeros is {}", black[at])));
+        }
+        made.width = black.len();
         Ok(made)
     }
 
@@ -91,6 +104,24 @@ impl OnnxModel {
             });
         answer.map_err(|e| failed("the model failed", e))
     }
+}
+
+/// Whether no constant has a NaN. Infinities may be meant, as bounds and masks are.
+fn check_constants(model: &InferenceModel) -> Result<()> {
+    for node in &model.nodes {
+        let Some(constant) = node.op_as::<Const>() else { continue };
+        let tensor = constant.val();
+        if !tensor.datum_type().is_float() {
+            continue;
+        }
+        let values =
+            tensor.cast_to::<f32>().and_then(|tensor| Ok(tensor.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()));
+        let mut values = values.map_err(|e| failed(&format!("`{}`", node.name), e))?;
+        values.iter_mut().filter(|value| value.is_infinite()).for_each(|value| *value = 0.0);
+        let values = candle_core::Tensor::from_vec(values, tensor.shape(), &candle_core::Device::Cpu)?;
+        check_finite(&node.name, &values)?;
+    }
+    Ok(())
 }
 
 /// The names of all outputs.

@@ -127,7 +127,7 @@ impl Choice<'_> {
         if let Some(key) = self.key
             && !all.iter().any(|one| below(describe(one).0).is_some())
         {
-            let names = all.iter().map(|one| describe(one)).map(|(name, shape, _)| format!("`{name}` {shape:?}"));
+            let names = all.iter().map(&describe).map(|(name, shape, _)| format!("`{name}` {shape:?}"));
             return Err(Error::weights(format!("no tensor's name begins with `{key}.`; {}", found(all.len(), names))));
         }
         let mut chosen: Vec<(String, T)> = Vec::new();
