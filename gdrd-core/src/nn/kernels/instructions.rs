@@ -1,8 +1,8 @@
-//! Which instructions of the processor kernels use: the highest level that it has, unless somebody allows less.
+//! Which instructions of the processor kernels use: the highest level that it has, unless a program or its user allows less.
 //!
 //! A level decides on the last bits of results. On [`Instructions::Amx`] it decides on more: a convolution or fully connected
 //! layer that is large enough takes each float32 factor as the sum of two bfloat16 values, exact to about 2^-17 where float32
-//! is exact to 2^-24. Below that level, float32 is float32. A program says which it wants with [`Instructions::use_in_process`];
+//! is exact to 2^-24. Below that level, float32 is float32. A program says which it wants with [`Instructions::limit_process`];
 //! for a program that does not say, the user may with the environment variable `GDRD_NO_AMX`, which is read here and nowhere else.
 
 use std::cell::Cell;
@@ -46,32 +46,37 @@ impl Instructions {
         Self::ALL.into_iter().filter(|level| *level <= Self::detected())
     }
 
-    /// Makes the process use this level wherever no [`scope`](Self::scope) says otherwise. It is said before the first kernel runs.
+    /// Makes the process use at most this level wherever no [`scope`](Self::scope) says otherwise, and `GDRD_NO_AMX` is not asked.
+    /// It is said before the first kernel runs.
     ///
     /// # Errors
-    /// If the machine does not have the level, or the process uses another one already.
-    pub fn use_in_process(self) -> Result<()> {
-        self.check()?;
-        let used = *PROCESS.get_or_init(|| self);
-        if used != self {
-            bail!("expected to use `{}`, found that the process uses `{}` already", self.name(), used.name());
+    /// If the process uses another level already.
+    pub fn limit_process(self) -> Result<()> {
+        let wanted = self.min(Self::detected());
+        let used = *PROCESS.get_or_init(|| wanted);
+        if used != wanted {
+            bail!("expected to use `{}`, found that the process uses `{}` already", wanted.name(), used.name());
         }
         Ok(())
     }
 
     /// Runs `f` with this level, on this thread and on those that share the work of its kernels.
     ///
-    /// Only our kernels follow it: products of matrices that are left to candle have instructions of their own choice.
+    /// Only our kernels follow it: products of matrices that are left to candle have instructions of their own choice. Work that
+    /// differs in its instructions wants threads of its own: one that waits for others inside `f` may take up any job of its pool.
     ///
     /// # Errors
     /// If the machine does not have the level.
     pub fn scope<T>(self, f: impl FnOnce() -> T) -> Result<T> {
-        self.check()?;
+        let detected = Self::detected();
+        if self > detected {
+            bail!("expected at most `{}`, which this machine has, found `{}`", detected.name(), self.name());
+        }
         let _entered = OnThread(Some(self)).enter();
         Ok(f())
     }
 
-    /// What kernels use that this thread runs.
+    /// What the kernels of this thread use.
     pub fn now() -> Self {
         THREAD.get().unwrap_or_else(|| *PROCESS.get_or_init(Self::of_environment))
     }
@@ -90,17 +95,9 @@ impl Instructions {
         let detected = Self::detected();
         if std::env::var_os("GDRD_NO_AMX").is_some() { detected.min(Self::Avx512) } else { detected }
     }
-
-    fn check(self) -> Result<()> {
-        let detected = Self::detected();
-        if self > detected {
-            bail!("expected at most `{}`, which this machine has, found `{}`", detected.name(), self.name());
-        }
-        Ok(())
-    }
 }
 
-/// The name of the level that kernels use which this thread runs.
+/// The name of the level that the kernels of this thread use.
 pub fn processor() -> &'static str {
     Instructions::now().name()
 }
@@ -236,9 +233,7 @@ mod tests {
             assert!(refused.contains(level.name()) && refused.contains(Instructions::detected().name()), "{refused}");
         }
         // All tests share the process.
-        Instructions::now().use_in_process().expect("what it uses already");
-        if Instructions::now() > Instructions::Portable {
-            assert!(Instructions::Portable.use_in_process().is_err());
-        }
+        Instructions::now().limit_process().expect("what it uses already");
+        assert_eq!(Instructions::Portable.limit_process().is_ok(), Instructions::now() == Instructions::Portable);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It belongs to the thread that computes a step. A layer does not know which run it works for, and candle computes gradients
 //! with nothing but the graph; what the two have in common is their thread, from which all work for a GPU is launched. So runs
-//! beside each other in one process do not see each other's.
+//! beside each other in one process, each on a thread of its own, do not see each other's.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
