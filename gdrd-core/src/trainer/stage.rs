@@ -283,8 +283,7 @@ impl Stage<'_> {
         for batch in 0..self.options.accumulate {
             let ready = match feed.next(self, observer) {
                 Err(error) if error.kind() == ErrorKind::Stopped => {
-                    let buffers = self.buffers.values().zip(&before);
-                    buffers.map(|(var, tensor)| var.set(tensor)).collect::<candle_core::Result<()>>()?;
+                    self.buffers.values().zip(&before).try_for_each(|(var, tensor)| var.set(tensor))?;
                     return Err(error);
                 }
                 ready => ready?,
