@@ -1,19 +1,18 @@
 //! What others have met in their programs, tried on this one: files of the user's, places that are no files, closed and full
-//! outputs, two processes in one folder, signals at any time, damaged files.
+//! outputs, damaged files, names and numbers without bounds.
 #![cfg(unix)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use gdrd_tests::{Bench, Said, files_below};
 
-use crate::{gdrd, kill};
+use crate::gdrd;
 
 /// One stage of a few steps on drawn faces, without teachers.
-const ALONE: &str = "format = 1\nstages = [\"one\"]\n[data.train]\nkind = \"synthetic-faces\"\nidentities = 4\n\
+pub(crate) const ALONE: &str = "format = 1\nstages = [\"one\"]\n[data.train]\nkind = \"synthetic-faces\"\nidentities = 4\n\
     images_per_identity = 4\nsize = 16\n[student]\nkind = \"resnet-trunk\"\nchannels = [4]\nblocks = [1]\nstrides = [2]\n\
     embedding = 8\n[stage.one]\nsteps = 6\nbatch_size = 4\n[stage.one.loss.identity]\nkind = \"cross-entropy\"\n\
     [evaluate.drawn]\nkind = \"verification\"\ndata = \"train\"\ndrawn_pairs = 8\nfolds = 2\n[run]\ncheckpoint_steps = 2\n";
@@ -220,165 +219,48 @@ fn nobody_has_to_listen_to_a_run() {
     assert!(bench.file("results/report.md").exists());
 }
 
-fn start(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("gdrd starts")
-}
-
-fn wait_for(child: &mut Child, what: &str, good: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !good() {
-        assert!(since.elapsed() < Duration::from_secs(60), "waited too long for {what}");
-        assert!(child.try_wait().expect("a status").is_none(), "the process ended before {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// How it ends after a signal, and after how long.
-fn stopped(child: Child, signal: &str) -> (Said, Duration) {
-    let since = Instant::now();
-    kill(child.id(), signal);
-    let said = Said::from(child.wait_with_output().expect("an end"));
-    (said, since.elapsed())
-}
-
-#[test]
-fn a_stop_is_obeyed_in_the_middle_of_a_step() {
-    let bench = bench();
-    for signal in ["TERM", "INT"] {
-        let mut command = gdrd(&bench);
-        command.args(["train", "r.toml", "--run-dir", signal, "--set", "stage.one.accumulate=1000000000"]);
-        let mut child = start(&mut command);
-        wait_for(&mut child, "the log", || bench.file(signal).join("metrics.jsonl").exists());
-        std::thread::sleep(Duration::from_millis(300));
-        let (said, took) = stopped(child, signal);
-        let said = said.with_code(130);
-        assert!(took < Duration::from_secs(2), "{took:?}");
-        assert!(said.stderr.contains(&format!("`gdrd resume {signal}` goes on from here")), "{said:#?}");
-    }
-}
-
-#[test]
-fn a_step_that_was_broken_off_leaves_no_trace() {
-    let bench = bench();
-    let train = |run: &str| {
-        let mut command = gdrd(&bench);
-        command.args(["train", "r.toml", "--run-dir", run, "--set", "stage.one.accumulate=400"]);
-        command.args(["--set", "run.checkpoint_steps=1000"]);
-        command
-    };
-    Said::by(&mut train("whole")).with_code(0);
-    let mut child = start(&mut train("broken"));
-    let log = bench.file("broken/metrics.jsonl");
-    wait_for(&mut child, "the second step", || fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 1));
-    let (said_then, took) = stopped(child, "INT");
-    said_then.with_code(130);
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    let made = fs::read_to_string(&log).expect("a log").lines().count();
-    assert!(made < 6 && bench.file(&format!("broken/checkpoints/step-{made}/position.json")).exists(), "{made}");
-    said(&bench, &["resume", "broken"]).with_code(0);
-    for name in ["student.safetensors", "evaluation/drawn.json"] {
-        let read = |run: &str| fs::read(bench.file(run).join(name)).expect(name);
-        assert!(read("broken") == read("whole"), "{name} differs from the run that was never stopped");
-    }
-}
-
-#[test]
-fn a_stop_is_obeyed_while_there_is_nobody_to_ask() {
-    let bench = bench();
-    // Images that take long to read.
-    let image = image::RgbImage::from_fn(3000, 3000, |x, y| image::Rgb([(x * y) as u8, x as u8, y as u8]));
-    image.save(bench.file("large.png")).expect("an image");
-    for person in 0..40 {
-        let folder = bench.file(&format!("faces/p{person}"));
-        fs::create_dir_all(&folder).expect("a folder");
-        for number in 0..4 {
-            fs::hard_link(bench.file("large.png"), folder.join(format!("{number}.png"))).expect("a link");
-        }
-    }
-    let mut command = gdrd(&bench);
-    command.args(["train", "r.toml", "--run-dir", "a", "--set"]);
-    command.arg("data.train={ kind = \"identity-folders\", folders = [\"faces\"], size = 16 }");
-    let mut child = start(&mut command);
-    wait_for(&mut child, "the mark", || bench.file("a/gdrd-run.json").exists());
-    std::thread::sleep(Duration::from_millis(200));
-    let (said, took) = stopped(child, "TERM");
-    said.with_code(130);
-    assert!(took < Duration::from_secs(3), "{took:?}");
-}
-
-#[test]
-fn a_second_signal_ends_at_once() {
-    let bench = bench();
-    let mut command = gdrd(&bench);
-    let mut child = start(command.args(["train", "r.toml", "--run-dir", "a", "--set", "stage.one.steps=1000000"]));
-    wait_for(&mut child, "a step", || fs::metadata(bench.file("a/metrics.jsonl")).is_ok_and(|log| log.len() > 0));
-    kill(child.id(), "INT");
-    let (said, took) = stopped(child, "INT");
-    said.with_code(130);
-    assert!(took < Duration::from_secs(1), "{took:?}");
-}
-
-#[test]
-fn a_run_that_is_alive_is_left_alone() {
-    let bench = bench();
-    let mut command = gdrd(&bench);
-    let mut child = start(command.args(["train", "r.toml", "--run-dir", "a", "--set", "stage.one.steps=1000000"]));
-    wait_for(&mut child, "a step", || fs::metadata(bench.file("a/metrics.jsonl")).is_ok_and(|log| log.len() > 0));
-    for arguments in [
-        &["resume", "a"][..],
-        &["train", "r.toml", "--run-dir", "a"],
-        &["train", "r.toml", "--run-dir", "a", "--fresh"],
-        &["train", "r.toml", "--run-dir", "./a/../a", "--fresh"],
-    ] {
-        let said = said(&bench, arguments).with_code(1);
-        assert!(said.stderr.contains(&format!("is being run by process {}", child.id())), "{said:#?}");
-        assert!(said.stderr.contains(", since 20") && said.stderr.contains("gdrd resume"), "{said:#?}");
-    }
-    assert!(child.try_wait().expect("a status").is_none(), "it is still alive");
-    // A process that was killed holds nothing.
-    child.kill().expect("killed");
-    child.wait().expect("an end");
-    let said = said(&bench, &["train", "r.toml", "--run-dir", "a"]).with_code(2);
-    assert!(said.stderr.contains("holds a run that was stopped"), "{said:#?}");
-}
-
 #[test]
 fn a_damaged_checkpoint_gives_way_to_the_older_one() {
     let bench = bench();
-    said(&bench, &["train", "r.toml", "--run-dir", "whole"]).with_code(0);
-    let stop_at = |run: &str| {
-        let mut command = gdrd(&bench);
-        let mut child = start(command.args(["train", "r.toml", "--run-dir", run]));
-        let newest = bench.file(run).join("checkpoints/step-4");
-        while !newest.exists() && child.try_wait().expect("a status").is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = child.kill();
-        child.wait().expect("an end");
-        // However far it came: it is as it was after step 4.
-        let _ = fs::remove_dir_all(bench.file(run).join("checkpoints/step-6"));
-        let _ = fs::remove_file(bench.file(run).join("report.md"));
-        newest
+    let whole = ["train", "r.toml", "--run-dir", "whole", "--set", "run.keep_checkpoints=3"];
+    said(&bench, &whole).with_code(0);
+    let student = fs::read(bench.file("whole/student.safetensors")).expect("a student");
+    type Damage = fn(&Path);
+    let cut: Damage = |path| {
+        let bytes = fs::read(path).expect("a file");
+        fs::write(path, &bytes[..bytes.len() / 2]).expect("cut");
     };
-    for (at, name) in ["state.safetensors", "position.json"].into_iter().enumerate() {
-        let run = format!("run-{at}");
-        let newest = stop_at(&run);
-        let kept = newest.with_file_name("step-2");
-        if !kept.exists() || !newest.exists() {
-            continue;
+    let remove: Damage = |path| fs::remove_file(path).expect("removed");
+    let flip: Damage = |path| {
+        let mut bytes = fs::read(path).expect("a file");
+        *bytes.last_mut().expect("some") ^= 1;
+        fs::write(path, bytes).expect("changed");
+    };
+    let cases = [("state", cut), ("state", flip), ("state", remove), ("position", cut), ("position", remove)];
+    // The run as it was after step 4, and as it would be if nothing of its checkpoints were left.
+    let back = || {
+        let mark = fs::read_to_string(bench.file("whole/gdrd-run.json")).expect("a mark");
+        bench.write("whole/gdrd-run.json", mark.replace("\"finished\": true", "\"finished\": false"));
+        fs::remove_dir_all(bench.file("whole/checkpoints/step-6")).expect("removed");
+        fs::remove_file(bench.file("whole/student.safetensors")).expect("removed");
+    };
+    for (at, (name, damage)) in cases.into_iter().enumerate() {
+        back();
+        let ending = if name == "state" { "safetensors" } else { "json" };
+        damage(&bench.file(&format!("whole/checkpoints/step-4/{name}.{ending}")));
+        let resumed = said(&bench, &["resume", "whole"]).with_code(0);
+        for text in [name, "going on from the older checkpoint `", "damaged-step-4", "going on from step 2"] {
+            assert!(resumed.stderr.contains(text), "case {at}, `{text}`: {resumed:#?}");
         }
-        let mark = bench.file(&run).join("gdrd-run.json");
-        let text = fs::read_to_string(&mark).expect("a mark").replace("\"finished\": true", "\"finished\": false");
-        fs::write(mark, text).expect("written");
-        let bytes = fs::read(newest.join(name)).expect("a file");
-        fs::write(newest.join(name), &bytes[..bytes.len() / 2]).expect("cut");
-        let said_now = said(&bench, &["resume", &run]).with_code(0);
-        assert!(said_now.stderr.contains("it is damaged"), "{said_now:#?}");
-        assert!(said_now.stderr.contains("going on from the older checkpoint `"), "{said_now:#?}");
-        assert!(said_now.stderr.contains("going on from step 2"), "{said_now:#?}");
-        let read = |run: &str| fs::read(bench.file(run).join("student.safetensors")).expect("a student");
-        assert!(read(&run) == read("whole"));
+        assert!(fs::read(bench.file("whole/student.safetensors")).expect("a student") == student, "case {at}");
+        assert_eq!(fs::read_to_string(bench.file("whole/metrics.jsonl")).expect("a log").lines().count(), 6);
     }
+    back();
+    for step in [2, 4] {
+        cut(&bench.file(&format!("whole/checkpoints/step-{step}/state.safetensors")));
+    }
+    let refused = said(&bench, &["resume", "whole"]).with_code(1);
+    assert!(refused.stderr.contains("no checkpoint of this run is good; `--fresh` begins it again"), "{refused:#?}");
 }
 
 #[test]

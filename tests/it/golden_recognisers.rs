@@ -96,7 +96,7 @@ fn a_slope_that_all_channels_share_is_read() {
             let slope = Tensor::full(0.3f32, channels, &Device::Cpu).expect("a slope");
             tensors.insert(name.clone(), slope);
         }
-        let teacher = options(&write(folder.path(), &tensors, "")).build(&Device::Cpu).expect("fits");
+        let teacher = on_cpu(|cx| options(&write(folder.path(), &tensors, "")).build(cx)).expect("fits");
         embedding(&*teacher, &faces())
     };
     let shared = set(false);

@@ -29,6 +29,7 @@ mod hub_refuses;
 mod losses;
 mod onnx;
 mod resume;
+mod stops;
 mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.

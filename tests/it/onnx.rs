@@ -1,6 +1,8 @@
 //! Recognisers in ONNX files, with the feature `onnx` and without.
 
-use gdrd_tests::{on_cpu, Bench, Said, TINY};
+#[cfg(feature = "onnx")]
+use gdrd_tests::on_cpu;
+use gdrd_tests::{Bench, Said, TINY};
 
 use crate::gdrd;
 

@@ -18,7 +18,9 @@ pub fn plain_name(text: &str) -> String {
     if name.is_empty() || name.starts_with('.') {
         name.insert(0, '-');
     }
-    name.truncate(name.floor_char_boundary(LONGEST));
+    while name.len() > LONGEST {
+        name.pop();
+    }
     name
 }
 

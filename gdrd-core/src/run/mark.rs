@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{RECIPE, RunFolder};
 use super::lock::Lock;
+use crate::digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::chart_name;
 use crate::files::{self, Held, is_name, write_atomically};
-use crate::{digest, trainer};
+use crate::trainer::Checkpoint;
 
 /// The file that makes a folder a run's.
 const MARK: &str = "gdrd-run.json";
@@ -59,7 +60,9 @@ impl RunFolder {
             Err(error) => return Err(Error::io(path, error)),
         };
         let begun = self.recipe().is_file();
-        let state = |finished| match (begun, finished) {
+        // A run whose results were deleted makes them again.
+        let whole = path.join("report.md").is_file() && self.student().is_file();
+        let state = |finished| match (begun, finished && whole) {
             (true, true) => State::Finished,
             (true, false) => State::Begun,
             (false, _) => State::Empty,
@@ -69,7 +72,7 @@ impl RunFolder {
         }
         // Runs of before the mark: their recipe is the one that they have locked.
         if begun && self.is_unmarked_run() {
-            return Ok(state(path.join("report.md").is_file()));
+            return Ok(state(true));
         }
         names.retain(|name| name != HELD && !files::is_partial(name));
         if names.is_empty() {
@@ -194,7 +197,7 @@ impl RunFolder {
         // The recipe goes last: by it the others are known.
         let ours = ["report.md", "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
         let last = ["lock.json", RECIPE].map(String::from);
-        trainer::Checkpoint::remove_all(&path.join("checkpoints"))?;
+        Checkpoint::remove_all(&path.join("checkpoints"))?;
         for name in ours.into_iter().chain(charts).chain(scores).chain(last) {
             files::remove(&path.join(name))?;
         }
@@ -267,6 +270,8 @@ mod tests {
         std::fs::write(folder.path().join("report.md"), "my own").expect("written");
         assert_eq!(folder.state().expect("marked"), State::Begun);
         folder.write_mark(true).expect("written");
+        assert_eq!(folder.state().expect("marked"), State::Begun, "its student is not there");
+        std::fs::write(folder.student(), "a student").expect("written");
         drop(held);
         folder.must_be_idle().expect("nobody runs it");
         drop(folder.hold().expect("free"));
