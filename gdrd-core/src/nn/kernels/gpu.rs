@@ -1,9 +1,10 @@
 //! What the rest of the crate asks of a GPU; on another device everything here is candle's own.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var, bail};
 
 use super::cuda;
 use super::epilogue::EpilogueActivation;
+use super::precision::Precision;
 
 /// The NVIDIA GPU with this number, counted from 0.
 ///
@@ -42,6 +43,30 @@ pub(in super::super) fn epilogue_on_gpu(
         return Ok(None);
     }
     cuda::epilogue(x, (scale, shift), add, activation, slope).map(Some)
+}
+
+impl Precision {
+    /// Whether `device` has it.
+    ///
+    /// # Errors
+    /// If it has not, saying what has.
+    pub fn check(self, device: &Device) -> Result<()> {
+        if self == Self::Float32 {
+            return Ok(());
+        }
+        if let Some((major, minor)) = cuda::compute_capability(device)? {
+            if major < 8 {
+                bail!(
+                    "expected `float32` on a GPU of compute capability {major}.{minor}, found `{self}`, which needs 8.0"
+                );
+            }
+            return Ok(());
+        }
+        bail!(
+            "expected `float32` on {:?}, found `{self}`, which needs an NVIDIA GPU (--device cuda:0)",
+            device.location()
+        )
+    }
 }
 
 /// The sum of the squares of each tensor, `[tensors]`, if all of them are on a GPU.

@@ -4,7 +4,6 @@ use candle_core::{Device, Result, Tensor, Var, bail};
 
 use super::channels::Channels;
 use super::epilogue::EpilogueActivation;
-use super::sgd::SgdStep;
 use super::shape::ConvShape;
 
 fn missing<T>() -> Result<T> {
@@ -92,7 +91,7 @@ pub(super) fn move_average(_: &Var, _: &Tensor, _: f64, _: f64) -> Result<()> {
     missing()
 }
 
-pub(super) fn sgd(_: &Var, _: &Tensor, _: &Tensor, _: &SgdStep) -> Result<()> {
+pub(super) fn sgd(_: &Var, _: &Tensor, _: &Tensor, _: [f64; 3], _: bool) -> Result<()> {
     missing()
 }
 

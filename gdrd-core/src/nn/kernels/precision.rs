@@ -7,10 +7,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use candle_core::{Device, Result, bail};
 use serde::{Deserialize, Serialize};
-
-use super::cuda;
 
 /// The numbers in the products of convolutions and fully connected layers. Sums, weights and everything else are float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,28 +37,6 @@ impl Precision {
     /// Makes layers use it on this thread until the guard is dropped; then they use what they used before.
     pub fn set(self) -> Restore {
         Restore { before: NOW.replace(self), on_this_thread: PhantomData }
-    }
-
-    /// Whether `device` has it.
-    ///
-    /// # Errors
-    /// If it has not, saying what has.
-    pub fn check(self, device: &Device) -> Result<()> {
-        if self == Self::Float32 {
-            return Ok(());
-        }
-        if let Some((major, minor)) = cuda::compute_capability(device)? {
-            if major < 8 {
-                bail!(
-                    "expected `float32` on a GPU of compute capability {major}.{minor}, found `{self}`, which needs 8.0"
-                );
-            }
-            return Ok(());
-        }
-        bail!(
-            "expected `float32` on {:?}, found `{self}`, which needs an NVIDIA GPU (--device cuda:0)",
-            device.location()
-        )
     }
 }
 

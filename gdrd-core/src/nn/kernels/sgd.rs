@@ -24,7 +24,8 @@ pub struct SgdStep {
 /// If they are not contiguous float32 on the CPU or on an NVIDIA GPU, or the shapes differ.
 pub fn sgd(weight: &Var, velocity: &Tensor, gradient: &Tensor, step: &SgdStep) -> Result<()> {
     if cuda::supported(&[weight.as_tensor(), gradient, velocity]) {
-        return cuda::sgd(weight, velocity, gradient, step);
+        let numbers = [step.momentum, step.weight_decay, step.rate];
+        return cuda::sgd(weight, velocity, gradient, numbers, step.nesterov);
     }
     let weight = weight.as_detached_tensor();
     if !can_change(&[&weight, gradient]) || !can_change(&[velocity]) {

@@ -4,7 +4,6 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::{Result, Tensor, Var, bail};
 
-use super::super::sgd::SgdStep;
 use super::module::{blocks, each, function};
 use super::storage::{room, tensor, with_floats};
 
@@ -38,16 +37,22 @@ pub(in super::super) fn squares(tensors: &[&Tensor]) -> Result<Tensor> {
     Ok(tensor(out, tensors.len(), device))
 }
 
-/// One step of stochastic gradient descent, in place: `velocity` and `weight` change.
-pub(in super::super) fn sgd(weight: &Var, velocity: &Tensor, gradient: &Tensor, step: &SgdStep) -> Result<()> {
+/// One step of stochastic gradient descent, in place: `velocity` and `weight` change. The numbers are momentum, weight decay and rate.
+pub(in super::super) fn sgd(
+    weight: &Var,
+    velocity: &Tensor,
+    gradient: &Tensor,
+    numbers: [f64; 3],
+    nesterov: bool,
+) -> Result<()> {
     let fits = |t: &Tensor| t.is_contiguous() && t.dims() == gradient.dims();
     if ![weight.as_tensor(), velocity].into_iter().all(fits) {
         bail!("a step of SGD: weight {:?}, gradient {:?}", weight.dims(), gradient.dims());
     }
     with_floats([weight.as_tensor(), velocity, gradient], |device, [weights, velocities, gradients]| {
         let f = function(device, "sgd")?;
-        let [momentum, decay, rate] = [step.momentum, step.weight_decay, step.rate].map(|number| number as f32);
-        let (nesterov, n) = (i32::from(step.nesterov), weights.len() as u32);
+        let [momentum, decay, rate] = numbers.map(|number| number as f32);
+        let (nesterov, n) = (i32::from(nesterov), weights.len() as u32);
         // SAFETY: the kernel takes these arguments in this order. It changes weight and velocity, memory of the GPU that no Rust
         // reference points into, in the order of the device's stream, as `Var::set` does.
         unsafe {
