@@ -117,7 +117,9 @@ fn embeddings_of_other_programs_are_matched_by_a_list_of_images() {
     let ones = |shape: &[usize], dtype| Tensor::ones(shape, dtype, &Device::Cpu).expect("ones");
     for (tensor, expected) in [
         (ones(&[2, 3, 1], DType::F32), "`embedding`: expected [rows, values] of floats, found [2, 3, 1] of F32"),
-        (ones(&[2, 3], DType::I64), "`embedding`: expected [rows, values] of floats, found [2, 3] of I64"),
+        (ones(&[2, 3], DType::I64), "expected an array of float16, float32 or float64, found int64"),
+        (ones(&[0, 3], DType::F32), "`embedding` has 0 rows for 2 faces"),
+        ((ones(&[2, 3], DType::F32) / 0.0).expect("infinite"), "`embedding` at [0, 0] is inf; expected finite numbers"),
     ] {
         tensor.write_npy(bench.file("e.npy")).expect("written");
         let error = build(&config).err().expect("no embeddings").to_string();
@@ -125,10 +127,19 @@ fn embeddings_of_other_programs_are_matched_by_a_list_of_images() {
     }
     ones(&[2, 3], DType::F16).write_npy(bench.file("e.npy")).expect("written");
     assert_eq!(rows(&*build(&config).expect("a teacher"), &faces[2..3]), [[1.0, 1.0, 1.0]]);
-    for broken in [b"\x93NUMPY\x01\x00v\x00{".as_slice(), b"<!doctype html>"] {
+    // Big-endian float64, the first dimension's neighbours side by side: rows 1 2 3 and 4 5 6, for faces 2 and 0.
+    let header = "{'descr': '>f8', 'fortran_order': True, 'shape': (2, 3), }\n";
+    let values = [1f64, 4.0, 2.0, 5.0, 3.0, 6.0].into_iter().flat_map(f64::to_be_bytes);
+    let start = [b"\x93NUMPY\x03\x00", (header.len() as u32).to_le_bytes().as_slice(), header.as_bytes()].concat();
+    bench.write("e.npy", start.into_iter().chain(values).collect::<Vec<u8>>());
+    assert_eq!(rows(&*build(&config).expect("a teacher"), &faces[..1]), [[4.0, 5.0, 6.0]]);
+    for (broken, expected) in [
+        (b"\x93NUMPY\x01\x00v\x00{".as_slice(), "not a complete .npy file: it ends within its header"),
+        (b"<!doctype html>", "not a .npy file; it looks like a web page"),
+    ] {
         bench.write("e.npy", broken);
         let error = build(&config).err().expect("no array").to_string();
-        assert!(error.contains("e.npy`: not a readable .npy file"), "{error}");
+        assert!(error.contains("e.npy`: ") && error.contains(expected), "{error}");
     }
 }
 
