@@ -333,6 +333,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_leads_nowhere_is_placed_among_the_other_problems() {
+        let text = "[teacher]\nkind = \"iresnet\"\npath = \"${GDRD_NEVER_SET}/x\"\ndepth = \"deep\"\n";
+        let problems = resolve(&family(), text).expect_err("not set");
+        let expected = "error: the environment variable `GDRD_NEVER_SET` is not set\n --> /r/a.toml:3:8\n  \
+            | path = \"${GDRD_NEVER_SET}/x\"\n  |        ^^^^^^^^^^^^^^^^^^^^^";
+        assert!(problems.contains(expected) && problems.contains("expected a whole number"), "{problems}");
+        let teacher = resolve(&family(), "[teacher]\nkind = \"iresnet\"\npath = \"w\"\n").expect("a teacher");
+        let marked = Marked { format: "path", key: "path".into(), written: "/r/w".into() };
+        assert_eq!(teacher.marked, [marked]);
+    }
+
+    #[test]
     fn an_unknown_kind_shows_the_known_ones() {
         let problem = resolve(&family(), "[teacher]\nkind = \"irsnet\"\ndepht = 1\n").expect_err("unknown");
         let expected = "error: no teacher is called `irsnet`\n --> /r/a.toml:2:8\n  | kind = \"irsnet\"\n  |        ^^^^^^^^\n  \

@@ -128,6 +128,11 @@ impl RunFolder {
         for (name, rows) in measured {
             write_atomically(&evaluation.join(format!("{name}.json")), &json(rows)?)?;
         }
+        let curves = |(protocol, rows): (&String, &Vec<Measured>)| {
+            let curves = rows.first().into_iter().flat_map(|row| &row.outcome.curves);
+            curves.map(|curve| report::chart_name(curve, protocol)).collect::<Vec<_>>()
+        };
+        self.write_mark_with(false, measured.iter().flat_map(curves).collect())?;
         let text = report::run_page(&experiment.name, provenance, measured, &self.curves()?, &self.path)?;
         write_atomically(&self.path.join("report.md"), text.as_bytes())?;
         self.write_mark(true)

@@ -9,7 +9,6 @@ use super::folder::{RECIPE, RunFolder};
 use super::lock::Lock;
 use crate::digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::report::chart_name;
 use crate::files::{self, Held, is_name, write_atomically};
 use crate::trainer::Checkpoint;
 
@@ -42,6 +41,9 @@ struct Mark {
     machine: String,
     /// When that process began, in seconds since 1970.
     since: u64,
+    /// The names of the charts of its protocols, without an ending.
+    #[serde(default)]
+    charts: Vec<String>,
 }
 
 impl RunFolder {
@@ -140,9 +142,16 @@ impl RunFolder {
 
     /// Notes whether the run is over.
     pub(super) fn write_mark(&self, finished: bool) -> Result<()> {
+        let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
+        self.write_mark_with(finished, charts)
+    }
+
+    /// The same, and which charts of protocols are about to be written.
+    pub(super) fn write_mark_with(&self, finished: bool, charts: Vec<String>) -> Result<()> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
-        let mark = Mark { gdrd_run: 1, finished, process: std::process::id(), machine, since };
+        let process = std::process::id();
+        let mark = Mark { gdrd_run: 1, finished, process, machine, since, charts };
         let text = serde_json::to_vec_pretty(&mark).expect("plain data has a JSON form");
         write_atomically(&self.path().join(MARK), &text)
     }
@@ -184,14 +193,10 @@ impl RunFolder {
     /// If a file cannot be removed.
     pub(super) fn clear(&self) -> Result<()> {
         let path = self.path();
+        let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
         self.write_mark(false)?;
         let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
-        let of_protocols = self.results().unwrap_or_default();
-        let curves = of_protocols.iter().flat_map(|(protocol, rows)| {
-            let curves = rows.iter().flat_map(|row| &row.outcome.curves);
-            curves.map(move |curve| chart_name(curve, protocol)).collect::<std::collections::BTreeSet<_>>()
-        });
-        let charts = curves.chain(stages.iter().map(|stage| format!("loss-{stage}")));
+        let charts = charts.into_iter().filter(|name| is_name(name)).chain(stages.iter().map(|stage| format!("loss-{stage}")));
         let charts: Vec<String> = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
         let scores: Vec<String> = protocols.iter().map(|name| format!("evaluation/{name}.json")).collect();
         // The recipe goes last: by it the others are known.
@@ -294,6 +299,7 @@ mod tests {
         let theirs =
             ["notes.md", "loss-mine.png", "evaluation/mine.json", "checkpoints/step-9/best", "checkpoints/keep"];
         ours.iter().chain(&state).chain(&theirs).for_each(|name| write(name));
+        folder.write_mark_with(false, vec!["roc-lfw".into(), "../../up".into()]).expect("written");
         folder.clear().expect("cleared");
         for name in theirs {
             assert!(home.path().join(name).exists(), "{name} is not ours");
