@@ -25,10 +25,13 @@ TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 6e-2}
 # What matters most comes first: time may end the list.
 CASES = [
     Case("paper", "train", 96),
+    Case("paper", "train", 1024),
+    Case("paper", "embed", 1),
+    Case("paper", "embed", 96),
+    Case("paper", "embed", 4096),
     Case("iresnet50", "embed", 96),
     Case("mobilefacenet", "embed", 96),
     Case("diffusion", "embed", 96),
-    Case("paper", "embed", 96),
     Case("narrow", "train", 96),
 ]
 CONTENDERS = {"gdrd": "gdrd", "eager": "PyTorch, eager", "compiled": "PyTorch, compiled"}
@@ -37,13 +40,15 @@ CONTENDERS = {"gdrd": "gdrd", "eager": "PyTorch, eager", "compiled": "PyTorch, c
 class Worker:
     """A contender as a process."""
 
-    def __init__(self, contender, case):
+    def __init__(self, contender, case, profile):
         native = [os.environ["GDRD_BENCH_WORKER"]]
         command = native if contender == "gdrd" else [sys.executable, HERE / "cuda_worker.py"]
         self.contender = contender
         environment = dict(os.environ)
         if contender == "gdrd":
             environment["LD_LIBRARY_PATH"] = environment.get("GDRD_LIBRARY_PATH", "")
+            if profile:
+                environment["GDRD_CUDA_PROFILE"] = str(profile)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -75,7 +80,7 @@ def folder_of(network):
     return folder
 
 
-def measure(case, precision, contenders):
+def measure(case, precision, contenders, profile=None):
     """One case: outputs, then rounds in which each contender has a turn; median seconds and ratios."""
     network = NETWORKS[case.network]
     given = dict(network=network, folder=str(folder_of(network)), task=case.task, batch=case.batch, rate=RATE, gpu=0,
@@ -84,7 +89,7 @@ def measure(case, precision, contenders):
     workers, values, turns = {}, {}, {}
     try:
         for name in contenders:
-            workers[name] = Worker(name, given)
+            workers[name] = Worker(name, given, profile)
             # The losses of three steps, of which later ones depend on every gradient.
             first = [workers[name].run(1)[1] for _ in range(3)]
             values[name] = np.concatenate(first) if case.task == "train" else first[-1]
@@ -98,13 +103,14 @@ def measure(case, precision, contenders):
         for worker in workers.values():
             worker.close()
     for name, found in values.items():
-        difference = float(np.abs(found - values["eager"]).max() / np.abs(values["eager"]).max())
+        truth = values.get("eager", found)
+        difference = float(np.abs(found - truth).max() / np.abs(truth).max())
         seconds = statistics.median(times[name])
         result["contenders"][name] = dict(
             seconds=seconds, images_per_second=case.batch / seconds, rounds=times[name], difference=difference,
             right=bool(difference < TOLERANCE[precision]),
         )
-        if name != "gdrd":
+        if name != "gdrd" and "gdrd" in times:
             result["ratios"][name] = statistics.median(peer / own for peer, own in zip(times[name], times["gdrd"]))
     return result
 
@@ -119,8 +125,9 @@ def table(result):
         found = case["contenders"]
         speeds = [f"{found[name]['images_per_second']:.0f}/s" if name in found else "-" for name in CONTENDERS]
         ratios = [f"{case['ratios'][name]:.2f}x" if name in case["ratios"] else "-" for name in ("eager", "compiled")]
-        own = found["gdrd"]
-        difference = f"{own['difference']:.0e}" + ("" if own["right"] else ", WRONG")
+        own = found.get("gdrd")
+        compared = own and "eager" in found
+        difference = f"{own['difference']:.0e}" + ("" if own["right"] else ", WRONG") if compared else "-"
         cells = [case["network"], case["task"], str(case["batch"]), case["precision"], *speeds, *ratios, difference]
         rows.append("| " + " | ".join(cells) + " |")
     rows.append(
@@ -138,6 +145,8 @@ def main():
     parser.add_argument("--spent", type=float, default=0, help="seconds of them that are spent")
     parser.add_argument("--cases", default="*", help="names, with wildcards and commas: paper/*,*/embed/96")
     parser.add_argument("--precisions", default="tf32,bfloat16,float32", help="in this order")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="who takes part: gdrd,eager,compiled")
+    parser.add_argument("--profile", action="store_true", help="time gdrd's launches too, which slows it: target/bench/profile-*")
     args = parser.parse_args()
     end = time.monotonic() + args.seconds - args.spent
     import torch
@@ -152,13 +161,15 @@ def main():
         for precision in args.precisions.split(","):
             left = end - time.monotonic()
             name = f"{case.name} in {precision}"
-            if left < 30:
+            if left < 15:
                 result["left_out"].append(f"{name}, for want of time")
                 continue
-            contenders = [contender for contender in CONTENDERS if contender != "compiled" or left > 90]
+            wanted = args.contenders.split(",")
+            contenders = [name for name in CONTENDERS if name in wanted and (name != "compiled" or left > 60)]
+            profile = OUT / f"profile-{case.name.replace('/', '-')}-{precision}.txt" if args.profile else None
             print(f"measuring {name}", file=sys.stderr)
             try:
-                result["cases"].append(measure(case, precision, contenders))
+                result["cases"].append(measure(case, precision, contenders, profile))
             except (RuntimeError, OSError) as error:
                 result["left_out"].append(f"{name}: {error}")
                 result["failed"] = True

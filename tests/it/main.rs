@@ -12,6 +12,7 @@ mod bad_weights;
 mod cli;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod cuda_on_the_host;
 mod doctor;
 mod features;
 mod flow;

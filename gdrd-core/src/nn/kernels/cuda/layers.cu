@@ -36,6 +36,108 @@ static __device__ float masked(const float *grad, const float *result, unsigned 
     return result && !(result[at] > 0.0f) ? 0.0f : grad[at];
 }
 
+// Bits of a bfloat16.
+typedef unsigned short bfloat16;
+
+static __device__ unsigned to_bfloat16(float x) {
+    unsigned bits = __float_as_uint(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;
+    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+// Two values side by side.
+static __device__ void write(float *to, float a, float b) { *(float2 *)to = make_float2(a, b); }
+static __device__ void write(bfloat16 *to, float a, float b) { *(unsigned *)to = to_bfloat16(a) | to_bfloat16(b) << 16; }
+static __device__ void read(const float *from, float &a, float &b) {
+    float2 both = *(const float2 *)from;
+    a = both.x;
+    b = both.y;
+}
+static __device__ void read(const bfloat16 *from, float &a, float &b) {
+    unsigned both = *(const unsigned *)from;
+    a = __uint_as_float(both << 16);
+    b = __uint_as_float(both & 0xffff0000u);
+}
+
+// Maps [.., channels, plane] to maps [.., plane, padded], padded even, with zeros for what is not there: the channels from
+// `channels` on, the maps from `there` on. A block of 256 threads for 32 pixels of 64 channels.
+template <class T>
+static __device__ void pack(const float *x, T *y, unsigned there, unsigned channels, unsigned plane, unsigned padded) {
+    __shared__ float tile[64][33];
+    unsigned tiles = (plane + 31) / 32, image = blockIdx.x / tiles;
+    unsigned pixels = blockIdx.x % tiles * 32, first = blockIdx.y * 64, lane = threadIdx.x % 32, row = threadIdx.x / 32;
+    for (unsigned c = row; c < 64; c += 8) {
+        unsigned channel = first + c, pixel = pixels + lane;
+        bool exists = image < there && channel < channels && pixel < plane;
+        tile[c][lane] = exists ? x[((unsigned long long)image * channels + channel) * plane + pixel] : 0.0f;
+    }
+    __syncthreads();
+    unsigned channel = first + 2 * lane;
+    for (unsigned p = row; p < 32 && pixels + p < plane; p += 8) {
+        if (channel >= padded) continue;
+        write(y + ((unsigned long long)image * plane + pixels + p) * padded + channel, tile[2 * lane][p], tile[2 * lane + 1][p]);
+    }
+}
+
+// The way back: maps [.., plane, padded] to maps [.., channels, plane].
+template <class T>
+static __device__ void unpack(const T *x, float *y, unsigned channels, unsigned plane, unsigned padded) {
+    __shared__ float tile[64][33];
+    unsigned tiles = (plane + 31) / 32, image = blockIdx.x / tiles;
+    unsigned pixels = blockIdx.x % tiles * 32, first = blockIdx.y * 64, lane = threadIdx.x % 32, row = threadIdx.x / 32;
+    unsigned channel = first + 2 * lane;
+    for (unsigned p = row; p < 32 && pixels + p < plane; p += 8) {
+        if (channel >= padded) continue;
+        read(x + ((unsigned long long)image * plane + pixels + p) * padded + channel, tile[2 * lane][p], tile[2 * lane + 1][p]);
+    }
+    __syncthreads();
+    for (unsigned c = row; c < 64; c += 8) {
+        if (first + c >= channels || pixels + lane >= plane) continue;
+        y[((unsigned long long)image * channels + first + c) * plane + pixels + lane] = tile[c][lane];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+pack_float32(const float *x, float *y, unsigned there, unsigned channels, unsigned plane, unsigned padded) {
+    pack(x, y, there, channels, plane, padded);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+pack_bfloat16(const float *x, bfloat16 *y, unsigned there, unsigned channels, unsigned plane, unsigned padded) {
+    pack(x, y, there, channels, plane, padded);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+unpack_float32(const float *x, float *y, unsigned channels, unsigned plane, unsigned padded) {
+    unpack(x, y, channels, plane, padded);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+unpack_bfloat16(const bfloat16 *x, float *y, unsigned channels, unsigned plane, unsigned padded) {
+    unpack(x, y, channels, plane, padded);
+}
+
+// A convolution that keeps channels apart; a thread for each output.
+extern "C" __global__ void depthwise(const float *x, const float *weight, float *y, unsigned channels, unsigned height,
+                                     unsigned width, unsigned out_height, unsigned out_width, unsigned kernel_h, unsigned kernel_w,
+                                     unsigned stride, unsigned padding, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    unsigned column = i % out_width, row = i / out_width % out_height, map = i / (out_width * out_height);
+    const float *kernel = weight + map % channels * (kernel_h * kernel_w), *from = x + (unsigned long long)map * height * width;
+    float sum = 0.0f;
+    for (unsigned a = 0; a < kernel_h; ++a) {
+        // What lies before the map wraps around to a large number.
+        unsigned r = row * stride + a - padding;
+        if (r >= height) continue;
+        for (unsigned b = 0; b < kernel_w; ++b) {
+            unsigned c = column * stride + b - padding;
+            if (c < width) sum += kernel[a * kernel_w + b] * from[r * width + c];
+        }
+    }
+    y[i] = sum;
+}
+
 // Values that a thread adds in float32 before it goes on in float64.
 #define RUN 32
 

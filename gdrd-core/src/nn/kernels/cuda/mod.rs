@@ -7,9 +7,11 @@
 mod activation;
 mod conv;
 mod cudnn;
+mod graph;
 mod module;
 mod norm;
 mod optimizer;
+mod profile;
 mod storage;
 mod upload;
 

@@ -9,6 +9,8 @@ use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Device, Error, Result};
 
+use super::profile::{self, Span};
+
 const SOURCE: &str = include_str!("layers.cu");
 
 /// A null pointer, as a kernel's argument.
@@ -50,6 +52,7 @@ fn keep_memory(context: &Arc<CudaContext>) -> Result<()> {
 pub(super) struct Function {
     function: CudaFunction,
     stream: Arc<CudaStream>,
+    _span: Option<Span>,
 }
 
 impl Function {
@@ -84,7 +87,8 @@ pub(super) fn function(device: &CudaDevice, name: &'static str) -> Result<Functi
             free.insert(device.get_or_load_custom_func(name, "gdrd-layers", ptx)?.into_cuda_function()).clone()
         }
     };
-    Ok(Function { function, stream })
+    let _span = profile::span(&stream, || name.to_string());
+    Ok(Function { function, stream, _span })
 }
 
 fn compile((major, minor): (i32, i32)) -> Result<String> {

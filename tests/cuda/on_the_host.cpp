@@ -1,0 +1,131 @@
+// The kernels of gdrd-core/src/nn/kernels/cuda/layers.cu on the host, a thread for each of a block's, against their definitions.
+// Ends with 1 if one is wrong. `tests/it/cuda_on_the_host.rs` compiles and runs it.
+
+#include <barrier>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __launch_bounds__(threads)
+#define __shared__ static
+
+struct Place {
+    unsigned x = 0, y = 0, z = 0;
+};
+static thread_local Place threadIdx;
+static Place blockIdx, blockDim, gridDim;
+static std::barrier<> *block;
+static void __syncthreads() { block->arrive_and_wait(); }
+
+struct float2 {
+    float x, y;
+};
+static float2 make_float2(float x, float y) { return {x, y}; }
+static unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+static float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+namespace gpu {
+#include "../../gdrd-core/src/nn/kernels/cuda/layers.cu"
+}
+
+// Runs a kernel, block after block.
+template <class Kernel> static void launch(unsigned across, unsigned down, unsigned threads, Kernel kernel) {
+    gridDim = {across, down, 1};
+    blockDim = {threads, 1, 1};
+    std::barrier<> all(threads);
+    block = &all;
+    std::vector<std::thread> running;
+    for (unsigned t = 0; t < threads; ++t) {
+        running.emplace_back([=] {
+            threadIdx = {t, 0, 0};
+            for (unsigned at = 0; at < across * down; ++at) {
+                __syncthreads();
+                if (t == 0) blockIdx = {at % across, at / across, 0};
+                __syncthreads();
+                kernel();
+            }
+        });
+    }
+    for (auto &thread : running) thread.join();
+}
+
+static bool wrong = false;
+
+static void expect(const char *what, double found, double expected, double tolerance) {
+    if (std::abs(found - expected) <= tolerance * std::fmax(1.0, std::abs(expected))) return;
+    if (!wrong) std::printf("%s: found %g, expected %g\n", what, found, expected);
+    wrong = true;
+}
+
+static std::vector<float> numbers(size_t count) {
+    std::vector<float> values(count);
+    for (auto &value : values) value = 4.0f * std::rand() / RAND_MAX - 2.0f;
+    return values;
+}
+
+static double plain(float value) { return value; }
+static double plain(gpu::bfloat16 bits) { return __uint_as_float((unsigned)bits << 16); }
+
+// Maps pixel by pixel, and back.
+template <class T> static void packing(unsigned images, unsigned places, unsigned channels, unsigned padded, unsigned plane) {
+    double tolerance = sizeof(T) == 2 ? 1.0 / 256 : 0.0;
+    auto x = numbers(images * channels * plane);
+    std::vector<T> y(places * plane * padded, T(77));
+    unsigned tiles = (plane + 31) / 32, down = (padded + 63) / 64;
+    launch(places * tiles, down, 256, [&] { gpu::pack(x.data(), y.data(), images, channels, plane, padded); });
+    for (unsigned i = 0; i < places; ++i)
+        for (unsigned p = 0; p < plane; ++p)
+            for (unsigned c = 0; c < padded; ++c) {
+                double expected = i < images && c < channels ? x[(i * channels + c) * plane + p] : 0.0;
+                expect("pack", plain(y[(i * plane + p) * padded + c]), expected, tolerance);
+            }
+    std::vector<float> back(x.size(), 99.0f);
+    launch(images * tiles, down, 256, [&] { gpu::unpack(y.data(), back.data(), channels, plane, padded); });
+    for (size_t i = 0; i < x.size(); ++i) expect("unpack", back[i], x[i], tolerance);
+}
+
+static void depthwise(int kernel, int stride, int padding) {
+    int batch = 2, channels = 3, height = 7, width = 9;
+    int rows = (height + 2 * padding - kernel) / stride + 1, columns = (width + 2 * padding - kernel) / stride + 1;
+    unsigned n = batch * channels * rows * columns;
+    auto x = numbers(batch * channels * height * width), w = numbers(channels * kernel * kernel);
+    std::vector<float> y(n, 99.0f);
+    launch((n + 63) / 64, 1, 64, [&] {
+        gpu::depthwise(x.data(), w.data(), y.data(), channels, height, width, rows, columns, kernel, kernel, stride, padding, n);
+    });
+    for (unsigned i = 0; i < n; ++i) {
+        int column = i % columns, row = i / columns % rows, map = i / (rows * columns);
+        double sum = 0.0;
+        for (int a = 0; a < kernel; ++a)
+            for (int b = 0; b < kernel; ++b) {
+                int r = row * stride + a - padding, c = column * stride + b - padding;
+                if (r < 0 || c < 0 || r >= height || c >= width) continue;
+                sum += (double)w[(map % channels * kernel + a) * kernel + b] * x[(map * height + r) * width + c];
+            }
+        expect("depthwise", y[i], sum, 1e-5);
+    }
+}
+
+int main() {
+    packing<float>(3, 3, 3, 4, 49);
+    packing<float>(5, 8, 64, 64, 1);
+    packing<gpu::bfloat16>(2, 2, 3, 8, 256);
+    packing<gpu::bfloat16>(3, 5, 130, 136, 9);
+    for (int kernel : {3, 5})
+        for (int stride : {1, 2})
+            for (int padding : {0, 1, 2}) depthwise(kernel, stride, padding);
+    return wrong;
+}
