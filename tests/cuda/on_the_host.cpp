@@ -25,7 +25,20 @@ static void __syncthreads() { block->arrive_and_wait(); }
 struct float2 {
     float x, y;
 };
+struct float4 {
+    float x, y, z, w;
+};
 static float2 make_float2(float x, float y) { return {x, y}; }
+static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static int __ffs(int bits) { return __builtin_ffs(bits); }
+static double __shfl_xor_sync(unsigned, double value, int other) {
+    static double all[1024];
+    all[threadIdx.x] = value;
+    __syncthreads();
+    value = all[threadIdx.x ^ other];
+    __syncthreads();
+    return value;
+}
 static unsigned __float_as_uint(float x) {
     unsigned bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -119,7 +132,49 @@ static void depthwise(int kernel, int stride, int padding) {
     }
 }
 
+// Batch normalisation with addition and ReLU, and its gradients.
+static void normalisation(unsigned batch, unsigned channels, unsigned plane, bool with_add, bool relu) {
+    unsigned n = batch * plane, all = n * channels;
+    auto x = numbers(all), gamma = numbers(channels), beta = numbers(channels), add = numbers(all), grad = numbers(all);
+    std::vector<float> y(all), statistics(3 * channels), for_x(all), for_add(all), sums(2 * channels);
+    float *added = with_add ? add.data() : nullptr, *result = relu ? y.data() : nullptr;
+    launch(channels, 1, 64, [&] {
+        gpu::batch_norm(x.data(), gamma.data(), beta.data(), added, y.data(), statistics.data(), batch, channels, plane, 1e-5, relu);
+    });
+    launch(channels, 1, 64, [&] {
+        gpu::norm_gradients(x.data(), grad.data(), result, statistics.data(), gamma.data(), for_x.data(),
+                            with_add ? for_add.data() : nullptr, sums.data(), batch, channels, plane);
+    });
+    for (unsigned c = 0; c < channels; ++c) {
+        auto each = [&](auto visit) {
+            for (unsigned i = 0; i < n; ++i) visit((i / plane * channels + c) * plane + i % plane);
+        };
+        double mean = 0.0, variance = 0.0, total = 0.0, product = 0.0;
+        each([&](unsigned at) { mean += x[at] / (double)n; });
+        each([&](unsigned at) { variance += (x[at] - mean) * (x[at] - mean) / n; });
+        double inverse = 1.0 / std::sqrt(variance + 1e-5);
+        auto passed = [&](unsigned at) { return relu && y[at] <= 0.0f ? 0.0 : (double)grad[at]; };
+        each([&](unsigned at) {
+            double value = (x[at] - mean) * inverse * gamma[c] + beta[c] + (with_add ? add[at] : 0.0f);
+            expect("batch_norm", y[at], relu ? std::fmax(value, 0.0) : value, 1e-5);
+            total += passed(at);
+            product += passed(at) * (x[at] - mean) * inverse;
+        });
+        expect("gradient of gamma", sums[c], product, 1e-5);
+        expect("gradient of beta", sums[channels + c], total, 1e-5);
+        each([&](unsigned at) {
+            double normal = (x[at] - mean) * inverse;
+            expect("gradient of x", for_x[at], gamma[c] * inverse * (passed(at) - total / n - normal * product / n), 1e-5);
+            if (with_add) expect("gradient of the addition", for_add[at], passed(at), 0.0);
+        });
+    }
+}
+
 int main() {
+    normalisation(3, 2, 77, true, true);
+    normalisation(5, 3, 64, true, true);
+    normalisation(2, 2, 36, false, false);
+    normalisation(9, 3, 1, false, true);
     packing<float>(3, 3, 3, 4, 49);
     packing<float>(5, 8, 64, 64, 1);
     packing<gpu::bfloat16>(2, 2, 3, 8, 256);

@@ -10,7 +10,8 @@ fn kernels_give_what_their_definitions_say() {
     let program = folder.path().join("on_the_host");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let source = root().join("tests/cuda/on_the_host.cpp");
-    let compiled = Command::new(&compiler).args(["-std=c++20", "-O1", "-pthread", "-o"]).arg(&program).arg(source).output();
+    let compiled =
+        Command::new(&compiler).args(["-std=c++20", "-O1", "-pthread", "-o"]).arg(&program).arg(source).output();
     let compiled = match compiled {
         Ok(compiled) => compiled,
         Err(error) => {

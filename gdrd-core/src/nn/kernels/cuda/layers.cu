@@ -7,23 +7,27 @@ static __device__ unsigned long long place(unsigned i, unsigned channels, unsign
     return (unsigned long long)(i / plane) * channels * plane + i % plane;
 }
 
-// The sums of two numbers over the threads of a block, whose size is a power of two.
+// The sums of two numbers over the threads of a block, whose size is a power of two from 32 on.
 static __device__ void sums(double &a, double &b) {
-    __shared__ double first[1024];
-    __shared__ double second[1024];
-    unsigned t = threadIdx.x;
-    first[t] = a;
-    second[t] = b;
-    __syncthreads();
-    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
-        if (t < half) {
-            first[t] += first[t + half];
-            second[t] += second[t + half];
-        }
-        __syncthreads();
+    __shared__ double first[32];
+    __shared__ double second[32];
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int other = 16; other > 0; other /= 2) {
+        a += __shfl_xor_sync(0xffffffffu, a, other);
+        b += __shfl_xor_sync(0xffffffffu, b, other);
     }
-    a = first[0];
-    b = second[0];
+    if (lane == 0) {
+        first[warp] = a;
+        second[warp] = b;
+    }
+    __syncthreads();
+    bool exists = lane < blockDim.x / 32;
+    a = exists ? first[lane] : 0.0;
+    b = exists ? second[lane] : 0.0;
+    for (int other = 16; other > 0; other /= 2) {
+        a += __shfl_xor_sync(0xffffffffu, a, other);
+        b += __shfl_xor_sync(0xffffffffu, b, other);
+    }
     __syncthreads();
 }
 
@@ -141,28 +145,71 @@ extern "C" __global__ void depthwise(const float *x, const float *weight, float 
 // Values that a thread adds in float32 before it goes on in float64.
 #define RUN 32
 
-// A block for each channel: mean, biased variance and 1 / sqrt(variance + eps) into `statistics` [3, channels], and
-// y = (x - mean) * inverse * gamma + beta, then + add where there is one, then the ReLU if it is asked for.
-extern "C" __global__ void __launch_bounds__(1024)
-batch_norm(const float *x, const float *gamma, const float *beta, const float *add, float *y, float *statistics,
-           unsigned batch, unsigned channels, unsigned plane, double eps, int relu) {
-    unsigned c = blockIdx.x, n = batch * plane;
+// Four values, or one, that a thread takes at a time.
+struct Four {
+    float at[4];
+    static const unsigned COUNT = 4;
+    static __device__ Four load(const float *from) {
+        float4 v = *(const float4 *)from;
+        return {{v.x, v.y, v.z, v.w}};
+    }
+    __device__ void store(float *to) const { *(float4 *)to = make_float4(at[0], at[1], at[2], at[3]); }
+};
+struct One {
+    float at[1];
+    static const unsigned COUNT = 1;
+    static __device__ One load(const float *from) { return {{*from}}; }
+    __device__ void store(float *to) const { *to = at[0]; }
+};
+
+// All maps of one channel: where a piece of them lies, counted from the channel's first value.
+template <class V> struct Channel {
+    unsigned pieces, channels, plane, shift;
+    bool shifts;
+    __device__ Channel(unsigned batch, unsigned channels, unsigned plane)
+        : pieces(batch * (plane / V::COUNT)), channels(channels), plane(plane), shift(__ffs(plane / V::COUNT) - 1),
+          shifts((plane / V::COUNT & (plane / V::COUNT - 1)) == 0) {}
+    __device__ unsigned long long place(unsigned i) const {
+        unsigned width = plane / V::COUNT, map = shifts ? i >> shift : i / width;
+        return ((unsigned long long)map * channels * width + (i - map * width)) * V::COUNT;
+    }
+};
+
+// Whether a piece of four values of all of them can be taken at once.
+static __device__ bool wide(unsigned plane, const void *a, const void *b, const void *c, const void *d) {
+    return plane % 4 == 0 && ((unsigned long long)a | (unsigned long long)b | (unsigned long long)c | (unsigned long long)d) % 16 == 0;
+}
+
+template <class V>
+static __device__ void batch_norm_of(const float *x, const float *gamma, const float *beta, const float *add, float *y,
+                                     float *statistics, unsigned batch, unsigned channels, unsigned plane, double eps, int relu) {
+    unsigned c = blockIdx.x, step = blockDim.x;
     unsigned long long start = (unsigned long long)c * plane;
+    Channel<V> channel(batch, channels, plane);
+    x += start;
     // Values are taken around one of them, so that a large mean costs no precision.
-    float centre = x[start];
+    float centre = x[0];
     double total = 0.0, squares = 0.0;
-    for (unsigned i = threadIdx.x; i < n;) {
+    for (unsigned i = threadIdx.x; i < channel.pieces; i += 4 * step) {
+        V pieces[4];
+        for (unsigned k = 0; k < 4; ++k) {
+            if (i + k * step < channel.pieces) pieces[k] = V::load(x + channel.place(i + k * step));
+        }
         float sum = 0.0f, square = 0.0f;
-        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
-            float value = x[start + place(i, channels, plane)] - centre;
-            sum += value;
-            square += value * value;
+        for (unsigned k = 0; k < 4; ++k) {
+            if (i + k * step >= channel.pieces) continue;
+            for (unsigned j = 0; j < V::COUNT; ++j) {
+                float value = pieces[k].at[j] - centre;
+                sum += value;
+                square += value * value;
+            }
         }
         total += sum;
         squares += square;
     }
     sums(total, squares);
-    double shift = total / n, spread = squares / n - shift * shift, variance = spread > 0.0 ? spread : 0.0;
+    double n = (double)batch * plane, shift = total / n, spread = squares / n - shift * shift;
+    double variance = spread > 0.0 ? spread : 0.0;
     float mean = (float)(centre + shift), inverse = (float)(1.0 / sqrt(variance + eps));
     if (threadIdx.x == 0) {
         statistics[c] = mean;
@@ -170,31 +217,64 @@ batch_norm(const float *x, const float *gamma, const float *beta, const float *a
         statistics[2 * channels + c] = inverse;
     }
     float scale = inverse * gamma[c], bias = beta[c];
-    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
-        unsigned long long at = start + place(i, channels, plane);
-        float value = (x[at] - mean) * scale + bias;
-        if (add) value += add[at];
-        y[at] = relu ? positive(value) : value;
+    for (unsigned i = threadIdx.x; i < channel.pieces; i += 2 * step) {
+        V pieces[2], others[2];
+        for (unsigned k = 0; k < 2; ++k) {
+            if (i + k * step >= channel.pieces) continue;
+            unsigned long long at = channel.place(i + k * step);
+            pieces[k] = V::load(x + at);
+            if (add) others[k] = V::load(add + start + at);
+        }
+        for (unsigned k = 0; k < 2; ++k) {
+            if (i + k * step >= channel.pieces) continue;
+            for (unsigned j = 0; j < V::COUNT; ++j) {
+                float value = (pieces[k].at[j] - mean) * scale + bias;
+                if (add) value += others[k].at[j];
+                pieces[k].at[j] = relu ? positive(value) : value;
+            }
+            pieces[k].store(y + start + channel.place(i + k * step));
+        }
     }
 }
 
-// A block for each channel: the gradients of `batch_norm`, or of `x * gamma + beta` where `statistics` is null. `result`, where
-// there is one, is what the ReLU gave; `for_add`, where there is one, takes the gradient behind it. `for_parameters`
-// [2, channels] takes those of gamma and beta.
+// A block for each channel: mean, biased variance and 1 / sqrt(variance + eps) into `statistics` [3, channels], and
+// y = (x - mean) * inverse * gamma + beta, then + add where there is one, then the ReLU if it is asked for.
 extern "C" __global__ void __launch_bounds__(1024)
-norm_gradients(const float *x, const float *grad, const float *result, const float *statistics, const float *gamma,
-               float *for_x, float *for_add, float *for_parameters, unsigned batch, unsigned channels, unsigned plane) {
-    unsigned c = blockIdx.x, n = batch * plane;
+batch_norm(const float *x, const float *gamma, const float *beta, const float *add, float *y, float *statistics,
+           unsigned batch, unsigned channels, unsigned plane, double eps, int relu) {
+    if (wide(plane, x, add, y, y)) {
+        batch_norm_of<Four>(x, gamma, beta, add, y, statistics, batch, channels, plane, eps, relu);
+    } else {
+        batch_norm_of<One>(x, gamma, beta, add, y, statistics, batch, channels, plane, eps, relu);
+    }
+}
+
+template <class V>
+static __device__ void norm_gradients_of(const float *x, const float *grad, const float *result, const float *statistics,
+                                         const float *gamma, float *for_x, float *for_add, float *for_parameters,
+                                         unsigned batch, unsigned channels, unsigned plane) {
+    unsigned c = blockIdx.x, step = blockDim.x;
     unsigned long long start = (unsigned long long)c * plane;
+    Channel<V> channel(batch, channels, plane);
     float mean = statistics ? statistics[c] : 0.0f, inverse = statistics ? statistics[2 * channels + c] : 1.0f;
     double total = 0.0, product = 0.0;
-    for (unsigned i = threadIdx.x; i < n;) {
+    for (unsigned i = threadIdx.x; i < channel.pieces; i += 2 * step) {
+        V values[2], grads[2], results[2];
+        for (unsigned k = 0; k < 2; ++k) {
+            if (i + k * step >= channel.pieces) continue;
+            unsigned long long at = start + channel.place(i + k * step);
+            values[k] = V::load(x + at);
+            grads[k] = V::load(grad + at);
+            if (result) results[k] = V::load(result + at);
+        }
         float sum = 0.0f, with_x = 0.0f;
-        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
-            unsigned long long at = start + place(i, channels, plane);
-            float g = masked(grad, result, at);
-            sum += g;
-            with_x += (x[at] - mean) * g;
+        for (unsigned k = 0; k < 2; ++k) {
+            if (i + k * step >= channel.pieces) continue;
+            for (unsigned j = 0; j < V::COUNT; ++j) {
+                float g = result && !(results[k].at[j] > 0.0f) ? 0.0f : grads[k].at[j];
+                sum += g;
+                with_x += (values[k].at[j] - mean) * g;
+            }
         }
         total += sum;
         product += with_x;
@@ -206,14 +286,33 @@ norm_gradients(const float *x, const float *grad, const float *result, const flo
         for_parameters[channels + c] = (float)total;
     }
     // dx = gamma inverse (g - mean(g) - normal mean(g normal)); what is behind g comes from the statistics.
+    double n = (double)batch * plane;
     float level = statistics ? (float)(total / n) : 0.0f;
     float slope = statistics ? (float)(product / n) * inverse : 0.0f;
     float factor = gamma[c] * inverse;
-    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
-        unsigned long long at = start + place(i, channels, plane);
-        float g = masked(grad, result, at);
-        for_x[at] = factor * ((g - level) - (x[at] - mean) * slope);
-        if (for_add) for_add[at] = g;
+    for (unsigned i = threadIdx.x; i < channel.pieces; i += step) {
+        unsigned long long at = start + channel.place(i);
+        V value = V::load(x + at), g = V::load(grad + at);
+        if (result) {
+            V mask = V::load(result + at);
+            for (unsigned j = 0; j < V::COUNT; ++j) g.at[j] = mask.at[j] > 0.0f ? g.at[j] : 0.0f;
+        }
+        if (for_add) g.store(for_add + at);
+        for (unsigned j = 0; j < V::COUNT; ++j) value.at[j] = factor * ((g.at[j] - level) - (value.at[j] - mean) * slope);
+        value.store(for_x + at);
+    }
+}
+
+// A block for each channel: the gradients of `batch_norm`, or of `x * gamma + beta` where `statistics` is null. `result`, where
+// there is one, is what the ReLU gave; `for_add`, where there is one, takes the gradient behind it. `for_parameters`
+// [2, channels] takes those of gamma and beta.
+extern "C" __global__ void __launch_bounds__(1024)
+norm_gradients(const float *x, const float *grad, const float *result, const float *statistics, const float *gamma,
+               float *for_x, float *for_add, float *for_parameters, unsigned batch, unsigned channels, unsigned plane) {
+    if (wide(plane, x, grad, result, for_x) && wide(plane, for_add, x, x, x)) {
+        norm_gradients_of<Four>(x, grad, result, statistics, gamma, for_x, for_add, for_parameters, batch, channels, plane);
+    } else {
+        norm_gradients_of<One>(x, grad, result, statistics, gamma, for_x, for_add, for_parameters, batch, channels, plane);
     }
 }
 
