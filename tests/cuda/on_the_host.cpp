@@ -22,14 +22,15 @@ static Place blockIdx, blockDim, gridDim;
 static std::barrier<> *block;
 static void __syncthreads() { block->arrive_and_wait(); }
 
-struct float2 {
-    float x, y;
-};
 struct float4 {
     float x, y, z, w;
 };
-static float2 make_float2(float x, float y) { return {x, y}; }
+struct uint4 {
+    unsigned x, y, z, w;
+};
+static uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 static int __ffs(int bits) { return __builtin_ffs(bits); }
 static double __shfl_xor_sync(unsigned, double value, int other) {
     static double all[1024];
@@ -97,8 +98,8 @@ template <class T> static void packing(unsigned images, unsigned places, unsigne
     double tolerance = sizeof(T) == 2 ? 1.0 / 256 : 0.0;
     auto x = numbers(images * channels * plane);
     std::vector<T> y(places * plane * padded, T(77));
-    unsigned tiles = (plane + 31) / 32, down = (padded + 63) / 64;
-    launch(places * tiles, down, 256, [&] { gpu::pack(x.data(), y.data(), images, channels, plane, padded); });
+    unsigned pixels = images * plane, room = places * plane, down = (padded + 63) / 64;
+    launch((room + 63) / 64, down, 256, [&] { gpu::pack(x.data(), y.data(), pixels, room, channels, plane, padded); });
     for (unsigned i = 0; i < places; ++i)
         for (unsigned p = 0; p < plane; ++p)
             for (unsigned c = 0; c < padded; ++c) {
@@ -106,7 +107,7 @@ template <class T> static void packing(unsigned images, unsigned places, unsigne
                 expect("pack", plain(y[(i * plane + p) * padded + c]), expected, tolerance);
             }
     std::vector<float> back(x.size(), 99.0f);
-    launch(images * tiles, down, 256, [&] { gpu::unpack(y.data(), back.data(), channels, plane, padded); });
+    launch((pixels + 63) / 64, down, 256, [&] { gpu::unpack(y.data(), back.data(), pixels, channels, plane, padded); });
     for (size_t i = 0; i < x.size(); ++i) expect("unpack", back[i], x[i], tolerance);
 }
 
@@ -132,18 +133,36 @@ static void depthwise(int kernel, int stride, int padding) {
     }
 }
 
+// What each output of a convolution of 4 channels is made of.
+static void columns(unsigned kernel_h, unsigned kernel_w, unsigned stride, unsigned padding) {
+    unsigned batch = 2, height = 7, width = 9, taps = kernel_h * kernel_w;
+    unsigned rows = (height + 2 * padding - kernel_h) / stride + 1, places = (width + 2 * padding - kernel_w) / stride + 1;
+    unsigned n = batch * rows * places * taps;
+    auto x = numbers(batch * height * width * 4);
+    std::vector<float> y(4 * n, 99.0f);
+    launch((n + 63) / 64, 1, 64, [&] {
+        gpu::columns((const float4 *)x.data(), (float4 *)y.data(), height, width, rows, places, kernel_h, kernel_w, stride, padding, n);
+    });
+    for (unsigned i = 0; i < 4 * n; ++i) {
+        unsigned tap = i / 4 % taps, out = i / 4 / taps, image = out / (rows * places);
+        int r = out / places % rows * stride + tap / kernel_w - padding, c = out % places * stride + tap % kernel_w - padding;
+        bool inside = r >= 0 && c >= 0 && r < (int)height && c < (int)width;
+        expect("columns", y[i], inside ? x[((image * height + r) * width + c) * 4 + i % 4] : 0.0, 0.0);
+    }
+}
+
 // Batch normalisation with addition and ReLU, and its gradients.
 static void normalisation(unsigned batch, unsigned channels, unsigned plane, bool with_add, bool relu) {
     unsigned n = batch * plane, all = n * channels;
     auto x = numbers(all), gamma = numbers(channels), beta = numbers(channels), add = numbers(all), grad = numbers(all);
     std::vector<float> y(all), statistics(3 * channels), for_x(all), for_add(all), sums(2 * channels);
-    float *added = with_add ? add.data() : nullptr, *result = relu ? y.data() : nullptr;
+    float *added = with_add ? add.data() : nullptr, *result = with_add ? y.data() : nullptr;
     launch(channels, 1, 64, [&] {
         gpu::batch_norm(x.data(), gamma.data(), beta.data(), added, y.data(), statistics.data(), batch, channels, plane, 1e-5, relu);
     });
     launch(channels, 1, 64, [&] {
-        gpu::norm_gradients(x.data(), grad.data(), result, statistics.data(), gamma.data(), for_x.data(),
-                            with_add ? for_add.data() : nullptr, sums.data(), batch, channels, plane);
+        gpu::norm_gradients(x.data(), grad.data(), result, statistics.data(), gamma.data(),
+                            relu && !with_add ? beta.data() : nullptr, for_x.data(), with_add ? for_add.data() : nullptr, sums.data(), batch, channels, plane);
     });
     for (unsigned c = 0; c < channels; ++c) {
         auto each = [&](auto visit) {
@@ -174,11 +193,16 @@ int main() {
     normalisation(3, 2, 77, true, true);
     normalisation(5, 3, 64, true, true);
     normalisation(2, 2, 36, false, false);
+    normalisation(7, 2, 100, false, true);
     normalisation(9, 3, 1, false, true);
     packing<float>(3, 3, 3, 4, 49);
     packing<float>(5, 8, 64, 64, 1);
     packing<gpu::bfloat16>(2, 2, 3, 8, 256);
     packing<gpu::bfloat16>(3, 5, 130, 136, 9);
+    packing<float>(3, 4, 70, 72, 16);
+    packing<gpu::bfloat16>(9, 9, 64, 64, 16);
+    columns(3, 3, 1, 1);
+    columns(5, 2, 3, 2);
     for (int kernel : {3, 5})
         for (int stride : {1, 2})
             for (int padding : {0, 1, 2}) depthwise(kernel, stride, padding);

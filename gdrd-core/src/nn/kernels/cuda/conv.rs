@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::cuda_backend::cudarc::cudnn::CudnnDataType;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use half::bf16;
 
 use super::super::precision::Precision;
@@ -123,8 +123,9 @@ struct Maps {
 }
 
 impl Maps {
-    fn launch(&self) -> LaunchConfig {
-        let (across, down) = (self.images[1] * self.plane.div_ceil(32), self.channels[1].div_ceil(64));
+    /// Blocks for `pixels` pixels of all maps.
+    fn launch(&self, pixels: usize) -> LaunchConfig {
+        let (across, down) = (pixels.div_ceil(64), self.channels[1].div_ceil(64));
         LaunchConfig { grid_dim: (across as u32, down as u32, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 }
     }
 
@@ -135,37 +136,38 @@ impl Maps {
             bail!("{images} maps of {channels} channels of {plane} pixels are not {} values", x.len());
         }
         let f = function(device, T::KERNELS[0])?;
-        let sizes = [images, channels, plane, padded].map(|size| size as u32);
+        let sizes = [images * plane, places * plane, channels, plane, padded].map(|size| size as u32);
         // SAFETY: the kernel takes these arguments in this order, reads the values that were counted above, and writes all of the
-        // output; `padded` is even.
+        // output; `padded` values are a multiple of 16 bytes.
         unsafe {
             let out = room::<T>(device, places * plane * padded)?;
-            f.call()
-                .arg(x)
-                .arg(&out)
-                .arg(&sizes[0])
-                .arg(&sizes[1])
-                .arg(&sizes[2])
-                .arg(&sizes[3])
-                .launch(self.launch())
-                .w()?;
+            let mut call = f.call();
+            call.arg(x).arg(&out);
+            sizes.iter().for_each(|size| {
+                call.arg(size);
+            });
+            call.launch(self.launch(places * plane)).w()?;
             Ok(out)
         }
     }
 
     /// Channel by channel, without what was added.
-    fn unpack<T: Factor>(&self, device: &CudaDevice, x: &CudaSlice<T>) -> Result<CudaSlice<f32>> {
+    fn unpack<T: Factor>(&self, device: &CudaDevice, x: &CudaView<'_, T>) -> Result<CudaSlice<f32>> {
         let Self { images: [images, places], channels: [channels, padded], plane } = *self;
         if x.len() != places * padded * plane {
             bail!("{places} maps of {padded} channels of {plane} pixels are not {} values", x.len());
         }
         let f = function(device, T::KERNELS[1])?;
-        let sizes = [channels, plane, padded].map(|size| size as u32);
-        let config = Self { images: [images; 2], ..*self }.launch();
+        let sizes = [images * plane, channels, plane, padded].map(|size| size as u32);
         // SAFETY: as above, the other way round.
         unsafe {
             let out = room::<f32>(device, images * channels * plane)?;
-            f.call().arg(x).arg(&out).arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).launch(config).w()?;
+            let mut call = f.call();
+            call.arg(x).arg(&out);
+            sizes.iter().for_each(|size| {
+                call.arg(size);
+            });
+            call.launch(self.launch(images * plane)).w()?;
             Ok(out)
         }
     }
@@ -211,6 +213,42 @@ impl<T: Factor> ChannelsLast<T> {
     ) -> Result<CudaSlice<T>> {
         convolve(device, &self.padded(), pass, Form::ChannelsLast, &first.as_view(), &second.as_view())
     }
+
+    /// Whether a pixel of the input is one piece of 16 bytes.
+    fn has_few_channels(&self) -> bool {
+        let s = self.padded();
+        s.inputs == T::CHANNELS && s.batch * s.out_plane() * s.taps() < 1 << 31
+    }
+
+    /// The gradient of the weight, pixel by pixel, for [few channels](Self::has_few_channels): a product of few rows and columns
+    /// over very many pixels, all of which cuDNN gives to a block or two. Here parts of the pixels are summed side by side, then
+    /// the parts, in an order that the shape alone decides.
+    fn weight_of_few(&self, device: &CudaDevice, x: &CudaSlice<T>, grads: CudaSlice<T>) -> Result<Tensor> {
+        let s = self.padded();
+        let (pixels, width) = (s.batch * s.out_plane(), s.taps() * s.inputs);
+        if [x.len(), grads.len()] != [s.input_len(), s.output_len()] || !self.has_few_channels() {
+            bail!("the gradient of the weight of {s:?} from {} and {} values", x.len(), grads.len());
+        }
+        let (f, n) = (function(device, "columns")?, pixels * s.taps());
+        let sizes = [s.height, s.width, s.out_height(), s.out_width(), s.kernel_h, s.kernel_w, s.stride, s.padding, n];
+        let sizes = sizes.map(|size| size as u32);
+        // SAFETY: the kernel takes these arguments in this order, reads pixels of `x`, of which there are as many as the shape
+        // says and which have 16 bytes each, and writes all of the output.
+        let columns = unsafe {
+            let out = room::<T>(device, pixels * width)?;
+            let mut call = f.call();
+            call.arg(x).arg(&out);
+            sizes.iter().for_each(|size| {
+                call.arg(size);
+            });
+            call.launch(each(n)).w()?;
+            out
+        };
+        let parts = 1 << pixels.trailing_zeros().min(7);
+        let columns = tensor(columns, (parts, pixels / parts, width), device);
+        let grads = tensor(grads, (parts, pixels / parts, s.outputs), device);
+        grads.transpose(1, 2)?.matmul(&columns)?.to_dtype(DType::F32)?.sum(0)
+    }
 }
 
 impl<T: Factor> CustomOp2 for ChannelsLast<T> {
@@ -227,7 +265,7 @@ impl<T: Factor> CustomOp2 for ChannelsLast<T> {
         let xs = of_x.pack::<T>(device, &view(x, xl)?)?;
         let ws = of_weight.pack::<T>(device, &view(w, wl)?)?;
         let ys = self.run(device, Pass::Forward, &xs, &ws)?;
-        let out = of_y.unpack(device, &ys)?;
+        let out = of_y.unpack(device, &ys.as_view())?;
         let [keep_x, keep_weight] = self.keep;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = [keep_x.then_some(xs), keep_weight.then_some(ws)];
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), output(&self.shape)))
@@ -239,12 +277,18 @@ impl<T: Factor> CustomOp2 for ChannelsLast<T> {
         with_floats([grad], |device, [grads]| {
             let grads = of_y.pack::<T>(device, grads)?;
             let dx = match (x.track_op(), &kept[1]) {
-                (true, Some(ws)) => Some(of_x.unpack(device, &self.run(device, Pass::Input, ws, &grads)?)?),
+                (true, Some(ws)) => Some(of_x.unpack(device, &self.run(device, Pass::Input, ws, &grads)?.as_view())?),
                 (true, None) => bail!("a convolution has lost its weight"),
                 (false, _) => None,
             };
             let dw = match (weight.track_op(), &kept[0]) {
-                (true, Some(xs)) => Some(of_weight.unpack(device, &self.run(device, Pass::Weight, xs, &grads)?)?),
+                (true, Some(xs)) if self.has_few_channels() => {
+                    let sums = self.weight_of_few(device, xs, grads)?;
+                    Some(with_floats([&sums], |device, [sums]| of_weight.unpack(device, sums))?)
+                }
+                (true, Some(xs)) => {
+                    Some(of_weight.unpack(device, &self.run(device, Pass::Weight, xs, &grads)?.as_view())?)
+                }
                 (true, None) => bail!("a convolution has lost its input"),
                 (false, _) => None,
             };

@@ -7,9 +7,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::{CudnnDataType, result, sys};
-use candle_core::cuda_backend::cudarc::driver::{
-    self, CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, DeviceRepr,
-};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, DeviceRepr};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Result, bail};
 
@@ -55,8 +53,9 @@ struct Handle {
 
 /// How a convolution is computed.
 enum Way {
-    /// By an algorithm of cuDNN's first interface.
+    /// Channel by channel, by an algorithm of cuDNN's first interface.
     Algorithm(Plan),
+    /// Pixel by pixel.
     Graph(graph::Plan),
 }
 
@@ -109,9 +108,9 @@ impl Drop for Plan {
 }
 
 /// The first algorithm that cuDNN's heuristics list, fastest first, which works, gives the same values every time, keeps to
-/// float32 where it must, and needs no more scratch memory than allowed; and its mode.
+/// float32, and needs no more scratch memory than allowed.
 macro_rules! choose {
-    ($ask:path, $perf:ty, $most:literal, $form:ident, $($argument:expr),+) => {{
+    ($ask:path, $perf:ty, $most:literal, $($argument:expr),+) => {{
         let mut count = 0;
         // SAFETY: plain numbers and enumerations, for all of which zero is a value.
         let mut found: [$perf; $most] = unsafe { std::mem::zeroed() };
@@ -121,9 +120,9 @@ macro_rules! choose {
             perf.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && perf.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
                 && perf.memory <= WORKSPACE
-                && ($form == Form::ChannelsLast || !needs_tensor_cores(perf.mathType))
+                && !needs_tensor_cores(perf.mathType)
         };
-        found.iter().take(count as usize).find(fits).map(|perf| (perf.algo, perf.mathType))
+        found.iter().take(count as usize).find(fits).map(|perf| perf.algo)
     }};
 }
 
@@ -133,7 +132,7 @@ fn needs_tensor_cores(math: sys::cudnnMathType_t) -> bool {
 }
 
 impl Plan {
-    fn new<T: CudnnDataType>(handle: sys::cudnnHandle_t, shape: &ConvShape, pass: Pass, form: Form) -> Result<Self> {
+    fn new(handle: sys::cudnnHandle_t, shape: &ConvShape, pass: Pass) -> Result<Self> {
         let int = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
         let all = |sizes: [usize; 4]| -> Result<[i32; 4]> {
             Ok([int(sizes[0])?, int(sizes[1])?, int(sizes[2])?, int(sizes[3])?])
@@ -157,26 +156,15 @@ impl Plan {
         plan.y = result::create_tensor_descriptor()?;
         plan.w = result::create_filter_descriptor()?;
         plan.conv = result::create_convolution_descriptor()?;
-        let is_half = T::DATA_TYPE as u32 != <f32 as CudnnDataType>::DATA_TYPE as u32;
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-        let (format, math) = match form {
-            Form::Planar => (sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, sys::cudnnMathType_t::CUDNN_FMA_MATH),
-            Form::ChannelsLast => (
-                sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,
-                if is_half {
-                    sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH
-                } else {
-                    sys::cudnnMathType_t::CUDNN_DEFAULT_MATH
-                },
-            ),
-        };
-        let sums = <f32 as CudnnDataType>::DATA_TYPE;
+        let (format, math) = (sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, sys::cudnnMathType_t::CUDNN_FMA_MATH);
+        let float = <f32 as CudnnDataType>::DATA_TYPE;
         // SAFETY: the descriptors were just made.
         unsafe {
-            result::set_tensor4d_descriptor(plan.x, format, T::DATA_TYPE, x_dims)?;
-            result::set_tensor4d_descriptor(plan.y, format, T::DATA_TYPE, y_dims)?;
-            result::set_filter4d_descriptor(plan.w, T::DATA_TYPE, format, w_dims)?;
-            result::set_convolution2d_descriptor(plan.conv, padding, padding, stride, stride, 1, 1, mode, sums)?;
+            result::set_tensor4d_descriptor(plan.x, format, float, x_dims)?;
+            result::set_tensor4d_descriptor(plan.y, format, float, y_dims)?;
+            result::set_filter4d_descriptor(plan.w, float, format, w_dims)?;
+            result::set_convolution2d_descriptor(plan.conv, padding, padding, stride, stride, 1, 1, mode, float)?;
             result::set_convolution_group_count(plan.conv, groups)?;
             result::set_convolution_math_type(plan.conv, math)?;
         }
@@ -186,47 +174,42 @@ impl Plan {
                 result::get_convolution_forward_algorithm,
                 sys::cudnnConvolutionFwdAlgoPerf_t,
                 8,
-                form,
                 handle,
                 x,
                 w,
                 conv,
                 y
             )
-            .map(|(algorithm, math)| (Algorithm::Forward(algorithm), math)),
+            .map(Algorithm::Forward),
             Pass::Input => choose!(
                 result::get_convolution_backward_data_algorithm,
                 sys::cudnnConvolutionBwdDataAlgoPerf_t,
                 6,
-                form,
                 handle,
                 w,
                 y,
                 conv,
                 x
             )
-            .map(|(algorithm, math)| (Algorithm::Input(algorithm), math)),
+            .map(Algorithm::Input),
             Pass::Weight => choose!(
                 result::get_convolution_backward_filter_algorithm,
                 sys::cudnnConvolutionBwdFilterAlgoPerf_t,
                 7,
-                form,
                 handle,
                 x,
                 y,
                 conv,
                 w
             )
-            .map(|(algorithm, math)| (Algorithm::Weight(algorithm), math)),
+            .map(Algorithm::Weight),
         };
-        let Some((algorithm, math)) = found else {
-            bail!("cuDNN offers no deterministic algorithm for the pass {pass:?} of {shape:?} in the form {form:?}");
+        let Some(algorithm) = found else {
+            bail!("cuDNN offers no deterministic algorithm for the pass {pass:?} of {shape:?} in float32");
         };
         plan.algorithm = algorithm;
-        let math = if form == Form::Planar { sys::cudnnMathType_t::CUDNN_FMA_MATH } else { math };
-        // SAFETY: handle and descriptors are alive. The mode belongs to the algorithm; float32 never leaves its own.
+        // SAFETY: handle and descriptors are alive.
         plan.workspace = unsafe {
-            result::set_convolution_math_type(conv, math)?;
             match algorithm {
                 Algorithm::Forward(a) => result::get_convolution_forward_workspace_size(handle, x, w, conv, y, a)?,
                 Algorithm::Input(a) => result::get_convolution_backward_data_workspace_size(handle, w, y, conv, x, a)?,
@@ -273,7 +256,7 @@ pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
         let key = (*shape, pass, form, T::DATA_TYPE as u32);
         let way = match handle.plans.entry(key) {
             Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(free) => free.insert(Way::of::<T>(handle.raw, device, shape, pass, form, tensors)?),
+            Entry::Vacant(free) => free.insert(Way::of::<T>(handle.raw, shape, pass, form)?),
         };
         let _span = profile::span(&stream, || way.name::<T>(shape, pass));
         way.run(handle.raw, device, tensors)?;
@@ -283,39 +266,12 @@ pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
 }
 
 impl Way {
-    fn of<T: CudnnDataType>(
-        handle: sys::cudnnHandle_t,
-        device: &CudaDevice,
-        shape: &ConvShape,
-        pass: Pass,
-        form: Form,
-        tensors: [*mut c_void; 3],
-    ) -> Result<Self> {
-        let experiment = std::env::var("GDRD_CUDA_TRY").unwrap_or_default();
-        if form == Form::Planar || experiment == "first" {
-            return Ok(Self::Algorithm(Plan::new::<T>(handle, shape, pass, form)?));
+    fn of<T: CudnnDataType>(handle: sys::cudnnHandle_t, shape: &ConvShape, pass: Pass, form: Form) -> Result<Self> {
+        if form == Form::Planar {
+            return Ok(Self::Algorithm(Plan::new(handle, shape, pass)?));
         }
-        let most = if experiment == "tune" { 10 } else { 1 };
-        let ways = graph::plans::<T>(handle, shape, pass, most)?.into_iter().map(Self::Graph);
-        let mut best = None;
-        for way in ways {
-            if most == 1 {
-                return Ok(way);
-            }
-            let stream = device.cuda_stream();
-            way.run(handle, device, tensors)?;
-            let begin = stream.record_event(Some(driver::sys::CUevent_flags::CU_EVENT_DEFAULT)).w()?;
-            for _ in 0..5 {
-                way.run(handle, device, tensors)?;
-            }
-            let end = stream.record_event(Some(driver::sys::CUevent_flags::CU_EVENT_DEFAULT)).w()?;
-            let spent = begin.elapsed_ms(&end).w()?;
-            if best.as_ref().is_none_or(|(least, _)| spent < *least) {
-                best = Some((spent, way));
-            }
-        }
-        match best {
-            Some((_, way)) => Ok(way),
+        match graph::fastest::<T>(handle, shape, pass)? {
+            Some(plan) => Ok(Self::Graph(plan)),
             None => bail!("cuDNN has no way that repeats itself for the pass {pass:?} of {shape:?}"),
         }
     }

@@ -1,7 +1,6 @@
 //! Convolutions of channels-last maps as cuDNN's graph interface plans them.
 
 use std::ffi::c_void;
-use std::rc::Rc;
 
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::cudnn::{CudnnDataType, sys};
@@ -76,7 +75,7 @@ pub(super) struct Plan {
     /// The number of cuDNN's engine.
     pub(super) engine: i64,
     // What the plan was made from lives as long as it.
-    _from: (Descriptor, Rc<Operation>),
+    _from: (Descriptor, Operation),
 }
 
 /// A convolution as a graph of one operation.
@@ -86,17 +85,16 @@ struct Operation {
     _from: [Descriptor; 5],
 }
 
-/// The ways to compute the pass `pass` of `shape`, the one that cuDNN's heuristics take for the fastest first: those that give the
-/// same values every time and need no more scratch memory than allowed, `most` of them.
-pub(super) fn plans<T: CudnnDataType>(
+/// The way to compute the pass `pass` of `shape` that cuDNN's heuristics take for the fastest of those that give the same values
+/// every time and need no more scratch memory than allowed. The heuristics measure nothing: the way follows from shape, pass and
+/// type, the GPU and cuDNN's version.
+pub(super) fn fastest<T: CudnnDataType>(
     handle: sys::cudnnHandle_t,
     shape: &ConvShape,
     pass: Pass,
-    most: usize,
-) -> Result<Vec<Plan>> {
+) -> Result<Option<Plan>> {
     use sys::cudnnBackendHeurMode_t as Mode;
-    let operation = Rc::new(operation::<T>(handle, shape, pass)?);
-    let mut plans = Vec::new();
+    let operation = operation::<T>(handle, shape, pass)?;
     for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
         let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
         heuristics.descriptor(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &operation.graph)?;
@@ -109,23 +107,17 @@ pub(super) fn plans<T: CudnnDataType>(
         let (name, kind) = (Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR);
         let Ok(count) = heuristics.get(name, kind, &mut raw) else { continue };
         for configuration in made.into_iter().take(count) {
-            if plans.len() == most {
-                return Ok(plans);
-            }
             // What this GPU or these sizes do not support fails here; the next may do.
-            if let Ok(Some(plan)) = plan(handle, &operation, configuration) {
-                plans.push(plan);
+            if let Ok(Some((plan, workspace, engine))) = execution(handle, &configuration) {
+                return Ok(Some(Plan { plan, workspace, engine, _from: (configuration, operation) }));
             }
-        }
-        if !plans.is_empty() {
-            break;
         }
     }
-    Ok(plans)
+    Ok(None)
 }
 
-/// The plan of a configuration, if it is one that [`plans`] lists.
-fn plan(handle: sys::cudnnHandle_t, operation: &Rc<Operation>, configuration: Descriptor) -> Result<Option<Plan>> {
+/// A configuration's plan, its bytes of scratch memory and its engine, if it is one that [`fastest`] may take.
+fn execution(handle: sys::cudnnHandle_t, configuration: &Descriptor) -> Result<Option<(Descriptor, usize, i64)>> {
     let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
     let mut raw = [engine.0];
     configuration.get(Name::CUDNN_ATTR_ENGINECFG_ENGINE, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut raw)?;
@@ -141,13 +133,12 @@ fn plan(handle: sys::cudnnHandle_t, operation: &Rc<Operation>, configuration: De
     engine.get(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, Type::CUDNN_TYPE_INT64, &mut number)?;
     let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
     plan.set(Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, Type::CUDNN_TYPE_HANDLE, &[handle])?;
-    plan.descriptor(Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &configuration)?;
+    plan.descriptor(Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration)?;
     let plan = plan.finish()?;
     let mut bytes = [0i64];
     plan.get(Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, Type::CUDNN_TYPE_INT64, &mut bytes)?;
-    let Ok(workspace) = usize::try_from(bytes[0]) else { return Ok(None) };
-    let made = Plan { plan, workspace, engine: number[0], _from: (configuration, operation.clone()) };
-    Ok((workspace <= WORKSPACE).then_some(made))
+    let workspace = usize::try_from(bytes[0]).ok().filter(|workspace| *workspace <= WORKSPACE);
+    Ok(workspace.map(|workspace| (plan, workspace, number[0])))
 }
 
 fn operation<T: CudnnDataType>(handle: sys::cudnnHandle_t, shape: &ConvShape, pass: Pass) -> Result<Operation> {

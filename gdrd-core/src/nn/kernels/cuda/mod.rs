@@ -20,8 +20,8 @@ use candle_core::{DType, Result, Tensor};
 pub(super) use activation::{add_relu, global_average_pool, prelu, relu, silu};
 pub(super) use conv::conv2d;
 pub(super) use module::open;
-pub(super) use norm::{batch_norm_relu_train, batch_norm_train, group_norm, move_average, scale_shift, tail};
-pub(super) use optimizer::{sgd, squares};
+pub(super) use norm::{batch_norm_relu_train, batch_norm_train, group_norm, scale_shift, tail};
+pub(super) use optimizer::{move_average, sgd, squares};
 pub(super) use upload::{Staging, put};
 
 use super::precision::Precision;
