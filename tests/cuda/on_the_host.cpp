@@ -162,7 +162,8 @@ static void normalisation(unsigned batch, unsigned channels, unsigned plane, boo
     });
     launch(channels, 1, 64, [&] {
         gpu::norm_gradients(x.data(), grad.data(), result, statistics.data(), gamma.data(),
-                            relu && !with_add ? beta.data() : nullptr, for_x.data(), with_add ? for_add.data() : nullptr, sums.data(), batch, channels, plane);
+                            relu && !with_add ? beta.data() : nullptr, for_x.data(), with_add ? for_add.data() : nullptr,
+                            sums.data(), batch, channels, plane);
     });
     for (unsigned c = 0; c < channels; ++c) {
         auto each = [&](auto visit) {
