@@ -21,7 +21,12 @@ NETWORKS = {
     "diffusion": dict(title="PGDiff's encoder, 128x128", kind="diffusion-encoder", size=128),
 }
 IDENTITIES = 1000  # classes of the training step
-LARGEST_BATCH = 96
+LARGEST_BATCH = 96  # on a CPU
+
+
+def faces(network):
+    """How many faces there are: as many as the largest batch has, on a GPU too."""
+    return 4096 if network["kind"] == "resnet-trunk" else LARGEST_BATCH
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from cases import IDENTITIES, LARGEST_BATCH
+from cases import IDENTITIES, faces
 from networks import UnitLength, build
 
 
@@ -61,7 +61,8 @@ def embedder(network, folder):
 
 def make(network, folder, onnx=True):
     """Writes `weights.safetensors`, `inputs.safetensors` and, if it is wanted, `network.onnx` into `folder`, unless they are there."""
-    stamp = json.dumps(network, sort_keys=True)
+    count = faces(network)
+    stamp = json.dumps(dict(network, faces=count), sort_keys=True)
     if (folder / "made.json").exists() and (folder / "made.json").read_text() == stamp:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,10 +71,10 @@ def make(network, folder, onnx=True):
     save_file(weights_of(build(network)), folder / "weights.safetensors", header)
     size, random = network["size"], np.random.default_rng(1)
     # Smooth faces of some contrast: noise alone would leave every embedding the same.
-    coarse = random.integers(0, 256, (LARGEST_BATCH, 4, 4, 3), dtype=np.uint8)
-    fine = random.integers(0, 64, (LARGEST_BATCH, size, size, 3), dtype=np.uint8)
+    coarse = random.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    fine = random.integers(0, 64, (count, size, size, 3), dtype=np.uint8)
     pixels = coarse.repeat(-(-size // 4), 1).repeat(-(-size // 4), 2)[:, :size, :size] // 4 * 3 + fine
-    tensors = {"pixels": np.ascontiguousarray(pixels), "labels": random.integers(0, IDENTITIES, LARGEST_BATCH)}
+    tensors = {"pixels": np.ascontiguousarray(pixels), "labels": random.integers(0, IDENTITIES, count)}
     if is_student:
         tensors["classifier.weight"] = draw("classifier.weight", (IDENTITIES, network["options"]["embedding"]))
         tensors["classifier.bias"] = draw("classifier.bias", (IDENTITIES,))

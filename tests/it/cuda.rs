@@ -50,6 +50,7 @@ fn gradients(device: &Device, inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result
 #[track_caller]
 fn agree(what: &str, tolerance: f32, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     let device = gpu();
+    assert!(device.same_device(&gpu()), "a GPU that is asked for twice is two devices");
     let (found, expected) = (gradients(&device, inputs, &f), gradients(&Device::Cpu, inputs, &f));
     for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
         let difference = difference(found, expected);
@@ -66,7 +67,7 @@ fn image(name: &str, dims: &[usize]) -> Tensor {
 }
 
 type Case = ([usize; 4], [usize; 4], usize, usize, usize);
-const CONVOLUTIONS: [Case; 9] = [
+const CONVOLUTIONS: [Case; 12] = [
     ([2, 3, 16, 16], [8, 3, 3, 3], 1, 1, 1),
     ([5, 17, 4, 4], [19, 17, 3, 3], 1, 1, 1),
     ([3, 33, 7, 11], [31, 33, 3, 3], 1, 1, 1),
@@ -76,6 +77,9 @@ const CONVOLUTIONS: [Case; 9] = [
     ([2, 12, 8, 8], [12, 1, 3, 3], 2, 1, 12),
     ([2, 3, 9, 7], [4, 3, 5, 2], 3, 2, 1),
     ([96, 64, 8, 8], [128, 64, 3, 3], 2, 1, 1),
+    ([4, 70, 7, 7], [70, 1, 7, 7], 1, 0, 70),
+    ([33, 128, 4, 4], [256, 128, 3, 3], 1, 1, 1),
+    ([96, 3, 16, 16], [128, 3, 3, 3], 1, 1, 1),
 ];
 
 #[test]
@@ -89,6 +93,10 @@ fn convolutions() {
             let expected = gradients(&Device::Cpu, &inputs, &convolution);
             let _precision = precision.set();
             let found = gradients(&gpu(), &inputs, &convolution);
+            assert!(found == gradients(&gpu(), &inputs, &convolution), "{precision} {x:?} {w:?}: two runs differ");
+            let moved: Vec<Tensor> = inputs.iter().map(|t| t.to_device(&gpu()).expect("room on the GPU")).collect();
+            let plain = values(&convolution(&moved).expect("a result"));
+            assert!(plain == found[0], "{precision} {x:?} {w:?}: without gradients the result is another");
             for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let difference = difference(found, expected);
                 assert!(difference <= tolerance, "{precision} {x:?} {w:?}, tensor {at}: differs by {difference:.1e}");

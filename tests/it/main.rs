@@ -11,6 +11,7 @@ mod bad_training;
 mod bad_weights;
 mod cli;
 mod cuda;
+mod cuda_on_the_host;
 mod doctor;
 mod faults;
 mod features;

@@ -173,7 +173,7 @@ fn resume_refuses_what_is_no_run_and_what_has_changed() {
     std::fs::copy(run.student(), &teacher).expect("another teacher");
     let said = Said::by(&mut resume(&bench, "runs/a")).with_code(1);
     assert!(said.stderr.contains("lock.json"), "{said:#?}");
-    assert!(said.stderr.contains("the weights of teacher `discriminative`"), "{said:#?}");
+    assert!(said.stderr.contains("changed since this run began: teacher `discriminative`"), "{said:#?}");
 }
 
 #[test]

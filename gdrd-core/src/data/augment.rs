@@ -72,10 +72,10 @@ impl Augment {
         ];
         let outside = bounds.into_iter().filter(|(_, value, most)| !(0.0..=*most).contains(value));
         let draws = Problem::unless((1..=1024).contains(&self.draws), "augment", || {
-            format!("`draws`: expected 1 to 1024, found {}", self.draws)
+            format!("`draws`: expected at least 1 and at most 1024, found {}", self.draws)
         });
         outside
-            .map(|(key, value, most)| Problem::new("augment", format!("`{key}`: expected 0 to {most}, found {value}")))
+            .map(|(key, value, most)| Problem::new("augment", format!("`{key}`: expected at least 0 and at most {most}, found {value}")))
             .chain(draws)
             .collect()
     }

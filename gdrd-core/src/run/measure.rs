@@ -79,8 +79,8 @@ pub fn measure(
         parts.protocol(name)?;
     }
     match what {
-        Measuring::Embedder(embedder) => evaluate(&parts, Some(*embedder), Role::Other, false),
-        Measuring::Teachers => evaluate(&parts, None, Role::Other, true),
+        Measuring::Embedder(embedder) => evaluate(&parts, Some(*embedder), Role::Student, false),
+        Measuring::Teachers => evaluate(&parts, None, Role::Student, true),
     }
 }
 

@@ -79,7 +79,7 @@ impl StageOptions {
             Problem::within("accumulate", self.accumulate, 1..=1_000_000_000),
             Problem::within("warmup_steps", self.warmup_steps, 0..=1_000_000_000),
             Problem::unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {
-                format!("expected a finite number above 0, found {}", self.learning_rate)
+                format!("expected above 0, found {}", self.learning_rate)
             }),
             Problem::unless(self.clip_norm.is_none_or(|norm| norm > 0.0), "clip_norm", || "expected above 0".into()),
             Problem::unless(self.rates.keys().all(|part| self.trains.contains(part)), "rates", || {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::c_void;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::{CudnnDataType, result, sys};
@@ -12,9 +13,10 @@ use candle_core::{Result, bail};
 
 use super::super::shape::ConvShape;
 use super::storage::room;
+use super::{graph, profile};
 
 /// Bytes of scratch memory that an algorithm may ask for.
-const WORKSPACE: usize = 1 << 30;
+pub(super) const WORKSPACE: usize = 1 << 30;
 
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,16 +29,16 @@ pub(super) enum Pass {
     Weight,
 }
 
-/// What numbers may be rounded to inside products.
+/// How maps lie in memory, and what their values may be rounded to inside products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Rounding {
-    /// To float32 alone.
-    Float32,
-    /// To what the tensor cores take for the type of the tensors.
-    TensorCores,
+pub(super) enum Form {
+    /// Channel by channel; float32 alone.
+    Planar,
+    /// Pixel by pixel, weights too; what the tensor cores take for the type of the values.
+    ChannelsLast,
 }
 
-type Key = (ConvShape, Pass, Rounding, u32);
+type Key = (ConvShape, Pass, Form, u32);
 
 thread_local! {
     // A handle may be used by one thread at a time.
@@ -46,7 +48,15 @@ thread_local! {
 struct Handle {
     raw: sys::cudnnHandle_t,
     stream: Arc<CudaStream>,
-    plans: HashMap<Key, CudnnPlan>,
+    plans: HashMap<Key, Way>,
+}
+
+/// How a convolution is computed.
+enum Way {
+    /// Channel by channel, by an algorithm of cuDNN's first interface.
+    Algorithm(CudnnPlan),
+    /// Pixel by pixel.
+    Graph(graph::Plan),
 }
 
 impl Handle {
@@ -78,7 +88,7 @@ struct CudnnPlan {
     workspace: usize,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Algorithm {
     Forward(sys::cudnnConvolutionFwdAlgo_t),
     Input(sys::cudnnConvolutionBwdDataAlgo_t),
@@ -97,10 +107,10 @@ impl Drop for CudnnPlan {
     }
 }
 
-/// The first algorithm that cuDNN's heuristics list, fastest first, which works, gives the same values every time, keeps to the
-/// rounding, and needs no more scratch memory than allowed; and its mode.
+/// The first algorithm that cuDNN's heuristics list, fastest first, which works, gives the same values every time, keeps to
+/// float32, and needs no more scratch memory than allowed.
 macro_rules! choose {
-    ($ask:path, $perf:ty, $most:literal, $rounding:ident, $($argument:expr),+) => {{
+    ($ask:path, $perf:ty, $most:literal, $($argument:expr),+) => {{
         let mut count = 0;
         // SAFETY: plain numbers and enumerations, for all of which zero is a value.
         let mut found: [$perf; $most] = unsafe { std::mem::zeroed() };
@@ -110,9 +120,9 @@ macro_rules! choose {
             perf.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && perf.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
                 && perf.memory <= WORKSPACE
-                && ($rounding == Rounding::TensorCores || !needs_tensor_cores(perf.mathType))
+                && !needs_tensor_cores(perf.mathType)
         };
-        found.iter().take(count as usize).find(fits).map(|perf| (perf.algo, perf.mathType))
+        found.iter().take(count as usize).find(fits).map(|perf| perf.algo)
     }};
 }
 
@@ -122,12 +132,7 @@ fn needs_tensor_cores(math: sys::cudnnMathType_t) -> bool {
 }
 
 impl CudnnPlan {
-    fn new<T: CudnnDataType>(
-        handle: sys::cudnnHandle_t,
-        shape: &ConvShape,
-        pass: Pass,
-        rounding: Rounding,
-    ) -> Result<Self> {
+    fn new(handle: sys::cudnnHandle_t, shape: &ConvShape, pass: Pass) -> Result<Self> {
         let int = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
         let all = |sizes: [usize; 4]| -> Result<[i32; 4]> {
             Ok([int(sizes[0])?, int(sizes[1])?, int(sizes[2])?, int(sizes[3])?])
@@ -151,19 +156,15 @@ impl CudnnPlan {
         plan.y = result::create_tensor_descriptor()?;
         plan.w = result::create_filter_descriptor()?;
         plan.conv = result::create_convolution_descriptor()?;
-        let format = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-        let math = match rounding {
-            Rounding::Float32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-            Rounding::TensorCores => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
-        };
-        let sums = <f32 as CudnnDataType>::DATA_TYPE;
+        let (format, math) = (sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, sys::cudnnMathType_t::CUDNN_FMA_MATH);
+        let float = <f32 as CudnnDataType>::DATA_TYPE;
         // SAFETY: the descriptors were just made.
         unsafe {
-            result::set_tensor4d_descriptor(plan.x, format, T::DATA_TYPE, x_dims)?;
-            result::set_tensor4d_descriptor(plan.y, format, T::DATA_TYPE, y_dims)?;
-            result::set_filter4d_descriptor(plan.w, T::DATA_TYPE, format, w_dims)?;
-            result::set_convolution2d_descriptor(plan.conv, padding, padding, stride, stride, 1, 1, mode, sums)?;
+            result::set_tensor4d_descriptor(plan.x, format, float, x_dims)?;
+            result::set_tensor4d_descriptor(plan.y, format, float, y_dims)?;
+            result::set_filter4d_descriptor(plan.w, float, format, w_dims)?;
+            result::set_convolution2d_descriptor(plan.conv, padding, padding, stride, stride, 1, 1, mode, float)?;
             result::set_convolution_group_count(plan.conv, groups)?;
             result::set_convolution_math_type(plan.conv, math)?;
         }
@@ -173,49 +174,42 @@ impl CudnnPlan {
                 result::get_convolution_forward_algorithm,
                 sys::cudnnConvolutionFwdAlgoPerf_t,
                 8,
-                rounding,
                 handle,
                 x,
                 w,
                 conv,
                 y
             )
-            .map(|(algorithm, math)| (Algorithm::Forward(algorithm), math)),
+            .map(Algorithm::Forward),
             Pass::Input => choose!(
                 result::get_convolution_backward_data_algorithm,
                 sys::cudnnConvolutionBwdDataAlgoPerf_t,
                 6,
-                rounding,
                 handle,
                 w,
                 y,
                 conv,
                 x
             )
-            .map(|(algorithm, math)| (Algorithm::Input(algorithm), math)),
+            .map(Algorithm::Input),
             Pass::Weight => choose!(
                 result::get_convolution_backward_filter_algorithm,
                 sys::cudnnConvolutionBwdFilterAlgoPerf_t,
                 7,
-                rounding,
                 handle,
                 x,
                 y,
                 conv,
                 w
             )
-            .map(|(algorithm, math)| (Algorithm::Weight(algorithm), math)),
+            .map(Algorithm::Weight),
         };
-        let Some((algorithm, math)) = found else {
-            bail!(
-                "cuDNN offers no deterministic algorithm for the pass {pass:?} of {shape:?} with rounding {rounding:?}"
-            );
+        let Some(algorithm) = found else {
+            bail!("cuDNN offers no deterministic algorithm for the pass {pass:?} of {shape:?} in float32");
         };
         plan.algorithm = algorithm;
-        let math = if rounding == Rounding::Float32 { sys::cudnnMathType_t::CUDNN_FMA_MATH } else { math };
-        // SAFETY: handle and descriptors are alive. The mode belongs to the algorithm; float32 never leaves its own.
+        // SAFETY: handle and descriptors are alive.
         plan.workspace = unsafe {
-            result::set_convolution_math_type(conv, math)?;
             match algorithm {
                 Algorithm::Forward(a) => result::get_convolution_forward_workspace_size(handle, x, w, conv, y, a)?,
                 Algorithm::Input(a) => result::get_convolution_backward_data_workspace_size(handle, w, y, conv, x, a)?,
@@ -228,12 +222,12 @@ impl CudnnPlan {
     }
 }
 
-/// One pass of a convolution; `first` and `second` are what [`Pass`] says, contiguous.
+/// One pass of a convolution; `first` and `second` are what [`Pass`] says, in the form `form`.
 pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
     device: &CudaDevice,
     shape: &ConvShape,
     pass: Pass,
-    rounding: Rounding,
+    form: Form,
     first: &CudaView<'_, T>,
     second: &CudaView<'_, T>,
 ) -> Result<CudaSlice<T>> {
@@ -245,7 +239,7 @@ pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
         Pass::Input => ([weight_len, shape.output_len()], shape.input_len()),
         Pass::Weight => ([shape.input_len(), shape.output_len()], weight_len),
     };
-    if [first, second].map(|view| view_len(view)) != needs {
+    if [first, second].map(CudaView::len) != needs {
         bail!("the pass {pass:?} of {shape:?} needs {needs:?} values");
     }
     HANDLES.with_borrow_mut(|handles| {
@@ -253,46 +247,94 @@ pub(super) fn convolve<T: CudnnDataType + DeviceRepr>(
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(free) => free.insert(Handle::new(stream.clone())?),
         };
-        let key = (*shape, pass, rounding, T::DATA_TYPE as u32);
-        let plan = match handle.plans.entry(key) {
+        // SAFETY: what runs below writes all of it.
+        let mut out = unsafe { room::<T>(device, len)? };
+        let (a, _a) = first.device_ptr(&stream);
+        let (b, _b) = second.device_ptr(&stream);
+        let (o, _o) = out.device_ptr_mut(&stream);
+        let tensors = [a, b, o].map(|pointer| pointer as *mut c_void);
+        let key = (*shape, pass, form, T::DATA_TYPE as u32);
+        let way = match handle.plans.entry(key) {
             Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(free) => free.insert(CudnnPlan::new::<T>(handle.raw, shape, pass, rounding)?),
+            Entry::Vacant(free) => free.insert(Way::of::<T>(handle.raw, shape, pass, form)?),
         };
-        // SAFETY: the call below writes all of the output, and cuDNN reads nothing of the scratch memory that it has not written.
-        let (mut out, mut scratch) = unsafe { (room::<T>(device, len)?, room::<u8>(device, plan.workspace.max(1))?) };
+        let _span = profile::span(&stream, || way.name::<T>(shape, pass));
+        way.run(handle.raw, device, tensors)?;
+        drop((_a, _b, _o));
+        Ok(out)
+    })
+}
+
+impl Way {
+    fn of<T: CudnnDataType>(handle: sys::cudnnHandle_t, shape: &ConvShape, pass: Pass, form: Form) -> Result<Self> {
+        if form == Form::Planar {
+            return Ok(Self::Algorithm(CudnnPlan::new(handle, shape, pass)?));
+        }
+        match graph::fastest::<T>(handle, shape, pass)? {
+            Some(plan) => Ok(Self::Graph(plan)),
+            None => bail!("cuDNN has no way that repeats itself for the pass {pass:?} of {shape:?}"),
+        }
+    }
+
+    fn name<T: CudnnDataType>(&self, s: &ConvShape, pass: Pass) -> String {
+        let how = match self {
+            Self::Algorithm(plan) => format!("{:?}", plan.algorithm),
+            Self::Graph(plan) => format!("engine {}", plan.engine),
+        };
+        format!(
+            "convolution {pass:?} {:?} [{}, {}, {}, {}] to {} by {}x{}, stride {}, groups {}: {how}",
+            T::DATA_TYPE,
+            s.batch,
+            s.inputs,
+            s.height,
+            s.width,
+            s.outputs,
+            s.kernel_h,
+            s.kernel_w,
+            s.stride,
+            s.groups
+        )
+    }
+
+    /// Runs it on first argument, second argument and result, whose sizes were checked.
+    fn run(&self, handle: sys::cudnnHandle_t, device: &CudaDevice, tensors: [*mut c_void; 3]) -> Result<()> {
+        let stream = device.cuda_stream();
+        let workspace = match self {
+            Self::Algorithm(plan) => plan.workspace,
+            Self::Graph(plan) => plan.workspace,
+        };
+        // SAFETY: cuDNN reads nothing of the scratch memory that it has not written.
+        let mut scratch = unsafe { room::<u8>(device, workspace.max(1))? };
+        let (s, _s) = scratch.device_ptr_mut(&stream);
+        let s = s as *mut c_void;
+        let [a, b, o] = tensors;
         let (one, zero) = (&raw const ONE, &raw const ZERO);
         let (one, zero) = (one.cast(), zero.cast());
-        {
-            let (a, _a) = first.device_ptr(&stream);
-            let (b, _b) = second.device_ptr(&stream);
-            let (o, _o) = out.device_ptr_mut(&stream);
-            let (s, _s) = scratch.device_ptr_mut(&stream);
-            let (a, b, o, s) = (a as *const _, b as *const _, o as *mut _, s as *mut _);
-            let CudnnPlan { x, y, w, conv, workspace, .. } = *plan;
-            // SAFETY: handle and descriptors are alive, the memory has the sizes that they say (checked above), and the output
-            // overlaps nothing. All of it is ordered by the one stream.
-            unsafe {
-                match plan.algorithm {
-                    Algorithm::Forward(algorithm) => result::convolution_forward(
-                        handle.raw, one, x, a, w, b, conv, algorithm, s, workspace, zero, y, o,
-                    )?,
-                    Algorithm::Input(algorithm) => result::convolution_backward_data(
-                        handle.raw, one, w, a, y, b, conv, algorithm, s, workspace, zero, x, o,
-                    )?,
-                    Algorithm::Weight(algorithm) => result::convolution_backward_filter(
-                        handle.raw, one, x, a, y, b, conv, algorithm, s, workspace, zero, w, o,
-                    )?,
+        // SAFETY: handle and descriptors are alive, the memory has the sizes that they say (`convolve` checks), and the output
+        // overlaps nothing. All of it is ordered by the one stream.
+        unsafe {
+            match self {
+                Self::Graph(plan) => plan.run(handle, tensors, s)?,
+                Self::Algorithm(CudnnPlan { x, y, w, conv, algorithm, .. }) => {
+                    let (x, y, w, conv) = (*x, *y, *w, *conv);
+                    match *algorithm {
+                        Algorithm::Forward(way) => {
+                            result::convolution_forward(handle, one, x, a, w, b, conv, way, s, workspace, zero, y, o)?
+                        }
+                        Algorithm::Input(way) => result::convolution_backward_data(
+                            handle, one, w, a, y, b, conv, way, s, workspace, zero, x, o,
+                        )?,
+                        Algorithm::Weight(way) => result::convolution_backward_filter(
+                            handle, one, x, a, y, b, conv, way, s, workspace, zero, w, o,
+                        )?,
+                    }
                 }
             }
         }
-        Ok(out)
-    })
+        Ok(())
+    }
 }
 
 /// Factors of result and of what stood there before; float32 for both types.
 static ONE: f32 = 1.0;
 static ZERO: f32 = 0.0;
-
-fn view_len<T>(view: &CudaView<'_, T>) -> usize {
-    view.len()
-}

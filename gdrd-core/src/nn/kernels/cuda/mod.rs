@@ -8,9 +8,11 @@
 mod activation;
 mod conv;
 mod cudnn;
+mod graph;
 mod module;
 mod norm;
 mod optimizer;
+mod profile;
 mod storage;
 mod upload;
 
@@ -19,8 +21,8 @@ use candle_core::{DType, Result, Tensor};
 pub(super) use activation::{add_relu, global_average_pool, prelu, relu, silu};
 pub(super) use conv::conv2d;
 pub(super) use module::{compute_capability, open};
-pub(super) use norm::{batch_norm_relu_train, batch_norm_train, epilogue, group_norm, move_average, scale_shift};
-pub(super) use optimizer::{sgd, squares};
+pub(super) use norm::{batch_norm_relu_train, batch_norm_train, epilogue, group_norm, scale_shift};
+pub(super) use optimizer::{move_average, sgd, squares};
 pub(super) use upload::{Staging, put};
 
 use super::precision::Precision;

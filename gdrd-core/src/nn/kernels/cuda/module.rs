@@ -1,7 +1,7 @@
 //! The device, and the functions of `layers.cu` on it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchArgs, LaunchConfig, sys};
@@ -9,17 +9,27 @@ use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Device, Error, Result};
 
+use super::profile::{self, Span};
+
 const SOURCE: &str = include_str!("layers.cu");
 
 /// A null pointer, as a kernel's argument.
 pub(super) const NULL: u64 = 0;
 
-/// The GPU with this number, ready for the kernels: one stream for all threads of the program, and memory that freed tensors
-/// leave is kept.
+/// The GPUs that were opened, by number.
+static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+
+/// The GPU with this number, ready for the kernels: one device and one stream for all of the program, and memory that freed
+/// tensors leave is kept. Asked again, it is the same device: candle takes tensors of two devices of one GPU for each other's and
+/// orders nothing between their streams.
 ///
 /// # Errors
 /// If there is no such GPU.
 pub(in super::super) fn open(ordinal: usize) -> Result<Device> {
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(&ordinal) {
+        return Ok(device.clone());
+    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: every tensor of this device is made, used and freed on its one stream, in the order of the program; uploads, which
@@ -27,6 +37,7 @@ pub(in super::super) fn open(ordinal: usize) -> Result<Device> {
     // of the driver.
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda.cuda_stream().context())?;
+    open.insert(ordinal, device.clone());
     Ok(device)
 }
 
@@ -56,6 +67,7 @@ fn keep_memory(context: &Arc<CudaContext>) -> Result<()> {
 pub(super) struct Function {
     function: CudaFunction,
     stream: Arc<CudaStream>,
+    _span: Option<Span>,
 }
 
 impl Function {
@@ -90,7 +102,8 @@ pub(super) fn function(device: &CudaDevice, name: &'static str) -> Result<Functi
             free.insert(device.get_or_load_custom_func(name, "gdrd-layers", ptx)?.into_cuda_function()).clone()
         }
     };
-    Ok(Function { function, stream })
+    let _span = profile::span(&stream, || name.to_string());
+    Ok(Function { function, stream, _span })
 }
 
 fn compile((major, minor): (i32, i32)) -> Result<String> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, PushKernelArg};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, Var, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::super::channels::Channels;
 use super::super::epilogue::EpilogueActivation;
@@ -147,21 +147,6 @@ pub(in super::super) fn group_norm(
     })
 }
 
-/// `running = keep * running + take * batch`, in place.
-pub(in super::super) fn move_average(running: &Var, batch: &Tensor, keep: f64, take: f64) -> Result<()> {
-    if !running.is_contiguous() || running.dims() != batch.dims() {
-        bail!("a running average {:?} cannot move by {:?}", running.layout(), batch.dims());
-    }
-    with_floats([running.as_tensor(), batch], |device, [running, batch]| {
-        let (f, n) = (function(device, "move_average")?, running.len() as u32);
-        let (keep, take) = (keep as f32, take as f32);
-        // SAFETY: the kernel takes these arguments in this order. It changes the first, memory of the GPU that no Rust reference
-        // points into, in the order of the device's stream, as `Var::set` does.
-        unsafe { f.call().arg(running).arg(batch).arg(&keep).arg(&take).arg(&n).launch(each(running.len())).w()? };
-        Ok(())
-    })
-}
-
 struct BatchNormOp {
     channels: Channels,
     eps: f64,
@@ -189,7 +174,7 @@ impl BatchNormOp {
             call.arg(x).arg(gamma).arg(beta);
             optional!(call, add);
             call.arg(&out).arg(&statistics).arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&self.eps).arg(&relu);
-            call.launch(blocks(count, batch * plane)).w()?;
+            call.launch(blocks(count, pieces(batch, plane))).w()?;
             (out, statistics)
         };
         // An operation runs forward once.
@@ -202,14 +187,26 @@ impl BatchNormOp {
         &self,
         x: &Tensor,
         gamma: &Tensor,
-        result: &Tensor,
         grad: &Tensor,
-        with_add: bool,
+        behind: Behind<'_>,
     ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
         let Some(statistics) = self.statistics.get() else { bail!("batch normalisation has no statistics") };
-        let result = self.relu.then_some(result);
-        gradients(&self.channels, x, gamma, grad, result, Some(statistics), with_add)
+        gradients(&self.channels, x, gamma, grad, Some(statistics), behind)
     }
+}
+
+/// How often a block takes values of its channel: four at a time where the maps allow it.
+fn pieces(batch: usize, plane: usize) -> usize {
+    if plane.is_multiple_of(4) { batch * plane / 4 } else { batch * plane }
+}
+
+/// What follows a normalisation in one operation with it.
+enum Behind<'a> {
+    Nothing,
+    /// A ReLU; the normalisation's beta.
+    Relu(&'a Tensor),
+    /// An addition and a ReLU; the ReLU's result.
+    AddRelu(&'a Tensor),
 }
 
 /// The kernel `norm_gradients`; only the first values of `gamma` are read, one for each channel.
@@ -218,28 +215,35 @@ fn gradients(
     x: &Tensor,
     gamma: &Tensor,
     grad: &Tensor,
-    result: Option<&Tensor>,
     statistics: Option<&Tensor>,
-    with_add: bool,
+    behind: Behind<'_>,
 ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
     let Channels { batch, count, plane, .. } = *channels;
-    let stand_ins = [x, gamma, grad, result.unwrap_or(x), statistics.unwrap_or(x)];
-    with_floats(stand_ins, |device, [values, gammas, grads, results, statistics_view]| {
+    let (result, beta) = match behind {
+        Behind::Nothing => (None, None),
+        Behind::Relu(beta) => (None, Some(beta)),
+        Behind::AddRelu(result) => (Some(result), None),
+    };
+    let stand_ins = [x, gamma, grad, result.unwrap_or(x), statistics.unwrap_or(x), beta.unwrap_or(x)];
+    with_floats(stand_ins, |device, [values, gammas, grads, results, statistics_view, betas]| {
         let f = function(device, "norm_gradients")?;
         let (results, statistics) = (result.map(|_| results), statistics.map(|_| statistics_view));
+        let betas = beta.map(|_| betas);
         let sizes = [batch, count, plane].map(|size| size as u32);
         // SAFETY: the kernel takes these arguments in this order; its blocks, one for each channel, write all of the outputs.
         let (dx, da, dp) = unsafe {
             let (dx, dp) = (room::<f32>(device, values.len())?, room::<f32>(device, 2 * count)?);
-            let da = if with_add { Some(room::<f32>(device, values.len())?) } else { None };
+            let da = if result.is_some() { Some(room::<f32>(device, values.len())?) } else { None };
             let mut call = f.call();
             call.arg(values).arg(grads);
             optional!(call, results);
             optional!(call, statistics);
-            call.arg(gammas).arg(&dx);
+            call.arg(gammas);
+            optional!(call, betas);
+            call.arg(&dx);
             optional!(call, da.as_ref());
             call.arg(&dp).arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]);
-            call.launch(blocks(count, batch * plane)).w()?;
+            call.launch(blocks(count, pieces(batch, plane))).w()?;
             (dx, da, dp)
         };
         let da = da.map(|values| tensor(values, x.shape(), device));
@@ -281,17 +285,18 @@ impl CustomOp3 for BatchNormOp {
         &self,
         x: &Tensor,
         gamma: &Tensor,
+        beta: &Tensor,
         _: &Tensor,
-        result: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, _, dp) = self.backward(x, gamma, result, grad, false)?;
+        let behind = if self.relu { Behind::Relu(beta) } else { Behind::Nothing };
+        let (dx, _, dp) = self.backward(x, gamma, grad, behind)?;
         let count = self.channels.count;
         Ok((Some(dx), Some(dp.narrow(0, 0, count)?), Some(dp.narrow(0, count, count)?)))
     }
 }
 
-/// The same with an addition; its second argument is all of gamma, then all of beta.
+/// The same with an addition and a ReLU; its second argument is all of gamma, then all of beta.
 struct AddBatchNorm(BatchNormOp);
 
 impl CustomOp3 for AddBatchNorm {
@@ -334,7 +339,7 @@ impl CustomOp3 for AddBatchNorm {
         result: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, da, dp) = self.0.backward(x, parameters, result, grad, true)?;
+        let (dx, da, dp) = self.0.backward(x, parameters, grad, Behind::AddRelu(result))?;
         Ok((Some(dx), Some(dp.reshape(parameters.shape())?), da))
     }
 }
@@ -382,7 +387,7 @@ impl CustomOp3 for ScaleShift {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, _, dp) = gradients(&self.channels, x, scale, grad, None, None, false)?;
+        let (dx, _, dp) = gradients(&self.channels, x, scale, grad, None, Behind::Nothing)?;
         let count = self.channels.count;
         Ok((Some(dx), Some(dp.narrow(0, 0, count)?), Some(dp.narrow(0, count, count)?)))
     }

@@ -70,3 +70,18 @@ pub(in super::super) fn sgd(
         Ok(())
     })
 }
+
+/// `running = keep * running + take * batch`, in place.
+pub(in super::super) fn move_average(running: &Var, batch: &Tensor, keep: f64, take: f64) -> Result<()> {
+    if !running.is_contiguous() || running.dims() != batch.dims() {
+        bail!("a running average {:?} cannot move by {:?}", running.layout(), batch.dims());
+    }
+    with_floats([running.as_tensor(), batch], |device, [running, batch]| {
+        let (f, n) = (function(device, "move_average")?, running.len() as u32);
+        let (keep, take) = (keep as f32, take as f32);
+        // SAFETY: the kernel takes these arguments in this order. It changes the first, memory of the GPU that no Rust reference
+        // points into, in the order of the device's stream, as `Var::set` does.
+        unsafe { f.call().arg(running).arg(batch).arg(&keep).arg(&take).arg(&n).launch(each(running.len())).w()? };
+        Ok(())
+    })
+}
