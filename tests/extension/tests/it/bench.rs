@@ -85,7 +85,7 @@ fn drawn() -> &'static [Entry] {
             let person = faces.person(index).expect("all are known");
             // The last person is somebody whom nobody knows.
             let known = (person + 1 < PEOPLE).then(|| faces.people()[person].replace(' ', "_"));
-            let session = if index % 2 == 0 { "indoors" } else { "outdoors" };
+            let session = if index.is_multiple_of(2) { "indoors" } else { "outdoors" };
             let image = png(faces.face(index).expect("a face").pixels(), 32);
             Entry { image, person: known, name: format!("{index}"), session: session.into() }
         };
