@@ -84,10 +84,13 @@ fn drawn() -> &'static [Entry] {
         let entry = |index: usize| {
             let person = faces.person(index).expect("all are known");
             // The last person is somebody whom nobody knows.
-            let known = (person + 1 < PEOPLE).then(|| faces.people()[person].replace(' ', "_"));
+            let who = faces.people()[person].replace(' ', "_");
+            // As LFW numbers its images.
+            let name = format!("{who}_{:04}", index % IMAGES + 1);
+            let known = (person + 1 < PEOPLE).then_some(who);
             let session = if index.is_multiple_of(2) { "indoors" } else { "outdoors" };
             let image = png(faces.face(index).expect("a face").pixels(), 32);
-            Entry { image, person: known, name: format!("{index}"), session: session.into() }
+            Entry { image, person: known, name, session: session.into() }
         };
         (0..faces.len()).map(entry).collect()
     })
@@ -98,6 +101,11 @@ fn png(pixels: &[u8], size: u32) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image.write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
     bytes.into_inner()
+}
+
+/// The names of two people who are known.
+pub(crate) fn two_people() -> [String; 2] {
+    [0, IMAGES].map(|at| drawn()[at].person.clone().expect("somebody known"))
 }
 
 /// The folder.

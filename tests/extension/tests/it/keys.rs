@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, two_people};
 
 /// What is kept of earlier runs.
 #[derive(Debug, PartialEq)]
@@ -129,4 +129,22 @@ fn weight_files_make_new_what_depends_on_them() {
     install("runs/a", "big.safetensors");
     install("runs/a", "first.safetensors");
     assert_eq!(ablated(&bench, &sets), NOTHING, "what was there is still good");
+}
+
+#[test]
+fn lists_make_new_what_depends_on_them() {
+    let bench = Bench::new();
+    let [one, other] = two_people();
+    // A pair of one person and a pair of two, of the probes' images 6 to 8.
+    bench.write("pairs.txt", format!("1\n{one} 6 7\n{one} 6 {other} 7\n"));
+    let sets = [
+        ["--set", "evaluate.pairs.kind=\"verification\""],
+        ["--set", "evaluate.pairs.data=\"probes\""],
+        ["--set", "evaluate.pairs.pairs=\"pairs.txt\""],
+    ]
+    .concat();
+    bench.good(&[&ABLATE[..], &sets].concat());
+    assert_eq!(ablated(&bench, &sets), NOTHING);
+    bench.write("pairs.txt", format!("1\n{one} 6 8\n{one} 6 {other} 7\n"));
+    assert_eq!(ablated(&bench, &sets), New { features: false, ..ALL });
 }
