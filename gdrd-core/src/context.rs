@@ -40,6 +40,8 @@ pub struct Record {
     pub files: BTreeMap<String, String>,
     /// [`Part::content`] of other parts, by family and name, such as `dataset train`.
     pub parts: BTreeMap<String, String>,
+    /// The run's seed, if random numbers were drawn by it.
+    pub seed: Option<u64>,
 }
 
 /// What a file's bytes must be.
@@ -169,7 +171,9 @@ impl<'a> BuildContext<'a> {
 
     /// The run's seed as a number; `cx.seed()` is for streams.
     pub(crate) fn seed_number(&self) -> u64 {
-        self.host.seed()
+        let seed = self.host.seed();
+        self.note(|record| record.seed = Some(seed));
+        seed
     }
 
     /// The file that a recipe writes as `path`, for kinds that also exist where there are no recipes; others use `cx.file`.
@@ -219,6 +223,7 @@ impl<'a> BuildContext<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seed::Seed;
 
     #[test]
     fn a_bare_context_has_a_device_and_says_what_it_lacks() {
@@ -229,5 +234,6 @@ mod tests {
         let error = cx.part::<dyn Host>("dataset", "train").err().expect("no dataset").to_string();
         assert!(error.contains("no dataset is called `train`"), "{error}");
         assert_eq!(cx.record(), Record::default());
+        assert_eq!((cx.seed(), cx.record().seed), (Seed(0), Some(0)), "whoever draws depends on the seed");
     }
 }

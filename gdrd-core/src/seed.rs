@@ -44,7 +44,7 @@ impl Seed {
 }
 
 impl BuildContext<'_> {
-    /// The run's seed, for streams of random numbers.
+    /// The run's seed, for streams of random numbers. Whoever asks for it is another part with every seed.
     pub fn seed(&self) -> Seed {
         Seed(self.seed_number())
     }

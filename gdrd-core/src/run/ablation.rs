@@ -6,6 +6,7 @@ use super::assembly::Assembly;
 use super::folder::RunFolder;
 use super::lock::Lock;
 use super::mark::claim_ablation;
+use super::prepared::Prepared;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
@@ -55,7 +56,9 @@ pub fn ablate(
     claim_ablation(folder, &["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")))?;
     for cell in cells {
         let row = cell.experiment.plain_name();
-        let lock = Lock::of(&Assembly::new(&cell.experiment, place, observer)?)?;
+        let parts = Assembly::new(&cell.experiment, place, observer)?;
+        let prepared = Prepared::new(&parts)?;
+        let lock = Lock::of(&prepared, &prepared.terms()?)?;
         let name = format!("{row}-seed{}-{}", cell.experiment.run.seed, &lock.digest()[..12]);
         let path = folder.join(&name);
         let run = RunFolder::new(&path);

@@ -217,7 +217,7 @@ pub(super) fn content<D: ?Sized>(family: &str, component: &Component<D>, record:
     }
     let files: Vec<&String> = record.files.values().collect();
     digest::of_value(&serde_json::json!({
-        "family": family, "options": options, "files": files, "parts": record.parts,
+        "family": family, "options": options, "files": files, "parts": record.parts, "seed": record.seed,
     }))
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::assembly::Assembly;
+use super::prepared::{Prepared, StageTerms};
 use crate::context::Host;
 use crate::digest;
 use crate::error::{Error, Result};
@@ -61,16 +62,15 @@ const KERNELS: &str = "kernels";
 const DEVICE: &str = "device";
 
 impl Lock {
-    /// The lock of everything that a recipe uses; it is built if it was not.
+    /// The lock of everything that a run is prepared from. Losses and the student may have read files too, so they are built by
+    /// now.
     ///
     /// # Errors
     /// If a part cannot be built.
-    pub fn of(parts: &Assembly) -> Result<Self> {
+    pub fn of(prepared: &Prepared, _: &[StageTerms]) -> Result<Self> {
+        let parts = prepared.parts;
         let experiment = parts.experiment();
         let cx = parts.context();
-        for stage in &experiment.stages {
-            cx.views(&stage.options.data)?;
-        }
         fn contents<T>(
             parts: &Assembly,
             family: &'static str,

@@ -148,11 +148,13 @@ impl Host for Named<'_> {
 }
 
 impl Bench<'_> {
-    /// Measures `embedder`, or takes the outcome kept under the key `kept`.
+    /// Measures `embedder`, or takes the outcome kept under the key `kept`, or under that and the seed where the protocol draws.
     fn measure(&mut self, embedder: &dyn Embedder, role: Role, kept: Option<String>) -> Result<()> {
-        let path = kept.map(|key| self.parts.store().folder().join(format!("{key}.json")));
-        let outcome = match path.as_ref().filter(|path| path.exists()) {
-            Some(path) => match read(path) {
+        let path = |key: &String| self.parts.store().folder().join(format!("{key}.json"));
+        let seeded = |key: &String| digest::of_value(&(key, self.parts.seed()));
+        let places = kept.iter().flat_map(|key| [path(key), path(&seeded(key))]);
+        let outcome = match places.into_iter().find(|path| path.exists()) {
+            Some(path) => match read(&path) {
                 Ok(outcome) => Some(outcome),
                 Err(error) => {
                     let message = format!("kept outcome `{}`: {error}; it is measured again", path.display());
@@ -170,7 +172,8 @@ impl Bench<'_> {
                 let place = || format!("{}: {}", self.name, embedder.name());
                 let outcome = self.protocol.evaluate(embedder, &cx).at(place)?;
                 let text = outcome.to_json().at(place)?;
-                if let Some(path) = path {
+                if let Some(key) = &kept {
+                    let path = if cx.record().seed.is_some() { path(&seeded(key)) } else { path(key) };
                     let store = self.parts.store().folder();
                     std::fs::create_dir_all(store).map_err(|e| Error::io(store, e))?;
                     write_atomically(&path, text.as_bytes())?;
@@ -201,19 +204,21 @@ impl Bench<'_> {
             None => format!("teacher `{name}` on faces as they are"),
         };
         let views = self.parts.views_of(&*teacher)?;
-        let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
-        let role = |small: bool| Role::Teacher { name: name.to_string(), small };
-        self.measure(&plain, role(false), Some(self.key(name, None)?))?;
         let low = self.parts.context().part::<dyn crate::data::Degradation>("view", LOW)?;
+        let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
+        let key = |small| self.key(name, &views, small);
+        let (key_of_plain, key_of_small) = (key(None)?, key(low.downscale())?);
+        let role = |small: bool| Role::Teacher { name: name.to_string(), small };
+        self.measure(&plain, role(false), Some(key_of_plain))?;
         let Some(downscale) = low.downscale() else { return Ok(()) };
         let inner = TeacherEmbedder::new(&format!("teacher `{name}`"), &*teacher, device)?.with_views(views);
         let degraded = Degraded::new(&inner, downscale.clone());
-        self.measure(&degraded, role(true), Some(self.key(name, Some(downscale))?))
+        self.measure(&degraded, role(true), Some(key_of_small))
     }
 
-    /// Everything that a teacher's outcome depends on: what teacher, protocol, data and lists are, the degradation, the program and
-    /// the kernels that its processor runs.
-    fn key(&self, teacher: &str, degradation: Option<&Downscale>) -> Result<String> {
+    /// Everything that a teacher's outcome depends on: what teacher, protocol, data and lists are, what its views do to a face, the
+    /// degradation, the program and the kernels that its processor runs.
+    fn key(&self, teacher: &str, views: &[Option<Downscale>], degradation: Option<&Downscale>) -> Result<String> {
         Ok(digest::of_value(&serde_json::json!({
             "outcome": 1,
             "program": self.parts.program(),
@@ -221,6 +226,7 @@ impl Bench<'_> {
             "teacher": self.parts.content("teacher", teacher)?,
             "name": teacher,
             "protocol": self.parts.content("protocol", self.name)?,
+            "views": views,
             "degradation": degradation,
         })))
     }

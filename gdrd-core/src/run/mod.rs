@@ -83,7 +83,8 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;
     let prepared = Prepared::new(&parts)?;
-    let lock = Lock::of(&parts)?;
+    let mut terms = prepared.terms()?;
+    let lock = Lock::of(&prepared, &terms)?;
     if afresh {
         folder.clear()?;
     }
@@ -94,7 +95,6 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     if let Some(stage) = experiment.stages.first() {
         folder.write_samples(prepared.views(&stage.options.data)?, &experiment.student.view)?;
     }
-    let mut terms = prepared.terms()?;
     let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: experiment.digest() };
     let mut optimizer_state = None;
     if let Some(checkpoint) = resumed {

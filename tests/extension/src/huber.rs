@@ -1,11 +1,11 @@
 //! A loss with a variable of its own: the Huber distance between two embeddings.
 
 use candle_core::Tensor;
+use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
-use gdrd_core::loss::{Loss, LossConfig, LossContext, LossInputs, LossValue, Needs, embedding_width};
-use gdrd_core::nn::{Linear, Weights};
+use gdrd_core::loss::{Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+use gdrd_core::nn::Linear;
 use gdrd_core::plugin::Kind;
-use gdrd_core::teacher::Output;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// straight lines beyond, the mean over all values.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Huber {
+pub struct Huber {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     teacher: Option<String>,
     /// Where the square becomes a straight line.
@@ -37,36 +37,31 @@ impl LossConfig for Huber {
         Problem::unless(self.delta > 0.0, "delta", found).into_iter().collect()
     }
 
-    /// With this a wrong name is an error of `gdrd check`, at its place in the recipe.
-    fn teachers(&self) -> Vec<&str> {
-        self.teacher.as_deref().into_iter().collect()
+    /// Everything that the loss is given, at its build and at every step; a teacher that the recipe does not have is an error of
+    /// `gdrd check`.
+    fn needs(&self) -> Needs {
+        Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }
 
     /// Called before the first step: whatever does not fit is an error here, not in the middle of a run.
-    fn build(&self, context: &dyn LossContext, weights: &Weights) -> Result<Box<dyn Loss>> {
-        let teacher = context.only_teacher(self.teacher.as_deref(), &Output::Embedding)?;
-        let target = context.teacher_shape(&teacher, &Output::Embedding)?.iter().product();
-        // Variables made through `weights` are trained and stand in checkpoints, not in the student file.
-        let connector = Linear::new(embedding_width(context)?, target, true, &weights.pp("connector"))?;
-        Ok(Box::new(Live { teacher, delta: self.delta, connector }))
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
+        let stage = cx.stage()?;
+        // Variables made through `cx.weights()` are trained and stand in checkpoints, not in the student file.
+        let (from, to) = (stage.embedding_width()?, stage.teachers[0].width());
+        let connector = Linear::new(from, to, true, &cx.weights()?.pp("connector"))?;
+        Ok(Box::new(Live { delta: self.delta, connector }))
     }
 }
 
 struct Live {
-    teacher: String,
     delta: f64,
     connector: Linear,
 }
 
 impl Loss for Live {
-    fn needs(&self) -> Needs {
-        Needs { teachers: vec![(self.teacher.clone(), Output::Embedding)], embedding: true, ..Needs::default() }
-    }
-
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let target = inputs.teacher(&self.teacher, &Output::Embedding)?;
-        let value = huber(&self.connector.forward(inputs.embedding()?)?, target, self.delta)?;
-        Ok(value.into())
+        let found = self.connector.forward(inputs.embedding()?)?;
+        Ok(huber(&found, inputs.teacher(0)?, self.delta)?.into())
     }
 }
 
@@ -80,8 +75,16 @@ fn huber(found: &Tensor, target: &Tensor, delta: f64) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::rc::Rc;
+
     use candle_core::Device;
+    use gdrd_core::loss::{Offered, StageFacts};
+    use gdrd_core::nn::Weights;
+    use gdrd_core::plugin::Workbench;
+    use gdrd_core::student::StudentCard;
+    use gdrd_core::teacher::Output;
+
+    use super::*;
 
     #[test]
     fn both_branches_by_hand() {
@@ -89,5 +92,27 @@ mod tests {
         let far = Tensor::new(&[0.5f32, -3.0], &Device::Cpu).expect("tensor");
         let value = huber(&far, &zero, 1.0).and_then(|t| Ok(t.to_scalar::<f32>()?)).expect("value");
         assert!((value - (0.125 + 2.5) / 2.0).abs() < 1e-6, "{value}");
+    }
+
+    #[test]
+    fn it_is_built_for_its_stage_and_takes_what_it_asked_for() {
+        let student = StudentCard { input_size: 16, map: [4, 4, 4], embedding: Some(2) };
+        let offered = Offered { teacher: "colours".into(), output: Output::Embedding, shape: vec![3] };
+        let facts = StageFacts { name: "distil".into(), student, people: 0, teachers: vec![offered] };
+        let bench = Workbench::new(Device::Cpu);
+        let ones = Rc::new(|_: &str, count, _| vec![1.0; count]);
+        let build = |weights: &Weights| {
+            Huber::default().build(&BuildContext::new(&bench).with_weights(weights).with_facts(&facts))
+        };
+        let (loss, variables) = Weights::create(&Device::Cpu, ones, build).expect("a loss");
+        assert_eq!(variables.parameters["connector.weight"].dims(), [3, 2]);
+        let embedding = Tensor::new(&[[1f32, 2.0]], &Device::Cpu).expect("an embedding");
+        let target = Tensor::new(&[[4f32, 4.0, 6.0]], &Device::Cpu).expect("a target");
+        let inputs = LossInputs { teachers: vec![&target], embedding: Some(&embedding), ..LossInputs::default() };
+        // 1 + 2 + 1 is 4: gaps of 0, 0 and 2.
+        let value = loss.compute(&inputs).and_then(|found| Ok(found.value.to_scalar::<f32>()?)).expect("a value");
+        assert!((value - 1.5 / 3.0).abs() < 1e-6, "{value}");
+        assert!(loss.compute(&LossInputs::default()).is_err(), "nothing is there that was not asked for");
+        assert_eq!(Huber::default().needs().teachers.len(), 1);
     }
 }

@@ -1,13 +1,7 @@
-//! gdrd with one more teacher and one more loss. This is all that a program with plug-ins of its own needs.
+//! gdrd with a stranger's plug-ins. This is all that such a program needs.
 
 use std::process::ExitCode;
 
-mod colour_histogram;
-mod huber;
-
 fn main() -> ExitCode {
-    gdrd_cli::main_with(|registry| {
-        registry.teachers.register::<colour_histogram::ColourHistogram>()?;
-        registry.losses.register::<huber::Huber>()
-    })
+    gdrd_cli::main_with(gdrd_extension_example::register)
 }
