@@ -55,7 +55,9 @@ fn run(extend: impl FnOnce(&mut Registry) -> Result<()>) -> ExitCode {
         }
     };
     let registry = registry().and_then(|mut registry| extend(&mut registry).map(|()| registry));
-    end(registry.and_then(|registry| commands::run(arguments, &std::sync::Arc::new(registry))).and_then(|()| output::finish()))
+    end(registry
+        .and_then(|registry| commands::run(arguments, &std::sync::Arc::new(registry)))
+        .and_then(|()| output::finish()))
 }
 
 /// Says an error; the exit code.

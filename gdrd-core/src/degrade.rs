@@ -36,8 +36,11 @@ impl Downscale {
     }
 
     /// The small face.
+    ///
+    /// # Errors
+    /// If the face is not square.
     pub fn apply(&self, face: &Face) -> Result<Face> {
-        face.resized(self.size, self.kernel, self.antialias)
+        face.square()?.resized(self.size, self.kernel, self.antialias)
     }
 }
 

@@ -104,22 +104,30 @@ impl Face {
         Self { width: side, height: side, pixels }
     }
 
+    /// Itself, if it is square: resized to a square, another face would be distorted.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn square(&self) -> Result<&Self> {
+        if self.width == self.height {
+            return Ok(self);
+        }
+        Err(Error::data(format!(
+            "expected a square face, found {}x{} pixels; crop it to the face first",
+            self.width, self.height
+        )))
+    }
+
     /// The face at `size`x`size` pixels. With `antialias` the filter widens with the reduction, as in PIL; without, it
     /// has the support of the source's pixel grid. `Bilinear` is then as in OpenCV; `Bicubic` is not, whose cubic has
     /// a = -0.75 there and repeats the border, where this one leaves out what is not there. A face that has that size
     /// already is returned as it is.
     ///
     /// # Errors
-    /// If the face is not square: it would be distorted.
+    /// If the size is 0.
     pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
         if self.width == size && self.height == size {
             return Ok(self.clone());
-        }
-        if self.width != self.height {
-            return Err(Error::data(format!(
-                "expected a square face, found {}x{} pixels; crop it to the face first",
-                self.width, self.height
-            )));
         }
         let failed = |e: &dyn std::fmt::Display| {
             Error::data(format!("resizing {}x{} to {size}x{size}: {e}", self.width, self.height))

@@ -4,8 +4,8 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::unet::{Tap, Unet, UnetConfig};
 use gdrd_core::nn::Mode;
+use gdrd_core::nn::unet::{Tap, Unet, UnetConfig};
 use gdrd_core::student::{Part, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 

@@ -147,7 +147,9 @@ mod tests {
 
     fn build(config: &ResnetTrunk, size: usize) -> (Box<dyn Student>, usize) {
         let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
-        let (student, made) = Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(config, size, w, &Bare(Device::Cpu))).expect("student");
+        let (student, made) =
+            Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(config, size, w, &Bare(Device::Cpu)))
+                .expect("student");
         (student, made.parameters.values().map(|v| v.elem_count()).sum())
     }
 
@@ -187,7 +189,9 @@ mod tests {
             ..ResnetTrunk::default()
         };
         let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);
-        let (student, made) = Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu))).expect("student");
+        let (student, made) =
+            Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu)))
+                .expect("student");
         assert_eq!(student.card().map, [4, 10, 10]);
         assert_eq!(made.parameters["head.stage1.1.first.conv.weight"].dims(), [7, 7, 3, 3]);
         // 10 pixels become 5, then 3.
@@ -212,9 +216,16 @@ mod tests {
                 let least = if name.ends_with("running_var") { 0.5 } else { -0.2 };
                 (0..count).map(|at| ((name.len() * 31 + at * 7919) % 201) as f32 / 500.0 + least).collect()
             });
-            let (_, made) = Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu))).expect("student");
-            let student =
-                Weights::read(made.tensors(), &Device::Cpu, |_| false, |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu))).expect("student");
+            let (_, made) =
+                Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu)))
+                    .expect("student");
+            let student = Weights::read(
+                made.tensors(),
+                &Device::Cpu,
+                |_| false,
+                |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu)),
+            )
+            .expect("student");
             let network = student.inference().expect("fits").expect("a form");
             for images in [2, 1, 5] {
                 let faces = Tensor::rand(0f32, 1.0, (images, 3, 10, 10), &Device::Cpu).expect("faces");

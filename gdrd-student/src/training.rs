@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::Result;
-use gdrd_core::face::FaceBatch;
+use gdrd_core::face::{FaceBatch, Kernel};
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Registry;
@@ -57,8 +57,11 @@ impl Kind for StudentTeacher {
 impl TeacherConfig for StudentTeacher {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
         let StudentFile { header, student } = cx.student_file(&self.weights)?;
+        let prepare = &header.prepare;
+        let usual = prepare.kernel == Kernel::Bicubic && prepare.antialias;
         let card = TeacherCard {
-            input_size: None,
+            // What is prepared for every teacher of that size is what the file says; another filter it applies by itself.
+            input_size: usual.then_some(prepare.size),
             preprocessing: Preprocessing::none(),
             views: vec![HIGH.into()],
             default_map: Some("backbone".into()),
@@ -80,7 +83,12 @@ impl Teacher for Frozen {
 
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
         match output {
-            Output::Embedding => self.header.card.embedding.map(|width| vec![width]).ok_or_else(|| cannot_offer(output, "`map backbone`")),
+            Output::Embedding => self
+                .header
+                .card
+                .embedding
+                .map(|width| vec![width])
+                .ok_or_else(|| cannot_offer(output, "`map backbone`")),
             Output::Map(name) if name == "backbone" => Ok(self.header.card.map.to_vec()),
             other => Err(cannot_offer(other, "`embedding` and `map backbone`")),
         }

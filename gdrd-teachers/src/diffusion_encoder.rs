@@ -8,8 +8,8 @@ use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
 use gdrd_core::nn::resize_bicubic;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
-use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
+use gdrd_core::recipe::RecipePath;
 use gdrd_core::seed::{Seed, normal};
 use gdrd_core::teacher::{Alignment, Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
 use schemars::JsonSchema;
@@ -69,7 +69,9 @@ impl TeacherConfig for DiffusionEncoder {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
-        let tensors = weights::read(&cx.file(&self.weights)?.path, self.key.as_deref(), &[], |name| !UnetEncoder::leaves_out(name))?;
+        let tensors = weights::read(&cx.file(&self.weights)?.path, self.key.as_deref(), &[], |name| {
+            !UnetEncoder::leaves_out(name)
+        })?;
         let place = || format!("`{}`", self.weights);
         let encoder = UnetEncoder::read(&self.network, tensors, cx.device()).at(place)?;
         let input_size = self.input_size.unwrap_or(self.network.image_size);

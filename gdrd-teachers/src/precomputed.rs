@@ -10,9 +10,9 @@ use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::Face;
 use gdrd_core::nn::weights::{check_finite, read_safetensors};
+use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::recipe::diagnostic::suggest;
-use gdrd_core::plugin::Kind;
 use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -279,7 +279,8 @@ mod tests {
         assert_eq!(teacher.card().default_map.as_deref(), Some("deep"));
         assert_eq!(teacher.shape(&Output::Map("deep".into()), 4).expect("a shape"), [1, 1, 1]);
         let batch = FaceBatch::from_faces(&[face(2), face(1)], &Device::Cpu).expect("a batch");
-        let found = teacher.features(&batch.clone().into(), &[Output::Embedding, Output::Map("deep".into())]).expect("rows");
+        let found =
+            teacher.features(&batch.clone().into(), &[Output::Embedding, Output::Map("deep".into())]).expect("rows");
         assert_eq!(found[0].to_vec2::<f32>().expect("rows"), [[3.0, 4.0], [1.0, 2.0]]);
         assert_eq!(found[1].dims(), [2, 1, 1, 1]);
         let error = teacher.features(&batch.clone().into(), &[Output::Logits]).expect_err("no logits").to_string();

@@ -8,8 +8,8 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::nn::l2_normalise;
-use gdrd_core::recipe::RecipePath;
 use gdrd_core::nn::weights::check_finite;
+use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
 
 use crate::weights::{self, HEADS, listed};

@@ -119,7 +119,8 @@ fn faces_without_identities_cannot_be_classified() {
     faces(&bench, &[("Ann", 4), ("Bob", 4)]);
     bench.write("r.toml", recipe("kind = \"image-folder\"\nfolders = [\"faces\"]\nsize = 32"));
     let text = refused(&bench, "r.toml", &[], 1);
-    let expected = "stage `recognition`, loss `identity`: expected a dataset with at least 2 identities, found 0 in `train`";
+    let expected =
+        "stage `recognition`, loss `identity`: expected a dataset with at least 2 identities, found 0 in `train`";
     assert!(text.contains(expected), "{text}");
 }
 

@@ -165,7 +165,7 @@ fn images_become_rows() {
     Said::by(command.args(["--size", "112", "--out", "e.safetensors"])).with_code(0);
     let config = Precomputed { file: bench.file("e.safetensors").into(), images: None, size: None, tap: None };
     let teacher = on_cpu(|cx| config.build(cx)).expect("a teacher");
-    let shown = gdrd_core::data::read_face(&bench.file("1.png"), None).expect("a face");
+    let shown = gdrd_core::data::read_face(&bench.file("1.png"), Some(112)).expect("a face");
     assert_eq!(rows(&*teacher, &[shown])[0].len(), 8);
     for (arguments, expected) in [
         (&["--teacher", "nobody", "0.png"][..], "no teacher is called `nobody`"),

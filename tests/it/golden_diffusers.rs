@@ -10,8 +10,8 @@ use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_teachers::diffusers::{DownBlock, Unet2dNetwork};
 use gdrd_teachers::{AutoencoderKl, DiffusersUnet2d};
-use tempfile::TempDir;
 use gdrd_tests::on_cpu;
+use tempfile::TempDir;
 
 use crate::golden::{Golden, formula};
 
@@ -143,7 +143,8 @@ fn weights_of_every_type_and_prefix_are_read_and_whatever_does_not_fit_is_named(
     let write = |change: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
         let mut tensors = case.tensors.clone();
         change(&mut tensors);
-        std::fs::write(case.weights().as_path(), safetensors::serialize(&tensors, None).expect("bytes")).expect("written");
+        std::fs::write(case.weights().as_path(), safetensors::serialize(&tensors, None).expect("bytes"))
+            .expect("written");
     };
     write(&|tensors| {
         let double = |t: &Tensor| t.to_dtype(DType::F64).expect("doubles");

@@ -111,7 +111,9 @@ fn compare_student(name: &str, size: usize, config: &ResnetTrunk) {
 }
 
 fn compare_student_now(golden: &Golden, name: &str, size: usize, config: &ResnetTrunk) {
-    let (student, made) = trainable(golden, name, |weights| gdrd_core::student::build(config, size, weights, &Bare(candle_core::Device::Cpu)));
+    let (student, made) = trainable(golden, name, |weights| {
+        gdrd_core::student::build(config, size, weights, &Bare(candle_core::Device::Cpu))
+    });
     let x = formula::image(&format!("{name}.x"), (4, 3, size, size)).affine(0.5, 0.5).expect("faces");
     let x = Var::from_tensor(&x).expect("a variable");
     let faces = FaceBatch::from_tensor(x.as_tensor().clone()).expect("a batch");

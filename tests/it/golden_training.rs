@@ -17,7 +17,8 @@ use gdrd_core::plugin::Workbench;
 use gdrd_core::seed::Seed;
 use gdrd_core::student::{Part, Student, StudentCard};
 use gdrd_core::trainer::{
-    AdamW, Alone, Cosine, OptimizerConfig, Outcome, Schedule, Sgd, Stage, StageOptions, StepSchedule, TeacherFeatures, Term,
+    AdamW, Alone, Cosine, OptimizerConfig, Outcome, Schedule, Sgd, Stage, StageOptions, StepSchedule, TeacherFeatures,
+    Term,
 };
 use gdrd_tests::on_cpu;
 

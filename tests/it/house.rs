@@ -13,53 +13,35 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 22] = [
     "error",
     "digest",
     "files",
     "face",
     "nn",
+    "context",
     "seed",
     "observe",
     "embedder",
     "degrade",
     "recipe",
-    "registry",
+    "plugin",
     "data",
     "teacher",
     "loss",
     "trainer",
     "student",
     "evaluation",
+    "registry",
+    "experiment",
     "report",
     "run",
 ];
 
 /// Uses of a later module, as (file or folder, module, reason). One that nobody needs any longer is an error too.
-const REVERSED: [(&str, &str, &str); 19] = [
+const REVERSED: [(&str, &str, &str); 2] = [
     ("trainer/", "student", "the trainer drives the Student contract"),
     ("loss/", "student", "a loss is computed on a Student, through its contract"),
-    (
-        "data/",
-        "teacher",
-        "`View` says which form of a face is asked for; it stands beside the contract that chooses it",
-    ),
-    ("recipe/typed.rs", "registry", "the whole recipe as typed parts: the one place that knows every contract"),
-    ("recipe/typed.rs", "data", "as above"),
-    ("recipe/typed.rs", "teacher", "as above"),
-    ("recipe/typed.rs", "loss", "as above"),
-    ("recipe/typed.rs", "trainer", "as above"),
-    ("recipe/typed.rs", "student", "as above"),
-    ("recipe/typed.rs", "evaluation", "as above"),
-    ("recipe/schema.rs", "registry", "the schema of all that recipes can say"),
-    ("recipe/schema.rs", "trainer", "as above"),
-    ("registry/all.rs", "data", "the list of every kind"),
-    ("registry/all.rs", "teacher", "as above"),
-    ("registry/all.rs", "loss", "as above"),
-    ("registry/all.rs", "trainer", "as above"),
-    ("registry/all.rs", "student", "as above"),
-    ("registry/all.rs", "evaluation", "as above"),
-    ("report/page.rs", "run", "the page shows what a run has measured and locked"),
 ];
 
 /// The files that git knows, or, in a tree without git, all that are not made by a build or a run.

@@ -309,10 +309,7 @@ fn a_run_with_teachers_from_the_hub_is_locked_repeated_offline_and_says_their_li
     ];
     let train = |more: &[&str]| desk.gdrd(&[&["train", "tiny.toml"], &sets[..], more].concat());
     let said = Said::by(&mut train(&["--run-dir=runs/offline", "--offline"])).with_code(1);
-    assert!(
-        said.stderr
-            .contains("teacher `discriminative`: hf://fal/AuraFace-v1@v1/glintr100.onnx: not in the cache")
-    );
+    assert!(said.stderr.contains("teacher `discriminative`: hf://fal/AuraFace-v1@v1/glintr100.onnx: not in the cache"));
     assert!(said.stderr.contains("`--offline` forbids the network"), "{said:#?}");
     assert_eq!(desk.server.requests().len(), 0);
     Said::by(&mut train(&["--run-dir=runs/one"])).with_code(0);

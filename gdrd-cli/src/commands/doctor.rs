@@ -44,7 +44,8 @@ pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Arc<Registry>) -> Resul
 /// The dataset that is asked for, or the first that a protocol names.
 fn dataset_name(asked: Option<&str>, recipe: &Experiment) -> Result<String> {
     let named = recipe.evaluate.values().flat_map(|protocol| &protocol.marked);
-    let first = named.filter(|option| option.format == DatasetName::FORMAT).map(|option| option.written.as_str()).next();
+    let first =
+        named.filter(|option| option.format == DatasetName::FORMAT).map(|option| option.written.as_str()).next();
     let name = asked.or(first).ok_or_else(|| {
         Error::recipe("the recipe has no `[evaluate]`; name the dataset of the pairs' faces with `--data`")
     })?;

@@ -46,7 +46,8 @@ pub(crate) fn embed(
         (Some(path), _, _) => {
             check_output(out, None, inputs().chain([path.as_path()]))?;
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            let encoder = FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?;
+            let encoder =
+                FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?;
             write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {

@@ -75,7 +75,9 @@ impl Augment {
             format!("`draws`: expected at least 1 and at most 1024, found {}", self.draws)
         });
         outside
-            .map(|(key, value, most)| Problem::new("augment", format!("`{key}`: expected at least 0 and at most {most}, found {value}")))
+            .map(|(key, value, most)| {
+                Problem::new("augment", format!("`{key}`: expected at least 0 and at most {most}, found {value}"))
+            })
             .chain(draws)
             .collect()
     }

@@ -30,7 +30,9 @@ impl Kind for Joined {
 
 impl DatasetConfig for Joined {
     fn check(&self) -> Vec<Problem> {
-        Problem::unless(!self.parts.is_empty(), "parts", || "expected at least one dataset".into()).into_iter().collect()
+        Problem::unless(!self.parts.is_empty(), "parts", || "expected at least one dataset".into())
+            .into_iter()
+            .collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {

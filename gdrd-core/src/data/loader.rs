@@ -211,7 +211,8 @@ impl Shared {
             }
             let (drawn, random) = self.order.augment.draw(self.order.seed, &self.order.stage, epoch, index);
             // Each view takes its own copy of the stream, so that views behind one degradation show one and the same small face.
-            let form = |view: &str| self.views.face(index, view, (&self.order.augment, drawn.variant), &mut random.clone());
+            let form =
+                |view: &str| self.views.face(index, view, (&self.order.augment, drawn.variant), &mut random.clone());
             let face = form(&self.order.view)?;
             let (dx, dy) = drawn.shift;
             batch.faces.push(if (dx, dy) == (0, 0) { face } else { face.shifted(dx, dy) });
@@ -255,7 +256,8 @@ mod tests {
             .with(LOW, Arc::new(Downscale { size: 8, ..Downscale::default() }), "low")
             .with(HIGH, Arc::new(AsIs {}), "high");
         let augment = Augment { flip: true, shift: 1, ..Augment::none() };
-        let order = Order { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment, view: LOW.into() };
+        let order =
+            Order { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment, view: LOW.into() };
         let wanted = vec![Wanted { view: HIGH.into(), size: Some(12) }];
         Loader::start(views, order, wanted, from..7, workers).expect("threads")
     }

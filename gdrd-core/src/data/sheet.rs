@@ -35,12 +35,7 @@ pub fn write_sheet(views: &Views, small: &str, path: &Path) -> Result<()> {
         let mut face = |view: &str| views.face(index, view, (&none, Variant::default()), &mut random);
         let (x, y) = (at % columns * CELL, at / columns * 2 * CELL);
         paste(&mut sheet, &face(HIGH)?.resized(CELL, Kernel::Bicubic, true)?, x, y);
-        paste(
-            &mut sheet,
-            &face(small)?.resized(CELL, Kernel::Nearest, false)?,
-            x,
-            y + CELL,
-        );
+        paste(&mut sheet, &face(small)?.resized(CELL, Kernel::Nearest, false)?, x, y + CELL);
     }
     let mut png = std::io::Cursor::new(Vec::new());
     sheet.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::io(path, std::io::Error::other(e)))?;

@@ -44,7 +44,8 @@ impl Views {
     #[must_use]
     pub fn with(mut self, name: &str, degradation: Arc<dyn Degradation>, content: impl Into<String>) -> Self {
         let bytes = |small: &Downscale| self.dataset.len() * 3 * small.size * small.size;
-        let is_kept = !degradation.is_random() && degradation.downscale().is_some_and(|small| bytes(small) <= KEPT_BYTES);
+        let is_kept =
+            !degradation.is_random() && degradation.downscale().is_some_and(|small| bytes(small) <= KEPT_BYTES);
         let slots = if is_kept { self.dataset.len() } else { 0 };
         let kept = Arc::new((0..slots).map(|_| OnceLock::new()).collect());
         self.forms.insert(name.to_string(), Form { degradation, content: content.into(), kept });

@@ -8,7 +8,7 @@ use super::Outcome;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Role {
-    /// The run's student.
+    /// The student of a run, or one from its file.
     Student,
     /// A teacher of the recipe.
     Teacher {
@@ -17,7 +17,7 @@ pub enum Role {
         /// Whether it was shown faces behind the degradation, blown up to its own size.
         small: bool,
     },
-    /// Somebody else, a student from another run for example.
+    /// Somebody else.
     Other,
 }
 

@@ -209,8 +209,7 @@ mod tests {
     fn all_absent_images_are_named_at_once() {
         let list = PairList::parse(LIST, "p.txt").expect("good list");
         let error = list.resolve(|name, _| Ok((name == "Ann").then_some(0))).expect_err("Bob and Cy");
-        let expected =
-            "`p.txt`: 4 images are not in the dataset: Bob 1 (line 6), Bob 2 (line 5), Bob 3 (line 3), Cy 1 (line 6); \
+        let expected = "`p.txt`: 4 images are not in the dataset: Bob 1 (line 6), Bob 2 (line 5), Bob 3 (line 3), Cy 1 (line 6); \
             the first was sought as `Bob/Bob_0001` with the ending of an image";
         assert_eq!(error.to_string(), expected);
         let mut text = "30\n".to_string();

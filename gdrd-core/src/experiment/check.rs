@@ -1,9 +1,9 @@
 //! Rules between the parts of a recipe.
 
 use super::spec::{Experiment, StageSpec};
+use crate::files::{NAME_RULE, is_name};
 use crate::loss::Needs;
 use crate::plugin::{Component, DatasetName, TeacherName, ViewName};
-use crate::files::{NAME_RULE, is_name};
 use crate::recipe::diagnostic::{Diagnostic, excerpt, suggest};
 use crate::recipe::node::{Node, Table};
 use crate::recipe::source::Span;

@@ -7,12 +7,12 @@ use super::spec::{Experiment, StageSpec, StudentSpec, TermSpec};
 use crate::data::{DegradationConfig, HIGH, LOW};
 use crate::error::Problem;
 use crate::plugin::{Component, Family};
+use crate::recipe::RecipePath;
 use crate::recipe::diagnostic::{Diagnostic, suggest};
 use crate::recipe::node::{Entry, Node, Table, Value};
 use crate::recipe::path::resolve as absolute;
 use crate::recipe::read::{read, read_node};
 use crate::recipe::source::{Sources, Span};
-use crate::recipe::RecipePath;
 use crate::registry::Registry;
 use crate::trainer::StageOptions;
 
@@ -85,11 +85,13 @@ impl<'a> Reader<'a> {
             let message = "the view `low` is what `[degradation]` describes; expected another name";
             self.problems.push(Diagnostic::new(message, span));
         }
-        let low = self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
+        let low =
+            self.or_default(table.get("degradation"), "downscale", table.span, family, |config| config.check())?;
         self.resolved.insert("degradation".into(), toml::Value::Table(low.resolved.clone()));
         views.insert(LOW.into(), low);
         if !views.contains_key(HIGH) {
-            views.insert(HIGH.into(), self.component(&with_kind("as-is", table.span), family, |config| config.check())?);
+            views
+                .insert(HIGH.into(), self.component(&with_kind("as-is", table.span), family, |config| config.check())?);
         }
         Some(views)
     }

@@ -8,7 +8,10 @@ use crate::trainer::StageOptions;
 
 /// Keys that `[student]` has whatever its kind is.
 const STUDENT_KEYS: [(&str, &str); 2] = [
-    ("initial", "A student file of the same kind and sizes whose weights the student begins with: this is how one fine-tunes."),
+    (
+        "initial",
+        "A student file of the same kind and sizes whose weights the student begins with: this is how one fine-tunes.",
+    ),
     ("view", "The view that the student sees; `low` when left out."),
 ];
 

@@ -141,9 +141,8 @@ struct Divergence {
 impl Loss for Divergence {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
         let given = inputs.teacher(0)?;
-        let cosines = |classes: &Tensor| -> Result<Tensor> {
-            Ok((l2_normalise(given)?.matmul(&classes.t()?)? * self.scale)?)
-        };
+        let cosines =
+            |classes: &Tensor| -> Result<Tensor> { Ok((l2_normalise(given)?.matmul(&classes.t()?)? * self.scale)?) };
         let teacher = match &self.logits {
             Logits::Offered => given.clone(),
             Logits::Centres => cosines(inputs.centres()?)?,

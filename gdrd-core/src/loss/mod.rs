@@ -171,7 +171,8 @@ fn accuracy(logits: &Tensor, labels: &Labels) -> Result<LoggedScalar> {
     let people = labels.people().to_vec();
     LoggedScalar::later(&best, move |best| {
         let known = best.iter().zip(&people).filter_map(|(found, person)| Some((*found as usize, (*person)?)));
-        let (hits, all) = known.fold((0, 0), |(hits, all), (found, person)| (hits + usize::from(found == person), all + 1));
+        let (hits, all) =
+            known.fold((0, 0), |(hits, all), (found, person)| (hits + usize::from(found == person), all + 1));
         hits as f64 / f64::from(all.max(1))
     })
 }

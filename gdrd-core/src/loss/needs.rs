@@ -84,7 +84,7 @@ pub struct StageFacts {
     pub name: String,
     /// The sizes of the student.
     pub student: StudentCard,
-    /// LoggedScalar of people in the stage's data; zero if nobody is known.
+    /// Number of people in the stage's data; zero if nobody is known.
     pub people: usize,
     /// What was asked of teachers, in the order of [`Needs::teachers`].
     pub teachers: Vec<Offered>,
@@ -96,9 +96,9 @@ impl StageFacts {
     /// # Errors
     /// If it has none.
     pub fn embedding_width(&self) -> Result<usize> {
-        self.student.embedding.ok_or_else(|| {
-            Error::component("this loss needs a student with an embedding; the student only denoises")
-        })
+        self.student
+            .embedding
+            .ok_or_else(|| Error::component("this loss needs a student with an embedding; the student only denoises"))
     }
 }
 

@@ -68,7 +68,8 @@ pub(super) fn resolve(options: &mut Table, schema: &Schema, sources: &Sources) -
         return Err(vec![Diagnostic::new(message, node.span)]);
     }
     let mut problems = Vec::new();
-    let mut root = Node { span: options.span, value: Value::Table(std::mem::replace(options, Table::new(options.span))) };
+    let mut root =
+        Node { span: options.span, value: Value::Table(std::mem::replace(options, Table::new(options.span))) };
     for place in places(schema.as_value(), &plain(&root), PATH_FORMAT) {
         let Some(node) = find(&mut root, &place) else { continue };
         if let Err(problem) = resolve_node(node, revision.as_ref(), sources) {

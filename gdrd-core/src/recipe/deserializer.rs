@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
@@ -11,7 +10,7 @@ use serde::forward_to_deserialize_any;
 
 use super::fault::{Fault, Step};
 use super::node::{Node, Table, Value};
-use super::source::{Span};
+use super::source::Span;
 use super::stand_in::StandIn;
 
 /// What is done about a value whose problem is known.

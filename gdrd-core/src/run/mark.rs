@@ -196,7 +196,8 @@ impl RunFolder {
         let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
         self.write_mark(false)?;
         let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
-        let charts = charts.into_iter().filter(|name| is_name(name)).chain(stages.iter().map(|stage| format!("loss-{stage}")));
+        let charts =
+            charts.into_iter().filter(|name| is_name(name)).chain(stages.iter().map(|stage| format!("loss-{stage}")));
         let charts: Vec<String> = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
         let scores: Vec<String> = protocols.iter().map(|name| format!("evaluation/{name}.json")).collect();
         // The recipe goes last: by it the others are known.

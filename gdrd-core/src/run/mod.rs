@@ -9,6 +9,7 @@ mod known;
 mod lock;
 mod mark;
 mod measure;
+mod new_student;
 mod plan;
 mod prepared;
 

@@ -1,22 +1,22 @@
 //! Everything that a recipe trains, built and checked against each other.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
+use super::new_student::{draw, new_student};
 use crate::context::Host;
 use crate::data::{Augment, Variant, Views};
 use crate::error::{Context, Error, Result};
 use crate::experiment::{Experiment, StageSpec};
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
 use crate::nn::Weights;
-use crate::nn::weights::{Draw, Variables};
+use crate::nn::weights::Variables;
 use crate::observe::{Event, tell};
 use crate::seed::Seed;
-use crate::student::{self, Part, Student, StudentHeader};
+use crate::student::{Part, Student};
 use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
 use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term};
 
@@ -59,7 +59,7 @@ impl<'a> Prepared<'a> {
         }
         let names = experiment.teachers.keys();
         let teachers = names.map(|name| Ok((name.clone(), cx.teacher(name)?))).collect::<Result<_>>()?;
-        let (student, variables) = student(parts).at(|| "student".into())?;
+        let (student, variables) = new_student(parts).at(|| "student".into())?;
         Ok(Self { parts, student, variables, views, teachers })
     }
 
@@ -143,7 +143,8 @@ impl<'a> Prepared<'a> {
         if let Some(name) = &need.teacher {
             return of(name, self.teacher(name)?).at(|| format!("teacher `{name}`"));
         }
-        let mut able: Vec<Offered> = self.teachers.iter().filter_map(|(name, teacher)| of(name, teacher).ok()).collect();
+        let mut able: Vec<Offered> =
+            self.teachers.iter().filter_map(|(name, teacher)| of(name, teacher).ok()).collect();
         if able.len() == 1 {
             return Ok(able.remove(0));
         }
@@ -353,59 +354,6 @@ pub(super) fn wanted(terms: &[Term]) -> BTreeMap<String, Vec<Output>> {
         }
     }
     wanted
-}
-
-/// The student, new or with the weights of the file that `initial` names.
-fn student(parts: &Assembly) -> Result<(Box<dyn Student>, Variables)> {
-    let experiment = parts.experiment();
-    let spec = &experiment.student;
-    let view = parts.context().part::<dyn crate::data::Degradation>("view", &spec.view)?;
-    let size = view.downscale().map(|small| small.size).ok_or_else(|| {
-        Error::recipe(format!("the view `{}` leaves faces as they are; a student needs a view of one size", spec.view))
-    })?;
-    let initial = match &spec.initial {
-        None => None,
-        Some(path) => {
-            let file = parts.context().file(path)?;
-            let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
-            let (header, tensors) = StudentHeader::from_bytes(&bytes).at(|| format!("`{path}`"))?;
-            if header.kind != spec.network.kind {
-                return Err(Error::weights(format!(
-                    "`initial`: `{path}` is a `{}`; expected a `{}`",
-                    header.kind, spec.network.kind
-                )));
-            }
-            parts.note(&crate::context::Record {
-                files: BTreeMap::from([(path.written(), file.sha256)]),
-                ..Default::default()
-            });
-            Some(tensors)
-        }
-    };
-    let names: Option<Vec<String>> = initial.as_ref().map(|tensors| tensors.keys().cloned().collect());
-    let build = |weights: &Weights| {
-        if let Some(tensors) = initial {
-            weights.begin_with(tensors);
-        }
-        let (student, record) = student::build_recorded(&*spec.network.config, size, weights, parts)?;
-        parts.note(&record);
-        Ok(student)
-    };
-    let (student, variables) = Weights::create(parts.device(), draw(experiment.seed(), "student"), build)?;
-    if let Some(names) = names {
-        let missing: Vec<String> =
-            variables.tensors().into_keys().filter(|name| !names.contains(name)).take(20).collect();
-        if !missing.is_empty() {
-            return Err(Error::weights(format!("`initial` has no tensors {missing:?}; expected a student of these options")));
-        }
-    }
-    Ok((student, variables))
-}
-
-/// Draws new parameters from the stream that is named by their scope and their name.
-fn draw(seed: Seed, scope: &str) -> Rc<Draw> {
-    let scope = scope.to_string();
-    Rc::new(move |name: &str, count, init| seed.draw(&format!("{scope}.{name}"), count, init))
 }
 
 fn prefixed(variables: Variables, prefix: &str) -> Variables {

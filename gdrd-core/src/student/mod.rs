@@ -116,7 +116,12 @@ impl BuildContext<'_> {
 ///
 /// # Errors
 /// As [`StudentConfig::build`].
-pub fn build(config: &dyn StudentConfig, input_size: usize, weights: &Weights, host: &dyn Host) -> Result<Box<dyn Student>> {
+pub fn build(
+    config: &dyn StudentConfig,
+    input_size: usize,
+    weights: &Weights,
+    host: &dyn Host,
+) -> Result<Box<dyn Student>> {
     build_recorded(config, input_size, weights, host).map(|(student, _)| student)
 }
 

@@ -197,7 +197,7 @@ pub fn cannot_offer(output: &Output, offers: &str) -> Error {
 /// If the face is not square.
 pub fn prepared(card: &TeacherCard, face: Face) -> Result<Face> {
     match card.input_size {
-        Some(size) => face.resized(size, Kernel::Bicubic, true),
+        Some(size) => face.square()?.resized(size, Kernel::Bicubic, true),
         None => Ok(face),
     }
 }

@@ -87,9 +87,8 @@ impl Source<'_> {
     fn batch(&self, indices: std::ops::Range<usize>) -> Result<Shown> {
         let (card, views, change) = (self.teacher.card(), self.views, (self.augment, self.variant));
         let in_view = |view: &String| {
-            let face = |index: usize| {
-                prepared(card, views.face(index, view, change, &mut Seed(0).stream("unused", &[]))?)
-            };
+            let face =
+                |index: usize| prepared(card, views.face(index, view, change, &mut Seed(0).stream("unused", &[]))?);
             let faces = indices.clone().into_par_iter().map(face).collect::<Result<Vec<Face>>>()?;
             FaceBatch::from_faces(&faces, self.device)
         };
@@ -303,7 +302,9 @@ pub fn gather(
     let mut values = vec![0f32; width * indices.len()];
     for ((out, &index), variant) in values.chunks_exact_mut(width).zip(indices).zip(variants) {
         let of_variant = stored.get(variant);
-        of_variant.ok_or_else(|| Error::component(format!("features of {variant:?} were not stored")))?.copy(index, out);
+        of_variant
+            .ok_or_else(|| Error::component(format!("features of {variant:?} were not stored")))?
+            .copy(index, out);
     }
     let mut shape = vec![indices.len()];
     shape.extend(first.shape());

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 
 use super::features::TeacherFeatures;
-use super::options::StageOptions;
 use super::optimizer::Optimizer;
+use super::options::StageOptions;
 use super::schedule::Schedule;
 use crate::data::{Order, Views};
 use crate::error::Result;

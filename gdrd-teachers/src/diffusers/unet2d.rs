@@ -2,8 +2,8 @@
 
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
-use gdrd_core::recipe::RecipePath;
 use gdrd_core::plugin::Kind;
+use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -64,12 +64,7 @@ impl Hub {
     /// # Errors
     /// If the file cannot be had, is not the one that is locked, or is damaged; what is no use for another try is removed from
     /// the cache.
-    pub fn get(
-        &self,
-        address: &HubAddress,
-        locked: Option<&LockedFile>,
-        observer: &dyn Observer,
-    ) -> Result<HubFile> {
+    pub fn get(&self, address: &HubAddress, locked: Option<&LockedFile>, observer: &dyn Observer) -> Result<HubFile> {
         self.cached_or_downloaded(address, locked, observer).at(|| address.to_string())
     }
 

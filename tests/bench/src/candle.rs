@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT, VarBuilder, linear, linear_no_bias};
+use gdrd_core::context::{Bare, BuildContext};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::trainer::{OptimizerConfig, Sgd};
 use gdrd_student::ResnetTrunk;
@@ -152,14 +153,14 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
     let student = Student::new(&options, case.network.size, &place)?;
     let identities = variables["classifier.bias"].elem_count();
     let classifier = linear(options.embedding, identities, place.pp("classifier"))?;
-    let (mut optimizer, rate) = (Sgd::default().build(), case.rate);
+    let (mut optimizer, rate) = (Sgd::default().build(&BuildContext::new(&Bare(Device::Cpu)))?, case.rate);
     Ok(Box::new(move || {
         let embedding = student.forward(&FaceBatch::from_faces(&faces, &Device::Cpu)?, true)?;
         let loss = candle_nn::loss::cross_entropy(&classifier.forward(&embedding)?, &labels)?;
         let found = loss.backward()?;
         let gradient = |(name, var): (&String, &Var)| found.get(var.as_tensor()).map(|g| (name.clone(), g.detach()));
         let gradients: BTreeMap<_, _> = variables.iter().filter_map(gradient).collect();
-        optimizer.step(&variables, &gradients, rate)?;
+        optimizer.step(&variables, &gradients, &|_| rate)?;
         Ok(Values::Known(vec![loss.to_scalar()?]))
     }))
 }

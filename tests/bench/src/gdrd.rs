@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use candle_core::Device;
+use gdrd_core::context::BuildContext;
 use gdrd_core::face::FaceBatch;
 use gdrd_core::loss::cross_entropy;
 use gdrd_core::nn::kernels::put;
 use gdrd_core::nn::weights::Draw;
 use gdrd_core::nn::{Linear, Mode, Weights};
-use gdrd_core::student::StudentConfig;
+use gdrd_core::plugin::Workbench;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_core::trainer::{OptimizerConfig, Sgd};
 use gdrd_student::{FaceEncoder, ResnetTrunk};
@@ -27,26 +28,28 @@ pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
         let encoder = FaceEncoder::from_bytes(&std::fs::read(path)?, &device)?;
         return Ok(Box::new(move || Ok(Values::Known(encoder.embed(&faces)?.values().to_vec()))));
     }
+    let bench = Workbench::new(device.clone());
+    let cx = BuildContext::new(&bench);
     let middle = Output::Map("middle_block".into());
     let (teacher, output): (Box<dyn Teacher>, Output) = match case.network.kind.as_str() {
         "iresnet" => {
             let options: IresnetTeacher = serde_json::from_value(json!({ "weights": path }))?;
-            (options.build(&device)?, Output::Embedding)
+            (options.build(&cx)?, Output::Embedding)
         }
         "mobilefacenet" => {
             let options: MobileFaceNetTeacher = serde_json::from_value(json!({ "weights": path }))?;
-            (options.build(&device)?, Output::Embedding)
+            (options.build(&cx)?, Output::Embedding)
         }
         "diffusion-encoder" => {
             let network = gdrd_core::nn::unet::UnetConfig::pgdiff_512();
             let options = json!({ "weights": path, "network": network, "input_size": case.network.size });
-            (serde_json::from_value::<DiffusionEncoder>(options)?.build(&device)?, middle)
+            (serde_json::from_value::<DiffusionEncoder>(options)?.build(&cx)?, middle)
         }
         other => return Err(format!("no network of kind `{other}`").into()),
     };
     Ok(Box::new(move || {
         let faces = FaceBatch::from_faces(&faces, &device)?;
-        let found = teacher.features(&faces, std::slice::from_ref(&output))?;
+        let found = teacher.features(&faces.into(), std::slice::from_ref(&output))?;
         Ok(Values::Known(found[0].flatten_all()?.to_vec1()?))
     }))
 }
@@ -62,14 +65,15 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
         let values = tensors[name].flatten_all().and_then(|tensor| tensor.to_vec1());
         values.expect("a tensor of float32")
     });
+    let device = case.device()?;
+    let bench = Workbench::new(device.clone());
     let build = |weights: &Weights| {
         let classifier = Linear::new(width, identities, true, &weights.pp("classifier"))?;
-        Ok((config.build(size, weights)?, classifier))
+        Ok((gdrd_core::student::build(&config, size, weights, &bench)?, classifier))
     };
-    let device = case.device()?;
     let labels = labels.to_device(&device)?;
     let ((student, classifier), variables) = Weights::create(&device, draw, build)?;
-    let mut optimizer = Sgd::default().build();
+    let mut optimizer = Sgd::default().build(&BuildContext::new(&bench))?;
     Ok(Box::new(move || {
         let faces = FaceBatch::from_faces(&faces, &Device::Cpu)?;
         let faces = FaceBatch::from_tensor(put(faces.tensor(), &device)?)?;
@@ -81,7 +85,7 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
             found.get(var.as_tensor()).map(|gradient| (name.clone(), gradient.detach()))
         };
         let gradients: BTreeMap<_, _> = variables.parameters.iter().filter_map(gradient).collect();
-        optimizer.step(&variables.parameters, &gradients, rate)?;
+        optimizer.step(&variables.parameters, &gradients, &|_| rate)?;
         Ok(if device.is_cpu() { Values::Known(vec![loss.to_scalar()?]) } else { Values::Later(loss.detach()) })
     }))
 }
