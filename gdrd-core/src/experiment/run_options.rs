@@ -20,8 +20,9 @@ pub struct RunOptions {
     pub workers: usize,
     /// Whether the student file holds half-precision numbers, at half the size.
     pub half_precision: bool,
-    /// What convolutions and fully connected layers round factors to in training, on a GPU; float32 on the CPU. Sums and
-    /// weights are float32, as are stored features and the evaluation.
+    /// What convolutions and fully connected layers round factors to in training, on a GPU. On the CPU `float32` is the only
+    /// one; large layers on AMX tiles then take factors of 17 bits (see README, Speed). Sums and weights are float32, as are
+    /// stored features and the evaluation.
     pub precision: Precision,
 }
 
