@@ -75,7 +75,7 @@ fn rows_that_cannot_be_compared_are_refused() {
     let said = Said::by(gdrd(&bench).args(ABLATE).args(["--against", "GEN"])).with_code(2);
     assert!(said.stderr.contains("no row is called `GEN`"), "{said:#?}");
     assert!(!bench.file("runs/cells").exists(), "it is said before anything is trained");
-    bench.write("alone.toml", "format = 1\nextends = \"tiny.toml\"\n[evaluate.verification]\nfolds = 3\n");
+    bench.write("alone.toml", "format = 1\nextends = \"tiny.toml\"\n[evaluate.verification]\nfolds = 5\n");
     let said = Said::by(gdrd(&bench).args(ABLATE)).with_code(2);
     assert!(said.stderr.contains("the recipes share no protocol in `[evaluate]`"), "{said:#?}");
 }

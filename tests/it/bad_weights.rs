@@ -130,7 +130,7 @@ fn a_file_of_another_network_is_no_student() {
     let bench = Bench::with_teachers();
     let generative = bench.file("teachers/generative.safetensors");
     let text = refused(&bench, "tiny.toml", &["teacher.discriminative.weights=teachers/generative.safetensors"], 1);
-    assert!(text.contains("a student of kind `diffusion-unet` has no embedding"), "{text}");
+    assert!(text.contains("teacher `discriminative`: the teacher cannot offer `embedding`"), "{text}");
     let error = FaceEncoder::open(&generative).err().expect("no embedding").to_string();
     assert!(error.contains("generative.safetensors"), "{error}");
     let plain = Tensor::zeros(3, DType::F32, &Device::Cpu).expect("a tensor");
@@ -166,7 +166,7 @@ fn a_loss_that_needs_what_its_teacher_cannot_offer_is_refused() {
         ("stage.discriminative.loss.identity.enabled=false", "expected one classifying term in the stage", "found []"),
         (
             "stage.discriminative.loss.logits.classifier=relation",
-            "`classifier = \"relation\"` is no classifying term of this stage",
+            "`relation` is no classifying term of this stage",
             "[\"identity\"]",
         ),
         (

@@ -187,6 +187,9 @@ fn a_finished_run_is_not_made_twice() {
     assert_eq!(again.stdout, first.stdout);
     assert!(again.stderr.contains("--fresh"), "{again:#?}");
     assert_eq!(time("runs/a/student.safetensors"), before);
+    let other = Said::by(gdrd(&bench).args(run).args(["--set", "run.seed=8"])).with_code(2);
+    assert!(other.stderr.contains("`runs/a` holds the finished run of another recipe"), "{other:#?}");
+    assert_eq!((other.stdout.as_str(), time("runs/a/student.safetensors")), ("", before));
     Said::by(gdrd(&bench).args(run).arg("--fresh")).with_code(0);
     assert_ne!(time("runs/a/student.safetensors"), before);
 }

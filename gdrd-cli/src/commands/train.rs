@@ -7,7 +7,7 @@ use gdrd_core::error::{Error, ErrorKind, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::{notes, results_table};
-use gdrd_core::run::{self, Place, RunFolder, State};
+use gdrd_core::run::{self, Lock, Place, RunFolder, State};
 
 use super::hub::locked;
 use super::load;
@@ -29,6 +29,12 @@ pub(crate) fn train(
     let folder = RunFolder::new(&path);
     folder.must_be_idle()?;
     match folder.state()? {
+        State::Finished if !fresh && Lock::read_file(&folder.lock_file())?.recipe != recipe.digest() => {
+            Err(Error::recipe(format!(
+                "`{}` holds the finished run of another recipe\n\nhint: `--run-dir` names another folder, `--fresh` replaces this run",
+                path.display()
+            )))
+        }
         State::Finished if !fresh => {
             talk!("this run is finished; --fresh runs it again");
             show(&folder)

@@ -162,7 +162,7 @@ mod tests {
     fn options_out_of_bounds_are_named() {
         let wrong = Augment { shift: u32::MAX, rotate: f64::NAN, draws: 0, ..Augment::none() };
         let problems: Vec<String> = wrong.check().into_iter().map(|problem| problem.message).collect();
-        assert!(problems[0].starts_with("`shift`: expected 0 to 64"), "{problems:?}");
+        assert!(problems[0].starts_with("`shift`: expected at least 0 and at most 64"), "{problems:?}");
         assert!(problems[1].starts_with("`rotate`") && problems[2].starts_with("`draws`"), "{problems:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// ```
 /// use candle_core::Device;
 /// use gdrd_core::context::BuildContext;
-/// use gdrd_core::data::{DatasetConfig, Joined, SameName, SyntheticFaces};
+/// use gdrd_core::data::{Dataset, DatasetConfig, Joined, SameName, SyntheticFaces};
 /// use gdrd_core::plugin::Workbench;
 ///
 /// let faces = SyntheticFaces {
@@ -28,7 +28,8 @@ use crate::error::{Error, Result};
 /// };
 /// let bench = Workbench::new(Device::Cpu);
 /// let faces = faces.build(&BuildContext::new(&bench))?;
-/// let bench = bench.with("dataset", "drawn", std::sync::Arc::from(faces));
+/// let faces: std::sync::Arc<dyn Dataset> = faces.into();
+/// let bench = bench.with("dataset", "drawn", faces);
 /// let twice = Joined { parts: vec!["drawn".into(), "drawn".into()], same_name: SameName::OnePerson };
 /// let twice = twice.build(&BuildContext::new(&bench))?;
 /// assert_eq!((twice.len(), twice.people().len()), (12, 2));

@@ -143,8 +143,13 @@ impl<'a> Prepared<'a> {
         if let Some(name) = &need.teacher {
             return of(name, self.teacher(name)?).at(|| format!("teacher `{name}`"));
         }
-        let mut able: Vec<Offered> =
-            self.teachers.iter().filter_map(|(name, teacher)| of(name, teacher).ok()).collect();
+        let (mut able, mut reasons) = (Vec::new(), String::new());
+        for (name, teacher) in &self.teachers {
+            match of(name, teacher) {
+                Ok(offered) => able.push(offered),
+                Err(error) => reasons += &format!("\nteacher `{name}`: {error}"),
+            }
+        }
         if able.len() == 1 {
             return Ok(able.remove(0));
         }
@@ -156,7 +161,7 @@ impl<'a> Prepared<'a> {
         };
         let names: Vec<&String> = able.iter().map(|offered| &offered.teacher).collect();
         Err(Error::component(format!(
-            "expected one teacher that offers {what}, found {names:?}; name one with `teacher`"
+            "expected one teacher that offers {what}, found {names:?}; name one with `teacher`{reasons}"
         )))
     }
 
