@@ -269,8 +269,7 @@ mod tests {
         let bench = Workbench::new(Device::Cpu).with("dataset", "red", red);
         let cx = BuildContext::new(&bench);
         let protocol = protocol.build(&cx).expect("pairs");
-        let found = examine(&FirstChannel(card), &*protocol, &cx).expect("outcomes");
-        found
+        examine(&FirstChannel(card), &*protocol, &cx).expect("outcomes")
     }
 
     #[test]

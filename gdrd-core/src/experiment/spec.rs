@@ -133,13 +133,10 @@ impl Experiment {
 
     /// The paths among the options of all parts, with the keys that lead to them.
     fn marked(&self) -> Vec<(String, &Marked)> {
-        fn of<'e, D: ?Sized>(
+        fn of<'e, D: ?Sized + 'e>(
             section: &str,
             parts: impl Iterator<Item = (&'e String, &'e Component<D>)>,
-        ) -> Vec<(String, &'e Marked)>
-        where
-            D: 'e,
-        {
+        ) -> Vec<(String, &'e Marked)> {
             let keyed = |(name, part): (&'e String, &'e Component<D>)| {
                 let key = move |option: &Marked| format!("{section}.{name}.{}", option.key);
                 part.marked.iter().map(move |option| (key(option), option)).collect::<Vec<_>>()
