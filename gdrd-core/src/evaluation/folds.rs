@@ -89,11 +89,6 @@ pub fn fold_accuracy(scores: &[f64], same: &[bool], folds: &[usize]) -> Result<F
     Ok(FoldAccuracy { mean, sd, standard_error: sd / count.sqrt(), folds: results, correct })
 }
 
-/// Whether each pair is called rightly at `threshold`.
-pub fn correct_at(scores: &[f64], same: &[bool], threshold: f64) -> Vec<bool> {
-    scores.iter().zip(same).map(|(&score, &same)| (score >= threshold) == same).collect()
-}
-
 /// Scores with their labels, highest score first.
 pub(super) fn descending(scores: &[f64], same: &[bool]) -> Vec<(f64, bool)> {
     let mut sorted: Vec<(f64, bool)> = scores.iter().copied().zip(same.iter().copied()).collect();

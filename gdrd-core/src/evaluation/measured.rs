@@ -17,8 +17,6 @@ pub enum Role {
         /// Whether it was shown faces behind the degradation, blown up to its own size.
         small: bool,
     },
-    /// Somebody else.
-    Other,
 }
 
 /// One embedder measured by one protocol.

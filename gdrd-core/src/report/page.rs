@@ -51,7 +51,7 @@ pub fn run_page(
     title: &str,
     provenance: &[String],
     measured: &BTreeMap<String, Vec<Measured>>,
-    curves: &BTreeMap<String, Vec<(f64, f64)>>,
+    curves: &[(String, Vec<(f64, f64)>)],
     folder: &Path,
 ) -> Result<String> {
     let mut page = format!("# {title}\n\n");

@@ -150,18 +150,21 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// The loss of each step, by stage.
-    fn curves(&self) -> Result<BTreeMap<String, Vec<(f64, f64)>>> {
+    /// The loss of each step, by stage, in the order in which the stages ran.
+    fn curves(&self) -> Result<Vec<(String, Vec<(f64, f64)>)>> {
         let path = self.path.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut curves: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
         for line in text.lines() {
             let value: serde_json::Value =
                 serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
             if let (Some(stage), Some(step), Some(loss)) =
                 (value["stage"].as_str(), value["step"].as_f64(), value["loss"].as_f64())
             {
-                curves.entry(stage.to_string()).or_default().push((step, loss));
+                match curves.iter_mut().find(|(name, _)| name == stage) {
+                    Some((_, points)) => points.push((step, loss)),
+                    None => curves.push((stage.to_string(), vec![(step, loss)])),
+                }
             }
         }
         Ok(curves)
