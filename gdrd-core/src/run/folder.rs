@@ -18,6 +18,9 @@ use crate::observe::{Event, Flow, Observer, tell};
 use crate::report;
 use crate::trainer::Checkpoint;
 
+/// A stage, and (step, loss) of each of its steps.
+type LossCurve = (String, Vec<(f64, f64)>);
+
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
 /// `student.safetensors`, `evaluation/*.json`, `report.md`.
 #[derive(Clone, Debug)]
@@ -151,10 +154,10 @@ impl RunFolder {
     }
 
     /// The loss of each step, by stage, in the order in which the stages ran.
-    fn curves(&self) -> Result<Vec<(String, Vec<(f64, f64)>)>> {
+    fn curves(&self) -> Result<Vec<LossCurve>> {
         let path = self.path.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let mut curves: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+        let mut curves: Vec<LossCurve> = Vec::new();
         for line in text.lines() {
             let value: serde_json::Value =
                 serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
