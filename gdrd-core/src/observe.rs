@@ -103,6 +103,22 @@ pub enum Flow {
 }
 
 /// Receives events. Threads may share it.
+///
+/// ```
+/// use gdrd_core::observe::{Event, Flow, Observer, tell};
+///
+/// /// Stops at the first warning.
+/// struct Strict;
+///
+/// impl Observer for Strict {
+///     fn on(&self, event: &Event) -> Flow {
+///         if matches!(event, Event::Warning { .. }) { Flow::Stop } else { Flow::Continue }
+///     }
+/// }
+///
+/// assert!(tell(&Strict, &Event::RunEnded { folder: "run".into() }).is_ok());
+/// assert!(tell(&Strict, &Event::Warning { message: "one image".into() }).is_err());
+/// ```
 pub trait Observer: Send + Sync {
     /// Takes note of an event; says whether the run shall go on.
     fn on(&self, event: &Event) -> Flow;

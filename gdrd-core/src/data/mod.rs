@@ -133,6 +133,65 @@ pub trait Dataset: Send + Sync {
 }
 
 /// What a recipe says of a dataset.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::data::{Dataset, DatasetConfig, Decoding, decode};
+/// use gdrd_core::error::{Error, Result};
+/// use gdrd_core::face::Face;
+/// use gdrd_core::plugin::{Kind, Workbench};
+/// use gdrd_core::recipe::RecipePath;
+///
+/// /// One photograph of one person.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct OneFace {
+///     /// The photograph.
+///     image: RecipePath,
+/// }
+///
+/// impl Kind for OneFace {
+///     const NAME: &'static str = "one-face";
+///     const PURPOSE: &'static str = "a single photograph";
+/// }
+///
+/// impl DatasetConfig for OneFace {
+///     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
+///         // What is read through `cx` is noticed when it changes.
+///         let file = cx.file(&self.image)?;
+///         let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+///         Ok(Box::new(Opened { people: vec!["Ann".into()], face: decode(&bytes, Decoding::default())? }))
+///     }
+/// }
+///
+/// struct Opened {
+///     people: Vec<String>,
+///     face: Face,
+/// }
+///
+/// impl Dataset for Opened {
+///     fn len(&self) -> usize {
+///         1
+///     }
+///     fn people(&self) -> &[String] {
+///         &self.people
+///     }
+///     fn person(&self, _: usize) -> Option<usize> {
+///         Some(0)
+///     }
+///     fn key(&self, _: usize) -> String {
+///         "Ann/Ann_0001".into()
+///     }
+///     fn face(&self, _: usize) -> Result<Face> {
+///         Ok(self.face.clone())
+///     }
+/// }
+///
+/// let config: OneFace = serde_json::from_str(r#"{ "image": "nowhere.png" }"#).expect("options");
+/// let bench = Workbench::new(Device::Cpu);
+/// assert!(config.build(&BuildContext::new(&bench)).is_err(), "there is no such file");
+/// ```
 pub trait DatasetConfig: Send + Sync {
     /// What is wrong with the options, without touching the disk.
     fn check(&self) -> Vec<Problem> {

@@ -166,6 +166,62 @@ pub trait Teacher: Send + Sync {
 }
 
 /// What a recipe says of a teacher.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::error::{Problem, Result};
+/// use gdrd_core::plugin::{Kind, ViewName};
+/// use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
+///
+/// /// The face's pixels as its embedding.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Pixels {
+///     /// Height and width to which faces are brought, in pixels.
+///     size: usize,
+///     /// The view that it is shown.
+///     view: ViewName,
+/// }
+///
+/// impl Kind for Pixels {
+///     const NAME: &'static str = "pixels";
+///     const PURPOSE: &'static str = "a face's pixels";
+/// }
+///
+/// impl TeacherConfig for Pixels {
+///     fn check(&self) -> Vec<Problem> {
+///         Problem::within("size", self.size, 1..=64).into_iter().collect()
+///     }
+///     fn build(&self, _: &BuildContext) -> Result<Box<dyn Teacher>> {
+///         let views = vec![self.view.to_string()];
+///         let (input_size, preprocessing) = (Some(self.size), Preprocessing::none());
+///         Ok(Box::new(Ready(TeacherCard { input_size, preprocessing, views, default_map: None })))
+///     }
+/// }
+///
+/// struct Ready(TeacherCard);
+///
+/// impl Teacher for Ready {
+///     fn card(&self) -> &TeacherCard {
+///         &self.0
+///     }
+///     fn shape(&self, output: &Output, input: usize) -> Result<Vec<usize>> {
+///         match output {
+///             Output::Embedding => Ok(vec![3 * input * input]),
+///             other => Err(cannot_offer(other, "`embedding`")),
+///         }
+///     }
+///     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
+///         outputs.iter().map(|_| Ok(shown.faces().tensor().flatten_from(1)?.detach())).collect()
+///     }
+/// }
+///
+/// let config: Pixels = serde_json::from_str(r#"{ "size": 8, "view": "low" }"#).expect("options");
+/// let teacher = config.build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// assert_eq!(teacher.shape(&Output::Embedding, 8)?, [192]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait TeacherConfig: Send + Sync {
     /// What is wrong with the options, without touching disk or device.
     fn check(&self) -> Vec<Problem> {

@@ -54,6 +54,18 @@ pub trait Optimizer {
 }
 
 /// What a recipe says of an optimiser.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::trainer::{OptimizerConfig, Sgd};
+///
+/// let sgd = Sgd { momentum: 2.0, ..Sgd::default() };
+/// assert_eq!(sgd.check()[0].key, "momentum");
+/// let optimizer = Sgd::default().build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// assert!(optimizer.state().is_empty(), "nothing is kept before the first step");
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait OptimizerConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {

@@ -20,6 +20,40 @@ pub trait Schedule: Send + Sync {
 }
 
 /// What a recipe says of a schedule.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::plugin::Kind;
+/// use gdrd_core::trainer::{Schedule, ScheduleConfig};
+///
+/// /// Falls in a straight line to zero.
+/// #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Straight {}
+///
+/// impl Kind for Straight {
+///     const NAME: &'static str = "straight";
+///     const PURPOSE: &'static str = "the learning rate falls in a straight line";
+/// }
+///
+/// impl Schedule for Straight {
+///     fn factor(&self, progress: f64) -> f64 {
+///         1.0 - progress
+///     }
+/// }
+///
+/// impl ScheduleConfig for Straight {
+///     fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
+///         Ok(Box::new(self.clone()))
+///     }
+/// }
+///
+/// let schedule = Straight {}.build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// assert_eq!(schedule.factor(0.25), 0.75);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait ScheduleConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
