@@ -37,6 +37,17 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
+    /// The student of a run starts from a teacher.
+    StudentStarted {
+        /// The teacher's name in the recipe.
+        teacher: String,
+        /// How many tensors it has from the teacher.
+        taken: usize,
+        /// Its tensors that are new.
+        drawn: Vec<String>,
+        /// The teacher's tensors that it has no use for.
+        left: Vec<String>,
+    },
     /// A stage begins or goes on.
     StageStarted {
         /// Its name.

@@ -1,5 +1,7 @@
 //! The kinds of students, and trained students as teachers, for recipes.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
@@ -9,11 +11,13 @@ use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Registry;
 use gdrd_core::student::{Student, StudentFile, StudentHeader};
-use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
+use gdrd_core::teacher::{
+    Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, TeacherWeights, cannot_offer,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
 
 /// Registers everything of this crate.
 ///
@@ -23,6 +27,8 @@ pub fn register(registry: &mut Registry) -> Result<()> {
     registry.students.register::<ResnetTrunk>()?;
     registry.students.register::<DiffusionUnet>()?;
     registry.students.register::<DiffusionTrunk>()?;
+    registry.students.register::<MobileFaceNetStudent>()?;
+    registry.students.register::<IresnetStudent>()?;
     registry.teachers.register::<StudentTeacher>()
 }
 
@@ -41,6 +47,16 @@ impl Kind for DiffusionTrunk {
     const PURPOSE: &'static str = "a diffusion encoder as backbone, and a head (ablation SR)";
 }
 
+impl Kind for MobileFaceNetStudent {
+    const NAME: &'static str = "mobilefacenet";
+    const PURPOSE: &'static str = "MobileFaceNet on small faces blown up; it may start from a teacher";
+}
+
+impl Kind for IresnetStudent {
+    const NAME: &'static str = "iresnet";
+    const PURPOSE: &'static str = "ArcFace's iresnet on small faces blown up; it may start from a teacher";
+}
+
 /// A student file as a teacher: with a face size of 112, a discriminative teacher that gdrd trained itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +72,7 @@ impl Kind for StudentTeacher {
 
 impl TeacherConfig for StudentTeacher {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
-        let StudentFile { header, student } = cx.student_file(&self.weights)?;
+        let StudentFile { header, student, tensors } = cx.student_file(&self.weights)?;
         let prepare = &header.prepare;
         let usual = prepare.kernel == Kernel::Bicubic && prepare.antialias;
         let card = TeacherCard {
@@ -66,13 +82,14 @@ impl TeacherConfig for StudentTeacher {
             views: vec![HIGH.into()],
             default_map: Some("backbone".into()),
         };
-        Ok(Box::new(Frozen { header, student, card }))
+        Ok(Box::new(Frozen { header, student, tensors, card }))
     }
 }
 
 struct Frozen {
     header: StudentHeader,
     student: Box<dyn Student>,
+    tensors: BTreeMap<String, Tensor>,
     card: TeacherCard,
 }
 
@@ -92,6 +109,10 @@ impl Teacher for Frozen {
             Output::Map(name) if name == "backbone" => Ok(self.header.card.map.to_vec()),
             other => Err(cannot_offer(other, "`embedding` and `map backbone`")),
         }
+    }
+
+    fn weights(&self) -> Result<TeacherWeights> {
+        Ok(TeacherWeights { tensors: self.tensors.clone(), preprocessing: self.student.preprocessing() })
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {

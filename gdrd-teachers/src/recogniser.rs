@@ -8,11 +8,11 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::nn::l2_normalise;
-use gdrd_core::nn::weights::check_finite;
+use gdrd_core::nn::weights::{check_finite, listed};
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherWeights, cannot_offer};
 
-use crate::weights::{self, HEADS, listed};
+use crate::weights::{self, HEADS};
 
 /// A frozen network that embeds faces.
 pub(crate) trait Network: Send + Sync {
@@ -56,6 +56,8 @@ pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterato
 /// A network and perhaps its margin head as a teacher.
 pub(crate) struct Recogniser<N> {
     network: N,
+    /// The network's, by the names in its file.
+    tensors: BTreeMap<String, Tensor>,
     card: TeacherCard,
     /// `[classes, width]`, rows of unit length.
     classes: Option<Tensor>,
@@ -73,7 +75,7 @@ impl<N: Network + 'static> Recogniser<N> {
         let place = || format!("`{}`", options.weights);
         let mut tensors = weights::read(&cx.file(options.weights)?.path, options.key, &[], |_| true)?;
         let mut classes = take_class_weights(&mut tensors).at(place)?;
-        let (network, usual) = read(tensors).at(place)?;
+        let (network, usual) = read(tensors.clone()).at(place)?;
         let mut classes_file = options.weights;
         if let Some(path) = options.class_weights {
             (classes, classes_file) = (Some(read_class_weights(&cx.file(path)?.path)?), path);
@@ -83,7 +85,7 @@ impl<N: Network + 'static> Recogniser<N> {
         let preprocessing = options.preprocessing.unwrap_or(usual);
         let views = vec![HIGH.into()];
         let card = TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, views, default_map: None };
-        Ok(Box::new(Self { network, card, classes, scale: options.logit_scale }))
+        Ok(Box::new(Self { network, tensors, card, classes, scale: options.logit_scale }))
     }
 
     fn classes(&self, output: &Output) -> Result<&Tensor> {
@@ -105,6 +107,11 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
             Output::Embedding => Ok(vec![self.network.width()]),
             other => Ok(vec![self.classes(other)?.dim(0)?]),
         }
+    }
+
+    fn weights(&self) -> Result<TeacherWeights> {
+        let preprocessing = Some(self.card.preprocessing);
+        Ok(TeacherWeights { tensors: self.tensors.clone(), preprocessing })
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {

@@ -16,6 +16,7 @@ mod doctor;
 mod faults;
 mod features;
 mod flow;
+mod from_teacher;
 mod golden;
 mod golden_data;
 mod golden_diffusers;

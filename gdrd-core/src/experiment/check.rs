@@ -31,6 +31,9 @@ impl Rules<'_> {
             self.names(&["teacher", name], part);
         }
         self.named(ViewName::FORMAT, &experiment.student.view, &["student", "view"]);
+        if let Some(teacher) = &experiment.student.initial_teacher {
+            self.named(TeacherName::FORMAT, teacher, &["student", "initial_teacher"]);
+        }
         for (name, part) in &experiment.evaluate {
             self.names(&["evaluate", name], part);
         }

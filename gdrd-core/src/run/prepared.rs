@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
+use super::lock::LockedStart;
 use super::new_student::{draw, new_student};
 use crate::context::Host;
 use crate::data::{Augment, Variant, Views};
@@ -27,6 +28,8 @@ pub struct Prepared<'a> {
     /// The student.
     pub student: Box<dyn Student>,
     variables: Variables,
+    /// What the student has from the teacher that it starts from.
+    pub(super) started: Option<LockedStart>,
     /// The data of every stage, by the dataset's name.
     views: BTreeMap<String, Arc<Views>>,
     /// The teachers that losses use, by name.
@@ -59,8 +62,8 @@ impl<'a> Prepared<'a> {
         }
         let names = experiment.teachers.keys();
         let teachers = names.map(|name| Ok((name.clone(), cx.teacher(name)?))).collect::<Result<_>>()?;
-        let (student, variables) = new_student(parts).at(|| "student".into())?;
-        Ok(Self { parts, student, variables, views, teachers })
+        let (student, variables, started) = new_student(parts).at(|| "student".into())?;
+        Ok(Self { parts, student, variables, started, views, teachers })
     }
 
     fn experiment(&self) -> &'a Experiment {

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::context::{BuildContext, Host, Record};
 use crate::error::{Error, Problem, Result};
 use crate::face::FaceBatch;
-use crate::nn::{Inference, Mode, Weights};
+use crate::nn::{Inference, Mode, Preprocessing, Weights};
 
 mod file;
 
@@ -86,6 +86,19 @@ pub trait Student: Send + Sync {
     /// The part that a parameter belongs to.
     fn part(&self, parameter: &str) -> Part {
         if parameter.starts_with("head.") { Part::Head } else { Part::Backbone }
+    }
+
+    /// What it does to its input, where that is an option `preprocessing` which a recipe may leave open; the student's file says
+    /// it then.
+    fn preprocessing(&self) -> Option<Preprocessing> {
+        None
+    }
+
+    /// Whether this tensor belongs to what the student has in the place of another network's head. When it starts from a teacher,
+    /// such tensors of its own may be new, and such tensors of the teacher may be left out; all others must be the same on both
+    /// sides.
+    fn replaces(&self, tensor: &str) -> bool {
+        self.part(tensor) == Part::Head
     }
 
     /// The noise in `noisy` `[batch, 3, size, size]` (values about `[-1, 1]`) at `timesteps` of 0 to 999.
@@ -198,6 +211,8 @@ pub trait StudentKinds: Send + Sync {
 pub(crate) struct Input {
     /// Height and width of the faces, in pixels.
     pub(crate) size: usize,
+    /// What the teacher that the student starts from expects of its input.
+    pub(crate) preprocessing: Option<Preprocessing>,
 }
 
 impl BuildContext<'_> {
@@ -208,6 +223,11 @@ impl BuildContext<'_> {
     pub fn input_size(&self) -> Result<usize> {
         let input: Option<&Input> = self.facts();
         input.map(|input| input.size).ok_or_else(|| Error::component("only students have an input size"))
+    }
+
+    /// What the teacher that the student starts from expects of its input; none if it starts from no teacher.
+    pub fn initial_preprocessing(&self) -> Option<Preprocessing> {
+        self.facts().and_then(|input: &Input| input.preprocessing)
     }
 }
 
@@ -221,17 +241,16 @@ pub fn build(
     weights: &Weights,
     host: &dyn Host,
 ) -> Result<Box<dyn Student>> {
-    build_recorded(config, input_size, weights, host).map(|(student, _)| student)
+    build_recorded(config, &Input { size: input_size, preprocessing: None }, weights, host).map(|(student, _)| student)
 }
 
 /// The same, with what the build has read.
 pub(crate) fn build_recorded(
     config: &dyn StudentConfig,
-    input_size: usize,
+    input: &Input,
     weights: &Weights,
     host: &dyn Host,
 ) -> Result<(Box<dyn Student>, Record)> {
-    let input = Input { size: input_size };
-    let cx = BuildContext::new(host).with_weights(weights).with_facts(&input);
+    let cx = BuildContext::new(host).with_weights(weights).with_facts(input);
     Ok((config.build(&cx)?, cx.record()))
 }

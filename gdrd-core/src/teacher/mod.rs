@@ -1,5 +1,6 @@
 //! Teachers: frozen networks that a student learns from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,11 +14,10 @@ use crate::error::{Error, Problem, Result};
 use crate::face::{Face, FaceBatch, Kernel};
 
 mod centres;
-mod preprocessing;
 mod store;
 
+pub use crate::nn::{Alignment, Colour, Preprocessing};
 pub use centres::class_centres;
-pub use preprocessing::{Alignment, Colour, Preprocessing};
 pub use store::{FeatureStore, Source, Stored, gather};
 
 /// One thing that a teacher can offer.
@@ -159,10 +159,27 @@ pub trait Teacher: Send + Sync {
         self.card().default_map.iter().cloned().collect()
     }
 
+    /// Its tensors, for a student that starts from it.
+    ///
+    /// # Errors
+    /// If it has none to give.
+    fn weights(&self) -> Result<TeacherWeights> {
+        Err(Error::component("its kind gives no student its weights"))
+    }
+
     /// Whether it answers for any face. One that only repeats what was computed before is not measured by protocols.
     fn knows_any_face(&self) -> bool {
         true
     }
+}
+
+/// What a student starts with that starts from a teacher.
+#[derive(Clone, Debug)]
+pub struct TeacherWeights {
+    /// Parameters and running statistics, by the names that the network's own layout has for them.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What the network expects of its input; none if that is no option of it.
+    pub preprocessing: Option<Preprocessing>,
 }
 
 /// What a recipe says of a teacher.

@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recogniser::{Network, Options, Recogniser, default_logit_scale};
 
-mod network;
-
-pub use network::{Iresnet, Layout, Naming};
+pub use gdrd_core::nn::iresnet::{Iresnet, Layout, Naming};
 
 /// An iresnet of depth 18, 34, 50, 100, 152 or 200 in one of the layouts that are published: insightface's `.pth` files (the
 /// paper's teacher is `ms1mv3_arcface_r50_fp16.pth`), CVLface's safetensors in both of its layouts, and face.evoLVe's and
@@ -65,7 +63,7 @@ impl TeacherConfig for IresnetTeacher {
 }
 
 impl Network for Iresnet {
-    const INPUT_SIZE: usize = network::INPUT_SIZE;
+    const INPUT_SIZE: usize = gdrd_core::nn::iresnet::INPUT_SIZE;
 
     fn width(&self) -> usize {
         self.layout().embedding
