@@ -13,7 +13,7 @@ use crate::plugin::{Boxed, Family};
 use crate::recipe::RecipePath;
 use crate::student::{StudentConfig, StudentFile, StudentKinds};
 use crate::teacher::TeacherConfig;
-use crate::trainer::{AdamW, Constant, Cosine, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
+use crate::trainer::{AdamW, Constant, Cosine, OneCycle, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
 
 /// Every plug-in by its contract. A program fills one in its `main` and hands it on; there is no global state.
 pub struct Registry {
@@ -76,6 +76,7 @@ impl Registry {
         registry.schedules.register::<Constant>()?;
         registry.schedules.register::<StepSchedule>()?;
         registry.schedules.register::<Cosine>()?;
+        registry.schedules.register::<OneCycle>()?;
         registry.protocols.register::<Verification>()?;
         Ok(registry)
     }

@@ -6,10 +6,12 @@
 mod activation;
 mod conv;
 pub mod diffusion;
+mod dropout;
 mod inference;
 pub mod kernels;
 mod linear;
 mod norm;
+mod pass;
 mod resize;
 pub mod unet;
 pub(crate) mod weight_file;
@@ -17,9 +19,11 @@ pub mod weights;
 
 pub use activation::{Activation, PRelu, add_relu, l2_normalise, relu, silu};
 pub use conv::{Conv2d, ConvConfig, ConvNorm};
+pub use dropout::Dropout;
 pub use inference::{Inference, Map, Plan};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, standardise};
+pub use pass::{Pass, PassGuard};
 pub use resize::resize_bicubic;
 pub use weights::{Init, Weights};
 

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::pass::Pass;
 use super::weights::{Init, Weights};
 use super::{Mode, kernels};
 use crate::error::Result;
@@ -15,9 +16,6 @@ pub struct BatchNorm {
     running_var: Var,
     eps: f64,
 }
-
-/// Share of the running statistics that one batch replaces.
-const MOMENTUM: f64 = 0.1;
 
 impl BatchNorm {
     /// `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; `eps` is 1e-5.
@@ -61,8 +59,9 @@ impl BatchNorm {
     /// Moves the running statistics by those of a batch.
     fn count(&self, x: &Tensor, (y, mean, var): (Tensor, Tensor, Tensor)) -> Result<Tensor> {
         let count = (x.elem_count() / self.weight.elem_count()) as f64;
-        kernels::move_average(&self.running_mean, &mean, 1.0, MOMENTUM)?;
-        kernels::move_average(&self.running_var, &var, count / (count - 1.0).max(1.0), MOMENTUM)?;
+        let momentum = Pass::now().momentum;
+        kernels::move_average(&self.running_mean, &mean, 1.0, momentum)?;
+        kernels::move_average(&self.running_var, &var, count / (count - 1.0).max(1.0), momentum)?;
         Ok(y)
     }
 

@@ -17,5 +17,5 @@ pub use features::{OutputOf, TeacherFeatures};
 pub use optimizer::{AdamW, Optimizer, OptimizerConfig, Sgd};
 pub use options::StageOptions;
 pub use run_stage::Outcome;
-pub use schedule::{Constant, Cosine, Schedule, ScheduleConfig, StepSchedule};
+pub use schedule::{Constant, Cosine, OneCycle, Schedule, ScheduleConfig, StepSchedule};
 pub use stage::{Alone, Exchange, Stage, Term};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, backprop::GradStore};
+use rand::Rng;
 
 use super::feed::Ready;
 use super::numbers::Numbers;
@@ -10,7 +11,7 @@ use super::stage::Stage;
 use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
 use crate::loss::{LoggedScalar, LossInputs, Needs};
-use crate::nn::Mode;
+use crate::nn::{Mode, Pass};
 use crate::student::Part;
 
 /// The sum over the batches of one step.
@@ -31,6 +32,7 @@ impl<'a> StepSum<'a> {
         let wants = |need: fn(&Needs) -> bool| stage.terms.iter().any(|term| need(&term.needs));
         let Ready { batch, faces, teachers, map, labels } = ready;
         let teachers = stage.teachers.of(teachers)?;
+        let _pass = Pass::step(stage.seed.stream(&format!("dropout/{}", stage.name), &[batch.step]).random()).set();
         let wants_embedding = wants(|needs| needs.embedding);
         let map = match map {
             Some(map) => Some(map),
