@@ -140,8 +140,10 @@ mod tests {
             ..RandomDownscale::default()
         };
         let mut possible = BTreeSet::new();
-        for (size, kernel, antialias) in
-            [8, 24].into_iter().flat_map(|s| [Kernel::Box, Kernel::Bicubic].map(|k| (s, k))).flat_map(|(s, k)| [(s, k, true), (s, k, false)])
+        for (size, kernel, antialias) in [8, 24]
+            .into_iter()
+            .flat_map(|s| [Kernel::Box, Kernel::Bicubic].map(|k| (s, k)))
+            .flat_map(|(s, k)| [(s, k, true), (s, k, false)])
         {
             let first = Downscale { size, kernel, antialias }.apply(&face()).expect("small");
             possible.insert(Downscale::default().apply(&first).expect("small").pixels().to_vec());

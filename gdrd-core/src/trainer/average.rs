@@ -24,6 +24,14 @@ const INNER: &str = "inner.";
 const SUM: &str = "average.";
 const STEPS: &str = "averaged-steps";
 
+/// An optimiser that leaves an average behind, if the stage wants one.
+pub(crate) fn with_average(inner: Box<dyn Optimizer>, decay: Option<f64>) -> Box<dyn Optimizer> {
+    match decay {
+        Some(decay) => Box::new(Averaged::new(inner, decay)),
+        None => inner,
+    }
+}
+
 impl Averaged {
     /// `decay` is the share of the average that a step keeps, above 0 and below 1.
     pub(super) fn new(inner: Box<dyn Optimizer>, decay: f64) -> Self {

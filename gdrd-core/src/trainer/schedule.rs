@@ -191,10 +191,7 @@ mod tests {
     #[test]
     fn options_out_of_bounds_are_named() {
         let wrong = OneCycle { rise: 1.0, start: f64::NAN, end: -0.1 };
-        assert_eq!(
-            wrong.check().iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(),
-            ["rise", "start", "end"]
-        );
+        assert_eq!(wrong.check().iter().map(|problem| problem.key).collect::<Vec<_>>(), ["rise", "start", "end"]);
         assert!(OneCycle::default().check().is_empty());
     }
 }
