@@ -32,6 +32,7 @@ mod losses;
 mod onnx;
 mod resume;
 mod stops;
+mod training_options;
 mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.

@@ -62,6 +62,9 @@ impl Rules<'_> {
         if let Some(view) = &stage.options.view {
             self.named(ViewName::FORMAT, view, &[&path[..], &["view"]].concat());
         }
+        if let Some(view) = stage.options.last.as_ref().and_then(|last| last.view.as_ref()) {
+            self.named(ViewName::FORMAT, view, &[&path[..], &["last", "view"]].concat());
+        }
         if stage.losses.is_empty() {
             self.problem(format!("stage `{}` has no loss", stage.name), &path);
         }

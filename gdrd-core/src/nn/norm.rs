@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::pass::Pass;
 use super::weights::{Init, Weights};
 use super::{Map, Mode, Plan, kernels};
 use crate::error::Result;
@@ -15,9 +16,6 @@ pub struct BatchNorm {
     running_var: Var,
     eps: f64,
 }
-
-/// Share of the running statistics that one batch replaces.
-const MOMENTUM: f64 = 0.1;
 
 impl BatchNorm {
     /// `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; `eps` is 1e-5.
@@ -66,9 +64,9 @@ impl BatchNorm {
 
     /// Moves the running statistics by mean and biased variance of `count` values.
     pub(super) fn move_by(&self, count: usize, mean: &Tensor, var: &Tensor) -> Result<()> {
-        let count = count as f64;
-        kernels::move_average(&self.running_mean, mean, 1.0, MOMENTUM)?;
-        Ok(kernels::move_average(&self.running_var, var, count / (count - 1.0).max(1.0), MOMENTUM)?)
+        let (count, momentum) = (count as f64, Pass::now().momentum);
+        kernels::move_average(&self.running_mean, mean, 1.0, momentum)?;
+        Ok(kernels::move_average(&self.running_var, var, count / (count - 1.0).max(1.0), momentum)?)
     }
 
     /// Factors, summands, and what is added to variances.

@@ -15,11 +15,8 @@ use crate::evaluation::Measured;
 use crate::experiment::Experiment;
 use crate::files::{sweep, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
-use crate::report;
+use crate::report::{self, StageCurves};
 use crate::trainer::Checkpoint;
-
-/// A stage, and (step, loss) of each of its steps.
-type LossCurve = (String, Vec<(f64, f64)>);
 
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
 /// `student.safetensors`, `evaluation/*.json`, `report.md`.
@@ -153,20 +150,26 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// The loss of each step, by stage, in the order in which the stages ran.
-    fn curves(&self) -> Result<Vec<LossCurve>> {
+    /// What is drawn of each stage, in the order in which the stages ran.
+    fn curves(&self) -> Result<Vec<StageCurves>> {
         let path = self.path.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let mut curves: Vec<LossCurve> = Vec::new();
+        let mut curves: Vec<StageCurves> = Vec::new();
         for line in text.lines() {
             let value: serde_json::Value =
                 serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
             if let (Some(stage), Some(step), Some(loss)) =
                 (value["stage"].as_str(), value["step"].as_f64(), value["loss"].as_f64())
             {
-                match curves.iter_mut().find(|(name, _)| name == stage) {
-                    Some((_, points)) => points.push((step, loss)),
-                    None => curves.push((stage.to_string(), vec![(step, loss)])),
+                if curves.iter().all(|curve| curve.stage != stage) {
+                    curves.push(StageCurves { stage: stage.to_string(), ..StageCurves::default() });
+                }
+                let Some(curve) = curves.iter_mut().find(|curve| curve.stage == stage) else { continue };
+                curve.loss.push((step, loss));
+                for (name, value) in value["terms"].as_object().into_iter().flatten() {
+                    if let (Some(term), Some(length)) = (name.strip_suffix(".gradient"), value.as_f64()) {
+                        curve.gradients.entry(term.to_string()).or_default().push((step, length));
+                    }
                 }
             }
         }

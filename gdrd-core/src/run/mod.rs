@@ -37,7 +37,7 @@ use crate::observe::{Event, FanOut, Observer, tell};
 use crate::recipe::Fetch;
 use crate::registry::Registry;
 use crate::student::{STUDENT_FORMAT, StudentFile, StudentHeader};
-use crate::trainer::{Checkpoint, Optimizer, Outcome, Position};
+use crate::trainer::{Checkpoint, Optimizer, Outcome, Position, Saving};
 
 /// Where a run happens, and what the program has.
 #[derive(Clone)]
@@ -118,9 +118,9 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
         )?;
         let before = position.total_steps - from;
         let mut written = None;
-        let mut save = |done: u64, optimizer: &dyn Optimizer, stopping: bool| -> Result<()> {
-            let over = done == steps;
-            if !(over || stopping || done.is_multiple_of(experiment.run.checkpoint_steps)) {
+        let mut save = |done: u64, optimizer: &dyn Optimizer, saving: Saving| -> Result<()> {
+            let over = saving == Saving::Over;
+            if saving == Saving::Step && !done.is_multiple_of(experiment.run.checkpoint_steps) {
                 return Ok(());
             }
             position.total_steps = before + done;

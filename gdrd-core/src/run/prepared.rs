@@ -19,7 +19,7 @@ use crate::observe::{Event, tell};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
 use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
-use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term};
+use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term, with_average};
 
 /// The parts of a run.
 pub struct Prepared<'a> {
@@ -86,6 +86,7 @@ impl<'a> Prepared<'a> {
         let views = self.views(&stage.options.data)?;
         let place = || format!("stage `{}`", stage.name);
         stage.options.total_steps(views.dataset().len()).at(place)?;
+        self.check_views(stage).at(place)?;
         let mut made = StageTerms::default();
         for (name, term) in &stage.losses {
             let place = || format!("stage `{}`, loss `{name}`", stage.name);
@@ -112,6 +113,21 @@ impl<'a> Prepared<'a> {
         // A term that uses another's logits comes after it.
         made.terms.sort_by_key(|term| term.needs.logits_of.is_some());
         Ok(made)
+    }
+
+    /// Whether the views that a stage shows the student have the size of its input.
+    fn check_views(&self, stage: &StageSpec) -> Result<()> {
+        let expected = self.student.card().input_size;
+        let last = stage.options.last.as_ref().and_then(|last| last.view.as_ref());
+        for view in stage.options.view.iter().chain(last) {
+            let found = self.views(&stage.options.data)?.size(view)?;
+            if found != expected {
+                return Err(Error::recipe(format!(
+                    "the view `{view}` has {found} pixels; expected {expected}, as the student's input"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What a loss can know of its stage.
@@ -273,7 +289,7 @@ impl<'a> Prepared<'a> {
             for view in &teacher.card().views {
                 random |= views.is_random(view)?;
             }
-            if random || !stage.options.store_features {
+            if random || !stage.options.store_features || stage.options.shows_mixtures_to_teachers() {
                 teachers.add_live(&name, &**teacher, outputs);
                 continue;
             }
@@ -315,7 +331,7 @@ impl<'a> Prepared<'a> {
             buffers,
             terms: terms.terms,
             teachers,
-            optimizer: stage.optimizer.config.build(&cx)?,
+            optimizer: with_average(stage.optimizer.config.build(&cx)?, stage.options.ema),
             schedule: stage.schedule.config.build(&cx)?,
             exchange: &Alone,
             views: self.views(&stage.options.data)?,

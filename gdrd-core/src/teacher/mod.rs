@@ -15,10 +15,13 @@ use crate::face::{Face, FaceBatch, Kernel};
 
 mod centres;
 mod store;
+mod transformed;
+mod whitening;
 
 pub use crate::nn::{Alignment, Colour, Preprocessing};
 pub use centres::class_centres;
 pub use store::{FeatureStore, Source, Stored, gather};
+pub use transformed::Transformed;
 
 /// One thing that a teacher can offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,12 +87,21 @@ impl Shown {
         &self.views[0]
     }
 
+    /// The mirror images of the same samples.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn mirrored(&self) -> Result<Self> {
+        let mirrored = |faces: &FaceBatch| FaceBatch::from_tensor(faces.tensor().flip(&[3])?);
+        Ok(Self { views: self.views.iter().map(mirrored).collect::<Result<_>>()?, keys: self.keys.clone() })
+    }
+
     /// All views, in the order of the card's.
     pub fn views(&self) -> &[FaceBatch] {
         &self.views
     }
 
-    /// The samples' keys; empty for faces of no dataset.
+    /// The samples' keys: none for faces of no dataset, and an empty one for a mixture of two samples.
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
