@@ -3,6 +3,7 @@
 use candle_core::{D, Tensor};
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::nn::{Activation, BatchNorm, Linear, Map, Mode, Plan, Weights, relu};
+use gdrd_core::student::LastLinear;
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
@@ -89,7 +90,15 @@ impl Head {
         })
     }
 
-    pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// The last layer, whose variables lie below `place`; none if its values are normalised after it.
+    pub(crate) fn last_linear(&self, place: &str) -> Option<LastLinear> {
+        let (outputs, inputs) = self.embedding.weight().dims2().ok()?;
+        let name = |of: &str| format!("{place}.embedding.{of}");
+        self.norm.is_none().then(|| LastLinear { weight: name("weight"), bias: name("bias"), inputs, outputs })
+    }
+
+    /// What the last layer is given, `[batch, inputs]`.
+    pub(crate) fn before_last(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         if map.rank() != 4 {
             return Err(Error::component(format!(
                 "expected a feature map [batch, channels, height, width], found {:?}",
@@ -107,7 +116,11 @@ impl Head {
         for (linear, norm) in &self.hidden {
             x = relu(&norm.forward(&linear.forward(&x)?, mode)?)?;
         }
-        let x = self.embedding.forward(&x)?;
+        Ok(x)
+    }
+
+    pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        let x = self.embedding.forward(&self.before_last(map, mode)?)?;
         match &self.norm {
             Some(norm) => norm.forward(&x, mode),
             None => Ok(x),

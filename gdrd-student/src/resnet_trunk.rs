@@ -5,7 +5,7 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{Activation, ConvNorm, Inference, Mode, Plan};
-use gdrd_core::student::{Student, StudentCard, StudentConfig};
+use gdrd_core::student::{LastLinear, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::{BasicBlock, conv_norm};
@@ -119,6 +119,14 @@ impl Student for Network {
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         self.head.forward(map, mode)
+    }
+
+    fn last_linear(&self) -> Option<LastLinear> {
+        self.head.last_linear("head")
+    }
+
+    fn before_last_linear(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.head.before_last(map, mode)
     }
 
     fn inference(&self) -> Result<Option<Inference>> {

@@ -26,7 +26,7 @@ pub struct Prepared<'a> {
     pub parts: &'a Assembly<'a>,
     /// The student.
     pub student: Box<dyn Student>,
-    variables: Variables,
+    pub(super) variables: Variables,
     /// The data of every stage, by the dataset's name.
     views: BTreeMap<String, Arc<Views>>,
     /// The teachers that losses use, by name.
@@ -82,6 +82,10 @@ impl<'a> Prepared<'a> {
     pub(super) fn stage_terms(&self, stage: &StageSpec) -> Result<StageTerms> {
         let views = self.views(&stage.options.data)?;
         let place = || format!("stage `{}`", stage.name);
+        if let Some(closed_form) = &stage.closed_form {
+            // What does not fit is said before the first step of any stage.
+            return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
+        }
         stage.options.total_steps(views.dataset().len()).at(place)?;
         let mut made = StageTerms::default();
         for (name, term) in &stage.losses {
@@ -126,7 +130,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The output that a need means.
-    fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
+    pub(super) fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
         let of = |name: &String, teacher: &Arc<dyn Teacher>| -> Result<Offered> {
             let output = match &need.output {
                 Wanted::Embedding => Output::Embedding,
@@ -240,7 +244,7 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
+    pub(super) fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
         let Variant { draw, mirrored } = source.variant;
         let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
         let side = if mirrored { ", mirrored" } else { "" };

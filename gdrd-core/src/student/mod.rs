@@ -33,6 +33,19 @@ pub struct StudentCard {
     pub embedding: Option<usize>,
 }
 
+/// The fully connected layer at the end of a student's head, `embedding = x W^T + b`, by the names of its variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastLinear {
+    /// The parameter `[outputs, inputs]`.
+    pub weight: String,
+    /// The parameter `[outputs]`.
+    pub bias: String,
+    /// Values that it is given for a face.
+    pub inputs: usize,
+    /// Values in an embedding.
+    pub outputs: usize,
+}
+
 /// A network that is being trained or used. Input is `[batch, 3, size, size]` in `[0, 1]`.
 ///
 /// Names of parameters begin with the part that they belong to, unless [`part`](Student::part) says otherwise.
@@ -45,6 +58,21 @@ pub trait Student: Send + Sync {
 
     /// S_h: the embedding of a feature map, `[batch, width]`, not normalised.
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;
+
+    /// The layer that the head ends with; none if it ends with something else than a fully connected layer with a bias. A stage
+    /// that is solved in closed form sets its variables.
+    fn last_linear(&self) -> Option<LastLinear> {
+        None
+    }
+
+    /// What the last fully connected layer is given, `[batch, inputs]`, for a feature map of [`backbone`](Student::backbone).
+    ///
+    /// # Errors
+    /// If the head ends with none ([`last_linear`](Student::last_linear)).
+    fn before_last_linear(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        let _ = (map, mode);
+        Err(Error::component("this student's head does not end with a fully connected layer with a bias"))
+    }
 
     /// The whole way from faces to embeddings, not normalised, with the weights as they are now, in the form that is fastest on
     /// the CPU; none if the network has no such form.

@@ -9,6 +9,7 @@ mod optimizer;
 mod options;
 mod run_stage;
 mod schedule;
+mod solve;
 mod stage;
 mod step;
 
@@ -18,4 +19,5 @@ pub use optimizer::{AdamW, Optimizer, OptimizerConfig, Sgd};
 pub use options::StageOptions;
 pub use run_stage::Outcome;
 pub use schedule::{Constant, Cosine, Schedule, ScheduleConfig, StepSchedule};
+pub use solve::SolvedStage;
 pub use stage::{Alone, Exchange, Stage, Term};
