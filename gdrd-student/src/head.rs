@@ -54,6 +54,8 @@ impl HeadOptions {
 
 pub(crate) struct Head {
     blocks: Vec<BasicBlock>,
+    /// Blocks of each of its stages.
+    depth: usize,
     pool: Pool,
     hidden: Vec<(Linear, BatchNorm)>,
     embedding: Linear,
@@ -83,6 +85,7 @@ impl Head {
         let norm = options.normalise.then(|| BatchNorm::new(embedding, &weights.pp("norm"))).transpose()?;
         Ok(Self {
             blocks,
+            depth: options.blocks,
             pool: options.pool,
             hidden,
             embedding: Linear::new(width, embedding, !options.normalise, &weights.pp("embedding"))?,
@@ -95,6 +98,24 @@ impl Head {
         let (outputs, inputs) = self.embedding.weight().dims2().ok()?;
         let name = |of: &str| format!("{place}.embedding.{of}");
         self.norm.is_none().then(|| LastLinear { weight: name("weight"), bias: name("bias"), inputs, outputs })
+    }
+
+    /// The maps after each of its convolutional stages, as it evaluates.
+    pub(crate) fn maps(&self, map: &Tensor) -> Result<Vec<Tensor>> {
+        let mut map = map.clone();
+        let mut maps = Vec::new();
+        for blocks in self.blocks.chunks(self.depth) {
+            for block in blocks {
+                map = block.forward(&map, Mode::Evaluate)?;
+            }
+            maps.push(map.clone());
+        }
+        Ok(maps)
+    }
+
+    /// The names of those maps.
+    pub(crate) fn map_names(&self) -> impl Iterator<Item = String> {
+        (0..self.blocks.len() / self.depth).map(|at| format!("head.stage{at}"))
     }
 
     /// What the last layer is given, `[batch, inputs]`.

@@ -129,7 +129,8 @@ fn neither_a_stop_nor_the_threads_change_the_bytes() {
         assert_eq!((error.kind(), observer.1.load(Ordering::Relaxed)), (ErrorKind::Stopped, true), "{error}");
         let resumed = train(&recipe, &place, &Silent).expect("resumed");
         assert!(student(&resumed) == student(&whole), "stopped in `{what}`");
-        let lines = |run: &RunFolder| std::fs::read_to_string(run.path().join("metrics.jsonl")).expect("a log").lines().count();
+        let lines =
+            |run: &RunFolder| std::fs::read_to_string(run.path().join("metrics.jsonl")).expect("a log").lines().count();
         assert_eq!((lines(&resumed), lines(&whole)), (7, 7));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");

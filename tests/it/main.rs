@@ -31,6 +31,7 @@ mod hub;
 mod hub_refuses;
 mod losses;
 mod onnx;
+mod probe;
 mod resume;
 mod stops;
 mod weight_files;

@@ -83,7 +83,10 @@ fn combinations(vary: &[String], teachers: &[String]) -> Result<Vec<Vec<(String,
         let with = |before: &Vec<(String, String)>| {
             let before = before.clone();
             let key = key.clone();
-            values.iter().map(move |value| [&before[..], &[(key.clone(), value.to_string())]].concat()).collect::<Vec<_>>()
+            values
+                .iter()
+                .map(move |value| [&before[..], &[(key.clone(), value.to_string())]].concat())
+                .collect::<Vec<_>>()
         };
         all = all.iter().flat_map(with).collect();
     }
@@ -105,7 +108,9 @@ mod tests {
         let texts = |vary: &[&str], teachers: &[&str]| {
             let owned = |list: &[&str]| list.iter().map(|text| text.to_string()).collect::<Vec<_>>();
             combinations(&owned(vary), &owned(teachers)).map(|all| {
-                let text = |one: Vec<(String, String)>| one.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
+                let text = |one: Vec<(String, String)>| {
+                    one.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+                };
                 all.into_iter().map(text).collect::<Vec<_>>()
             })
         };

@@ -45,11 +45,7 @@ impl Lower {
     ///
     /// # Errors
     /// If it is not positive definite in float32, or `report` (blocks done, blocks in all) says so.
-    pub(super) fn factor(
-        self,
-        plus: f64,
-        report: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<Factor> {
+    pub(super) fn factor(self, plus: f64, report: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<Factor> {
         let Self { panels, size } = self;
         let count = panels.len();
         let mut done: Vec<Row> = Vec::with_capacity(count);
@@ -207,7 +203,8 @@ mod tests {
         for size in [1, 5, BLOCK, BLOCK + 1, 2 * BLOCK + 77] {
             let (matrix, whole, right) = system(size);
             let plus = size as f64;
-            let solved = matrix.factor(plus, &mut |_, _| Ok(())).and_then(|factor| factor.solve(&right)).expect("solved");
+            let solved =
+                matrix.factor(plus, &mut |_, _| Ok(())).and_then(|factor| factor.solve(&right)).expect("solved");
             let back = (solved.matmul(&whole).expect("product") + (&solved * plus).expect("scaled")).expect("sum");
             let off = (back - &right).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("a number");
             assert!(off < 1e-3, "{size}: off by {off}");

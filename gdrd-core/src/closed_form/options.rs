@@ -38,14 +38,10 @@ impl ClosedForm {
         let whole_map = Problem::unless(!self.mirror || self.map.is_none(), "mirror", || {
             "a face and its mirror image have other maps; expected `mirror = false` with `map`".into()
         });
-        [
-            Problem::within("ridge", self.ridge, 1e-4..=1e6),
-            Problem::within("whiten", self.whiten, 0.0..=0.5),
-            whole_map,
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        [Problem::within("ridge", self.ridge, 1e-4..=1e6), Problem::within("whiten", self.whiten, 0.0..=0.5), whole_map]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// The teacher's output that is the target.

@@ -245,7 +245,10 @@ impl<'a> Reader<'a> {
         written.insert("optimizer".into(), toml::Value::Table(optimizer.resolved.clone()));
         written.insert("schedule".into(), toml::Value::Table(schedule.resolved.clone()));
         written.insert("loss".into(), toml::Value::Table(written_terms));
-        Some((StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms, closed_form: None }, written))
+        Some((
+            StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms, closed_form: None },
+            written,
+        ))
     }
 
     fn or_default<D: ?Sized>(

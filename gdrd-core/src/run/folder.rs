@@ -136,7 +136,8 @@ impl RunFolder {
             curves.map(|curve| report::chart_name(curve, protocol)).collect::<Vec<_>>()
         };
         self.write_mark_with(false, measured.iter().flat_map(curves).collect())?;
-        let text = report::run_page(&experiment.name, provenance, measured, (&self.curves()?, &self.solved()?), &self.path)?;
+        let text =
+            report::run_page(&experiment.name, provenance, measured, (&self.curves()?, &self.solved()?), &self.path)?;
         write_atomically(&self.path.join("report.md"), text.as_bytes())?;
         self.write_mark(true)
     }

@@ -53,7 +53,9 @@ impl Prepared<'_> {
         let (name, output) = (offered.teacher, offered.output);
         let variable = |of: &str| {
             let found = self.variables.parameters.get(of).cloned();
-            found.ok_or_else(|| Error::component(format!("the student has no parameter `{of}`, which it names its last")))
+            found.ok_or_else(|| {
+                Error::component(format!("the student has no parameter `{of}`, which it names its last"))
+            })
         };
         let teacher = self.teacher(&name)?;
         let views = self.views(&stage.options.data)?;

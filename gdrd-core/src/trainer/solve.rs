@@ -122,8 +122,7 @@ impl SolvedStage<'_> {
         let forms = |index: usize| -> Result<(Face, Vec<Face>)> {
             // Each view takes its own copy of the stream, as in training.
             let random = self.seed.stream(&stream, &[number, index as u64]);
-            let form =
-                |view: &str| self.views.face(index, view, (&self.options.augment, variant), &mut random.clone());
+            let form = |view: &str| self.views.face(index, view, (&self.options.augment, variant), &mut random.clone());
             let for_teacher = |wanted: &crate::data::Wanted| match wanted.size {
                 Some(size) => form(&wanted.view)?.resized(size, Kernel::Bicubic, true),
                 None => form(&wanted.view),

@@ -15,10 +15,16 @@ const SOLVED: [&str; 5] = ["data", "view", "batch_size", "augment", "store_featu
 
 impl Reader<'_> {
     /// A stage with the table `closed_form`.
-    pub(super) fn solved_stage(&mut self, name: &str, plain: &Table, solved: &Node) -> Option<(StageSpec, toml::Table)> {
+    pub(super) fn solved_stage(
+        &mut self,
+        name: &str,
+        plain: &Table,
+        solved: &Node,
+    ) -> Option<(StageSpec, toml::Table)> {
         let foreign: Vec<(&str, &Entry)> = plain.iter().filter(|(key, _)| !SOLVED.contains(key)).collect();
         for (key, entry) in &foreign {
-            let message = format!("`{key}` does not apply to a stage with `closed_form`, which is solved and not trained");
+            let message =
+                format!("`{key}` does not apply to a stage with `closed_form`, which is solved and not trained");
             self.problems.push(Diagnostic::new(message, entry.key_span).with_hint(suggest(key, SOLVED)));
         }
         let solved = self.table(solved)?;

@@ -22,10 +22,12 @@ const FILES: [&str; 7] =
 /// # Errors
 /// If protocols' outcomes have no headline.
 pub fn table(probe: &Probe) -> Result<Table> {
-    let varied: Vec<&String> = probe.rows.iter().take(1).flat_map(|row| row.varied.iter().map(|(key, _)| key)).collect();
+    let varied: Vec<&String> =
+        probe.rows.iter().take(1).flat_map(|row| row.varied.iter().map(|(key, _)| key)).collect();
     let shown: Vec<&Figure> = probe.rows.iter().take(1).flat_map(|row| &row.outcome.figures).collect();
     let shown: Vec<&Figure> = shown.into_iter().filter(|figure| figure.in_table).collect();
-    let mut columns = vec![("teacher".to_string(), Align::Left), ("view".into(), Align::Left), ("output".into(), Align::Left)];
+    let mut columns =
+        vec![("teacher".to_string(), Align::Left), ("view".into(), Align::Left), ("output".into(), Align::Left)];
     columns.extend(varied.iter().map(|key| (short(key).to_string(), Align::Right)));
     columns.extend([("shape".to_string(), Align::Left), ("fitted".into(), Align::Left)]);
     columns.extend(shown.iter().map(|figure| (figure.name.clone(), Align::Right)));

@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn maps_are_pooled_to_the_largest_grid_that_fits() {
-        let pooled = |shape: [usize; 3], most| Tap::new(None, shape.to_vec(), most, &Device::Cpu).expect("a tap").pooled;
+        let pooled =
+            |shape: [usize; 3], most| Tap::new(None, shape.to_vec(), most, &Device::Cpu).expect("a tap").pooled;
         assert_eq!(pooled([4, 6, 6], 144), [4, 6, 6]);
         assert_eq!(pooled([4, 6, 6], 143), [4, 5, 5]);
         assert_eq!(pooled([512, 7, 7], 4096), [512, 2, 2]);
