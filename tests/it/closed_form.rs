@@ -125,7 +125,7 @@ fn neither_a_stop_nor_the_threads_change_the_bytes() {
     for (at, what) in ["features before", "factor of"].into_iter().enumerate() {
         let place = bench.place(&format!("stopped-{at}"));
         let observer = StopIn(what, AtomicBool::new(false));
-        let error = train(&recipe, &place, &observer).err().expect("stopped");
+        let error = train(&recipe, &place, &observer).expect_err("stopped");
         assert_eq!((error.kind(), observer.1.load(Ordering::Relaxed)), (ErrorKind::Stopped, true), "{error}");
         let resumed = train(&recipe, &place, &Silent).expect("resumed");
         assert!(student(&resumed) == student(&whole), "stopped in `{what}`");

@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_solved_says_why() {
-        let refused = |x: &Tensor, y: &Tensor| solve(x, y, 1.0, 9).err().expect("refused").to_string();
+        let refused = |x: &Tensor, y: &Tensor| solve(x, y, 1.0, 9).expect_err("refused").to_string();
         let (x, y) = (random(5, 3, "x"), random(5, 2, "y"));
         let one = |t: &Tensor| t.narrow(0, 0, 1).expect("a row");
         assert!(refused(&one(&x), &one(&y)).contains("at least 2 faces, found 1"));

@@ -45,6 +45,9 @@ pub fn chart_name(curve: &Curve, protocol: &str) -> String {
     format!("{plain}-{protocol}")
 }
 
+/// A stage, and (step, loss) of each of its steps.
+pub type LossCurve = (String, Vec<(f64, f64)>);
+
 /// What is known of a stage that was solved in closed form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SolvedLayer {
@@ -68,7 +71,7 @@ pub fn run_page(
     title: &str,
     provenance: &[String],
     measured: &BTreeMap<String, Vec<Measured>>,
-    (curves, solved): (&[(String, Vec<(f64, f64)>)], &[(String, SolvedLayer)]),
+    (curves, solved): (&[LossCurve], &[(String, SolvedLayer)]),
     folder: &Path,
 ) -> Result<String> {
     let mut page = format!("# {title}\n\n");

@@ -15,11 +15,8 @@ use crate::evaluation::Measured;
 use crate::experiment::Experiment;
 use crate::files::{sweep, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
-use crate::report::{self, SolvedLayer};
+use crate::report::{self, LossCurve, SolvedLayer};
 use crate::trainer::Checkpoint;
-
-/// A stage, and (step, loss) of each of its steps.
-type LossCurve = (String, Vec<(f64, f64)>);
 
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
 /// `student.safetensors`, `evaluation/*.json`, `report.md`.
