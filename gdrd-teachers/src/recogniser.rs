@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::context::BuildContext;
@@ -22,8 +23,19 @@ pub(crate) trait Network: Send + Sync {
     /// Width of the embedding.
     fn width(&self) -> usize;
 
-    /// The embedding `[batch, width]`, not normalised, of preprocessed faces.
-    fn embed(&self, x: &Tensor) -> Result<Tensor>;
+    /// Number of blocks up to the last feature map.
+    fn blocks(&self) -> usize;
+
+    /// The feature map after the block at `at`, of that before it; before the first are preprocessed faces.
+    fn block(&self, at: usize, x: &Tensor) -> Result<Tensor>;
+
+    /// The embedding `[batch, width]`, not normalised, of the last feature map.
+    fn head(&self, map: &Tensor) -> Result<Tensor>;
+}
+
+/// The name of the map after the block at `at`.
+fn map_name(at: usize) -> String {
+    format!("blocks.{at}")
 }
 
 /// What recipes say of a recogniser, beside its architecture.
@@ -60,6 +72,9 @@ pub(crate) struct Recogniser<N> {
     /// `[classes, width]`, rows of unit length.
     classes: Option<Tensor>,
     scale: f64,
+    /// The shapes of the maps, once they are asked for.
+    shapes: OnceLock<Vec<Vec<usize>>>,
+    device: Device,
 }
 
 impl<N: Network + 'static> Recogniser<N> {
@@ -83,15 +98,40 @@ impl<N: Network + 'static> Recogniser<N> {
         let preprocessing = options.preprocessing.unwrap_or(usual);
         let views = vec![HIGH.into()];
         let card = TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, views, default_map: None };
-        Ok(Box::new(Self { network, card, classes, scale: options.logit_scale }))
+        let (scale, device) = (options.logit_scale, cx.device().clone());
+        Ok(Box::new(Self { network, card, classes, scale, shapes: OnceLock::new(), device }))
+    }
+
+    /// The place of the block after which the map of this name lies.
+    fn place(&self, output: &Output) -> Option<usize> {
+        let Output::Map(name) = output else { return None };
+        (0..self.network.blocks()).find(|&at| map_name(at) == *name)
+    }
+
+    /// Channels, height and width of every map, by a face of zeros.
+    fn shapes(&self) -> Result<&Vec<Vec<usize>>> {
+        if let Some(shapes) = self.shapes.get() {
+            return Ok(shapes);
+        }
+        let mut x = Tensor::zeros((1, 3, N::INPUT_SIZE, N::INPUT_SIZE), DType::F32, &self.device)?;
+        let mut shapes = Vec::with_capacity(self.network.blocks());
+        for at in 0..self.network.blocks() {
+            x = self.network.block(at, &x)?;
+            shapes.push(x.dims()[1..].to_vec());
+        }
+        Ok(self.shapes.get_or_init(|| shapes))
     }
 
     fn classes(&self, output: &Output) -> Result<&Tensor> {
+        let last = map_name(self.network.blocks().saturating_sub(1));
+        let maps = format!("`map blocks.0` to `map {last}`");
         let offers = match self.classes {
-            Some(_) => "`embedding` and `logits`",
-            None => "`embedding`; for `logits`, `class_weights` must name the margin head's class weights",
+            Some(_) => format!("`embedding`, `logits`, {maps}"),
+            None => {
+                format!("`embedding`, {maps}; for `logits`, `class_weights` must name the margin head's class weights")
+            }
         };
-        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, offers))
+        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, &offers))
     }
 }
 
@@ -101,22 +141,47 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     }
 
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
-        match output {
-            Output::Embedding => Ok(vec![self.network.width()]),
-            other => Ok(vec![self.classes(other)?.dim(0)?]),
+        match (output, self.place(output)) {
+            (Output::Embedding, _) => Ok(vec![self.network.width()]),
+            (_, Some(at)) => Ok(self.shapes()?[at].clone()),
+            (other, None) => Ok(vec![self.classes(other)?.dim(0)?]),
         }
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let embedding = self.network.embed(&self.card.preprocessing.apply(shown.faces())?)?.detach();
-        let offer = |output: &Output| match output {
-            Output::Embedding => Ok(embedding.clone()),
-            other => {
-                let cosines = l2_normalise(&embedding)?.matmul(&self.classes(other)?.t()?)?;
+        let places: Vec<Option<usize>> = outputs.iter().map(|output| self.place(output)).collect();
+        let embeds = places.contains(&None);
+        let last = if embeds { self.network.blocks() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
+        let mut x = self.card.preprocessing.apply(shown.faces())?;
+        if x.dims()[1..] != [3, N::INPUT_SIZE, N::INPUT_SIZE] {
+            let (size, found) = (N::INPUT_SIZE, x.dims());
+            return Err(Error::component(format!("expected faces [batch, 3, {size}, {size}], found {found:?}")));
+        }
+        let mut maps: BTreeMap<usize, Tensor> = BTreeMap::new();
+        for at in 0..last {
+            x = self.network.block(at, &x)?;
+            if places.contains(&Some(at)) {
+                maps.insert(at, x.detach());
+            }
+        }
+        let embedding = if embeds { Some(self.network.head(&x)?.detach()) } else { None };
+        let offer = |output: &Output| match (output, &embedding) {
+            (Output::Embedding, Some(embedding)) => Ok(embedding.clone()),
+            (Output::Map(_), _) if self.place(output).is_some() => {
+                let map = self.place(output).and_then(|at| maps.get(&at)).cloned();
+                map.ok_or_else(|| Error::component("a map was asked for and not kept"))
+            }
+            (other, None) => Err(cannot_offer(other, "maps")),
+            (other, Some(embedding)) => {
+                let cosines = l2_normalise(embedding)?.matmul(&self.classes(other)?.t()?)?;
                 Ok((cosines * self.scale)?.detach())
             }
         };
         outputs.iter().map(offer).collect()
+    }
+
+    fn maps(&self) -> Vec<String> {
+        (0..self.network.blocks()).map(map_name).collect()
     }
 }
 

@@ -249,10 +249,28 @@ impl Iresnet {
         if !matches!(x.dims(), [_, 3, INPUT_SIZE, INPUT_SIZE]) {
             return Err(Error::component(format!("expected faces [batch, 3, 112, 112], found {:?}", x.dims())));
         }
-        let mut x = self.stem.forward(x, None, Mode::Evaluate)?;
-        for block in &self.blocks {
-            x = block.forward(&x)?;
+        let mut x = x.clone();
+        for block in 0..self.blocks() {
+            x = self.block(block, &x)?;
         }
+        self.head(&x)
+    }
+
+    /// Number of blocks up to the last feature map, the stem among them.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.len() + 1
+    }
+
+    /// The map after a block, of the map before it.
+    pub(crate) fn block(&self, at: usize, x: &Tensor) -> Result<Tensor> {
+        match at {
+            0 => self.stem.forward(x, None, Mode::Evaluate),
+            at => self.blocks[at - 1].forward(x),
+        }
+    }
+
+    /// The embedding of the last feature map.
+    pub(crate) fn head(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.last_norm.forward(&x, Mode::Evaluate)?.flatten_from(1)?;
         self.embedding_norm.forward(&self.linear.forward(&x)?, Mode::Evaluate)
     }

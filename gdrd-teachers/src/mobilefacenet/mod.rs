@@ -78,7 +78,15 @@ impl Network for MobileFaceNet {
         self.layout().embedding()
     }
 
-    fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward(x)
+    fn blocks(&self) -> usize {
+        self.blocks()
+    }
+
+    fn block(&self, at: usize, x: &Tensor) -> Result<Tensor> {
+        self.block(at, x)
+    }
+
+    fn head(&self, map: &Tensor) -> Result<Tensor> {
+        self.head(map)
     }
 }

@@ -152,8 +152,31 @@ impl MobileFaceNet {
             return Err(Error::component(format!("expected faces [batch, 3, 112, 112], found {:?}", x.dims())));
         }
         let mut x = x.clone();
-        for block in &self.blocks {
-            x = block.forward(&x)?;
+        for block in 0..self.blocks.len() {
+            x = self.block(block, &x)?;
+        }
+        self.head(&x)
+    }
+
+    /// Number of blocks up to the last feature map.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The map after a block, of the map before it. The last one ends before the depthwise convolution of the whole map.
+    pub(crate) fn block(&self, at: usize, x: &Tensor) -> Result<Tensor> {
+        let block = &self.blocks[at];
+        match at + 1 == self.blocks.len() {
+            true => block.layers[0].forward(x, None, Mode::Evaluate),
+            false => block.forward(x),
+        }
+    }
+
+    /// The embedding of the last feature map.
+    pub(crate) fn head(&self, map: &Tensor) -> Result<Tensor> {
+        let mut x = map.clone();
+        for layer in self.blocks.iter().rev().take(1).flat_map(|block| &block.layers[1..]) {
+            x = layer.forward(&x, None, Mode::Evaluate)?;
         }
         let x = match &self.last {
             Last::Conv(conv) => conv.forward(&x)?.flatten_from(1)?,
