@@ -163,6 +163,13 @@ impl Screen {
                     format!("{images_per_second:.0} images/s, rate {rate:.1e}, loss {loss:.4}, {}", terms.join(", "));
                 self.show(*step, *steps, &message);
             }
+            Event::StageSolved { stage, rows, inputs, outputs, explained, seconds } => {
+                self.close();
+                let explained = explained.map_or(String::new(), |share| format!(", {:.1} % explained", 100.0 * share));
+                self.say(&format!(
+                    "stage `{stage}`: {inputs} to {outputs} values from {rows} faces in {seconds:.1} s{explained}"
+                ));
+            }
             Event::ProtocolDone { protocol, embedder, headline } => {
                 self.close();
                 self.say(&format!("{protocol}: {embedder}: {headline}"));

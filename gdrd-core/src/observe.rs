@@ -78,6 +78,21 @@ pub enum Event {
         /// Images per second since the step before.
         images_per_second: f64,
     },
+    /// A stage was solved in closed form.
+    StageSolved {
+        /// The stage.
+        stage: String,
+        /// Faces, each of their variants counted.
+        rows: usize,
+        /// Values that the solved layer is given.
+        inputs: usize,
+        /// Values that it gives.
+        outputs: usize,
+        /// The share of the target's variance that it explains on these faces, before any whitening; none if targets do not vary.
+        explained: Option<f64>,
+        /// Seconds that it took, features and teachers that ran live among it.
+        seconds: f64,
+    },
     /// A checkpoint was written.
     CheckpointWritten {
         /// Its folder.

@@ -3,6 +3,7 @@
 use candle_core::{D, Tensor};
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::nn::{Activation, BatchNorm, Dropout, Linear, Map, Mode, Plan, Weights, relu};
+use gdrd_core::student::LastLinear;
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
@@ -68,6 +69,8 @@ impl HeadOptions {
 
 pub(crate) struct Head {
     blocks: Vec<BasicBlock>,
+    /// Blocks of each of its stages.
+    depth: usize,
     pool: Pool,
     hidden: Vec<(Linear, BatchNorm)>,
     dropout: Dropout,
@@ -98,6 +101,7 @@ impl Head {
         let norm = options.normalise.then(|| BatchNorm::new(embedding, &weights.pp("norm"))).transpose()?;
         Ok(Self {
             blocks,
+            depth: options.blocks,
             pool: options.pool,
             hidden,
             dropout: Dropout::new(options.dropout, "head.embedding"),
@@ -106,7 +110,33 @@ impl Head {
         })
     }
 
-    pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// The last layer, whose variables lie below `place`; none if its values are normalised after it.
+    pub(crate) fn last_linear(&self, place: &str) -> Option<LastLinear> {
+        let (outputs, inputs) = self.embedding.weight().dims2().ok()?;
+        let name = |of: &str| format!("{place}.embedding.{of}");
+        self.norm.is_none().then(|| LastLinear { weight: name("weight"), bias: name("bias"), inputs, outputs })
+    }
+
+    /// The maps after each of its convolutional stages, as it evaluates.
+    pub(crate) fn maps(&self, map: &Tensor) -> Result<Vec<Tensor>> {
+        let mut map = map.clone();
+        let mut maps = Vec::new();
+        for blocks in self.blocks.chunks(self.depth) {
+            for block in blocks {
+                map = block.forward(&map, Mode::Evaluate)?;
+            }
+            maps.push(map.clone());
+        }
+        Ok(maps)
+    }
+
+    /// The names of those maps.
+    pub(crate) fn map_names(&self) -> impl Iterator<Item = String> {
+        (0..self.blocks.len() / self.depth).map(|at| format!("head.stage{at}"))
+    }
+
+    /// What the last layer is given, `[batch, inputs]`.
+    pub(crate) fn before_last(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         if map.rank() != 4 {
             return Err(Error::component(format!(
                 "expected a feature map [batch, channels, height, width], found {:?}",
@@ -124,7 +154,11 @@ impl Head {
         for (linear, norm) in &self.hidden {
             x = relu(&norm.forward(&linear.forward(&x)?, mode)?)?;
         }
-        let x = self.embedding.forward(&self.dropout.forward(&x, mode)?)?;
+        self.dropout.forward(&x, mode)
+    }
+
+    pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        let x = self.embedding.forward(&self.before_last(map, mode)?)?;
         match &self.norm {
             Some(norm) => norm.forward(&x, mode),
             None => Ok(x),

@@ -6,7 +6,7 @@ use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::recogniser::{EmbeddingHead, Trunk};
 use gdrd_core::nn::{Entrance, Inference, Linear, Mode, Plan, Preprocessing, Weights};
-use gdrd_core::student::{Part, Student, StudentCard};
+use gdrd_core::student::{BACKBONE, LastLinear, Part, Student, StudentCard, named};
 use serde::{Deserialize, Serialize};
 
 /// What makes a recogniser's embedding of its last map.
@@ -96,6 +96,24 @@ impl Recogniser {
     }
 }
 
+impl Recogniser {
+    /// The name of the map after the first `blocks` blocks.
+    fn map_name(&self, blocks: usize) -> String {
+        if blocks == self.end { BACKBONE.to_string() } else { format!("blocks.{}", blocks - 1) }
+    }
+
+    /// The last map, of the backbone's.
+    fn last_map(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        if map.rank() != 4 {
+            let found = map.dims();
+            return Err(Error::component(format!(
+                "expected a feature map [batch, channels, height, width], found {found:?}"
+            )));
+        }
+        self.trunk.forward(self.end..self.trunk.len(), map, mode)
+    }
+}
+
 /// What the names of the tensors of a head of one layer begin with.
 const LINEAR: &str = "head";
 
@@ -109,16 +127,41 @@ impl Student for Recogniser {
     }
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
-        if map.rank() != 4 {
-            let found = map.dims();
-            return Err(Error::component(format!(
-                "expected a feature map [batch, channels, height, width], found {found:?}"
-            )));
-        }
-        let map = self.trunk.forward(self.end..self.trunk.len(), map, mode)?;
+        let map = self.last_map(map, mode)?;
         match &self.head {
             Head::Own(head) => head.forward(&map, mode),
             Head::Linear(linear) => linear.forward(&map.flatten_from(1)?),
+        }
+    }
+
+    fn maps(&self) -> Vec<String> {
+        (1..=self.trunk.len()).map(|blocks| self.map_name(blocks)).collect()
+    }
+
+    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
+        let mut x = self.entrance.forward(faces)?;
+        let mut found = Vec::new();
+        for block in 0..self.trunk.len() {
+            x = self.trunk.forward(block..block + 1, &x, Mode::Evaluate)?;
+            let name = self.map_name(block + 1);
+            if names.contains(&name) || block + 1 == self.trunk.len() {
+                found.push((name, x.clone()));
+            }
+        }
+        named(&found, names)
+    }
+
+    fn last_linear(&self) -> Option<LastLinear> {
+        let Head::Linear(linear) = &self.head else { return None };
+        let (outputs, inputs) = linear.weight().dims2().ok()?;
+        let name = |of: &str| format!("{LINEAR}.{of}");
+        Some(LastLinear { weight: name("weight"), bias: name("bias"), inputs, outputs })
+    }
+
+    fn before_last_linear(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        match &self.head {
+            Head::Own(_) => Err(Error::component("the head is the teacher's; expected `head = \"linear\"`")),
+            Head::Linear(_) => Ok(self.last_map(map, mode)?.flatten_from(1)?),
         }
     }
 

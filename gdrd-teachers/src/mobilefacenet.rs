@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::plugin::Kind;
+use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
@@ -70,7 +71,11 @@ impl Network for MobileFaceNet {
         self.layout().embedding()
     }
 
-    fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward(x)
+    fn trunk(&self) -> &Trunk {
+        self.trunk()
+    }
+
+    fn head(&self, map: &Tensor) -> Result<Tensor> {
+        self.head(map)
     }
 }

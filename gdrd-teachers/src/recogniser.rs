@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::{Context, Error, Problem, Result};
-use gdrd_core::nn::l2_normalise;
+use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::nn::weights::{check_finite, listed};
+use gdrd_core::nn::{Mode, l2_normalise};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherWeights, cannot_offer};
 
@@ -22,8 +23,16 @@ pub(crate) trait Network: Send + Sync {
     /// Width of the embedding.
     fn width(&self) -> usize;
 
-    /// The embedding `[batch, width]`, not normalised, of preprocessed faces.
-    fn embed(&self, x: &Tensor) -> Result<Tensor>;
+    /// The layers up to the last feature map; before the first are preprocessed faces.
+    fn trunk(&self) -> &Trunk;
+
+    /// The embedding `[batch, width]`, not normalised, of the last feature map.
+    fn head(&self, map: &Tensor) -> Result<Tensor>;
+}
+
+/// The name of the map after the block at `at`.
+fn map_name(at: usize) -> String {
+    format!("blocks.{at}")
 }
 
 /// What recipes say of a recogniser, beside its architecture.
@@ -88,12 +97,22 @@ impl<N: Network + 'static> Recogniser<N> {
         Ok(Box::new(Self { network, tensors, card, classes, scale: options.logit_scale }))
     }
 
+    /// The place of the block after which the map of this name lies.
+    fn place(&self, output: &Output) -> Option<usize> {
+        let Output::Map(name) = output else { return None };
+        (0..self.network.trunk().len()).find(|&at| map_name(at) == *name)
+    }
+
     fn classes(&self, output: &Output) -> Result<&Tensor> {
+        let last = map_name(self.network.trunk().len().saturating_sub(1));
+        let maps = format!("`map blocks.0` to `map {last}`");
         let offers = match self.classes {
-            Some(_) => "`embedding` and `logits`",
-            None => "`embedding`; for `logits`, `class_weights` must name the margin head's class weights",
+            Some(_) => format!("`embedding`, `logits`, {maps}"),
+            None => {
+                format!("`embedding`, {maps}; for `logits`, `class_weights` must name the margin head's class weights")
+            }
         };
-        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, offers))
+        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, &offers))
     }
 }
 
@@ -103,9 +122,10 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     }
 
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
-        match output {
-            Output::Embedding => Ok(vec![self.network.width()]),
-            other => Ok(vec![self.classes(other)?.dim(0)?]),
+        match (output, self.place(output)) {
+            (Output::Embedding, _) => Ok(vec![self.network.width()]),
+            (_, Some(at)) => Ok(self.network.trunk().output(at + 1, N::INPUT_SIZE).to_vec()),
+            (other, None) => Ok(vec![self.classes(other)?.dim(0)?]),
         }
     }
 
@@ -115,15 +135,39 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let embedding = self.network.embed(&self.card.preprocessing.apply(shown.faces())?)?.detach();
-        let offer = |output: &Output| match output {
-            Output::Embedding => Ok(embedding.clone()),
-            other => {
-                let cosines = l2_normalise(&embedding)?.matmul(&self.classes(other)?.t()?)?;
+        let places: Vec<Option<usize>> = outputs.iter().map(|output| self.place(output)).collect();
+        let embeds = places.contains(&None);
+        let last = if embeds { self.network.trunk().len() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
+        let mut x = self.card.preprocessing.apply(shown.faces())?;
+        if x.dims()[1..] != [3, N::INPUT_SIZE, N::INPUT_SIZE] {
+            let (size, found) = (N::INPUT_SIZE, x.dims());
+            return Err(Error::component(format!("expected faces [batch, 3, {size}, {size}], found {found:?}")));
+        }
+        let mut maps: BTreeMap<usize, Tensor> = BTreeMap::new();
+        for at in 0..last {
+            x = self.network.trunk().forward(at..at + 1, &x, Mode::Evaluate)?;
+            if places.contains(&Some(at)) {
+                maps.insert(at, x.detach());
+            }
+        }
+        let embedding = if embeds { Some(self.network.head(&x)?.detach()) } else { None };
+        let offer = |output: &Output| match (output, &embedding) {
+            (Output::Embedding, Some(embedding)) => Ok(embedding.clone()),
+            (Output::Map(_), _) if self.place(output).is_some() => {
+                let map = self.place(output).and_then(|at| maps.get(&at)).cloned();
+                map.ok_or_else(|| Error::component("a map was asked for and not kept"))
+            }
+            (other, None) => Err(cannot_offer(other, "maps")),
+            (other, Some(embedding)) => {
+                let cosines = l2_normalise(embedding)?.matmul(&self.classes(other)?.t()?)?;
                 Ok((cosines * self.scale)?.detach())
             }
         };
         outputs.iter().map(offer).collect()
+    }
+
+    fn maps(&self) -> Vec<String> {
+        (0..self.network.trunk().len()).map(map_name).collect()
     }
 }
 

@@ -13,7 +13,7 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "error",
     "digest",
     "files",
@@ -29,6 +29,7 @@ const ORDER: [&str; 22] = [
     "data",
     "teacher",
     "loss",
+    "closed_form",
     "trainer",
     "student",
     "evaluation",

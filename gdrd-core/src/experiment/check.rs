@@ -65,7 +65,10 @@ impl Rules<'_> {
         if let Some(view) = stage.options.last.as_ref().and_then(|last| last.view.as_ref()) {
             self.named(ViewName::FORMAT, view, &[&path[..], &["last", "view"]].concat());
         }
-        if stage.losses.is_empty() {
+        if let Some(teacher) = stage.closed_form.as_ref().and_then(|solved| solved.teacher.as_ref()) {
+            self.named(TeacherName::FORMAT, teacher, &[&path[..], &["closed_form", "teacher"]].concat());
+        }
+        if stage.losses.is_empty() && stage.closed_form.is_none() {
             self.problem(format!("stage `{}` has no loss", stage.name), &path);
         }
         let needs: Vec<(&String, Needs)> =

@@ -16,6 +16,8 @@ use crate::recipe::source::{Sources, Span};
 use crate::registry::Registry;
 use crate::trainer::StageOptions;
 
+mod solved;
+
 const TOP: [&str; 11] =
     ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
 
@@ -220,6 +222,9 @@ impl<'a> Reader<'a> {
 
     fn stage(&mut self, name: &str, table: &Table) -> Option<(StageSpec, toml::Table)> {
         let mut plain = table.clone();
+        if let Some(solved) = plain.take("closed_form") {
+            return self.solved_stage(name, &plain, &solved);
+        }
         let parts = ["optimizer", "schedule", "loss"].map(|key| plain.take(key));
         let [optimizer, schedule, losses] = parts;
         let options: Option<StageOptions> = self.options(&plain);
@@ -252,7 +257,10 @@ impl<'a> Reader<'a> {
         written.insert("optimizer".into(), toml::Value::Table(optimizer.resolved.clone()));
         written.insert("schedule".into(), toml::Value::Table(schedule.resolved.clone()));
         written.insert("loss".into(), toml::Value::Table(written_terms));
-        Some((StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms }, written))
+        Some((
+            StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms, closed_form: None },
+            written,
+        ))
     }
 
     fn or_default<D: ?Sized>(

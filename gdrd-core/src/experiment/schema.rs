@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::run_options::RunOptions;
+use crate::closed_form::ClosedForm;
 use crate::registry::{Listed, Registry};
 use crate::trainer::StageOptions;
 
@@ -39,6 +40,7 @@ pub fn schema(registry: &Registry) -> Value {
             option["properties"]["weight"] = weight;
         }
         properties.insert("loss".into(), tables(loss));
+        properties.insert("closed_form".into(), plain(schemars::schema_for!(ClosedForm)));
     }
     let mut student = one_of("student");
     for option in student["oneOf"].as_array_mut().into_iter().flatten() {

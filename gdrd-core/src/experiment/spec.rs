@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::read::Reader;
 use super::run_options::RunOptions;
+use crate::closed_form::ClosedForm;
 use crate::data::{DatasetConfig, DegradationConfig};
 use crate::digest;
 use crate::evaluation::ProtocolConfig;
@@ -65,6 +66,8 @@ pub struct StageSpec {
     pub schedule: Component<dyn ScheduleConfig>,
     /// What is minimised, by name.
     pub losses: BTreeMap<String, TermSpec>,
+    /// What is solved in closed form instead; then nothing of training has a meaning.
+    pub closed_form: Option<ClosedForm>,
 }
 
 /// A loss of a stage.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::chart::{Axis, Series, line_chart};
 use super::table::{Align, Table};
 use crate::error::Result;
@@ -54,6 +56,21 @@ pub struct StageCurves {
     pub gradients: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
+/// What is known of a stage that was solved in closed form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SolvedLayer {
+    /// Faces, each of their variants counted.
+    pub rows: usize,
+    /// Values that the layer is given.
+    pub inputs: usize,
+    /// Values that it gives.
+    pub outputs: usize,
+    /// The share of the target's variance that it explains on these faces; none if targets do not vary.
+    pub explained: Option<f64>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
 /// `report.md`: results, curves of the training, what the numbers rest on. The curves' pictures are written into `folder`.
 ///
 /// # Errors
@@ -62,7 +79,7 @@ pub fn run_page(
     title: &str,
     provenance: &[String],
     measured: &BTreeMap<String, Vec<Measured>>,
-    curves: &[StageCurves],
+    (curves, solved): (&[StageCurves], &[(String, SolvedLayer)]),
     folder: &Path,
 ) -> Result<String> {
     let mut page = format!("# {title}\n\n");
@@ -103,7 +120,7 @@ pub fn run_page(
             }
         }
     }
-    if !curves.is_empty() {
+    if !curves.is_empty() || !solved.is_empty() {
         page.push_str("## Training\n\n");
         for StageCurves { stage, loss: points, gradients } in curves {
             let name = format!("loss-{stage}");
@@ -124,6 +141,17 @@ pub fn run_page(
             line_chart(&title, Axis::linear("step"), Axis::linear("length"), &series)?.write(&folder.join(&name))?;
             writeln!(page, "![gradients]({name}.svg)\n").expect("text grows");
         }
+    }
+    for (stage, SolvedLayer { rows, inputs, outputs, explained, seconds }) in solved {
+        let explained = explained.map_or("targets do not vary".into(), |share| {
+            format!("it explains {:.1} % of the target's variance on these faces", 100.0 * share)
+        });
+        writeln!(
+            page,
+            "Stage `{stage}`: solved in closed form in {seconds:.1} s, {inputs} to {outputs} values from {rows} faces; \
+             {explained}.\n"
+        )
+        .expect("text grows");
     }
     page.push_str(
         "## Samples\n\nFaces as the dataset has them, above what the student sees.\n\n![samples](samples.png)\n\n",

@@ -228,17 +228,22 @@ fn utc(seconds: u64) -> String {
 
 /// Refuses to write the table of an ablation over files that no ablation has written.
 pub(super) fn claim_ablation(folder: &Path, names: &[String]) -> Result<()> {
-    let mark = folder.join("gdrd-ablation.json");
+    claim(folder, "ablation", "--run-dir", names)
+}
+
+/// Refuses to write files of `what` over others; the command line's `option` names the folder.
+pub(super) fn claim(folder: &Path, what: &str, option: &str, names: &[String]) -> Result<()> {
+    let mark = folder.join(format!("gdrd-{what}.json"));
     let there = names.iter().map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
     if let (Some(file), false) = (there, mark.is_file()) {
         return Err(Error::recipe(format!(
-            "`{}` would be overwritten, and no ablation of gdrd is known to have written it; name another folder with \
-             `--run-dir`, or move the file",
+            "`{}` would be overwritten, and no {what} of gdrd is known to have written it; name another folder with \
+             `{option}`, or move the file",
             file.display()
         )));
     }
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let text = serde_json::json!({"gdrd_ablation": 1, "files": names}).to_string();
+    let text = serde_json::json!({format!("gdrd_{what}"): 1, "files": names}).to_string();
     write_atomically(&mark, text.as_bytes())
 }
 

@@ -12,6 +12,8 @@ mod measure;
 mod new_student;
 mod plan;
 mod prepared;
+pub mod probe;
+mod solved;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
 
+use crate::closed_form::ClosedForm;
 use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::evaluation::Role;
@@ -105,7 +108,20 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     }
     let log = folder.log(from_step)?;
     let all = prepared.variables(&terms);
+    let listeners = FanOut(vec![observer, &log]);
     for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {
+        if let Some(closed_form) = &stage.closed_form {
+            let (stage, objective) = (stage.name.clone(), objective(stage));
+            tell(observer, &Event::StageStarted { stage, objective, from_step: 0, steps: 1 })?;
+            prepared.solved(&experiment.stages[at], closed_form, true)?.run(&listeners)?;
+            log.check()?;
+            position = Position { total_steps: position.total_steps + 1, stage: at + 1, stage_steps: 0, ..position };
+            let (position, variables) = (position.clone(), all.tensors());
+            let checkpoint = Checkpoint { position, variables, optimizer: Default::default() };
+            let written = folder.save(&checkpoint, experiment.run.keep_checkpoints)?;
+            tell(observer, &Event::CheckpointWritten { folder: written })?;
+            continue;
+        }
         let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]))?;
         if let Some(state) = optimizer_state.take().filter(|_| position.stage_steps > 0) {
             ready.optimizer.restore(state)?;
@@ -130,7 +146,7 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             written = Some(folder.save(&checkpoint, experiment.run.keep_checkpoints)?);
             Ok(())
         };
-        let outcome = ready.run(from, &FanOut(vec![observer, &log]), &mut save);
+        let outcome = ready.run(from, &listeners, &mut save);
         log.check()?;
         if let Some(folder) = written {
             // A wish to stop is told with its step below, or at the next event.
@@ -196,6 +212,10 @@ fn objective(stage: &StageSpec) -> String {
         1.0 => format!("{name} ({})", term.loss.kind),
         weight => format!("{weight} {name} ({})", term.loss.kind),
     };
+    if let Some(ClosedForm { ridge, whiten, .. }) = &stage.closed_form {
+        let whitened = if *whiten > 0.0 { format!(", predictions whitened by C^-{whiten}") } else { String::new() };
+        return format!("the last layer in closed form, ridge {ridge}{whitened}");
+    }
     let parts: Vec<String> = stage.options.trains.iter().map(|part| format!("{part:?}").to_lowercase()).collect();
     format!("train {}; L = {}", parts.join(" and "), stage.losses.iter().map(term).collect::<Vec<_>>().join(" + "))
 }

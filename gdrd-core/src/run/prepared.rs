@@ -27,7 +27,7 @@ pub struct Prepared<'a> {
     pub parts: &'a Assembly<'a>,
     /// The student.
     pub student: Box<dyn Student>,
-    variables: Variables,
+    pub(super) variables: Variables,
     /// What the student has from the teacher that it starts from.
     pub(super) started: Option<LockedStart>,
     /// The data of every stage, by the dataset's name.
@@ -85,6 +85,10 @@ impl<'a> Prepared<'a> {
     pub(super) fn stage_terms(&self, stage: &StageSpec) -> Result<StageTerms> {
         let views = self.views(&stage.options.data)?;
         let place = || format!("stage `{}`", stage.name);
+        if let Some(closed_form) = &stage.closed_form {
+            // What does not fit is said before the first step of any stage.
+            return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
+        }
         stage.options.total_steps(views.dataset().len()).at(place)?;
         self.check_views(stage).at(place)?;
         let mut made = StageTerms::default();
@@ -145,7 +149,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The output that a need means.
-    fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
+    pub(super) fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
         let of = |name: &String, teacher: &Arc<dyn Teacher>| -> Result<Offered> {
             let output = match &need.output {
                 Wanted::Embedding => Output::Embedding,
@@ -259,7 +263,7 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
+    pub(super) fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
         let Variant { draw, mirrored } = source.variant;
         let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
         let side = if mirrored { ", mirrored" } else { "" };

@@ -33,6 +33,19 @@ pub struct StudentCard {
     pub embedding: Option<usize>,
 }
 
+/// The fully connected layer at the end of a student's head, `embedding = x W^T + b`, by the names of its variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastLinear {
+    /// The parameter `[outputs, inputs]`.
+    pub weight: String,
+    /// The parameter `[outputs]`.
+    pub bias: String,
+    /// Values that it is given for a face.
+    pub inputs: usize,
+    /// Values in an embedding.
+    pub outputs: usize,
+}
+
 /// A network that is being trained or used. Input is `[batch, 3, size, size]` in `[0, 1]`.
 ///
 /// Names of parameters begin with the part that they belong to, unless [`part`](Student::part) says otherwise.
@@ -74,6 +87,36 @@ pub trait Student: Send + Sync {
     /// S_h: the embedding of a feature map, `[batch, width]`, not normalised.
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;
 
+    /// The names of the feature maps on the way of a face, in their order: the backbone's own is among them, others may lie before it
+    /// and in the head.
+    fn maps(&self) -> Vec<String> {
+        vec![BACKBONE.to_string()]
+    }
+
+    /// The feature maps of these names, `[batch, channels, height, width]`, as the network evaluates.
+    ///
+    /// # Errors
+    /// If there is no map of a name.
+    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
+        let map = self.backbone(faces, Mode::Evaluate)?;
+        named(&[(BACKBONE.to_string(), map)], names)
+    }
+
+    /// The layer that the head ends with; none if it ends with something else than a fully connected layer with a bias. A stage
+    /// that is solved in closed form sets its variables.
+    fn last_linear(&self) -> Option<LastLinear> {
+        None
+    }
+
+    /// What the last fully connected layer is given, `[batch, inputs]`, for a feature map of [`backbone`](Student::backbone).
+    ///
+    /// # Errors
+    /// If the head ends with none ([`last_linear`](Student::last_linear)).
+    fn before_last_linear(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        let _ = (map, mode);
+        Err(Error::component("this student's head does not end with a fully connected layer with a bias"))
+    }
+
     /// The whole way from faces to embeddings, not normalised, with the weights as they are now, in the form that is fastest on
     /// the CPU; none if the network has no such form.
     ///
@@ -109,6 +152,24 @@ pub trait Student: Send + Sync {
         let _ = (noisy, timesteps);
         Err(Error::component("this student cannot denoise; a denoising stage needs kind `diffusion-unet`"))
     }
+}
+
+/// The name of the backbone's own map.
+pub const BACKBONE: &str = "backbone";
+
+/// The maps of these names among all that there are.
+///
+/// # Errors
+/// If there is none of a name; the error says which there are.
+pub fn named(maps: &[(String, Tensor)], names: &[String]) -> Result<Vec<Tensor>> {
+    let find = |name: &String| {
+        let found = maps.iter().find(|(of, _)| of == name).map(|(_, map)| map.clone());
+        found.ok_or_else(|| {
+            let known: Vec<&String> = maps.iter().map(|(name, _)| name).collect();
+            Error::component(format!("the student has no map `{name}`; there are {known:?}"))
+        })
+    };
+    names.iter().map(find).collect()
 }
 
 /// What a recipe says of a student, and what its file keeps.

@@ -64,6 +64,19 @@ impl MobileFaceNet {
         let map = self.trunk.forward(0..self.trunk.len(), x, Mode::Evaluate)?;
         self.head.forward(&map, Mode::Evaluate)
     }
+
+    /// Its layers up to the last map, which take faces normalised as the weights ask, `[batch, 3, 112, 112]`.
+    pub fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
+
+    /// The embedding `[batch, width]` (not normalised) of the last map `[batch, 512, 7, 7]`.
+    ///
+    /// # Errors
+    /// If the map has another shape.
+    pub fn head(&self, map: &Tensor) -> Result<Tensor> {
+        self.head.forward(map, Mode::Evaluate)
+    }
 }
 
 impl Layout {
