@@ -167,6 +167,9 @@ pub(crate) enum Command {
     Kinds {
         /// A kind, such as `relational-contrastive`
         kind: Option<String>,
+        /// A Markdown table of all losses: equation, what each is given, labels, memory
+        #[arg(long, conflicts_with = "kind")]
+        table: bool,
     },
     /// Print the JSON schema of recipes, for editors
     Schema,

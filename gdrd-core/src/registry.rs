@@ -8,8 +8,10 @@ use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{ProtocolConfig, Verification};
 use crate::loss::{
-    ArcFace, CosFace, CrossEntropy, Denoising, EmbeddingRegression, FeatureRegression, LogitDistillation, LossConfig,
-    RelationSimilarity, RelationalContrastive,
+    AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
+    EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace, MapSimilarity, MkMmd,
+    Octuplet, Pkt, RelationSimilarity, RelationalContrastive, RivalPenalised, Rkd, SelectiveRegression, Siamese,
+    SimilarityPreserving, SphereFace, Triplet, WaveletSimilarity,
 };
 use crate::plugin::{Boxed, Family};
 use crate::recipe::RecipePath;
@@ -75,6 +77,25 @@ impl Registry {
         registry.losses.register::<EmbeddingRegression>()?;
         registry.losses.register::<RelationSimilarity>()?;
         registry.losses.register::<Denoising>()?;
+        registry.losses.register::<SphereFace>()?;
+        registry.losses.register::<MagFace>()?;
+        registry.losses.register::<AdaFace>()?;
+        registry.losses.register::<CurricularFace>()?;
+        registry.losses.register::<RivalPenalised>()?;
+        registry.losses.register::<Triplet>()?;
+        registry.losses.register::<Siamese>()?;
+        registry.losses.register::<Octuplet>()?;
+        registry.losses.register::<AttentionTransfer>()?;
+        registry.losses.register::<SimilarityPreserving>()?;
+        registry.losses.register::<Pkt>()?;
+        registry.losses.register::<Rkd>()?;
+        registry.losses.register::<Crd>()?;
+        registry.losses.register::<HybridOrder>()?;
+        registry.losses.register::<SelectiveRegression>()?;
+        registry.losses.register::<ClassifierReuse>()?;
+        registry.losses.register::<MapSimilarity>()?;
+        registry.losses.register::<WaveletSimilarity>()?;
+        registry.losses.register::<MkMmd>()?;
         registry.optimizers.register::<Sgd>()?;
         registry.optimizers.register::<AdamW>()?;
         registry.schedules.register::<Constant>()?;

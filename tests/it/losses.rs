@@ -27,13 +27,29 @@ fn ends(values: &[f64]) -> (f64, f64) {
 fn every_loss_goes_down() {
     let bench = Bench::with_teachers();
     let cases = [
-        ("cross-entropy", "loss.term.kind = \"cross-entropy\"\nloss.term.label_smoothing = 0.1"),
+        ("cross-entropy", "loss.term.kind = \"cross-entropy\"\nloss.term.classes.label_smoothing = 0.1"),
         ("arcface", "loss.term.kind = \"arcface\"\nloss.term.scale = 16.0\nloss.term.margin = 0.2"),
         ("cosface", "loss.term.kind = \"cosface\"\nloss.term.scale = 16.0\nloss.term.margin = 0.2"),
         ("feature-regression", "loss.term.kind = \"feature-regression\"\nloss.term.teacher = \"generative\""),
+        (
+            "rare",
+            "loss.term.kind = \"cross-entropy\"\nloss.term.classes = { min_images = 9, rare_weight = 0.5, sample = 0.7 }",
+        ),
+        ("sample", "loss.term.kind = \"arcface\"\nloss.term.scale = 16.0\nloss.term.classes.sample = 0.5"),
         ("embedding-regression", "loss.term.kind = \"embedding-regression\""),
+        (
+            "other-photo",
+            "images_per_person = 4\n\
+             loss.term = { kind = \"embedding-regression\", other_photo = 0.5, queue = 30, distance = \"smooth-l1\", beta = 0.1 }",
+        ),
         ("relation-similarity", "loss.term.kind = \"relation-similarity\""),
+        ("queue", "loss.term = { kind = \"relation-similarity\", distance = \"smooth-l1\", queue = 20 }"),
         ("relational-contrastive", "loss.term = { kind = \"relational-contrastive\", hidden = 16, relation = 8 }"),
+        (
+            "critic",
+            "loss.term = { kind = \"relational-contrastive\", hidden = 16, relation = 8, negatives = \"any-pair\", \
+             unit_length = false, centre_scores = true, connector = true, queue = 20, partners = 4 }",
+        ),
         (
             "logit-distillation",
             "loss.identity.kind = \"cross-entropy\"\nloss.term.kind = \"logit-distillation\"\nloss.term.weight = 2.0",

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use super::augment::{Augment, Drawn};
 use super::batch::{Batch, Wanted};
+use super::groups::Groups;
 use super::mixup::{Mixed, Targets};
 use super::views::Views;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +30,8 @@ pub struct Order {
     pub batch_size: usize,
     /// Number of samples in the dataset; the rest of an epoch that fills no batch is left out of it.
     pub samples: usize,
+    /// How many images of a person follow each other, and whose each sample is; none if people do not matter.
+    pub groups: Option<Groups>,
     /// Random changes.
     pub augment: Augment,
     /// The view that the student sees.
@@ -63,7 +66,12 @@ impl Order {
     }
 
     fn of_epoch(&self, epoch: u64) -> Vec<usize> {
-        shuffled(&mut self.seed.stream(&format!("order/{}", self.stage), &[epoch]), self.samples)
+        let mut stream = self.seed.stream(&format!("order/{}", self.stage), &[epoch]);
+        let order = shuffled(&mut stream, self.samples);
+        match &self.groups {
+            None => order,
+            Some(groups) => groups.together(&order, &mut stream),
+        }
     }
 }
 
@@ -274,8 +282,16 @@ mod tests {
         let views = Views::new(dataset.into(), "test")
             .with(LOW, Arc::new(Downscale { size: 8, ..Downscale::default() }), "low")
             .with(HIGH, Arc::new(AsIs {}), "high");
-        let order =
-            Order { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment, view: LOW.into(), last };
+        let order = Order {
+            seed: Seed(7),
+            stage: "test".into(),
+            batch_size: 4,
+            samples: 10,
+            groups: None,
+            augment,
+            view: LOW.into(),
+            last,
+        };
         let wanted = vec![Wanted { view: HIGH.into(), size: Some(12) }];
         Loader::start(views, order, wanted, from..7, workers).expect("threads")
     }
@@ -374,7 +390,16 @@ mod tests {
     fn broken(workers: usize) -> Loader {
         let views = Views::new(Arc::new(Broken), "broken").with(LOW, Arc::new(AsIs {}), "low");
         let (stage, augment) = ("test".to_string(), Augment::none());
-        let order = Order { seed: Seed(7), stage, batch_size: 2, samples: 8, augment, view: LOW.into(), last: None };
+        let order = Order {
+            seed: Seed(7),
+            stage,
+            batch_size: 2,
+            samples: 8,
+            groups: None,
+            augment,
+            view: LOW.into(),
+            last: None,
+        };
         Loader::start(views, order, Vec::new(), 0..40, workers).expect("threads")
     }
 

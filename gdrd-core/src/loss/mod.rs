@@ -8,27 +8,35 @@ use crate::face::FaceBatch;
 use crate::seed::Stream;
 use crate::student::Student;
 
-mod cross_entropy;
 mod denoising;
-mod embedding_regression;
-mod feature_regression;
+mod distance;
+mod distillation;
 mod logged;
-mod logit_distillation;
-mod margin;
+mod maps;
 mod needs;
-mod relation_similarity;
-mod relational_contrastive;
+mod pairwise;
+mod queue;
+mod recognition;
+#[cfg(test)]
+mod testing;
 
-pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use denoising::Denoising;
-pub use embedding_regression::EmbeddingRegression;
-pub use feature_regression::{Connector, FeatureRegression};
+pub use distance::{Distance, smooth_l1, softplus};
+pub use distillation::{
+    AttentionDistance, AttentionTransfer, ClassifierReuse, Compared, Connector, Crd, EmbeddingDistance,
+    EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, MapSimilarity, MkMmd, Negatives, Pkt,
+    RelationSimilarity, RelationalContrastive, Rkd, SelectiveRegression, SimilarityPreserving, TeacherLogits,
+    WaveletSimilarity,
+};
 pub use logged::LoggedScalar;
-pub use logit_distillation::{LogitDistillation, TeacherLogits};
-pub use margin::{ArcFace, CosFace};
+pub use maps::pooled;
 pub use needs::{Labels, Needs, Offered, StageFacts, TeacherNeed, Wanted};
-pub use relation_similarity::RelationSimilarity;
-pub use relational_contrastive::RelationalContrastive;
+pub use pairwise::{Metric, root, squared_distances};
+pub use queue::{Held, Queue};
+pub use recognition::{
+    AdaFace, ArcFace, Classes, CosFace, CrossEntropy, CurricularFace, MagFace, Mining, Octuplet, RivalPenalised,
+    Siamese, SphereFace, Triplet, cross_entropy,
+};
 
 /// What there is at a step: exactly what [`Needs`] asked for. The rest is an error.
 #[derive(Default)]
@@ -147,6 +155,16 @@ pub trait Loss {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue>;
 }
 
+/// What a list of all losses says of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// The equation, in a line; S and T are the student's and the teacher's embeddings or maps.
+    pub equation: &'static str,
+    /// How many numbers a step holds in memory beyond what it is given, with b faces, embeddings of w values, c people, maps of
+    /// h w pixels, p pairs and a queue of q faces.
+    pub memory: &'static str,
+}
+
 /// What a recipe says of a loss.
 ///
 /// ```
@@ -197,6 +215,11 @@ pub trait LossConfig: Send + Sync {
 
     /// What the loss has to be given; by the options alone.
     fn needs(&self) -> Needs;
+
+    /// What a list of all losses says of it, with the options as they are.
+    fn about(&self) -> About {
+        About::default()
+    }
 
     /// The loss, with its variables in `cx.weights()`, for the stage `cx.stage()`.
     ///

@@ -136,7 +136,10 @@ impl<'a> Prepared<'a> {
 
     /// What a loss can know of its stage.
     fn facts(&self, stage: &StageSpec, needs: &Needs) -> Result<StageFacts> {
-        let people = self.views(&stage.options.data)?.dataset().people().len();
+        let dataset = self.views(&stage.options.data)?.dataset();
+        let people = dataset.people().len();
+        let mut images = vec![0; people];
+        (0..dataset.len()).filter_map(|index| dataset.person(index)).for_each(|person| images[person] += 1);
         let least = if needs.gives_logits { 2 } else { usize::from(needs.labels || needs.centres) };
         if people < least {
             return Err(Error::data(format!(
@@ -145,7 +148,14 @@ impl<'a> Prepared<'a> {
             )));
         }
         let teachers = needs.teachers.iter().map(|need| self.offered(stage, need)).collect::<Result<_>>()?;
-        Ok(StageFacts { name: stage.name.clone(), student: self.student.card().clone(), people, teachers })
+        Ok(StageFacts {
+            name: stage.name.clone(),
+            student: self.student.card().clone(),
+            people,
+            images,
+            faces: dataset.len(),
+            teachers,
+        })
     }
 
     /// The output that a need means.

@@ -37,6 +37,10 @@ pub struct StageOptions {
     pub steps: Option<u64>,
     /// Faces in a batch; 96 in the paper.
     pub batch_size: usize,
+    /// Images of a person that come one after the other, so that a batch has pairs and triplets: a batch of 96 has 24 people with
+    /// 4 images. An epoch still sees every face once; who has fewer images comes with those. All faces in random order when left
+    /// out.
+    pub images_per_person: Option<usize>,
     /// Batches whose gradients are averaged for one step.
     pub accumulate: usize,
     /// Learning rate before the schedule; 0.05 in the paper.
@@ -105,6 +109,7 @@ impl Default for StageOptions {
             epochs: None,
             steps: None,
             batch_size: 96,
+            images_per_person: None,
             accumulate: 1,
             learning_rate: 0.05,
             warmup_steps: 0,
@@ -132,6 +137,7 @@ impl StageOptions {
             length,
             Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
             Problem::within("batch_size", self.batch_size, 2..=1 << 20),
+            Problem::within("images_per_person", self.images_per_person.unwrap_or(2), 2..=1 << 20),
             Problem::within("accumulate", self.accumulate, 1..=1_000_000_000),
             Problem::within("warmup_steps", self.warmup_steps, 0..=1_000_000_000),
             Problem::unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {

@@ -8,7 +8,7 @@ use super::features::TeacherFeatures;
 use super::optimizer::Optimizer;
 use super::options::StageOptions;
 use super::schedule::Schedule;
-use crate::data::{LastPhaseOrder, Order, Views};
+use crate::data::{Groups, LastPhaseOrder, Order, Views};
 use crate::error::Result;
 use crate::loss::{Loss, Needs};
 use crate::nn::kernels::Precision;
@@ -127,6 +127,7 @@ impl Stage<'_> {
             stage: self.name.to_string(),
             batch_size: self.options.batch_size,
             samples: self.views.dataset().len(),
+            groups: self.options.images_per_person.map(|size| Groups::new(size, self.views.dataset())),
             augment: self.options.augment.clone(),
             view: self.view.clone(),
             last,

@@ -4,9 +4,9 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Offered, TeacherNeed, Wanted};
 use crate::context::BuildContext;
 use crate::error::{Error, Result};
+use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Offered, pooled};
 use crate::nn::{Conv2d, ConvConfig, standardise};
 use crate::plugin::Kind;
 
@@ -20,6 +20,9 @@ pub struct FeatureRegression {
     pub tap: Option<String>,
     /// What stands between the student's map and the teacher's.
     pub connector: Connector,
+    /// Whether the larger of two maps of different height and width is averaged to the smaller one's, as where FitNets' hints are
+    /// of a teacher with a larger input. Without it other sizes are an error.
+    pub resize: bool,
     /// Whether each channel of the teacher's map is brought to zero mean and unit variance over the batch. The scale of a
     /// diffusion encoder's channels is arbitrary, and a student that ends in batch normalisation is far from it.
     pub standardise: bool,
@@ -47,9 +50,11 @@ impl Kind for FeatureRegression {
 
 impl LossConfig for FeatureRegression {
     fn needs(&self) -> Needs {
-        let output = self.tap.clone().map_or(Wanted::DefaultMap, Wanted::Map);
-        let need = TeacherNeed { teacher: self.teacher.clone(), output };
-        Needs { teachers: vec![need], map: true, ..Needs::default() }
+        Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
+    }
+
+    fn about(&self) -> About {
+        About { equation: "Eq. (1): || S - T ||^2 of maps", memory: "b h w, for each channel" }
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
@@ -61,32 +66,37 @@ impl LossConfig for FeatureRegression {
             Connector::Linear => true,
             Connector::Auto => target[0] != map[0],
         };
-        if target[1..] != map[1..] || (!linear && target[0] != map[0]) {
+        let sizes_fit = self.resize || target[1..] == map[1..];
+        if !sizes_fit || (!linear && target[0] != map[0]) {
             return Err(Error::component(format!(
                 "{output} of teacher `{teacher}` is {target:?} (channels, height, width) and the student's map is {map:?}; \
-                 choose another tap, the teacher's input size, or the student's channels"
+                 choose another tap, the teacher's input size, the student's channels, or `resize`"
             )));
         }
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
         let connector =
             linear.then(|| Conv2d::new(map[0], target[0], 1, config, &cx.weights()?.pp("connector"))).transpose()?;
-        Ok(Box::new(MapRegression { connector, standardise: self.standardise, sum: self.sum }))
+        let size = (map[1].min(target[1]), map[2].min(target[2]));
+        Ok(Box::new(MapRegression { connector, size, standardise: self.standardise, sum: self.sum }))
     }
 }
 
 struct MapRegression {
     connector: Option<Conv2d>,
+    /// Height and width of both maps.
+    size: (usize, usize),
     standardise: bool,
     sum: bool,
 }
 
 impl Loss for MapRegression {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let given = inputs.teacher(0)?;
-        let target = if self.standardise { &standardise(given, 1e-8)? } else { given };
+        let given = pooled(inputs.teacher(0)?, self.size)?;
+        let target = &if self.standardise { standardise(&given, 1e-8)? } else { given };
+        let map = pooled(inputs.map()?, self.size)?;
         let map = match &self.connector {
-            Some(connector) => connector.forward(inputs.map()?)?,
-            None => inputs.map()?.clone(),
+            Some(connector) => connector.forward(&map)?,
+            None => map,
         };
         let mean = regression(&map, target)?;
         let details = vec![("explained".into(), explained(&mean, target)?)];

@@ -4,9 +4,9 @@ use candle_core::{D, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossInputs, LossValue, Needs, TeacherNeed, Wanted};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
+use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, TeacherNeed, Wanted};
 use crate::nn::l2_normalise;
 use crate::nn::weights::read_safetensors;
 use crate::plugin::Kind;
@@ -93,6 +93,10 @@ impl LossConfig for LogitDistillation {
         }
     }
 
+    fn about(&self) -> About {
+        About { equation: "t^2 KL(softmax(T / t) || softmax(S / t))", memory: "b c" }
+    }
+
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
         let (people, width) = (cx.stage()?.people, cx.stage()?.teachers[0].width());
         let logits = match self.teacher_logits {
@@ -148,7 +152,7 @@ impl Loss for Divergence {
             Logits::Centres => cosines(inputs.centres()?)?,
             Logits::ClassWeights(weights) => cosines(weights)?,
         };
-        let details = vec![("teacher_accuracy".into(), super::accuracy(&teacher, inputs.labels()?)?)];
+        let details = vec![("teacher_accuracy".into(), crate::loss::accuracy(&teacher, inputs.labels()?)?)];
         let value = divergence(&teacher, inputs.logits()?, self.temperature)?;
         Ok(LossValue { value, logits: None, details })
     }

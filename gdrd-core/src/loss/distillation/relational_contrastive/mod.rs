@@ -1,17 +1,20 @@
 //! Cross-resolution relational contrastive distillation, Eq. (2).
 
 use candle_core::{D, Device, Tensor};
-use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+use self::pairs::Pairs;
 use crate::context::BuildContext;
 use crate::error::{Problem, Result};
+use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Queue, Wanted, softplus};
 use crate::nn::kernels::put;
 use crate::nn::{Linear, Weights, l2_normalise};
 use crate::plugin::Kind;
-use crate::seed::Stream;
+
+mod pairs;
+
+pub use pairs::Negatives;
 
 /// Eq. (2): relations between faces, the teacher's among themselves and the teacher's to the student's, are told apart.
 ///
@@ -24,6 +27,9 @@ use crate::seed::Stream;
 /// subtraction of the batch's mean and the projection to unit length, and the sums over positives and negatives are means.
 /// Without the subtraction training gets stuck where all relations are one constant pair of vectors, with cosine
 /// `tau ln(n/m)`: there the loss is `2 ln 2` whatever the student does.
+///
+/// Other readings are options; the defaults are the one above. `negatives`, `unit_length` and `queue` change which relations are
+/// told apart and by what; `centre_scores` and `connector` are ours.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelationalContrastive {
@@ -37,15 +43,42 @@ pub struct RelationalContrastive {
     pub relation: usize,
     /// Partners j of each anchor i; all others of the batch when left out.
     pub partners: Option<usize>,
+    /// Which relations may be the negative of another.
+    pub negatives: Negatives,
     /// Whether h1 and h2 subtract the mean over the batch's relations.
     pub centre: bool,
+    /// Whether h1 and h2 end in the projection to unit length. Without it `h1 . h2 / tau` has no bounds, and h is a plain logistic
+    /// critic.
+    pub unit_length: bool,
+    /// Whether `h1 . h2` has its mean over the batch's positives and negatives subtracted, so that an offset which they have in
+    /// common costs nothing and gains nothing.
+    pub centre_scores: bool,
+    /// Whether the student's embedding goes through a learned linear map to the teacher's width first, before its projection to
+    /// unit length.
+    pub connector: bool,
+    /// Faces of earlier batches, at most 65536, that are anchors i too. Of those only the teacher's embedding is asked for, so
+    /// nothing in the queue grows stale. Each costs as much as an anchor of the batch.
+    pub queue: usize,
     /// Sum over the positives and negatives of an anchor, as Eq. (2) reads, instead of their mean.
     pub sum: bool,
 }
 
 impl Default for RelationalContrastive {
     fn default() -> Self {
-        Self { teacher: None, temperature: 0.4, hidden: 256, relation: 128, partners: None, centre: true, sum: false }
+        Self {
+            teacher: None,
+            temperature: 0.4,
+            hidden: 256,
+            relation: 128,
+            partners: None,
+            negatives: Negatives::default(),
+            centre: true,
+            unit_length: true,
+            centre_scores: false,
+            connector: false,
+            queue: 0,
+            sum: false,
+        }
     }
 }
 
@@ -56,12 +89,12 @@ impl Kind for RelationalContrastive {
 
 impl LossConfig for RelationalContrastive {
     fn check(&self) -> Vec<Problem> {
-        let good = self.temperature > 0.0;
         [
-            Problem::unless(good, "temperature", || format!("expected a positive number, found {}", self.temperature)),
-            Problem::unless(self.hidden > 0, "hidden", || "expected at least 1, found 0".into()),
-            Problem::unless(self.relation > 0, "relation", || "expected at least 1, found 0".into()),
-            Problem::unless(self.partners != Some(0), "partners", || "expected at least 1, found 0".into()),
+            Problem::within("temperature", self.temperature, 1e-3..=1e3),
+            Problem::within("hidden", self.hidden, 1..=1 << 16),
+            Problem::within("relation", self.relation, 1..=1 << 16),
+            Problem::within("partners", self.partners.unwrap_or(1), 1..=1 << 20),
+            Problem::within("queue", self.queue, 0..=1 << 16),
         ]
         .into_iter()
         .flatten()
@@ -73,17 +106,27 @@ impl LossConfig for RelationalContrastive {
         Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }
     }
 
+    fn about(&self) -> About {
+        About {
+            equation: "Eq. (2): -log h(v_ij(T, T), v_ij(T, S)) - log(1 - h(v_ij, v_ik))",
+            memory: "p (hidden + relation), p = (b + q) partners",
+        }
+    }
+
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
         let (stage, weights) = (cx.stage()?, cx.weights()?);
         let (wide, narrow) = (stage.teachers[0].width(), stage.embedding_width()?);
         // What is added to every relation would be subtracted again.
         let map = |name| Linear::new(self.relation, self.relation, !self.centre, &weights.pp(name));
+        let connect = || Linear::new(narrow, wide, true, &weights.pp("connector"));
         Ok(Box::new(Relations {
             config: self.clone(),
+            connector: self.connector.then(connect).transpose()?,
             same: Relation::new(wide, wide, self, &weights.pp("f_t"))?,
-            cross: Relation::new(wide, narrow, self, &weights.pp("f_ts"))?,
+            cross: Relation::new(wide, if self.connector { wide } else { narrow }, self, &weights.pp("f_ts"))?,
             h1: map("h1")?,
             h2: map("h2")?,
+            queue: (self.queue > 0).then(|| Queue::new(self.queue, &[("teacher", wide)], weights)).transpose()?,
         }))
     }
 }
@@ -124,117 +167,99 @@ impl Relation {
 
 struct Relations {
     config: RelationalContrastive,
+    connector: Option<Linear>,
     same: Relation,
     cross: Relation,
     h1: Linear,
     h2: Linear,
+    queue: Option<Queue>,
 }
 
 impl Loss for Relations {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
         let teacher = l2_normalise(inputs.teacher(0)?)?;
-        let student = l2_normalise(inputs.embedding()?)?;
-        let pairs = Pairs::draw(inputs.labels()?.people(), self.config.partners, &mut inputs.stream()?);
+        let student = match &self.connector {
+            Some(connector) => l2_normalise(&connector.forward(inputs.embedding()?)?)?,
+            None => l2_normalise(inputs.embedding()?)?,
+        };
+        let people = inputs.labels()?.people();
+        let (anchors, of_anchors) = self.anchors(&teacher, people)?;
+        let pairs = {
+            let RelationalContrastive { partners, negatives, .. } = self.config;
+            Pairs::draw(people.len(), &of_anchors, partners, negatives, &mut inputs.stream()?)
+        };
+        if pairs.anchors.is_empty() {
+            return Ok(Tensor::zeros((), teacher.dtype(), teacher.device())?.into());
+        }
         let index = |numbers: &[u32]| put(&Tensor::new(numbers, &Device::Cpu)?, teacher.device());
         let count = pairs.anchors.len();
         let own = self.same.pairs(
-            &self.same.project(&teacher, &teacher)?,
+            &self.same.project(&anchors, &teacher)?,
             &index(&pairs.anchors)?,
             &index(&pairs.partners)?,
         )?;
         let cross = self.cross.pairs(
-            &self.cross.project(&teacher, &student)?,
-            &index(&pairs.anchors.repeat(2))?,
+            &self.cross.project(&anchors, &student)?,
+            &index(&[pairs.anchors.as_slice(), &pairs.negative_anchors].concat())?,
             &index(&[pairs.partners.as_slice(), &pairs.negatives].concat())?,
         )?;
         let anchor = self.transformed(&self.h1, &own)?;
         let cross = self.transformed(&self.h2, &cross)?;
-        let cosine = |others: Tensor| -> Result<Tensor> { Ok((&anchor * others)?.sum(D::Minus1)?) };
-        let positive = cosine(cross.narrow(0, 0, count)?)?;
-        let negative = cosine(cross.narrow(0, count, count)?)?;
+        let score = |others: Tensor| -> Result<Tensor> { Ok((&anchor * others)?.sum(D::Minus1)?) };
+        let positive = score(cross.narrow(0, 0, count)?)?;
+        let negative = score(cross.narrow(0, count, count)?)?;
         let details = vec![
             ("positive_cosine".into(), LoggedScalar::scalar(&positive.mean_all()?)?),
             ("negative_cosine".into(), LoggedScalar::scalar(&negative.mean_all()?)?),
         ];
+        let (positive, negative) = match self.config.centre_scores {
+            false => (positive, negative),
+            true => {
+                let mean = ((positive.mean_all()? + negative.mean_all()?)? * 0.5)?;
+                (positive.broadcast_sub(&mean)?, negative.broadcast_sub(&mean)?)
+            }
+        };
         let mean = contrast(&positive, &negative, self.config.temperature)?;
-        let per_anchor = pairs.anchors.len() as f64 / teacher.dim(0)? as f64;
+        let per_anchor = count as f64 / of_anchors.len() as f64;
         let value = if self.config.sum { (mean * per_anchor)? } else { mean };
         Ok(LossValue { value, logits: None, details })
     }
 }
 
 impl Relations {
-    /// h1 or h2 of relations `[pairs, relation]`, rows of unit length.
+    /// The teacher's embeddings of all anchors, unit length, and who they are: the batch, then the queue.
+    fn anchors(&self, teacher: &Tensor, people: &[Option<usize>]) -> Result<(Tensor, Vec<Option<usize>>)> {
+        let Some(queue) = &self.queue else { return Ok((teacher.clone(), people.to_vec())) };
+        let held = queue.held()?;
+        queue.push(&[teacher], people)?;
+        Ok((Tensor::cat(&[teacher, &held.rows[0]], 0)?, [people, &held.people].concat()))
+    }
+
+    /// h1 or h2 of relations `[pairs, relation]`.
     fn transformed(&self, map: &Linear, relations: &Tensor) -> Result<Tensor> {
         let mapped = map.forward(relations)?;
-        if !self.config.centre {
-            return l2_normalise(&mapped);
-        }
-        l2_normalise(&mapped.broadcast_sub(&mapped.mean_keepdim(0)?)?)
+        let mapped = if self.config.centre { mapped.broadcast_sub(&mapped.mean_keepdim(0)?)? } else { mapped };
+        if self.config.unit_length { l2_normalise(&mapped) } else { Ok(mapped) }
     }
 }
 
 /// n/m of Eq. (2), with as many negative pairs as positive ones.
 const NEGATIVE_SHARE: f64 = 0.5;
 
-/// `-mean log h(positive) - mean log(1 - h(negative))` of cosines.
+/// `-mean log h(positive) - mean log(1 - h(negative))` of scores.
 ///
-/// With z = cosine / tau, h = e^z / (e^z + n/m) = sigmoid(z - ln(n/m)), so -log h and -log(1 - h) are softplus of its
-/// negative and of itself; cosines are within 1 and tau is not tiny, so `ln(1 + e^x)` needs no further care.
+/// With z = score / tau, h = e^z / (e^z + n/m) = sigmoid(z - ln(n/m)), so -log h and -log(1 - h) are softplus of its
+/// negative and of itself.
 fn contrast(positive: &Tensor, negative: &Tensor, temperature: f64) -> Result<Tensor> {
-    let softplus = |x: Tensor| -> Result<Tensor> { Ok((x.exp()? + 1.0)?.log()?) };
     let offset = NEGATIVE_SHARE.ln();
-    let hit = softplus(positive.affine(-1.0 / temperature, offset)?)?;
-    let miss = softplus(negative.affine(1.0 / temperature, -offset)?)?;
+    let hit = softplus(&positive.affine(-1.0 / temperature, offset)?)?;
+    let miss = softplus(&negative.affine(1.0 / temperature, -offset)?)?;
     Ok((hit.mean_all()? + miss.mean_all()?)?)
-}
-
-/// Whether two faces are of two people; faces of strangers are taken for that.
-fn differ(one: Option<usize>, other: Option<usize>) -> bool {
-    one.is_none() || one != other
-}
-
-/// Index triples (i, j, k): the positive partner j and the negative partner k of the anchor i.
-#[derive(Debug, PartialEq)]
-struct Pairs {
-    anchors: Vec<u32>,
-    partners: Vec<u32>,
-    negatives: Vec<u32>,
-}
-
-impl Pairs {
-    /// Every anchor with its partners, each with one k that is neither i nor j and not of j's identity; a pair for
-    /// which the batch has no such k is left out.
-    fn draw(people: &[Option<usize>], partners: Option<usize>, stream: &mut Stream) -> Self {
-        let count = people.len();
-        let mut pairs = Self { anchors: Vec::new(), partners: Vec::new(), negatives: Vec::new() };
-        for i in 0..count {
-            let others: Vec<usize> = match partners {
-                Some(wanted) if wanted < count - 1 => {
-                    let start = stream.random_range(0..count - 1);
-                    (0..wanted).map(|step| (i + 1 + (start + step) % (count - 1)) % count).collect()
-                }
-                _ => (0..count).filter(|&j| j != i).collect(),
-            };
-            for j in others {
-                let start = stream.random_range(0..count);
-                let fits = |k: &usize| *k != i && *k != j && differ(people[*k], people[j]);
-                if let Some(k) = (0..count).map(|step| (start + step) % count).find(fits) {
-                    pairs.anchors.push(i as u32);
-                    pairs.partners.push(j as u32);
-                    pairs.negatives.push(k as u32);
-                }
-            }
-        }
-        pairs
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seed::Seed;
-    use candle_core::Device;
 
     #[test]
     fn the_value_is_eq_2_by_hand() {
@@ -243,23 +268,5 @@ mod tests {
         let h = |cosine: f64| (cosine / 0.4).exp() / ((cosine / 0.4).exp() + 0.5);
         let expected = -h(0.6).ln() - (1.0 - h(-0.2)).ln();
         assert!((f64::from(found) - expected).abs() < 1e-6, "{found} {expected}");
-    }
-
-    #[test]
-    fn negatives_are_of_other_identities() {
-        let identities = [0, 0, 1, 2, 2, 2].map(Some);
-        for partners in [None, Some(2)] {
-            let pairs = Pairs::draw(&identities, partners, &mut Seed(7).stream("test", &[]));
-            assert_eq!(pairs.anchors.len(), 6 * partners.unwrap_or(5));
-            for at in 0..pairs.anchors.len() {
-                let [i, j, k] = [pairs.anchors[at], pairs.partners[at], pairs.negatives[at]].map(|n| n as usize);
-                assert!(i != j && k != i && k != j && identities[k] != identities[j]);
-            }
-        }
-    }
-
-    #[test]
-    fn a_batch_of_one_identity_gives_no_pair() {
-        assert!(Pairs::draw(&[Some(3); 3], None, &mut Seed(7).stream("test", &[])).anchors.is_empty());
     }
 }
