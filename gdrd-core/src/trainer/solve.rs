@@ -56,7 +56,6 @@ impl SolvedStage<'_> {
     /// ([`ErrorKind::Stopped`](crate::error::ErrorKind::Stopped)); the layer is then as it was.
     pub fn run(&self, observer: &dyn Observer) -> Result<Solution> {
         let place = || format!("stage `{}`", self.name);
-        let _precision = self.precision.set();
         let since = Instant::now();
         let mut moments = Moments::new(self.last.inputs, self.last.outputs, self.device).at(place)?;
         let (samples, variants) = (self.views.dataset().len(), self.options.augment.variants());
@@ -95,6 +94,8 @@ impl SolvedStage<'_> {
         number: u64,
     ) -> Result<(Tensor, Tensor)> {
         let batch = self.batch(indices, variant, number)?;
+        // Of the networks alone: sums and factors are float32 everywhere.
+        let _precision = self.precision.set();
         let faces = FaceBatch::from_faces(&batch.faces, self.device)?;
         let map = self.student.backbone(&faces, Mode::Evaluate)?.detach();
         let x = self.student.before_last_linear(&map, Mode::Evaluate)?.detach();
