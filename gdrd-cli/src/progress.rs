@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gdrd_core::nn::weights::first_of;
 use gdrd_core::observe::{Event, Flow, Observer};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
@@ -138,6 +139,18 @@ impl Screen {
             Event::Downloading { what, done, total } => {
                 self.begin(what, *done, *total, Unit::Bytes);
                 self.show(*done, *total, "");
+            }
+            Event::StudentStarted { teacher, taken, drawn, left } => {
+                self.close();
+                let list = |names: &[String]| first_of(names.len(), names.iter().map(|name| format!("`{name}`")));
+                let mut text = format!("student: {taken} tensors of teacher `{teacher}`");
+                if !drawn.is_empty() {
+                    text += &format!("; new: {}", list(drawn));
+                }
+                if !left.is_empty() {
+                    text += &format!("; not taken: {}", list(left));
+                }
+                self.say(&text);
             }
             Event::StageStarted { stage, objective, .. } => {
                 self.close();

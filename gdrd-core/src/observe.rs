@@ -37,6 +37,17 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
+    /// The student of a run starts from a teacher.
+    StudentStarted {
+        /// The teacher's name in the recipe.
+        teacher: String,
+        /// How many tensors it has from the teacher.
+        taken: usize,
+        /// Its tensors that are new.
+        drawn: Vec<String>,
+        /// The teacher's tensors that it has no use for.
+        left: Vec<String>,
+    },
     /// A stage begins or goes on.
     StageStarted {
         /// Its name.
@@ -118,6 +129,22 @@ pub enum Flow {
 }
 
 /// Receives events. Threads may share it.
+///
+/// ```
+/// use gdrd_core::observe::{Event, Flow, Observer, tell};
+///
+/// /// Stops at the first warning.
+/// struct Strict;
+///
+/// impl Observer for Strict {
+///     fn on(&self, event: &Event) -> Flow {
+///         if matches!(event, Event::Warning { .. }) { Flow::Stop } else { Flow::Continue }
+///     }
+/// }
+///
+/// assert!(tell(&Strict, &Event::RunEnded { folder: "run".into() }).is_ok());
+/// assert!(tell(&Strict, &Event::Warning { message: "one image".into() }).is_err());
+/// ```
 pub trait Observer: Send + Sync {
     /// Takes note of an event; says whether the run shall go on.
     fn on(&self, event: &Event) -> Flow;

@@ -1,7 +1,9 @@
 //! The registry: every plug-in that recipes can name.
 
 use crate::context::BuildContext;
-use crate::data::{AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, SyntheticFaces};
+use crate::data::{
+    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, RandomDownscale, SyntheticFaces,
+};
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{ProtocolConfig, Verification};
@@ -12,8 +14,8 @@ use crate::loss::{
 use crate::plugin::{Boxed, Family};
 use crate::recipe::RecipePath;
 use crate::student::{StudentConfig, StudentFile, StudentKinds};
-use crate::teacher::TeacherConfig;
-use crate::trainer::{AdamW, Constant, Cosine, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
+use crate::teacher::{TeacherConfig, Transformed};
+use crate::trainer::{AdamW, Constant, Cosine, OneCycle, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
 
 /// Every plug-in by its contract. A program fills one in its `main` and hands it on; there is no global state.
 pub struct Registry {
@@ -50,7 +52,7 @@ impl Registry {
         }
     }
 
-    /// A registry with the kinds of this crate; teachers and students come from their own crates.
+    /// A registry with the kinds of this crate; students, and teachers with networks, come from their own crates.
     ///
     /// # Errors
     /// Never, as long as the names in this crate differ.
@@ -62,6 +64,8 @@ impl Registry {
         registry.datasets.register::<Joined>()?;
         registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
+        registry.degradations.register::<RandomDownscale>()?;
+        registry.teachers.register::<Transformed>()?;
         registry.losses.register::<FeatureRegression>()?;
         registry.losses.register::<RelationalContrastive>()?;
         registry.losses.register::<LogitDistillation>()?;
@@ -76,6 +80,7 @@ impl Registry {
         registry.schedules.register::<Constant>()?;
         registry.schedules.register::<StepSchedule>()?;
         registry.schedules.register::<Cosine>()?;
+        registry.schedules.register::<OneCycle>()?;
         registry.protocols.register::<Verification>()?;
         Ok(registry)
     }

@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 use gdrd_core::error::{Error, Problem, Result};
-use gdrd_core::nn::{Activation, BatchNorm, Linear, Map, Mode, Plan, Weights, relu};
+use gdrd_core::nn::{Activation, BatchNorm, Dropout, Linear, Map, Mode, Plan, Weights, relu};
 use gdrd_core::student::LastLinear;
 use serde::{Deserialize, Serialize};
 
@@ -22,13 +22,23 @@ pub struct HeadOptions {
     pub pool: Pool,
     /// Widths of fully connected layers with batch normalisation and ReLU before the embedding.
     pub hidden: Vec<usize>,
+    /// Share of the values before the last fully connected layer that a training step leaves out, 0 to below 1; 0.4 is usual
+    /// for recognisers.
+    pub dropout: f64,
     /// Whether the embedding is batch-normalised, as in ArcFace's networks.
     pub normalise: bool,
 }
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self { channels: Vec::new(), blocks: 1, pool: Pool::default(), hidden: Vec::new(), normalise: false }
+        Self {
+            channels: Vec::new(),
+            blocks: 1,
+            pool: Pool::default(),
+            hidden: Vec::new(),
+            dropout: 0.0,
+            normalise: false,
+        }
     }
 }
 
@@ -48,7 +58,12 @@ impl HeadOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Option<Problem> {
         let positive = !self.hidden.contains(&0) && !self.channels.contains(&0) && self.blocks > 0;
-        Problem::unless(positive, "head", || "expected at least 1 in `channels`, `blocks` and `hidden`, found 0".into())
+        let numbers = || "expected at least 1 in `channels`, `blocks` and `hidden`, found 0".into();
+        Problem::unless(positive, "head", numbers).or_else(|| {
+            Problem::unless((0.0..1.0).contains(&self.dropout), "head", || {
+                format!("`dropout`: expected at least 0 and below 1, found {}", self.dropout)
+            })
+        })
     }
 }
 
@@ -58,6 +73,7 @@ pub(crate) struct Head {
     depth: usize,
     pool: Pool,
     hidden: Vec<(Linear, BatchNorm)>,
+    dropout: Dropout,
     embedding: Linear,
     norm: Option<BatchNorm>,
 }
@@ -88,6 +104,7 @@ impl Head {
             depth: options.blocks,
             pool: options.pool,
             hidden,
+            dropout: Dropout::new(options.dropout, "head.embedding"),
             embedding: Linear::new(width, embedding, !options.normalise, &weights.pp("embedding"))?,
             norm,
         })
@@ -137,7 +154,7 @@ impl Head {
         for (linear, norm) in &self.hidden {
             x = relu(&norm.forward(&linear.forward(&x)?, mode)?)?;
         }
-        Ok(x)
+        self.dropout.forward(&x, mode)
     }
 
     pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {

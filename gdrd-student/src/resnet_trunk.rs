@@ -234,7 +234,7 @@ mod tests {
     fn the_inference_form_gives_the_same_embeddings() {
         let heads = [
             HeadOptions::default(),
-            HeadOptions { pool: Pool::Average, normalise: true, ..HeadOptions::default() },
+            HeadOptions { pool: Pool::Average, dropout: 0.4, normalise: true, ..HeadOptions::default() },
             HeadOptions { channels: vec![6], hidden: vec![9, 8], ..HeadOptions::default() },
         ];
         for head in heads {
@@ -276,6 +276,26 @@ mod tests {
                     "{config:?}: {found:?}, expected {expected:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn dropout_is_of_training_alone_and_has_bounds() {
+        let head = HeadOptions { dropout: 0.5, ..HeadOptions::default() };
+        let config =
+            ResnetTrunk { channels: vec![4], blocks: vec![1], strides: vec![1], head, ..ResnetTrunk::default() };
+        let (student, _) = build(&config, 8);
+        let map = Tensor::ones((2, 4, 8, 8), DType::F32, &Device::Cpu).expect("map");
+        let embed = |mode| student.head(&map, mode).and_then(|e| Ok(e.to_vec2::<f32>()?));
+        let used = embed(Mode::Evaluate).expect("embeddings");
+        assert_eq!(used[0], used[1]);
+        assert!(embed(Mode::Train).is_err(), "there is no step to draw for");
+        let _pass = gdrd_core::nn::Pass::step(1).set();
+        let trained = embed(Mode::Train).expect("embeddings");
+        assert_ne!(trained[0], trained[1]);
+        for rate in [1.0, -0.1, f64::NAN] {
+            let head = HeadOptions { dropout: rate, ..HeadOptions::default() };
+            assert!(head.check().expect("a problem").message.contains("at least 0 and below 1, found"), "{rate}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! The kinds of students, and trained students as teachers, for recipes.
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
@@ -9,11 +11,13 @@ use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Registry;
 use gdrd_core::student::{BACKBONE, Student, StudentFile, StudentHeader};
-use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
+use gdrd_core::teacher::{
+    Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, TeacherWeights, cannot_offer,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
 
 /// Registers everything of this crate.
 ///
@@ -23,6 +27,8 @@ pub fn register(registry: &mut Registry) -> Result<()> {
     registry.students.register::<ResnetTrunk>()?;
     registry.students.register::<DiffusionUnet>()?;
     registry.students.register::<DiffusionTrunk>()?;
+    registry.students.register::<MobileFaceNetStudent>()?;
+    registry.students.register::<IresnetStudent>()?;
     registry.teachers.register::<StudentTeacher>()
 }
 
@@ -41,6 +47,16 @@ impl Kind for DiffusionTrunk {
     const PURPOSE: &'static str = "a diffusion encoder as backbone, and a head (ablation SR)";
 }
 
+impl Kind for MobileFaceNetStudent {
+    const NAME: &'static str = "mobilefacenet";
+    const PURPOSE: &'static str = "MobileFaceNet on small faces blown up; it may start from a teacher";
+}
+
+impl Kind for IresnetStudent {
+    const NAME: &'static str = "iresnet";
+    const PURPOSE: &'static str = "ArcFace's iresnet on small faces blown up; it may start from a teacher";
+}
+
 /// A student file as a teacher: with a face size of 112, a discriminative teacher that gdrd trained itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +72,7 @@ impl Kind for StudentTeacher {
 
 impl TeacherConfig for StudentTeacher {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
-        let StudentFile { header, student } = cx.student_file(&self.weights)?;
+        let StudentFile { header, student, tensors } = cx.student_file(&self.weights)?;
         let prepare = &header.prepare;
         let usual = prepare.kernel == Kernel::Bicubic && prepare.antialias;
         let card = TeacherCard {
@@ -71,13 +87,14 @@ impl TeacherConfig for StudentTeacher {
         let names = student.maps();
         let shapes = student.features(&blank, &names)?.into_iter().map(|map| map.dims()[1..].to_vec());
         let maps = names.into_iter().zip(shapes).collect();
-        Ok(Box::new(Frozen { header, student, card, maps }))
+        Ok(Box::new(Frozen { header, student, tensors, card, maps }))
     }
 }
 
 struct Frozen {
     header: StudentHeader,
     student: Box<dyn Student>,
+    tensors: BTreeMap<String, Tensor>,
     card: TeacherCard,
     /// The names and shapes of its maps, in their order.
     maps: Vec<(String, Vec<usize>)>,
@@ -105,6 +122,10 @@ impl Teacher for Frozen {
             }
             other => Err(self.cannot(other)),
         }
+    }
+
+    fn weights(&self) -> Result<TeacherWeights> {
+        Ok(TeacherWeights { tensors: self.tensors.clone(), preprocessing: self.student.preprocessing() })
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::{Context, Error, Problem, Result};
-use gdrd_core::nn::l2_normalise;
-use gdrd_core::nn::weights::check_finite;
+use gdrd_core::nn::recogniser::Trunk;
+use gdrd_core::nn::weights::{check_finite, listed};
+use gdrd_core::nn::{Mode, l2_normalise};
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherWeights, cannot_offer};
 
-use crate::weights::{self, HEADS, listed};
+use crate::weights::{self, HEADS};
 
 /// A frozen network that embeds faces.
 pub(crate) trait Network: Send + Sync {
@@ -23,11 +23,8 @@ pub(crate) trait Network: Send + Sync {
     /// Width of the embedding.
     fn width(&self) -> usize;
 
-    /// Number of blocks up to the last feature map.
-    fn blocks(&self) -> usize;
-
-    /// The feature map after the block at `at`, of that before it; before the first are preprocessed faces.
-    fn block(&self, at: usize, x: &Tensor) -> Result<Tensor>;
+    /// The layers up to the last feature map; before the first are preprocessed faces.
+    fn trunk(&self) -> &Trunk;
 
     /// The embedding `[batch, width]`, not normalised, of the last feature map.
     fn head(&self, map: &Tensor) -> Result<Tensor>;
@@ -68,13 +65,12 @@ pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterato
 /// A network and perhaps its margin head as a teacher.
 pub(crate) struct Recogniser<N> {
     network: N,
+    /// The network's, by the names in its file.
+    tensors: BTreeMap<String, Tensor>,
     card: TeacherCard,
     /// `[classes, width]`, rows of unit length.
     classes: Option<Tensor>,
     scale: f64,
-    /// The shapes of the maps, once they are asked for.
-    shapes: OnceLock<Vec<Vec<usize>>>,
-    device: Device,
 }
 
 impl<N: Network + 'static> Recogniser<N> {
@@ -88,7 +84,7 @@ impl<N: Network + 'static> Recogniser<N> {
         let place = || format!("`{}`", options.weights);
         let mut tensors = weights::read(&cx.file(options.weights)?.path, options.key, &[], |_| true)?;
         let mut classes = take_class_weights(&mut tensors).at(place)?;
-        let (network, usual) = read(tensors).at(place)?;
+        let (network, usual) = read(tensors.clone()).at(place)?;
         let mut classes_file = options.weights;
         if let Some(path) = options.class_weights {
             (classes, classes_file) = (Some(read_class_weights(&cx.file(path)?.path)?), path);
@@ -98,32 +94,17 @@ impl<N: Network + 'static> Recogniser<N> {
         let preprocessing = options.preprocessing.unwrap_or(usual);
         let views = vec![HIGH.into()];
         let card = TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, views, default_map: None };
-        let (scale, device) = (options.logit_scale, cx.device().clone());
-        Ok(Box::new(Self { network, card, classes, scale, shapes: OnceLock::new(), device }))
+        Ok(Box::new(Self { network, tensors, card, classes, scale: options.logit_scale }))
     }
 
     /// The place of the block after which the map of this name lies.
     fn place(&self, output: &Output) -> Option<usize> {
         let Output::Map(name) = output else { return None };
-        (0..self.network.blocks()).find(|&at| map_name(at) == *name)
-    }
-
-    /// Channels, height and width of every map, by a face of zeros.
-    fn shapes(&self) -> Result<&Vec<Vec<usize>>> {
-        if let Some(shapes) = self.shapes.get() {
-            return Ok(shapes);
-        }
-        let mut x = Tensor::zeros((1, 3, N::INPUT_SIZE, N::INPUT_SIZE), DType::F32, &self.device)?;
-        let mut shapes = Vec::with_capacity(self.network.blocks());
-        for at in 0..self.network.blocks() {
-            x = self.network.block(at, &x)?;
-            shapes.push(x.dims()[1..].to_vec());
-        }
-        Ok(self.shapes.get_or_init(|| shapes))
+        (0..self.network.trunk().len()).find(|&at| map_name(at) == *name)
     }
 
     fn classes(&self, output: &Output) -> Result<&Tensor> {
-        let last = map_name(self.network.blocks().saturating_sub(1));
+        let last = map_name(self.network.trunk().len().saturating_sub(1));
         let maps = format!("`map blocks.0` to `map {last}`");
         let offers = match self.classes {
             Some(_) => format!("`embedding`, `logits`, {maps}"),
@@ -143,15 +124,20 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
         match (output, self.place(output)) {
             (Output::Embedding, _) => Ok(vec![self.network.width()]),
-            (_, Some(at)) => Ok(self.shapes()?[at].clone()),
+            (_, Some(at)) => Ok(self.network.trunk().output(at + 1, N::INPUT_SIZE).to_vec()),
             (other, None) => Ok(vec![self.classes(other)?.dim(0)?]),
         }
+    }
+
+    fn weights(&self) -> Result<TeacherWeights> {
+        let preprocessing = Some(self.card.preprocessing);
+        Ok(TeacherWeights { tensors: self.tensors.clone(), preprocessing })
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
         let places: Vec<Option<usize>> = outputs.iter().map(|output| self.place(output)).collect();
         let embeds = places.contains(&None);
-        let last = if embeds { self.network.blocks() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
+        let last = if embeds { self.network.trunk().len() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
         let mut x = self.card.preprocessing.apply(shown.faces())?;
         if x.dims()[1..] != [3, N::INPUT_SIZE, N::INPUT_SIZE] {
             let (size, found) = (N::INPUT_SIZE, x.dims());
@@ -159,7 +145,7 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
         }
         let mut maps: BTreeMap<usize, Tensor> = BTreeMap::new();
         for at in 0..last {
-            x = self.network.block(at, &x)?;
+            x = self.network.trunk().forward(at..at + 1, &x, Mode::Evaluate)?;
             if places.contains(&Some(at)) {
                 maps.insert(at, x.detach());
             }
@@ -181,7 +167,7 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     }
 
     fn maps(&self) -> Vec<String> {
-        (0..self.network.blocks()).map(map_name).collect()
+        (0..self.network.trunk().len()).map(map_name).collect()
     }
 }
 

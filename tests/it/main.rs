@@ -17,6 +17,7 @@ mod doctor;
 mod faults;
 mod features;
 mod flow;
+mod from_teacher;
 mod golden;
 mod golden_closed_form;
 mod golden_data;
@@ -34,6 +35,7 @@ mod onnx;
 mod probe;
 mod resume;
 mod stops;
+mod training_options;
 mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.

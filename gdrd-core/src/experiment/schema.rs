@@ -8,10 +8,15 @@ use crate::registry::{Listed, Registry};
 use crate::trainer::StageOptions;
 
 /// Keys that `[student]` has whatever its kind is.
-const STUDENT_KEYS: [(&str, &str); 2] = [
+const STUDENT_KEYS: [(&str, &str); 3] = [
     (
         "initial",
         "A student file of the same kind and sizes whose weights the student begins with: this is how one fine-tunes.",
+    ),
+    (
+        "initial_teacher",
+        "A teacher of the recipe whose weights the student begins with; their names and shapes must be the student's, but for a \
+         head of its own.",
     ),
     ("view", "The view that the student sees; `low` when left out."),
 ];

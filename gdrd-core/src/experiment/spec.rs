@@ -10,7 +10,7 @@ use crate::data::{DatasetConfig, DegradationConfig};
 use crate::digest;
 use crate::evaluation::ProtocolConfig;
 use crate::loss::LossConfig;
-use crate::plugin::{Component, Marked};
+use crate::plugin::{Component, Marked, TeacherName};
 use crate::recipe::path::PATH_FORMAT;
 use crate::recipe::{Failure, HubAddress, RecipePath, overlay};
 use crate::registry::Registry;
@@ -50,6 +50,8 @@ pub struct StudentSpec {
     pub view: String,
     /// The student file whose weights it begins with.
     pub initial: Option<RecipePath>,
+    /// The teacher whose weights it begins with.
+    pub initial_teacher: Option<TeacherName>,
 }
 
 /// A stage of a recipe.

@@ -148,6 +148,47 @@ pub trait Loss {
 }
 
 /// What a recipe says of a loss.
+///
+/// ```
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::error::{Problem, Result};
+/// use gdrd_core::loss::{Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+/// use gdrd_core::plugin::Kind;
+///
+/// /// Mean absolute difference of the student's and a teacher's embedding, times a factor.
+/// #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Absolute {
+///     /// The factor.
+///     factor: f64,
+/// }
+///
+/// impl Kind for Absolute {
+///     const NAME: &'static str = "absolute";
+///     const PURPOSE: &'static str = "mean absolute difference of embeddings";
+/// }
+///
+/// impl LossConfig for Absolute {
+///     fn check(&self) -> Vec<Problem> {
+///         Problem::within("factor", self.factor, 0.0..=1e6).into_iter().collect()
+///     }
+///     fn needs(&self) -> Needs {
+///         Needs::embedding_and(None, Wanted::Embedding)
+///     }
+///     fn build(&self, _: &BuildContext) -> Result<Box<dyn Loss>> {
+///         Ok(Box::new(self.clone()))
+///     }
+/// }
+///
+/// impl Loss for Absolute {
+///     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+///         let gap = (inputs.embedding()? - inputs.teacher(0)?)?;
+///         Ok((gap.abs()?.mean_all()? * self.factor)?.into())
+///     }
+/// }
+///
+/// assert_eq!(Absolute { factor: -1.0 }.check()[0].key, "factor");
+/// ```
 pub trait LossConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {

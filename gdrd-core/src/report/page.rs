@@ -45,8 +45,16 @@ pub fn chart_name(curve: &Curve, protocol: &str) -> String {
     format!("{plain}-{protocol}")
 }
 
-/// A stage, and (step, loss) of each of its steps.
-pub type LossCurve = (String, Vec<(f64, f64)>);
+/// What the log of a stage draws, each as (step, value).
+#[derive(Clone, Debug, Default)]
+pub struct StageCurves {
+    /// The stage's name.
+    pub stage: String,
+    /// The loss of each step.
+    pub loss: Vec<(f64, f64)>,
+    /// The length of each weighted term's gradient, where it was measured.
+    pub gradients: BTreeMap<String, Vec<(f64, f64)>>,
+}
 
 /// What is known of a stage that was solved in closed form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +71,7 @@ pub struct SolvedLayer {
     pub seconds: f64,
 }
 
-/// `report.md`: results, loss curves, what the numbers rest on. The curves' pictures are written into `folder`.
+/// `report.md`: results, curves of the training, what the numbers rest on. The curves' pictures are written into `folder`.
 ///
 /// # Errors
 /// If a picture cannot be drawn or written.
@@ -71,7 +79,7 @@ pub fn run_page(
     title: &str,
     provenance: &[String],
     measured: &BTreeMap<String, Vec<Measured>>,
-    (curves, solved): (&[LossCurve], &[(String, SolvedLayer)]),
+    (curves, solved): (&[StageCurves], &[(String, SolvedLayer)]),
     folder: &Path,
 ) -> Result<String> {
     let mut page = format!("# {title}\n\n");
@@ -114,7 +122,7 @@ pub fn run_page(
     }
     if !curves.is_empty() || !solved.is_empty() {
         page.push_str("## Training\n\n");
-        for (stage, points) in curves {
+        for StageCurves { stage, loss: points, gradients } in curves {
             let name = format!("loss-{stage}");
             let series = [Series { label: stage.clone(), points: smoothed(points) }];
             line_chart(&format!("Loss, stage {stage}"), Axis::linear("step"), Axis::linear("loss"), &series)?
@@ -122,6 +130,16 @@ pub fn run_page(
             let last = points.last().map_or(0.0, |p| p.1);
             writeln!(page, "Stage `{stage}`: {} steps, last loss {last:.4}.\n\n![loss]({name}.svg)\n", points.len())
                 .expect("text grows");
+            if gradients.is_empty() {
+                continue;
+            }
+            let name = format!("gradients-{stage}");
+            let series =
+                |(term, points): (&String, &Vec<(f64, f64)>)| Series { label: term.clone(), points: smoothed(points) };
+            let series: Vec<Series> = gradients.iter().map(series).collect();
+            let title = format!("Gradients of the weighted terms, stage {stage}");
+            line_chart(&title, Axis::linear("step"), Axis::linear("length"), &series)?.write(&folder.join(&name))?;
+            writeln!(page, "![gradients]({name}.svg)\n").expect("text grows");
         }
     }
     for (stage, SolvedLayer { rows, inputs, outputs, explained, seconds }) in solved {

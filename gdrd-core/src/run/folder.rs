@@ -15,7 +15,7 @@ use crate::evaluation::Measured;
 use crate::experiment::Experiment;
 use crate::files::{sweep, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
-use crate::report::{self, LossCurve, SolvedLayer};
+use crate::report::{self, SolvedLayer, StageCurves};
 use crate::trainer::Checkpoint;
 
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
@@ -168,16 +168,22 @@ impl RunFolder {
         Ok(self.metrics()?.into_iter().filter_map(solved).collect())
     }
 
-    /// The loss of each step, by stage, in the order in which the stages ran.
-    fn curves(&self) -> Result<Vec<LossCurve>> {
-        let mut curves: Vec<LossCurve> = Vec::new();
+    /// What is drawn of each stage, in the order in which the stages ran.
+    fn curves(&self) -> Result<Vec<StageCurves>> {
+        let mut curves: Vec<StageCurves> = Vec::new();
         for value in self.metrics()? {
             if let (Some(stage), Some(step), Some(loss)) =
                 (value["stage"].as_str(), value["step"].as_f64(), value["loss"].as_f64())
             {
-                match curves.iter_mut().find(|(name, _)| name == stage) {
-                    Some((_, points)) => points.push((step, loss)),
-                    None => curves.push((stage.to_string(), vec![(step, loss)])),
+                if curves.iter().all(|curve| curve.stage != stage) {
+                    curves.push(StageCurves { stage: stage.to_string(), ..StageCurves::default() });
+                }
+                let Some(curve) = curves.iter_mut().find(|curve| curve.stage == stage) else { continue };
+                curve.loss.push((step, loss));
+                for (name, value) in value["terms"].as_object().into_iter().flatten() {
+                    if let (Some(term), Some(length)) = (name.strip_suffix(".gradient"), value.as_f64()) {
+                        curve.gradients.entry(term.to_string()).or_default().push((step, length));
+                    }
                 }
             }
         }

@@ -196,8 +196,8 @@ impl RunFolder {
         let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
         self.write_mark(false)?;
         let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
-        let charts =
-            charts.into_iter().filter(|name| is_name(name)).chain(stages.iter().map(|stage| format!("loss-{stage}")));
+        let of_stages = stages.iter().flat_map(|stage| [format!("loss-{stage}"), format!("gradients-{stage}")]);
+        let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
         let charts: Vec<String> = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
         let scores: Vec<String> = protocols.iter().map(|name| format!("evaluation/{name}.json")).collect();
         // The recipe goes last: by it the others are known.
@@ -300,7 +300,15 @@ mod tests {
             std::fs::write(&path, name).expect("written");
         };
         std::fs::write(folder.recipe(), "[evaluate.lfw]\n[evaluate.\"../up\"]\n[stage.one]\n").expect("written");
-        let ours = ["report.md", "lock.json", "roc-lfw.svg", "loss-one.png", "evaluation/lfw.json", "samples.png"];
+        let ours = [
+            "report.md",
+            "lock.json",
+            "roc-lfw.svg",
+            "loss-one.png",
+            "gradients-one.svg",
+            "evaluation/lfw.json",
+            "samples.png",
+        ];
         let state = ["checkpoints/step-3/state.safetensors", "checkpoints/step-3/position.json"];
         let theirs =
             ["notes.md", "loss-mine.png", "evaluation/mine.json", "checkpoints/step-9/best", "checkpoints/keep"];

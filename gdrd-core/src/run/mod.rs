@@ -24,7 +24,7 @@ use candle_core::Device;
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
 pub use folder::RunFolder;
-pub use lock::{Lock, LockedData};
+pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::State;
 pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
@@ -40,7 +40,7 @@ use crate::observe::{Event, FanOut, Observer, tell};
 use crate::recipe::Fetch;
 use crate::registry::Registry;
 use crate::student::{STUDENT_FORMAT, StudentFile, StudentHeader};
-use crate::trainer::{Checkpoint, Optimizer, Outcome, Position};
+use crate::trainer::{Checkpoint, Optimizer, Outcome, Position, Saving};
 
 /// Where a run happens, and what the program has.
 #[derive(Clone)]
@@ -134,9 +134,9 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
         )?;
         let before = position.total_steps - from;
         let mut written = None;
-        let mut save = |done: u64, optimizer: &dyn Optimizer, stopping: bool| -> Result<()> {
-            let over = done == steps;
-            if !(over || stopping || done.is_multiple_of(experiment.run.checkpoint_steps)) {
+        let mut save = |done: u64, optimizer: &dyn Optimizer, saving: Saving| -> Result<()> {
+            let over = saving == Saving::Over;
+            if saving == Saving::Step && !done.is_multiple_of(experiment.run.checkpoint_steps) {
                 return Ok(());
             }
             position.total_steps = before + done;
@@ -185,6 +185,10 @@ fn provenance(parts: &Assembly, lock: &Lock) -> Vec<String> {
     }
     for (name, digest) in &lock.teachers {
         lines.push(format!("teacher `{name}`: sha256 `{digest}`"));
+    }
+    if let Some(LockedStart { teacher, taken, drawn }) = &lock.student {
+        let new = if drawn.is_empty() { "nothing".into() } else { format!("`{}`", drawn.join("`, `")) };
+        lines.push(format!("student: starts with {taken} tensors of teacher `{teacher}`; {new} is new"));
     }
     for (address, file) in &parts.hub_files() {
         lines.push(format!(
@@ -238,10 +242,14 @@ fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
     options.remove("kind");
     let view = prepared.parts.context().part::<dyn crate::data::Degradation>("view", &experiment.student.view)?;
     let prepare = view.downscale().cloned().ok_or_else(|| Error::recipe("the student's view has no size"))?;
+    let mut options = serde_json::to_value(options).expect("TOML tables have a JSON form");
+    if let Some(preprocessing) = prepared.student.preprocessing() {
+        options["preprocessing"] = serde_json::to_value(preprocessing).expect("numbers have a JSON form");
+    }
     Ok(StudentHeader {
         format: STUDENT_FORMAT,
         kind: network.kind.clone(),
-        options: serde_json::to_value(options).expect("TOML tables have a JSON form"),
+        options,
         card: prepared.student.card().clone(),
         prepare,
         recipe: experiment.digest(),

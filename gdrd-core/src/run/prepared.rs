@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
+use super::lock::LockedStart;
 use super::new_student::{draw, new_student};
 use crate::context::Host;
 use crate::data::{Augment, Variant, Views};
@@ -18,7 +19,7 @@ use crate::observe::{Event, tell};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
 use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
-use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term};
+use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term, with_average};
 
 /// The parts of a run.
 pub struct Prepared<'a> {
@@ -27,6 +28,8 @@ pub struct Prepared<'a> {
     /// The student.
     pub student: Box<dyn Student>,
     pub(super) variables: Variables,
+    /// What the student has from the teacher that it starts from.
+    pub(super) started: Option<LockedStart>,
     /// The data of every stage, by the dataset's name.
     views: BTreeMap<String, Arc<Views>>,
     /// The teachers that losses use, by name.
@@ -59,8 +62,8 @@ impl<'a> Prepared<'a> {
         }
         let names = experiment.teachers.keys();
         let teachers = names.map(|name| Ok((name.clone(), cx.teacher(name)?))).collect::<Result<_>>()?;
-        let (student, variables) = new_student(parts).at(|| "student".into())?;
-        Ok(Self { parts, student, variables, views, teachers })
+        let (student, variables, started) = new_student(parts).at(|| "student".into())?;
+        Ok(Self { parts, student, variables, started, views, teachers })
     }
 
     fn experiment(&self) -> &'a Experiment {
@@ -87,6 +90,7 @@ impl<'a> Prepared<'a> {
             return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
         }
         stage.options.total_steps(views.dataset().len()).at(place)?;
+        self.check_views(stage).at(place)?;
         let mut made = StageTerms::default();
         for (name, term) in &stage.losses {
             let place = || format!("stage `{}`, loss `{name}`", stage.name);
@@ -113,6 +117,21 @@ impl<'a> Prepared<'a> {
         // A term that uses another's logits comes after it.
         made.terms.sort_by_key(|term| term.needs.logits_of.is_some());
         Ok(made)
+    }
+
+    /// Whether the views that a stage shows the student have the size of its input.
+    fn check_views(&self, stage: &StageSpec) -> Result<()> {
+        let expected = self.student.card().input_size;
+        let last = stage.options.last.as_ref().and_then(|last| last.view.as_ref());
+        for view in stage.options.view.iter().chain(last) {
+            let found = self.views(&stage.options.data)?.size(view)?;
+            if found != expected {
+                return Err(Error::recipe(format!(
+                    "the view `{view}` has {found} pixels; expected {expected}, as the student's input"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What a loss can know of its stage.
@@ -274,7 +293,7 @@ impl<'a> Prepared<'a> {
             for view in &teacher.card().views {
                 random |= views.is_random(view)?;
             }
-            if random || !stage.options.store_features {
+            if random || !stage.options.store_features || stage.options.shows_mixtures_to_teachers() {
                 teachers.add_live(&name, &**teacher, outputs);
                 continue;
             }
@@ -316,7 +335,7 @@ impl<'a> Prepared<'a> {
             buffers,
             terms: terms.terms,
             teachers,
-            optimizer: stage.optimizer.config.build(&cx)?,
+            optimizer: with_average(stage.optimizer.config.build(&cx)?, stage.options.ema),
             schedule: stage.schedule.config.build(&cx)?,
             exchange: &Alone,
             views: self.views(&stage.options.data)?,

@@ -137,6 +137,7 @@ impl SolvedStage<'_> {
             indices: indices.collect(),
             faces: Vec::with_capacity(made.len()),
             views: wanted.iter().map(|_| Vec::with_capacity(made.len())).collect(),
+            mixed: None,
         };
         for (face, views) in made {
             batch.faces.push(face);

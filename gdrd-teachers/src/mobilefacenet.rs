@@ -4,16 +4,15 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::plugin::Kind;
+use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::teacher::{Colour, Preprocessing, Teacher, TeacherConfig};
+use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::recogniser::{Network, Options, Recogniser, default_logit_scale};
 
-mod network;
-
-pub use network::{Layout, MobileFaceNet};
+pub use gdrd_core::nn::mobilefacenet::{Layout, MobileFaceNet};
 
 /// A MobileFaceNet in one of the layouts that are published: foamliu's (128 values, ImageNet normalisation), insightface's
 /// `mbf` (512 values, inputs in `[-1, 1]`), or the one that FaceX-Zoo, face.evoLVe and InsightFace_Pytorch share. The names in
@@ -59,31 +58,21 @@ impl TeacherConfig for MobileFaceNetTeacher {
         };
         Recogniser::open(&options, cx, |tensors| {
             let network = MobileFaceNet::read(tensors, cx.device())?;
-            let usual = match network.layout() {
-                Layout::Foamliu => Preprocessing::imagenet(),
-                Layout::Insightface { .. } => Preprocessing::default(),
-                Layout::FacexZoo { .. } => {
-                    Preprocessing { colour: Colour::Bgr, std: [128.0 / 255.0; 3], ..Preprocessing::default() }
-                }
-            };
+            let usual = network.layout().preprocessing();
             Ok((network, usual))
         })
     }
 }
 
 impl Network for MobileFaceNet {
-    const INPUT_SIZE: usize = network::INPUT_SIZE;
+    const INPUT_SIZE: usize = gdrd_core::nn::mobilefacenet::INPUT_SIZE;
 
     fn width(&self) -> usize {
         self.layout().embedding()
     }
 
-    fn blocks(&self) -> usize {
-        self.blocks()
-    }
-
-    fn block(&self, at: usize, x: &Tensor) -> Result<Tensor> {
-        self.block(at, x)
+    fn trunk(&self) -> &Trunk {
+        self.trunk()
     }
 
     fn head(&self, map: &Tensor) -> Result<Tensor> {

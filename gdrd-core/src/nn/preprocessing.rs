@@ -1,17 +1,17 @@
 //! What a pretrained network expects of its input, beside its size.
 
 use candle_core::{Device, Tensor};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kernels::put;
 use crate::error::{Problem, Result};
 use crate::face::FaceBatch;
-use crate::nn::kernels::put;
 
 /// How a batch of faces becomes the input of a network: `(x - mean) / std` of values in `[0, 1]`, channel by channel.
 ///
 /// A wrong contract is no error anywhere, it only costs accuracy: `gdrd doctor teacher` looks for one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Preprocessing {
     /// Order of the channels: `rgb` (insightface, CVLface) or `bgr` (AdaFace's own checkpoints).
@@ -25,7 +25,8 @@ pub struct Preprocessing {
 }
 
 /// The order of an image's channels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Colour {
     /// Red, green, blue.
@@ -36,7 +37,8 @@ pub enum Colour {
 }
 
 /// A template that faces are brought to before a network sees them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Alignment {
     /// insightface's five points in 112x112 pixels: eyes at (38.3, 51.7) and (73.5, 51.5), nose at (56.0, 71.7), corners of
@@ -95,11 +97,22 @@ impl Preprocessing {
         FaceBatch::from_tensor(self.ordered(&x)?)
     }
 
-    /// RGB in the network's order, and back: the two orders mirror each other.
+    /// The channel of a face that each of the network's is; the two orders mirror each other.
+    pub(super) fn order(&self) -> [usize; 3] {
+        match self.colour {
+            Colour::Rgb => [0, 1, 2],
+            Colour::Bgr => [2, 1, 0],
+        }
+    }
+
+    /// RGB in the network's order, and back.
     fn ordered(&self, x: &Tensor) -> Result<Tensor> {
         match self.colour {
             Colour::Rgb => Ok(x.clone()),
-            Colour::Bgr => Ok(x.index_select(&put(&Tensor::new(&[2u32, 1, 0], &Device::Cpu)?, x.device())?, 1)?),
+            Colour::Bgr => {
+                let order = Tensor::new(&self.order().map(|channel| channel as u32), &Device::Cpu)?;
+                Ok(x.index_select(&put(&order, x.device())?, 1)?)
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::plugin::Kind;
+use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
@@ -11,9 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recogniser::{Network, Options, Recogniser, default_logit_scale};
 
-mod network;
-
-pub use network::{Iresnet, Layout, Naming};
+pub use gdrd_core::nn::iresnet::{Iresnet, Layout, Naming};
 
 /// An iresnet of depth 18, 34, 50, 100, 152 or 200 in one of the layouts that are published: insightface's `.pth` files (the
 /// paper's teacher is `ms1mv3_arcface_r50_fp16.pth`), CVLface's safetensors in both of its layouts, and face.evoLVe's and
@@ -65,18 +64,14 @@ impl TeacherConfig for IresnetTeacher {
 }
 
 impl Network for Iresnet {
-    const INPUT_SIZE: usize = network::INPUT_SIZE;
+    const INPUT_SIZE: usize = gdrd_core::nn::iresnet::INPUT_SIZE;
 
     fn width(&self) -> usize {
         self.layout().embedding
     }
 
-    fn blocks(&self) -> usize {
-        self.blocks()
-    }
-
-    fn block(&self, at: usize, x: &Tensor) -> Result<Tensor> {
-        self.block(at, x)
+    fn trunk(&self) -> &Trunk {
+        self.trunk()
     }
 
     fn head(&self, map: &Tensor) -> Result<Tensor> {
