@@ -126,7 +126,7 @@ pub(crate) enum Command {
         /// Leave images as the camera's sensor had them, whatever their EXIF orientation
         #[arg(long, conflicts_with = "data")]
         ignore_orientation: bool,
-        /// A feature map to write; may be given again [default: all of them]
+        /// A feature map to write; may be given again [default: all of them, and of a recogniser none]
         #[arg(long = "tap", value_name = "NAME")]
         taps: Vec<String>,
         /// Write the mirrored faces too, after the others

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
-use gdrd_core::plugin::Kind;
 use gdrd_core::nn::recogniser::Trunk;
+use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;

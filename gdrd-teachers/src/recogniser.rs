@@ -137,7 +137,8 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
         let places: Vec<Option<usize>> = outputs.iter().map(|output| self.place(output)).collect();
         let embeds = places.contains(&None);
-        let last = if embeds { self.network.trunk().len() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
+        let last =
+            if embeds { self.network.trunk().len() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
         let mut x = self.card.preprocessing.apply(shown.faces())?;
         if x.dims()[1..] != [3, N::INPUT_SIZE, N::INPUT_SIZE] {
             let (size, found) = (N::INPUT_SIZE, x.dims());
@@ -213,6 +214,13 @@ fn unit_rows(classes: &Tensor, width: usize, device: &Device) -> Result<Tensor> 
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
+    use gdrd_core::face::FaceBatch;
+    use gdrd_core::nn::Weights;
+    use gdrd_core::nn::mobilefacenet::{Layout, MobileFaceNet};
+    use gdrd_core::nn::weights::Draw;
+
     use super::*;
 
     fn tensors(names: &[(&str, (usize, usize))]) -> BTreeMap<String, Tensor> {
@@ -238,6 +246,33 @@ mod tests {
         assert!(take_class_weights(&mut tensors(&[("fc.weight", (5, 3))])).expect("no head").is_none());
         let mut two = tensors(&[("head.weight", (5, 3)), ("classifier.weight", (5, 3))]);
         assert!(take_class_weights(&mut two).expect_err("two heads").to_string().contains("`head`"));
+    }
+
+    #[test]
+    fn maps_are_those_before_the_embedding() {
+        let draw: Rc<Draw> = Rc::new(|name, count, _| {
+            let least = if name.ends_with("running_var") { 0.5 } else { -0.1 };
+            (0..count).map(|at| ((name.len() * 31 + at * 7919) % 201) as f32 / 900.0 + least).collect()
+        });
+        let made = Weights::create(&Device::Cpu, draw, |weights| MobileFaceNet::new(Layout::Foamliu, weights));
+        let (network, _) = made.expect("a network");
+        let views = vec![HIGH.into()];
+        let card =
+            TeacherCard { input_size: Some(112), preprocessing: Preprocessing::none(), views, default_map: None };
+        let teacher = Recogniser { network, tensors: BTreeMap::new(), card, classes: None, scale: 64.0 };
+        let names = teacher.maps();
+        assert_eq!((names.len(), names[0].as_str()), (17, "blocks.0"));
+        let map = |name: &str| Output::Map(name.to_string());
+        assert_eq!(teacher.shape(&map("blocks.16"), 112).expect("the last map"), [512, 7, 7]);
+        let faces = Tensor::rand(0f32, 1.0, (1, 3, 112, 112), &Device::Cpu).expect("a face");
+        let shown = Shown::from(FaceBatch::from_tensor(faces).expect("a batch"));
+        let outputs = [map("blocks.16"), Output::Embedding, map("blocks.0")];
+        let found = teacher.features(&shown, &outputs).expect("features");
+        assert_eq!((found[0].dims(), found[2].dims()), (&[1, 512, 7, 7][..], &[1, 64, 56, 56][..]));
+        let embedding = teacher.network.head(&found[0]).and_then(|e| Ok(e.to_vec2::<f32>()?)).expect("an embedding");
+        assert_eq!(embedding, found[1].to_vec2::<f32>().expect("an embedding"));
+        let text = teacher.shape(&map("blocks.17"), 112).expect_err("no such block").to_string();
+        assert!(text.contains("cannot offer `map blocks.17`") && text.contains("to `map blocks.16`"), "{text}");
     }
 
     #[test]

@@ -12,7 +12,6 @@
 mod cholesky;
 mod moments;
 mod options;
-mod whiten;
 
 pub use moments::{MOST_INPUTS, Moments, Solution};
 pub use options::ClosedForm;

@@ -3,12 +3,16 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::cholesky::{BLOCK, Lower};
-use super::whiten::inverse_power;
 use crate::error::{Error, Result};
 use crate::nn::kernels::linear;
+use crate::teacher::symmetric_power;
 
 /// Features at most: their Gram matrix takes two bytes a pair, 3.4 GB here.
 pub const MOST_INPUTS: usize = 41_000;
+
+/// What is added to the variances before they are inverted, as a share of their mean: directions without variance are not blown
+/// up.
+const FLOOR: f64 = 1e-6;
 
 /// Rows that are multiplied at once.
 const ROWS: usize = 1024;
@@ -216,8 +220,13 @@ impl Solution {
     /// If predictions do not vary.
     pub fn whitened(&self, p: f64) -> Result<Self> {
         let size = self.mean.len();
-        let power = inverse_power(&self.covariance, size, p)?;
-        let power: Vec<f32> = power.into_iter().map(|value| value as f32).collect();
+        let spread = self.covariance.iter().step_by(size + 1).sum::<f64>() / size as f64;
+        if !(spread > 0.0 && spread.is_finite()) {
+            return Err(Error::component(format!("predictions with a mean variance of {spread} cannot be whitened")));
+        }
+        let mut covariance = self.covariance.clone();
+        covariance.iter_mut().step_by(size + 1).for_each(|variance| *variance += FLOOR * spread);
+        let power: Vec<f32> = symmetric_power(covariance, size, -p).into_iter().map(|value| value as f32).collect();
         let power = Tensor::from_vec(power, (size, size), self.weight.device())?;
         let mean: Vec<f32> = self.mean.iter().map(|value| *value as f32).collect();
         let rest = (&self.bias - Tensor::from_vec(mean, size, self.bias.device())?)?.unsqueeze(1)?;

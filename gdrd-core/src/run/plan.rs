@@ -106,7 +106,6 @@ fn of_solved(prepared: &Prepared, stage: &StageSpec, closed_form: &ClosedForm) -
     let (last, offered) = prepared.last_linear(stage, closed_form)?;
     let faces = prepared.views(&stage.options.data)?.dataset().len();
     let variants = stage.options.augment.variants().len();
-    let sides = variants * if closed_form.mirror && !stage.options.augment.flip { 2 } else { 1 };
     let none = Augment::none();
     let source = prepared.source(stage, &offered.teacher, &none, Variant::default())?;
     let count = TIMED_FACES.min(faces);
@@ -118,11 +117,10 @@ fn of_solved(prepared: &Prepared, stage: &StageSpec, closed_form: &ClosedForm) -
     let since = Instant::now();
     rows()?;
     let live = since.elapsed().as_secs_f64() / count as f64;
-    let asked = if closed_form.mirror { 2.0 } else { 1.0 };
     let stored = stage.options.store_features;
-    let of_face = if stored { (live - asked * teacher).max(live * 0.05) } else { live };
+    let of_face = if stored { (live - teacher).max(live * 0.05) } else { live };
     let rows = (faces * variants) as f64;
-    let bytes = if stored { 2 * offered.width() * faces * sides } else { 0 };
+    let bytes = if stored { 2 * offered.width() * faces * variants } else { 0 };
     Ok(StagePlan {
         stage: stage.name.clone(),
         steps: 1,
@@ -132,7 +130,7 @@ fn of_solved(prepared: &Prepared, stage: &StageSpec, closed_form: &ClosedForm) -
         loss_variables: Vec::new(),
         store_bytes: bytes,
         seconds_per_step: rows * of_face + Moments::seconds(last.inputs, rows, ready.device)?,
-        teacher_seconds: if stored { teacher * (faces * sides) as f64 } else { 0.0 },
+        teacher_seconds: if stored { teacher * rows } else { 0.0 },
         solved: true,
     })
 }

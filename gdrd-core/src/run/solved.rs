@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use super::prepared::Prepared;
 use crate::closed_form::ClosedForm;
 use crate::context::Host;
-use crate::data::Variant;
 use crate::error::{Context, Error, Result};
 use crate::experiment::StageSpec;
 use crate::loss::Offered;
 use crate::student::LastLinear;
-use crate::teacher::{Output, Stored};
 use crate::trainer::{SolvedStage, TeacherFeatures};
 
 impl Prepared<'_> {
@@ -67,7 +65,13 @@ impl Prepared<'_> {
         if random || !stage.options.store_features || !store {
             teachers.add_live(&name, &**teacher, vec![output.clone()]);
         } else {
-            teachers.add_stored(&name, output.clone(), self.stored_sides(stage, closed_form, &name, &output)?);
+            let mut stored = BTreeMap::new();
+            for variant in stage.options.augment.variants() {
+                let source = self.source(stage, &name, &stage.options.augment, variant)?;
+                let found = self.stored(&name, &source, std::slice::from_ref(&output))?;
+                stored.extend(found.into_iter().map(|found| (variant, found)));
+            }
+            teachers.add_stored(&name, output.clone(), stored);
         }
         let experiment = self.parts.experiment();
         Ok(SolvedStage {
@@ -85,28 +89,5 @@ impl Prepared<'_> {
             device: self.parts.device(),
             precision: experiment.run.precision,
         })
-    }
-
-    /// An output of a teacher for every variant, and with `mirror` for the other side of each.
-    fn stored_sides(
-        &self,
-        stage: &StageSpec,
-        closed_form: &ClosedForm,
-        teacher: &str,
-        output: &Output,
-    ) -> Result<BTreeMap<Variant, Stored>> {
-        let augment = &stage.options.augment;
-        let mut stored = BTreeMap::new();
-        for variant in augment.variants() {
-            let other = Variant { mirrored: !variant.mirrored, ..variant };
-            for variant in [variant, other].into_iter().take(if closed_form.mirror { 2 } else { 1 }) {
-                if !stored.contains_key(&variant) {
-                    let source = self.source(stage, teacher, augment, variant)?;
-                    let found = self.stored(teacher, &source, std::slice::from_ref(output))?;
-                    stored.extend(found.into_iter().map(|found| (variant, found)));
-                }
-            }
-        }
-        Ok(stored)
     }
 }

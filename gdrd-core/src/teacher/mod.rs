@@ -22,6 +22,7 @@ pub use crate::nn::{Alignment, Colour, Preprocessing};
 pub use centres::class_centres;
 pub use store::{FeatureStore, Source, Stored, gather};
 pub use transformed::Transformed;
+pub(crate) use whitening::symmetric_power;
 
 /// One thing that a teacher can offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -61,7 +61,7 @@ impl Whitening {
 }
 
 /// A power of a symmetric matrix with positive eigenvalues, `[width, width]`, by Jacobi's rotations.
-fn symmetric_power(mut a: Vec<f64>, width: usize, power: f64) -> Vec<f64> {
+pub(crate) fn symmetric_power(mut a: Vec<f64>, width: usize, power: f64) -> Vec<f64> {
     // Rows of `v` become the eigenvectors.
     let mut v = vec![0f64; width * width];
     (0..width).for_each(|at| v[at * (width + 1)] = 1.0);

@@ -32,7 +32,7 @@ pub struct SolvedStage<'a> {
     pub last: LastLinear,
     /// Its variables: weight and bias.
     pub variables: (Var, Var),
-    /// What teachers say; with `mirror`, of the other side of every variant too.
+    /// What teachers say.
     pub teachers: TeacherFeatures<'a>,
     /// Which of it is the target.
     pub target: OutputOf,
@@ -56,7 +56,6 @@ impl SolvedStage<'_> {
     /// ([`ErrorKind::Stopped`](crate::error::ErrorKind::Stopped)); the layer is then as it was.
     pub fn run(&self, observer: &dyn Observer) -> Result<Solution> {
         let place = || format!("stage `{}`", self.name);
-        let _precision = self.precision.set();
         let since = Instant::now();
         let mut moments = Moments::new(self.last.inputs, self.last.outputs, self.device).at(place)?;
         let (samples, variants) = (self.views.dataset().len(), self.options.augment.variants());
@@ -95,25 +94,17 @@ impl SolvedStage<'_> {
         number: u64,
     ) -> Result<(Tensor, Tensor)> {
         let batch = self.batch(indices, variant, number)?;
+        // Of the networks alone: sums and factors are float32 everywhere.
+        let _precision = self.precision.set();
         let faces = FaceBatch::from_faces(&batch.faces, self.device)?;
         let map = self.student.backbone(&faces, Mode::Evaluate)?.detach();
         let x = self.student.before_last_linear(&map, Mode::Evaluate)?.detach();
-        let is_embedding = self.target.1 == Output::Embedding;
-        let target = |batch: &Batch| -> Result<Tensor> {
-            let mut put = |tensor: Tensor| Ok(tensor.to_device(self.device)?);
-            let mut found = self.teachers.of(self.teachers.given(batch, self.views.dataset(), &mut put)?)?;
-            let found = found.remove(&self.target);
-            let y = found.ok_or_else(|| Error::component("the target was not asked for"))?.flatten_from(1)?;
-            if self.closed_form.unit_length && is_embedding { Ok(l2_normalise(&y)?) } else { Ok(y) }
-        };
-        let mut y = target(&batch)?;
-        if self.closed_form.mirror {
-            y = (y + target(&turned(batch))?)?;
-            if self.closed_form.unit_length {
-                y = l2_normalise(&y)?;
-            }
-        }
-        Ok((x, y))
+        let mut put = |tensor: Tensor| Ok(tensor.to_device(self.device)?);
+        let mut found = self.teachers.of(self.teachers.given(&batch, self.views.dataset(), &mut put)?)?;
+        let found = found.remove(&self.target);
+        let y = found.ok_or_else(|| Error::component("the target was not asked for"))?.flatten_from(1)?;
+        let unit = self.closed_form.unit_length && self.target.1 == Output::Embedding;
+        Ok((x, if unit { l2_normalise(&y)? } else { y }))
     }
 
     fn batch(&self, indices: std::ops::Range<usize>, variant: Variant, number: u64) -> Result<Batch> {
@@ -144,13 +135,4 @@ impl SolvedStage<'_> {
         }
         Ok(batch)
     }
-}
-
-/// The mirror images of a batch.
-fn turned(mut batch: Batch) -> Batch {
-    batch.variants.iter_mut().for_each(|variant| variant.mirrored = !variant.mirrored);
-    for face in batch.faces.iter_mut().chain(batch.views.iter_mut().flatten()) {
-        *face = face.flipped();
-    }
-    batch
 }
