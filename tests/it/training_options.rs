@@ -198,24 +198,17 @@ fn all_options_at_once_are_resumed_to_the_bit_on_any_number_of_threads() {
     assert!(lines.iter().enumerate().all(|(at, line)| measured(line) == (at % 2 == 0)), "{lines:#?}");
     let unmeasured = bench.recipe(&path, &["stage.all.term_gradients=1000000"]);
     let (unmeasured, _) = bench.train(&unmeasured, "unmeasured");
-    assert_eq!(tensors(&unmeasured.student()), tensors(&whole.student()));
-    // Nothing of it is without effect.
+    assert!(tensors(&unmeasured.student()) == tensors(&whole.student()), "measuring changes the student");
+    // What has no test of its own is not without effect.
     for set in [
         "stage.all.view=low",
-        "stage.all.frozen_until={}",
         "stage.all.frozen_statistics=kept",
-        "stage.all.estimate_statistics=[]",
-        "stage.all.ema=0.5",
-        "stage.all.augment.mixup.alpha=1.0",
         "stage.all.augment.mixup.targets=mixed",
-        "stage.all.last.share=0.5",
         "stage.all.last.augment=true",
-        "teacher.targets.mirror=false",
-        "teacher.targets.whiten=0.0",
         "teacher.targets.identity=0.0",
     ] {
         let (other, _) = bench.train(&bench.recipe(&path, &[set]), set);
-        assert_ne!(tensors(&other.student()), tensors(&whole.student()), "{set} changes nothing");
+        assert!(tensors(&other.student()) != tensors(&whole.student()), "{set} changes nothing");
     }
 }
 

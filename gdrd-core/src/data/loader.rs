@@ -7,14 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::augment::{Augment, Drawn};
+use super::augment::Augment;
 use super::batch::{Batch, Wanted};
 use super::groups::Groups;
-use super::mixup::{Mixed, Targets};
 use super::views::Views;
 use crate::error::{Error, ErrorKind, Result};
-use crate::face::{Face, Kernel};
-use crate::seed::{Seed, Stream, shuffled};
+use crate::seed::{Seed, shuffled};
 
 /// Batches that are ready before they are asked for.
 const AHEAD: u64 = 6;
@@ -58,7 +56,7 @@ impl Order {
     }
 
     /// The random changes and the student's view at a step.
-    fn shown(&self, step: u64) -> (&Augment, &str) {
+    pub(super) fn shown(&self, step: u64) -> (&Augment, &str) {
         match self.last.as_ref().filter(|last| step >= last.from) {
             Some(last) => (&last.augment, &last.view),
             None => (&self.augment, &self.view),
@@ -206,49 +204,8 @@ impl Shared {
         let size = self.order.batch_size;
         let start = (step % self.order.steps_per_epoch()) as usize * size;
         let indices = order[start..start + size].to_vec();
-        let (augment, view) = self.order.shown(step);
-        let drawn: Vec<(Drawn, Stream)> =
-            indices.iter().map(|index| augment.draw(self.order.seed, &self.order.stage, epoch, *index)).collect();
-        let mixed = augment.mixup.as_ref().map(|mixup| {
-            let shares = drawn.iter().map(|(drawn, _)| drawn.share).collect();
-            Mixed { shares, targets: mixup.targets }
-        });
-        let asks_for_mixtures = mixed.as_ref().filter(|mixed| mixed.targets == Targets::Teacher);
-        let mut batch = Batch {
-            step,
-            variants: drawn.iter().map(|(drawn, _)| drawn.variant).collect(),
-            faces: Vec::with_capacity(size),
-            views: self.wanted.iter().map(|_| Vec::with_capacity(size)).collect(),
-            mixed: mixed.clone(),
-            indices,
-        };
-        for at in 0..size {
-            if self.closed.load(Ordering::Relaxed) {
-                return Err(Error::data("nobody waits for this batch any longer"));
-            }
-            // Each view takes its own copy of the stream, so that views behind one degradation show one and the same small face;
-            // and what a face is mixed with is degraded as it is.
-            let one = |from: usize, view: &str| {
-                let variant = (augment, drawn[from].0.variant);
-                self.views.face(batch.indices[from], view, variant, &mut drawn[at].1.clone())
-            };
-            let shown = |mixed: Option<&Mixed>, one: &dyn Fn(usize) -> Result<Face>| match mixed {
-                Some(mixed) if mixed.shares[at] < 1.0 => one(at)?.mixed(&one(mixed.partner(at))?, mixed.shares[at]),
-                _ => one(at),
-            };
-            batch.faces.push(shown(mixed.as_ref(), &|from| {
-                let face = one(from, view)?;
-                let (dx, dy) = drawn[from].0.shift;
-                Ok(if (dx, dy) == (0, 0) { face } else { face.shifted(dx, dy) })
-            })?);
-            for (faces, Wanted { view, size }) in batch.views.iter_mut().zip(&self.wanted) {
-                faces.push(shown(asks_for_mixtures, &|from| {
-                    let face = one(from, view)?;
-                    size.map_or_else(|| Ok(face.clone()), |size| face.resized(size, Kernel::Bicubic, true))
-                })?);
-            }
-        }
-        Ok(batch)
+        let is_over = || self.closed.load(Ordering::Relaxed);
+        Batch::make((step, epoch), indices, &self.order, &self.views, &self.wanted, &is_over)
     }
 }
 
@@ -262,8 +219,9 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 mod tests {
     use super::*;
     use crate::context::{Bare, BuildContext};
-    use crate::data::{AsIs, DatasetConfig, HIGH, LOW, Mixup, SyntheticFaces};
+    use crate::data::{AsIs, DatasetConfig, HIGH, LOW, Mixup, SyntheticFaces, Targets};
     use crate::degrade::Downscale;
+    use crate::face::Face;
 
     fn loader(from: u64, workers: usize) -> Loader {
         shown(Augment { flip: true, shift: 1, ..Augment::none() }, None, from, workers)

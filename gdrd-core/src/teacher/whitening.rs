@@ -142,8 +142,8 @@ mod tests {
         for (a, row) in covariance.iter().enumerate() {
             for (b, value) in row.iter().enumerate() {
                 let expected = if a == b { scale } else { 0.0 };
-                // The floor, a thousandth of the mean eigenvalue, leaves the smallest direction (a fiftieth of it) a little short.
-                assert!((value - expected).abs() < 0.06 * scale, "{covariance:?}");
+                // The floor, a thousandth of the mean eigenvalue, leaves the smallest direction (an eightieth of it) a little short.
+                assert!((value - expected).abs() < 0.1 * scale, "{covariance:?}");
             }
         }
     }
