@@ -154,8 +154,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// A loss whose parameters have the formula's values, and whose buffers are as a run begins; checks that Python has the same names and
-/// shapes.
+/// A loss whose parameters have the formula's values, and whose buffers are as a run begins; checks that Python has
+/// the same names and shapes.
 fn built<T>(golden: &Golden, name: &str, build: impl Fn(&Weights) -> Result<T>) -> (T, Variables) {
     let draw = |_: &str, count, init| match init {
         Init::Constant(value) => vec![value; count],

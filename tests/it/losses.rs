@@ -64,6 +64,42 @@ fn every_loss_goes_down() {
 }
 
 #[test]
+fn every_compared_loss_goes_down() {
+    let bench = Bench::with_teachers();
+    let margin = "scale = 16.0, margin = 0.2";
+    let cases = [
+        ("triplet", "mining = \"batch-hard\", distance = \"euclidean\", margin = 0.5"),
+        ("siamese", "margin = 1.0"),
+        ("octuplet", "margin = 0.5"),
+        // A lambda that falls would raise the loss.
+        ("sphereface", "lambda_start = 5.0"),
+        ("magface", "scale = 16.0, lambda = 1.0"),
+        ("adaface", margin),
+        ("curricularface", margin),
+        ("rival-penalised", margin),
+        ("attention-transfer", "teacher = \"generative\""),
+        ("similarity-preserving", "teacher = \"generative\""),
+        ("map-similarity", "teacher = \"generative\", relation = 0.2"),
+        ("wavelet-similarity", "teacher = \"generative\""),
+        ("pkt", "teacher = \"discriminative\""),
+        ("rkd", "angle = 2.0, distance = 1.0"),
+        // A queue that fills has more and more to be told apart.
+        ("crd", "queue = 0, width = 8"),
+        ("hybrid-order", "quadruples = 64"),
+        ("selective-regression", "share = 0.5"),
+        // A penalty that adapts grows with what is learnt.
+        ("classifier-reuse", "scale = 16.0, margin = 0.2, adaptive = false"),
+        ("mk-mmd", "kernels = 5"),
+    ];
+    for (kind, options) in cases {
+        let stage = format!("images_per_person = 4\nloss.term = {{ kind = \"{kind}\", {options} }}");
+        let (_, events) = bench.train(&alone(&bench, kind, &stage), kind);
+        let (first, last) = ends(&losses(&events, Some("term")));
+        assert!(last < first, "{kind}: {first} at first, {last} at last");
+    }
+}
+
+#[test]
 fn denoising_goes_down() {
     let bench = Bench::empty();
     let path = bench.write("generative.toml", GENERATIVE);

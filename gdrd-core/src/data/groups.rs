@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Dataset;
 use crate::seed::{Stream, shuffled};
 
-/// Images of a person follow each other, so that batches have several of each: what losses on pairs and triplets live on. Every
-/// epoch still sees every sample once.
+/// Images of a person follow each other, so that batches have several of each: what losses on pairs and triplets live
+/// on. Every epoch still sees every sample once.
 #[derive(Clone, Debug)]
 pub struct Groups {
     size: usize,
@@ -15,8 +15,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Groups of `size` images, above 0, of the people of `dataset`. The images of a person that fill no group make a smaller
-    /// one; strangers stand alone.
+    /// Groups of `size` images, above 0, of the people of `dataset`. The images of a person that fill no group make a
+    /// smaller one; strangers stand alone.
     pub fn new(size: usize, dataset: &dyn Dataset) -> Self {
         Self { size: size.max(1), people: (0..dataset.len()).map(|index| dataset.person(index)).collect() }
     }

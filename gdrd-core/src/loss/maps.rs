@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::nn::kernels::put;
 use crate::nn::{Conv2d, ConvConfig};
 
-/// The average of `map` `[batch, channels, h, w]` over as many equal parts as `size` has pixels, `[batch, channels, size.0, size.1]`;
-/// parts that share a pixel where the sizes do not divide, as PyTorch's `adaptive_avg_pool2d`.
+/// The average of `map` `[batch, channels, h, w]` over as many equal parts as `size` has pixels, `[batch, channels,
+/// size.0, size.1]`; parts that share a pixel where the sizes do not divide, as PyTorch's `adaptive_avg_pool2d`.
 ///
 /// # Errors
 /// If the device fails.
@@ -36,8 +36,8 @@ fn averages(from: usize, to: usize, device: &Device) -> Result<Tensor> {
     Ok(put(&Tensor::from_vec(matrix, (from, to), &Device::Cpu)?, device)?)
 }
 
-/// Brings the student's map and a teacher's to one shape: both are averaged to the smaller height and width, and where the channels
-/// differ a learned 1x1 convolution brings the student's to the teacher's.
+/// Brings the student's map and a teacher's to one shape: both are averaged to the smaller height and width, and
+/// where the channels differ a learned 1x1 convolution brings the student's to the teacher's.
 pub(super) struct MapPair {
     connector: Option<Conv2d>,
     size: (usize, usize),

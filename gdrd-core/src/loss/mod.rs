@@ -124,8 +124,9 @@ impl From<Tensor> for LossValue {
 /// A term of a stage's objective. Its own variables live under `loss.<stage>.<name>`; they are trained and saved in
 /// checkpoints, but not in the student file.
 ///
-/// Who is called when: [`LossConfig::needs`] before anything is built, [`LossConfig::build`] before the first step of the run,
-/// [`compute`](Loss::compute) at every step, in the recipe's order but for terms that use another's logits, which come last.
+/// Who is called when: [`LossConfig::needs`] before anything is built, [`LossConfig::build`] before the first step of
+/// the run, [`compute`](Loss::compute) at every step, in the recipe's order but for terms that use another's logits,
+/// which come last.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -160,8 +161,8 @@ pub trait Loss {
 pub struct About {
     /// The equation, in a line; S and T are the student's and the teacher's embeddings or maps.
     pub equation: &'static str,
-    /// How many numbers a step holds in memory beyond what it is given, with b faces, embeddings of w values, c people, maps of
-    /// h w pixels, p pairs and a queue of q faces.
+    /// How many numbers a step holds in memory beyond what it is given, with b faces, embeddings of w values, c
+    /// people, maps of h w pixels, p pairs and a queue of q faces.
     pub memory: &'static str,
 }
 

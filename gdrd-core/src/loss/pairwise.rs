@@ -34,7 +34,8 @@ impl Metric {
     }
 }
 
-/// The squares of the Euclidean distances of the rows of `a` `[n, width]` from those of `b` `[m, width]`, `[n, m]`, none below 0.
+/// The squares of the Euclidean distances of the rows of `a` `[n, width]` from those of `b` `[m, width]`, `[n, m]`,
+/// none below 0.
 ///
 /// # Errors
 /// If the widths differ, or the device fails.

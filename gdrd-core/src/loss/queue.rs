@@ -10,9 +10,9 @@ use crate::nn::kernels::put;
 const EMPTY: f32 = -2.0;
 const STRANGER: f32 = -1.0;
 
-/// The newest faces before this batch, at most `capacity`: some rows of each, and who it is. They lie in buffers, so that
-/// checkpoints hold them, a resumed run has them, and a step that is refused puts them back. Reading who they are waits for the
-/// device.
+/// The newest faces before this batch, at most `capacity`: some rows of each, and who it is. They lie in buffers, so
+/// that checkpoints hold them, a resumed run has them, and a step that is refused puts them back. Reading who they
+/// are waits for the device.
 pub struct Queue {
     rows: Vec<Var>,
     people: Var,

@@ -61,7 +61,8 @@ impl Trial {
         (loss.compute(&inputs).expect("a value").value, made)
     }
 
-    /// Compares the gradient of the embeddings with central differences of the value, and sees that each variable has a gradient.
+    /// Compares the gradient of the embeddings with central differences of the value, and sees that each variable has
+    /// a gradient.
     #[track_caller]
     pub(super) fn check(&self, config: &dyn LossConfig) {
         const STEP: f32 = 1e-2;

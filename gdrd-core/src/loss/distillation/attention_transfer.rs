@@ -13,9 +13,10 @@ use crate::plugin::Kind;
 /// The attention map of a feature map, the mean over channels of `|x|^power` as a vector of unit length, is the teacher's
 /// (Zagoruyko and Komodakis, ICLR 2017, as RepDistiller has it). The larger map is averaged to the smaller one's size first.
 ///
-/// With `distance = "cosine"` it is the distillation term of A-SKD (Shin et al., ECCV 2022), whose attention maps are those of
-/// learned CBAM modules in both networks; here they are computed from the feature maps. `reweight` is our reading of ADSRAM (Tang
-/// and Sun, PRML 2023: attention distillation with sample re-weighting), whose text is not public.
+/// With `distance = "cosine"` it is the distillation term of A-SKD (Shin et al., ECCV 2022), whose attention maps are
+/// those of learned CBAM modules in both networks; here they are computed from the feature maps. `reweight` is our
+/// reading of ADSRAM (Tang and Sun, PRML 2023: attention distillation with sample re-weighting), of which we have read
+/// no more than the title.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttentionTransfer {
@@ -27,7 +28,8 @@ pub struct AttentionTransfer {
     pub power: f64,
     /// How far two attention maps are apart.
     pub distance: AttentionDistance,
-    /// A face counts in the mean by its own distance to this power: above 0 faces that are far off count more; 0 is the plain mean.
+    /// A face counts in the mean by its own distance to this power: above 0 faces that are far off count more; 0 is
+    /// the plain mean.
     pub reweight: f64,
 }
 

@@ -10,14 +10,15 @@ use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, 
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 
-/// CCFace (Saadabadi et al., IJCB 2023): the classifier that was learnt on high-resolution faces is given to the student as it is, and
-/// the student's embeddings are classified by it, with an angular penalty that adapts to the face.
+/// CCFace (Saadabadi et al., IJCB 2023): the classifier that was learnt on high-resolution faces is given to the
+/// student as it is, and the student's embeddings are classified by it, with an angular penalty that adapts to the
+/// face, so that the student does not overfit poor ones.
 ///
-/// Its abstract says so much, and that the penalty shall not let the student overfit poor faces; the equations are not public. Here
-/// the classifier is the mean embedding of each person by the teacher, and the target's logit is `s (cos - m a)`, where a, without a gradient, is the cosine
-/// between the student's and the teacher's embedding of the face (0 where it is below 0) with `adaptive`, and 1 without: a face that the
-/// student cannot read yet has a small penalty. Where the widths differ, a linear map stands between. Its asymmetric learning from two
-/// augmentations is left out.
+/// We have read its abstract alone, and the equations are ours: the classifier is the mean embedding of each person by
+/// the teacher, and the target's logit is `s (cos - m a)`. With `adaptive`, a is the cosine between the student's and
+/// the teacher's embedding of the face, 0 where it is below 0, without a gradient; else it is 1. So a face that the
+/// student cannot read yet has a small penalty. Where the widths differ, a linear map stands between. Its asymmetric
+/// learning from two augmentations is left out.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClassifierReuse {

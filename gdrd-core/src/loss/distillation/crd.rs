@@ -11,15 +11,15 @@ use crate::nn::kernels::put;
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 
-/// CRD (Tian et al., ICLR 2020): the student's and the teacher's embedding of one face are told apart from those of different
-/// faces, `-log h(s, t) - sum log(1 - h(s, t'))` and the same with the roles exchanged, with
-/// `h = exp(cos / tau) / (exp(cos / tau) + N / M)`, N negatives of a face, M faces of the data, and cosines after a linear map of
-/// each to `width` values.
+/// CRD (Tian et al., ICLR 2020): the student's and the teacher's embedding of one face are told apart from those of
+/// different faces, `-log h(s, t) - sum log(1 - h(s, t'))` and the same with the roles exchanged. With N negatives of a
+/// face and M faces of the data, `h = e^z / (e^z + N / M)`, where z is the cosine over tau after a linear map of each
+/// to `width` values.
 ///
-/// The original keeps a memory of the whole data; here negatives are the other faces of the batch and a bounded queue of mapped
-/// embeddings of earlier batches, so N is smaller and memory does not grow with the data. Faces of the same person are no
-/// negatives. The original code also divides `exp(cos / tau)` by its mean over the first batch times M, which the paper's equation does not have;
-/// neither has this.
+/// The original keeps a memory of the whole data; here negatives are the other faces of the batch and a bounded queue
+/// of mapped embeddings of earlier batches, so N is smaller and memory does not grow with the data. Faces of the same
+/// person are no negatives. The original code also divides `e^z` by its mean over the first batch times M, which the
+/// paper's equation does not have; neither has this.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Crd {

@@ -13,8 +13,8 @@ use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 use crate::seed::Stream;
 
-/// `1 - cos(S(x_lr), T_d(x))`, or another distance. Not in the paper; the plainest form of cross-resolution distillation, for
-/// comparison. Where the widths differ, a linear map stands between.
+/// `1 - cos(S(x_lr), T_d(x))`, or another distance. Not in the paper; the plainest form of cross-resolution
+/// distillation, for comparison. Where the widths differ, a linear map stands between.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbeddingRegression {
@@ -26,11 +26,12 @@ pub struct EmbeddingRegression {
     pub unit_length: bool,
     /// Where smooth L1 becomes a straight line.
     pub beta: f64,
-    /// Chance of a face that its target is the teacher's embedding of another photo of the same person, from the batch or the
-    /// queue; its own where there is no other. Batches have others with `images_per_person` of the stage.
+    /// Chance of a face that its target is the teacher's embedding of another photo of the same person, from the
+    /// batch or the queue; its own where there is no other. Batches have others with `images_per_person` of the
+    /// stage.
     pub other_photo: f64,
-    /// Faces of earlier batches among which another photo may be found; at most 65536. One that is older than an epoch may be the
-    /// same photo.
+    /// Faces of earlier batches among which another photo may be found; at most 65536. One that is older than an
+    /// epoch may be the same photo.
     pub queue: usize,
 }
 

@@ -20,8 +20,8 @@ pub struct FeatureRegression {
     pub tap: Option<String>,
     /// What stands between the student's map and the teacher's.
     pub connector: Connector,
-    /// Whether the larger of two maps of different height and width is averaged to the smaller one's, as where FitNets' hints are
-    /// of a teacher with a larger input. Without it other sizes are an error.
+    /// Whether the larger of two maps of different height and width is averaged to the smaller one's, as where
+    /// FitNets' hints are of a teacher with a larger input. Without it other sizes are an error.
     pub resize: bool,
     /// Whether each channel of the teacher's map is brought to zero mean and unit variance over the batch. The scale of a
     /// diffusion encoder's channels is arbitrary, and a student that ends in batch normalisation is far from it.

@@ -13,13 +13,13 @@ use crate::nn::kernels::put;
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 
-/// Hybrid order relational knowledge distillation, HORKD (Ge et al., AAAI 2020): relations of the first to the fourth order are the
-/// teacher's.
+/// Hybrid order relational knowledge distillation, HORKD (Ge et al., AAAI 2020): similarities in relational structures
+/// of several orders are the teacher's, with an assistant between teacher and student.
 ///
-/// Its abstract names the orders and not their equations. Here the first is `1 - cos` between the embeddings, the second and third are
-/// RKD's distances and angles, and the fourth is the cosine between the directions of two pairs, for four faces drawn at random, as
-/// many quadruples as `quadruples`; all on unit vectors. Its assistant, a teacher between teacher and student, is a second term with
-/// another teacher.
+/// We have read its abstract alone, which says no more than that. Here the first order is `1 - cos` between the
+/// embeddings, the second and third are RKD's distances and angles, and the fourth is the cosine between the directions
+/// of two pairs, for `quadruples` times four faces drawn at random; all on unit vectors. An assistant is a second such
+/// term with another teacher.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HybridOrder {

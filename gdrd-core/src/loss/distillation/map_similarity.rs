@@ -14,15 +14,15 @@ use crate::nn::l2_normalise;
 use crate::plugin::Kind;
 use crate::seed::Stream;
 
-/// F-SKD (Shin et al., feature similarity knowledge distillation): `1 - cos` between the flattened map of the student and of the
-/// teacher; and, with a weight, between their relations, which are the cosines of every pixel of a face's map with every pixel of
-/// another face's of the same person: with R_XY between maps of X and Y, the mean of `1 - cos(R_TT, R_TS)` and `1 - cos(R_TT, R_ST)`,
-/// plus `1 - cos(R_TT, R_SS)`.
+/// F-SKD (Shin et al., feature similarity knowledge distillation): `1 - cos` between the flattened map of the student
+/// and of the teacher; and, with a weight, between their relations, which are the cosines of every pixel of a face's
+/// map with every pixel of another face's of the same person: with R_XY between maps of X and Y, the mean of `1 -
+/// cos(R_TT, R_TS)` and `1 - cos(R_TT, R_ST)`, plus `1 - cos(R_TT, R_SS)`.
 ///
-/// The original compares the map of every stage of networks of one shape; here it is the student's one map with one of the
-/// teacher's, several of these terms with several taps of the teacher. Maps are brought to one size and, by a learned 1x1
-/// convolution, to the teacher's channels. In the original, weights are 20 and 4, beside a margin loss. The relation needs several
-/// images of a person in a batch.
+/// The original compares the map of every stage of networks of one shape; here it is the student's one map with one
+/// of the teacher's, several of these terms with several taps of the teacher. Maps are brought to one size and, by a
+/// learned 1x1 convolution, to the teacher's channels. In the original, weights are 20 and 4, beside a margin loss.
+/// The relation needs several images of a person in a batch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MapSimilarity {
@@ -92,7 +92,8 @@ fn apart(one: &Tensor, other: &Tensor) -> Result<Tensor> {
     Ok((1.0 - (flat(one)? * flat(other)?)?.sum(1)?.mean_all()?)?)
 }
 
-/// The products of every pixel of one map with every pixel of the other, both of unit length as a whole, `[pairs, pixels, pixels]`.
+/// The products of every pixel of one map with every pixel of the other, both of unit length as a whole, `[pairs,
+/// pixels, pixels]`.
 fn relation(one: &Tensor, other: &Tensor) -> Result<Tensor> {
     let whole = |x: &Tensor| -> Result<Tensor> {
         let (pairs, channels, height, width) = x.dims4()?;

@@ -10,12 +10,13 @@ use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted,
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 
-/// The maximum mean discrepancy with several kernels, MK-MMD (Long et al., ICML 2015), between a batch's embeddings by the student and
-/// by the teacher: `mean k(S, S) + mean k(T, T) - 2 mean k(S, T)`, where k is the mean of Gaussian kernels whose widths double from
-/// one to the next, about the mean square distance of all these embeddings. It compares distributions and not face with face.
+/// The maximum mean discrepancy with several kernels, MK-MMD (Long et al., ICML 2015), between a batch's embeddings
+/// by the student and by the teacher: `mean k(S, S) + mean k(T, T) - 2 mean k(S, T)`, where k is the mean of Gaussian
+/// kernels whose widths double from one to the next, about the mean square distance of all these embeddings. It
+/// compares distributions and not face with face.
 ///
-/// The paper's table has a system `Mkmmd` and cites for it a work on teacher assistants that has no such loss; this is the loss of that
-/// name. Unit vectors, and a linear map where the widths differ, are ours.
+/// The paper's table has a system `Mkmmd` and cites for it a work on teacher assistants that has no such loss; this
+/// is the loss of that name. Unit vectors, and a linear map where the widths differ, are ours.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MkMmd {

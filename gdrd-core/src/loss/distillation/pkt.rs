@@ -10,8 +10,9 @@ use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted}
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
 
-/// `KL(P_T || P_S)` of the probabilities that a face of the batch is another's neighbour, which are the cosines, brought to 0 .. 1
-/// and divided by their sum over the batch (Passalis and Tefas, ECCV 2018). The mean is over all pairs, as in its code.
+/// `KL(P_T || P_S)` of the probabilities that a face of the batch is another's neighbour, which are the cosines,
+/// brought to 0 .. 1 and divided by their sum over the batch (Passalis and Tefas, ECCV 2018). The mean is over all
+/// pairs, as in its code.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pkt {

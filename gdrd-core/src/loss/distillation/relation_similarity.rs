@@ -10,9 +10,9 @@ use crate::loss::{About, Distance, Loss, LossConfig, LossInputs, LossValue, Need
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
 
-/// The mean distance between the two matrices of cosine similarities, the teacher's and the student's, of a batch with itself
-/// and with a queue of faces before it (second-order relations; not in the paper, for comparison with its learned relations).
-/// What the queue holds of the student is what it gave then, without a gradient.
+/// The mean distance between the two matrices of cosine similarities, the teacher's and the student's, of a batch
+/// with itself and with a queue of faces before it (second-order relations; not in the paper, for comparison with its
+/// learned relations). What the queue holds of the student is what it gave then, without a gradient.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelationSimilarity {

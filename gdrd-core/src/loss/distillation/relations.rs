@@ -41,8 +41,8 @@ pub(super) fn angle_term(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     Ok(smooth_l1(&(angles(student)? - angles(teacher)?)?, 1.0)?.mean_all()?)
 }
 
-/// Smooth L1 between the student's and the teacher's cosines of the direction from a to b and that from c to d, for index tensors
-/// `[a, b, c, d]` of equal length.
+/// Smooth L1 between the student's and the teacher's cosines of the direction from a to b and that from c to d, for
+/// index tensors `[a, b, c, d]` of equal length.
 pub(super) fn quadruple_term(student: &Tensor, teacher: &Tensor, four: &[Tensor; 4]) -> Result<Tensor> {
     let cosines = |x: &Tensor| -> Result<Tensor> {
         let row = |at: usize| x.index_select(&four[at], 0);

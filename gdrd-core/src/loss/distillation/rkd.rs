@@ -9,9 +9,9 @@ use crate::error::{Problem, Result};
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use crate::plugin::Kind;
 
-/// Distances of pairs, over their mean in the batch, and angles of triplets are the teacher's, by smooth L1 (RKD, Park et al., CVPR
-/// 2019; the weights are RepDistiller's). Embeddings are taken as they are, without a projection to unit length. Angles take the cube of
-/// the batch in memory.
+/// Distances of pairs, over their mean in the batch, and angles of triplets are the teacher's, by smooth L1 (RKD,
+/// Park et al., CVPR 2019; the weights are RepDistiller's). Embeddings are taken as they are, without a projection to
+/// unit length. Angles take the cube of the batch in memory.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rkd {

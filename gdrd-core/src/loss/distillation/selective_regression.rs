@@ -11,13 +11,14 @@ use crate::nn::kernels::put;
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 
-/// Selective knowledge distillation, SKD (Ge et al., TIP 2019): the student regresses the teacher's features of the most informative
-/// faces alone, which are selected by optimising a sparse graph over them; the classification beside it is a term of its own.
+/// Selective knowledge distillation, SKD (Ge et al., TIP 2019): the student regresses the teacher's most informative
+/// features alone, which are selected by optimising a sparse graph; the classification beside it is a term of its own.
 ///
-/// Its abstract has no equation of the graph. Here, of each batch, a `share` is selected one by one: the next is the face with the
-/// largest `confidence - redundancy * similarity`, where the confidence is how much nearer the teacher's embedding is to the mean of its own person
-/// than to any other's (cosines), and the similarity is the largest cosine with a face of the same person that is selected already. The
-/// features are unit vectors; a linear map stands between where the widths differ. Strangers have a confidence of 0.
+/// We have read its abstract alone, and the selection is ours: of each batch a `share` of the faces is selected one by
+/// one. The next is the face with the largest `confidence - redundancy * similarity`. The confidence is how much nearer
+/// the teacher's embedding is to the mean of its own person than to any other's, by cosines, and 0 for strangers; the
+/// similarity is the largest cosine with a face of the same person that is selected already. The features are unit
+/// vectors; a linear map stands between where the widths differ.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectiveRegression {
@@ -98,8 +99,8 @@ fn confidences(to_people: &[Vec<f32>], people: &[Option<usize>]) -> Vec<f32> {
     to_people.iter().zip(people).map(of).collect()
 }
 
-/// `wanted` faces, one after the other the one with the largest confidence less `redundancy` times its similarity to a chosen face of
-/// its person; in the order of the batch.
+/// `wanted` faces, one after the other the one with the largest confidence less `redundancy` times its similarity to
+/// a chosen face of its person; in the order of the batch.
 fn select(
     confidences: &[f32],
     similarities: &[Vec<f32>],

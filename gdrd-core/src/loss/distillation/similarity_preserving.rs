@@ -10,8 +10,8 @@ use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted}
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
 
-/// The Gram matrix of a batch, its rows of unit length, is the teacher's: `|| G_S - G_T ||_F^2 / b^2` (Tung and Mori, ICCV 2019,
-/// on feature maps).
+/// The Gram matrix of a batch, its rows of unit length, is the teacher's: `|| G_S - G_T ||_F^2 / b^2` (Tung and Mori,
+/// ICCV 2019, on feature maps).
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimilarityPreserving {

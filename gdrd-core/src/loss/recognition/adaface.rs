@@ -12,10 +12,10 @@ use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, 
 use crate::nn::Weights;
 use crate::plugin::Kind;
 
-/// AdaFace: with z the length of the embedding, normalised by running mean and deviation, times h and clamped to -1 .. 1, the
-/// target's logit is `s (cos(theta - m z) - m (1 + z))` (Kim et al., CVPR 2022). A long embedding, a good face, has the margin
-/// where the angle is large; a short one where it is small. The length has no gradient. Angles are clamped to 0.001 .. pi - 0.001
-/// and lengths to 0.001 .. 100, as in its code.
+/// AdaFace: with z the length of the embedding, normalised by running mean and deviation, times h and clamped to -1
+/// .. 1, the target's logit is `s (cos(theta - m z) - m (1 + z))` (Kim et al., CVPR 2022). A long embedding, a good
+/// face, has the margin where the angle is large; a short one where it is small. The length has no gradient. Angles
+/// are clamped to 0.001 .. pi - 0.001 and lengths to 0.001 .. 100, as in its code.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdaFace {
@@ -121,8 +121,8 @@ impl Loss for Adaptive {
 /// How near to 0 and pi an angle may come.
 const EDGE: f64 = 1e-3;
 
-/// `cos(theta + angle)` of cosines `[known, 1]` and angles between -1 and 1 of the same shape, with `theta + angle` clamped to
-/// `EDGE .. pi - EDGE`.
+/// `cos(theta + angle)` of cosines `[known, 1]` and angles between -1 and 1 of the same shape, with `theta + angle`
+/// clamped to `EDGE .. pi - EDGE`.
 fn turned(cosine: &Tensor, angle: &Tensor) -> Result<Tensor> {
     let turned = ((cosine * angle.cos()?)? - (sine(cosine)? * angle.sin()?)?)?;
     // theta < EDGE - angle, where that is an angle; theta > pi - EDGE - angle likewise.

@@ -11,9 +11,9 @@ use crate::error::{Problem, Result};
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
-/// CurricularFace: ArcFace, in which a negative whose cosine is above the target's `cos(theta + m)` becomes
-/// `cos (t + cos)`, with t the running mean of the target's cosine (Huang et al., CVPR 2020): easy negatives count at first, hard
-/// ones later.
+/// CurricularFace: ArcFace, in which a negative whose cosine is above the target's `cos(theta + m)` becomes `cos (t +
+/// cos)`, with t the running mean of the target's cosine (Huang et al., CVPR 2020): easy negatives count at first,
+/// hard ones later.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CurricularFace {

@@ -62,8 +62,8 @@ impl AngleHead {
         Ok(Self { weight, identities: Identities::new(classes, stage) })
     }
 
-    /// What `value` makes of the known faces, 0 if there are none. `value` may add to the numbers for the log; the logits for
-    /// other terms are cosines times `scale`.
+    /// What `value` makes of the known faces, 0 if there are none. `value` may add to the numbers for the log; the
+    /// logits for other terms are cosines times `scale`.
     pub(super) fn compute(
         &self,
         inputs: &LossInputs,
@@ -95,8 +95,8 @@ pub(super) fn sine(cosine: &Tensor) -> Result<Tensor> {
     Ok((1.0 - cosine.clamp(-1.0 + 1e-6, 1.0 - 1e-6)?.sqr()?)?.sqrt()?)
 }
 
-/// `cos(theta + margin)` of cosines. Where `theta + margin` would pass pi it is a linear penalty, so that the value keeps falling
-/// with the angle.
+/// `cos(theta + margin)` of cosines. Where `theta + margin` would pass pi it is a linear penalty, so that the value
+/// keeps falling with the angle.
 pub(super) fn turned(cosine: &Tensor, margin: f64) -> Result<Tensor> {
     let clamped = cosine.clamp(-1.0 + 1e-6, 1.0 - 1e-6)?;
     let turned = ((clamped * margin.cos())? - (sine(cosine)? * margin.sin())?)?;

@@ -11,10 +11,11 @@ use crate::error::{Problem, Result};
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
-/// MagFace: an additive angular margin `m(a)` that rises linearly with the length a of the embedding, and a regulariser
-/// `lambda (1/a + a / u_a^2)` that pulls lengths up, so that the length of an embedding becomes the quality of its face (Meng et
-/// al., CVPR 2021). a is clamped to `shortest .. longest`, the paper's l_a and u_a. Without `easy_margin` angles whose margin would
-/// pass pi have ArcFace's linear penalty; with it, those beyond 90 degrees have no margin.
+/// MagFace: an additive angular margin `m(a)` that rises linearly with the length a of the embedding, and a
+/// regulariser `lambda (1/a + a / u_a^2)` that pulls lengths up, so that the length of an embedding becomes the
+/// quality of its face (Meng et al., CVPR 2021). a is clamped to `shortest .. longest`, the paper's l_a and u_a.
+/// Without `easy_margin` angles whose margin would pass pi have ArcFace's linear penalty; with it, those beyond 90
+/// degrees have no margin.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MagFace {

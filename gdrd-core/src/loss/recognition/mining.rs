@@ -10,8 +10,8 @@ pub enum Mining {
     /// For each anchor the farthest face of its person and the nearest of another (Hermans et al., 2017).
     #[default]
     BatchHard,
-    /// For each anchor and each positive the nearest negative that is farther away than the positive; where there is none, the
-    /// farthest (FaceNet).
+    /// For each anchor and each positive the nearest negative that is farther away than the positive; where there is
+    /// none, the farthest (FaceNet).
     SemiHard,
     /// Every triplet that costs something.
     All,
@@ -21,8 +21,8 @@ pub enum Mining {
 pub(super) type Triplet = [usize; 3];
 
 impl Mining {
-    /// The triplets of `distances`, whose rows are faces of `anchors` and columns faces of `others`; strangers are in none.
-    /// A face is not its own positive: `anchors[i]` and `others[i]` are the same photo.
+    /// The triplets of `distances`, at `[i][j]` of face j from the anchor i, where the faces are of these people; strangers
+    /// are in none. A face is not its own positive, in whatever resolution.
     pub(super) fn triplets(self, distances: &[Vec<f32>], people: &[Option<usize>], margin: f64) -> Vec<Triplet> {
         let mut found = Vec::new();
         for (anchor, row) in distances.iter().enumerate() {

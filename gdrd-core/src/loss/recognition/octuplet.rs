@@ -13,13 +13,13 @@ use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs,
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
 
-/// The octuplet loss: four batch-hard triplet losses, whose anchors are faces in high or low resolution and whose positives and
-/// negatives are in high or low resolution, added (Knoche et al., FG 2023).
+/// The octuplet loss: four batch-hard triplet losses, whose anchors are faces in high or low resolution and whose
+/// positives and negatives are in high or low resolution, added (Knoche et al., FG 2023).
 ///
-/// In the paper one network sees both resolutions. Here the high-resolution embeddings are the teacher's, which do not change: of
-/// the four, high against high is a constant and left out; the student learns from high-low, low-high and low-low. Where the
-/// widths differ, a linear map brings the student's embedding to the teacher's. Needs several images of a person in a batch
-/// (`images_per_person` of the stage).
+/// In the paper one network sees both resolutions. Here the high-resolution embeddings are the teacher's, which do
+/// not change: of the four, high against high is a constant and left out; the student learns from high-low, low-high
+/// and low-low. Where the widths differ, a linear map brings the student's embedding to the teacher's. Needs several
+/// images of a person in a batch (`images_per_person` of the stage).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Octuplet {
@@ -29,7 +29,8 @@ pub struct Octuplet {
     pub margin: f64,
     /// How far two faces are apart.
     pub distance: Metric,
-    /// Whether embeddings are brought to unit length first. The paper does not; teacher and student would have to agree on a length.
+    /// Whether embeddings are brought to unit length first. The paper does not; teacher and student would have to
+    /// agree on a length.
     pub unit_length: bool,
 }
 

@@ -11,13 +11,13 @@ use crate::error::{Problem, Result};
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
-/// Deep rival-penalised competitive learning, RPCL (Li et al., Neural Networks 2022): beside the target's margin, the largest logit
-/// of another person, the rival's, is raised, so that the face is pushed away from it.
+/// Deep rival-penalised competitive learning, RPCL (Li et al., Neural Networks 2022): beside the target's margin, the
+/// largest logit of another person, the rival's, is raised, so that the face is pushed away from it.
 ///
-/// What its public description says: the rival is the largest non-target logit and is de-learnt; it is combined with CosFace,
-/// ArcFace and MagFace; the released models have f = 0.5 and a threshold of 0.7. How the two enter the equation it does not say.
-/// Here the rival's cosine is raised by `rival_margin` = f times the target's margin where it is above `threshold` times the
-/// target's cosine.
+/// What the description of its code says: the rival is the largest non-target logit and is de-learnt; it is combined with
+/// CosFace, ArcFace and MagFace; the released models have f = 0.5 and a threshold of 0.7. How the two enter the
+/// equation it does not say. Here the rival's cosine is raised by `rival_margin` = f times the target's margin where
+/// it is above `threshold` times the target's cosine.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RivalPenalised {

@@ -12,10 +12,12 @@ use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
 
-/// `d^2` for pairs of one person and `max(0, margin - d)^2` for pairs of two, the mean over all pairs of each sort in the batch,
-/// added (Hadsell et al., CVPR 2006, on Euclidean distances of unit vectors). SiameseFace (Vachhani et al., ICIIP 2023) learns
-/// from such pairs with a stream for each resolution; its text is not public. Here a stream is a view that draws the resolution
-/// of each face at random, and the means in the place of sums are ours: a batch has many more pairs of strangers.
+/// `d^2` for pairs of one person and `max(0, margin - d)^2` for pairs of two, the mean over all pairs of each sort in
+/// the batch, added (Hadsell et al., CVPR 2006, on Euclidean distances of unit vectors).
+///
+/// SiameseFace (Vachhani et al., ICIIP 2023) learns from such pairs with a stream for each resolution; we have read its
+/// title alone. Here a stream is a view that draws the resolution of each face at random. The means in the place of
+/// sums are ours: a batch has many more pairs of strangers.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Siamese {

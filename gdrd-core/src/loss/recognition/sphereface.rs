@@ -11,10 +11,10 @@ use crate::error::{Problem, Result};
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
-/// SphereFace: the target's logit is `|x| psi(theta)` with `psi(theta) = (-1)^k cos(m theta) - 2 k` for theta between `k pi / m`
-/// and `(k + 1) pi / m`; the others' are `|x| cos(theta)` (Liu et al., CVPR 2017). As in its code, the target's is blended with
-/// `cos(theta)` at first: `(lambda cos + psi) / (1 + lambda)` with lambda falling as `lambda_start / (1 + lambda_decay step)` to
-/// `lambda_end`.
+/// SphereFace: the target's logit is `|x| psi(theta)` with `psi(theta) = (-1)^k cos(m theta) - 2 k` for theta between
+/// `k pi / m` and `(k + 1) pi / m`; the others' are `|x| cos(theta)` (Liu et al., CVPR 2017). As in its code, the
+/// target's is blended with `cos(theta)` at first: `(lambda cos + psi) / (1 + lambda)` with lambda falling as
+/// `lambda_start / (1 + lambda_decay step)` to `lambda_end`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SphereFace {

@@ -13,10 +13,10 @@ use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
 
-/// `max(0, d(anchor, positive) - d(anchor, negative) + margin)`, the mean over triplets of the batch (Schroff et al., CVPR 2015,
-/// with the square of the Euclidean distance between unit vectors and a margin of 0.2). The paper mines over batches of thousands
-/// of faces; here a batch is one batch of the stage, so `images_per_person` of the stage should be set, or few faces have a
-/// positive.
+/// `max(0, d(anchor, positive) - d(anchor, negative) + margin)`, the mean over triplets of the batch (Schroff et al.,
+/// CVPR 2015, with the square of the Euclidean distance between unit vectors and a margin of 0.2). The paper mines
+/// over batches of thousands of faces; here a batch is one batch of the stage, so `images_per_person` of the stage
+/// should be set, or few faces have a positive.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {

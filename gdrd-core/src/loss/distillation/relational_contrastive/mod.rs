@@ -18,8 +18,8 @@ pub use pairs::Negatives;
 
 /// Eq. (2): relations between faces, the teacher's among themselves and the teacher's to the student's, are told apart.
 ///
-/// With t_i the teacher's and s_j the student's embeddings of a batch, v^t_ij = F^t(t_i, t_j) and
-/// v^{t,s}_ij = F^{t,s}(t_i, s_j). A positive is (v^t_ij, v^{t,s}_ij); a negative is (v^t_ij, v^{t,s}_ik) with another face k of
+/// With t_i the teacher's and s_j the student's embeddings of a batch, v^t_ij = F^t(t_i, t_j) and v^{t,s}_ij =
+/// F^{t,s}(t_i, s_j). A positive is (v^t_ij, v^{t,s}_ij); a negative is (v^t_ij, v^{t,s}_ik) with another face k of
 /// another identity, drawn at random from the batch: as many negatives as positives, nothing outside the batch, no
 /// memory bank. h = exp(h1(v^t) . h2(v^{t,s}) / tau) / (exp(..) + n/m), with n/m = 1/2.
 ///
@@ -28,8 +28,8 @@ pub use pairs::Negatives;
 /// Without the subtraction training gets stuck where all relations are one constant pair of vectors, with cosine
 /// `tau ln(n/m)`: there the loss is `2 ln 2` whatever the student does.
 ///
-/// Other readings are options; the defaults are the one above. `negatives`, `unit_length` and `queue` change which relations are
-/// told apart and by what; `centre_scores` and `connector` are ours.
+/// Other readings are options; the defaults are the one above. `negatives`, `unit_length` and `queue` change which
+/// relations are told apart and by what; `centre_scores` and `connector` are ours.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelationalContrastive {
@@ -47,17 +47,17 @@ pub struct RelationalContrastive {
     pub negatives: Negatives,
     /// Whether h1 and h2 subtract the mean over the batch's relations.
     pub centre: bool,
-    /// Whether h1 and h2 end in the projection to unit length. Without it `h1 . h2 / tau` has no bounds, and h is a plain logistic
-    /// critic.
+    /// Whether h1 and h2 end in the projection to unit length. Without it `h1 . h2 / tau` has no bounds, and h is a
+    /// plain logistic critic.
     pub unit_length: bool,
-    /// Whether `h1 . h2` has its mean over the batch's positives and negatives subtracted, so that an offset which they have in
-    /// common costs nothing and gains nothing.
+    /// Whether `h1 . h2` has its mean over the batch's positives and negatives subtracted, so that an offset which
+    /// they have in common costs nothing and gains nothing.
     pub centre_scores: bool,
-    /// Whether the student's embedding goes through a learned linear map to the teacher's width first, before its projection to
-    /// unit length.
+    /// Whether the student's embedding goes through a learned linear map to the teacher's width first, before its
+    /// projection to unit length.
     pub connector: bool,
-    /// Faces of earlier batches, at most 65536, that are anchors i too. Of those only the teacher's embedding is asked for, so
-    /// nothing in the queue grows stale. Each costs as much as an anchor of the batch.
+    /// Faces of earlier batches, at most 65536, that are anchors i too. Of those only the teacher's embedding is
+    /// asked for, so nothing in the queue grows stale. Each costs as much as an anchor of the batch.
     pub queue: usize,
     /// Sum over the positives and negatives of an anchor, as Eq. (2) reads, instead of their mean.
     pub sum: bool,

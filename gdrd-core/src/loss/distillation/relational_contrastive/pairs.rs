@@ -22,8 +22,8 @@ fn differ(one: Option<usize>, other: Option<usize>) -> bool {
     one.is_none() || one != other
 }
 
-/// The pair (i, j) of each positive, and the pair (l, k) of its negative. Anchors i and l are faces of the batch and of the queue
-/// after it, j and k of the batch.
+/// The pair (i, j) of each positive, and the pair (l, k) of its negative. Anchors i and l are faces of the batch and
+/// of the queue after it, j and k of the batch.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Pairs {
     pub(super) anchors: Vec<u32>,
@@ -33,8 +33,8 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    /// Every anchor of `people` with its partners among the first `batch`, all or as many as `partners`, each with one negative; a
-    /// pair for which there is none is left out.
+    /// Every anchor of `people` with its partners among the first `batch`, all or as many as `partners`, each with
+    /// one negative; a pair for which there is none is left out.
     pub(super) fn draw(
         batch: usize,
         people: &[Option<usize>],
