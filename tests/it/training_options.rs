@@ -17,6 +17,9 @@ use gdrd_tests::{Bench, Said, losses};
 
 use crate::gdrd;
 
+/// Whether an event is the one to stop at.
+type Moment = Box<dyn FnMut(&Event) -> bool + Send>;
+
 /// Stops when something happens.
 struct StopWhen<F>(Mutex<F>);
 
@@ -49,11 +52,7 @@ fn outcome(run: &RunFolder) -> (Vec<u8>, Vec<String>) {
 
 /// A run that is stopped at each of these moments and resumed; its outcome must be that of one that was not.
 #[track_caller]
-fn assert_stops_leave_no_trace(
-    bench: &Bench,
-    recipe: &Experiment,
-    stops: Vec<Box<dyn FnMut(&Event) -> bool + Send>>,
-) -> RunFolder {
+fn assert_stops_leave_no_trace(bench: &Bench, recipe: &Experiment, stops: Vec<Moment>) -> RunFolder {
     let (whole, _) = bench.train(recipe, "whole");
     for (at, stop) in stops.into_iter().enumerate() {
         let stopped = train(recipe, &bench.place("stopped"), &StopWhen(Mutex::new(stop)));
@@ -181,7 +180,7 @@ fn all_options_at_once_are_resumed_to_the_bit_on_any_number_of_threads() {
         }
     };
     // In the statistics of the beginning, while the backbone is frozen, after that, in the last phase, in the statistics of the end.
-    let stops: Vec<Box<dyn FnMut(&Event) -> bool + Send>> = vec![
+    let stops: Vec<Moment> = vec![
         Box::new(estimating(3, 1)),
         Box::new(after(2)),
         Box::new(after(3)),
