@@ -9,6 +9,37 @@ use super::{Map, Mode, Plan};
 use crate::error::Result;
 
 /// Layers of a recogniser that end in a feature map.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::nn::recogniser::{Block, Trunk};
+/// use gdrd_core::nn::{Map, Mode, Plan};
+///
+/// /// Twice each value.
+/// #[derive(Debug)]
+/// struct Double;
+///
+/// impl Block for Double {
+///     fn forward(&self, x: &Tensor, _: Mode) -> Result<Tensor> {
+///         Ok((x * 2.0)?)
+///     }
+///     fn plan(&self, plan: &mut Plan, x: Map) -> Result<Option<Map>> {
+///         Ok(Some(plan.affine(x, 2.0, 0.0)))
+///     }
+///     fn output(&self, dims: [usize; 3]) -> [usize; 3] {
+///         dims
+///     }
+/// }
+///
+/// let mut trunk = Trunk::default();
+/// trunk.push(["first".to_string()], Double);
+/// trunk.push(["second".to_string()], Double);
+/// let x = Tensor::new(&[[[[1f32]]]], &Device::Cpu)?;
+/// assert_eq!(trunk.forward(0..2, &x, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?, [4.0]);
+/// assert_eq!(trunk.block_of("second.weight"), Some(1));
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Block: Debug + Send + Sync {
     /// The map of `x`, each `[batch, channels, h, w]`.
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor>;
@@ -21,6 +52,30 @@ pub trait Block: Debug + Send + Sync {
 }
 
 /// What makes the embedding of the last feature map.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::nn::recogniser::EmbeddingHead;
+/// use gdrd_core::nn::{Map, Mode, Plan};
+///
+/// /// All values of the map.
+/// #[derive(Debug)]
+/// struct Flat;
+///
+/// impl EmbeddingHead for Flat {
+///     fn forward(&self, map: &Tensor, _: Mode) -> Result<Tensor> {
+///         Ok(map.flatten_from(1)?)
+///     }
+///     fn plan(&self, plan: &mut Plan, map: Map) -> Result<Map> {
+///         Ok(plan.flatten(map))
+///     }
+/// }
+///
+/// let map = Tensor::zeros((2, 3, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
+/// assert_eq!(Flat.forward(&map, Mode::Evaluate)?.dims(), [2, 48]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait EmbeddingHead: Debug + Send + Sync {
     /// The embedding `[batch, width]`, not normalised, of `map` `[batch, channels, h, w]`.
     fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;
