@@ -65,8 +65,11 @@ fn chain(x: &Tensor, links: &[Link], residual: bool) -> Result<Tensor> {
     Ok(conv_chain(x, links, residual)?.ok_or_else(|| candle_core::Error::Msg("no kernel".into()))?.0)
 }
 
+/// The input's shape, the layers, and whether the input is added to the output.
+type Case = ((usize, usize, usize, usize), Vec<Row>, bool);
+
 /// Every kind of layer, first, in between and last; odd sizes, maps of several chunks, strides, kernels as large as the map.
-fn cases() -> Vec<((usize, usize, usize, usize), Vec<Row>, bool)> {
+fn cases() -> Vec<Case> {
     use Bend::{Identity, PRelu, Relu, Relu6};
     vec![
         (
