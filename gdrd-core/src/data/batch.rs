@@ -73,11 +73,8 @@ impl Batch {
                 let (dx, dy) = drawn[from].0.shift;
                 Ok(if (dx, dy) == (0, 0) { face } else { face.shifted(dx, dy) })
             })?);
-            for (faces, Wanted { view, size }) in batch.views.iter_mut().zip(wanted) {
-                faces.push(shown(asks_for_mixtures, &|from| {
-                    let face = one(from, view)?;
-                    size.map_or_else(|| Ok(face.clone()), |size| face.resized(size, Kernel::Bicubic, true))
-                })?);
+            for (faces, wanted) in batch.views.iter_mut().zip(wanted) {
+                faces.push(shown(asks_for_mixtures, &|from| wanted.sized(one(from, &wanted.view)?))?);
             }
         }
         Ok(batch)
@@ -101,4 +98,17 @@ pub struct Wanted {
     pub view: String,
     /// Height and width that it is brought to; its own when none.
     pub size: Option<usize>,
+}
+
+impl Wanted {
+    /// A face of the view, at the size that the teacher takes.
+    ///
+    /// # Errors
+    /// If it cannot be resized.
+    pub(crate) fn sized(&self, face: Face) -> Result<Face> {
+        match self.size {
+            Some(size) => face.resized(size, Kernel::Bicubic, true),
+            None => Ok(face),
+        }
+    }
 }

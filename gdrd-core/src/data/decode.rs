@@ -69,12 +69,12 @@ pub fn read_image(path: &Path, how: Decoding) -> Result<Face> {
 /// # Errors
 /// As [`read_image`].
 pub fn read_face(path: &Path, size: Option<usize>) -> Result<Face> {
-    read_square(path, size, Decoding::default())
+    read_square(path, size, Decoding::default()).at(|| format!("`{}`", path.display()))
 }
 
-/// [`read_face`] with its choice of decoding.
+/// [`read_face`] with its choice of decoding, for datasets: whoever asks them for a face says where it lies.
 pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Result<Face> {
-    let face = read_image(path, how)?.centre_square();
+    let face = decode(&read_bytes(path)?, how)?.centre_square();
     match size {
         Some(size) => face.resized(size, Kernel::Bicubic, true),
         None => Ok(face),

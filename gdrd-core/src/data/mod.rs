@@ -88,7 +88,8 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are.
+    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are. Each name stands once, the
+    /// order is the same at every call, and everybody has a face.
     fn people(&self) -> &[String];
 
     /// The number of the person whose face this is, below `people().len()`; none if nobody knows.
@@ -103,7 +104,8 @@ pub trait Dataset: Send + Sync {
     /// If `index` is not below [`len`](Dataset::len).
     fn key(&self, index: usize) -> String;
 
-    /// Where the face comes from, for errors: a path, or a description; the key unless there is more to say.
+    /// Where the face comes from: a path, or a description; the key unless there is more to say. Whoever asks for the face puts it
+    /// in front of an error.
     ///
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).

@@ -117,7 +117,8 @@ impl Views {
             Some(face) => face.clone(),
             None => {
                 let place = || self.dataset.place(index);
-                let face = augment.changed(self.dataset.face(index)?, index, variant).at(place)?;
+                let face = self.dataset.face(index).at(place)?;
+                let face = augment.changed(face, index, variant).at(place)?;
                 let face = match form.degradation.downscale().filter(|_| self.dataset.is_low_resolution()) {
                     Some(small) => small.apply(&face).at(place)?,
                     None => form.degradation.degrade(&face, random).at(place)?,
@@ -137,5 +138,42 @@ impl Views {
     /// As [`face`](Views::face).
     pub fn plain(&self, index: usize, view: &str) -> Result<Face> {
         self.face(index, view, (&Augment::none(), Variant::default()), &mut Seed(0).stream("unused", &[]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AsIs, HIGH};
+    use super::*;
+
+    /// A dataset whose only face cannot be read.
+    struct Damaged;
+
+    impl Dataset for Damaged {
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn people(&self) -> &[String] {
+            &[]
+        }
+
+        fn person(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn key(&self, _: usize) -> String {
+            "Ann/1".into()
+        }
+
+        fn face(&self, _: usize) -> Result<Face> {
+            Err(Error::data("not an image"))
+        }
+    }
+
+    #[test]
+    fn a_face_that_cannot_be_read_is_named_once() {
+        let views = Views::new(Arc::new(Damaged), "damaged").with(HIGH, Arc::new(AsIs {}), "high");
+        assert_eq!(views.plain(0, HIGH).expect_err("no face").to_string(), "Ann/1: not an image");
     }
 }

@@ -128,12 +128,17 @@ impl Figure {
         Self { note: Some(note.into()), ..self }
     }
 
-    /// The figure as a table shows it: `88.06 ± 0.11 %`, or `-`.
+    /// The figure as a table shows it: `88.06 ± 0.11 %`, one without a standard error `77.08 [64.58, 87.50] %`, one without a value
+    /// `-`.
     pub fn shown(&self) -> String {
         let Some(value) = self.value else { return "-".to_string() };
         let digits = if self.unit == Unit::Percent { 2 } else { 4 };
-        let error = self.error.map_or(String::new(), |error| format!(" ± {error:.digits$}"));
-        format!("{value:.digits$}{error} {}", self.unit.sign()).trim_end().to_string()
+        let sure = match (self.error, self.low, self.high) {
+            (Some(error), ..) => format!(" ± {error:.digits$}"),
+            (None, Some(low), Some(high)) => format!(" [{low:.digits$}, {high:.digits$}]"),
+            _ => String::new(),
+        };
+        format!("{value:.digits$}{sure} {}", self.unit.sign()).trim_end().to_string()
     }
 }
 
@@ -149,11 +154,13 @@ pub struct Curve {
     pub y: String,
     /// Whether the horizontal axis is logarithmic.
     pub log_x: bool,
-    /// At most [`CURVE_POINTS`] points.
+    /// At most [`CURVE_POINTS`] points, in the units that the labels name: rates are fractions in `[0, 1]` unless a label says `%`.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A table, such as a confusion matrix or ranks.
+/// A table of numbers, such as a confusion matrix or ranks. It is shown whole in `report.md`: a list of confusions has a row for
+/// each pair that was confused (`Ann for Eve`), the most frequent ones alone; what is known of every item belongs in
+/// [`Outcome::items`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
@@ -333,6 +340,14 @@ mod tests {
             }],
             items: vec![1.0, 0.0, 1.0, 1.0],
         }
+    }
+
+    #[test]
+    fn a_figure_shows_how_sure_it_is() {
+        let figure = Figure::percent("rank-1", 0.5, 4).between(25.0, 75.0);
+        assert_eq!(figure.shown(), "50.00 [25.00, 75.00] %");
+        assert_eq!(figure.with_error(1.5).shown(), "50.00 ± 1.50 %");
+        assert_eq!(Figure::missing("TAR", 4, "too few").shown(), "-");
     }
 
     #[test]

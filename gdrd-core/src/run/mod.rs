@@ -4,6 +4,7 @@
 
 mod ablation;
 mod assembly;
+mod features;
 mod folder;
 mod known;
 mod lock;

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::prepared::{Prepared, wanted};
+use super::features::wanted;
+use super::prepared::Prepared;
 use crate::closed_form::{ClosedForm, Moments};
 use crate::data::{Augment, Variant};
 use crate::error::Result;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
+use super::features::wanted;
 use super::lock::LockedStart;
 use super::new_student::{draw, new_student};
 use crate::context::Host;
@@ -15,10 +16,9 @@ use crate::experiment::{Experiment, StageSpec, TermSpec};
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
 use crate::nn::Weights;
 use crate::nn::weights::Variables;
-use crate::observe::{Event, tell};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
-use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
+use crate::teacher::{Output, Teacher, class_centres};
 use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term, with_average};
 
 /// The parts of a run.
@@ -86,6 +86,7 @@ impl<'a> Prepared<'a> {
         let views = self.views(&stage.options.data)?;
         let place = || format!("stage `{}`", stage.name);
         if let Some(closed_form) = &stage.closed_form {
+            // What does not fit is said before the first step of any stage.
             return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
         }
         stage.options.total_steps(views.dataset().len()).at(place)?;
@@ -108,10 +109,11 @@ impl<'a> Prepared<'a> {
                 |(name, other): (&String, &TermSpec)| other.loss.config.needs().gives_logits.then(|| name.clone());
             let logits_of = needs.logits_of.clone().and_then(|of| of.or_else(|| stage.losses.iter().find_map(gives)));
             let teachers = facts.teachers.into_iter().map(|offered| (offered.teacher, offered.output)).collect();
-            let (name, weight, centres) = (name.clone(), term.weight, None);
-            made.terms.push(Term { name, weight, loss, needs, teachers, logits_of, centres });
+            let (name, weight) = (name.clone(), term.weight);
+            made.terms.push(Term { name, weight, loss, needs, teachers, logits_of, centres: None });
             made.variables.extend(prefixed(variables, &scope));
         }
+        // A term that uses another's logits comes after it.
         made.terms.sort_by_key(|term| term.needs.logits_of.is_some());
         Ok(made)
     }
@@ -252,34 +254,6 @@ impl<'a> Prepared<'a> {
         self.views.get(name).ok_or_else(|| Error::component(format!("no stage uses a dataset called `{name}`")))
     }
 
-    /// What a teacher looks at in a stage.
-    pub(super) fn source<'s>(
-        &'s self,
-        stage: &StageSpec,
-        teacher: &str,
-        augment: &'s Augment,
-        variant: Variant,
-    ) -> Result<Source<'s>> {
-        Ok(Source {
-            teacher: &**self.teacher(teacher)?,
-            content: self.parts.content("teacher", teacher)?,
-            views: self.views(&stage.options.data)?,
-            augment,
-            variant,
-            device: self.parts.device(),
-        })
-    }
-
-    pub(super) fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
-        let Variant { draw, mirrored } = source.variant;
-        let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
-        let side = if mirrored { ", mirrored" } else { "" };
-        let what = format!("features of teacher `{name}`{change}{side}");
-        let mut report = |done, total| self.parts.report(&what, done, total);
-        let mut warn = |message| tell(self.parts.observer(), &Event::Warning { message });
-        self.parts.store().features(source, outputs, &mut report, &mut warn).at(|| format!("teacher `{name}`"))
-    }
-
     /// A stage that is ready to run. Features that its losses need are stored first, where they can be.
     ///
     /// # Errors
@@ -293,28 +267,8 @@ impl<'a> Prepared<'a> {
             let stored = self.stored(name, &source, std::slice::from_ref(output))?;
             term.centres = Some(class_centres(&stored[0], views.dataset(), self.parts.device())?);
         }
-        let mut teachers = TeacherFeatures::default();
-        for (name, outputs) in wanted(&terms.terms) {
-            let teacher = self.teacher(&name)?;
-            let mut random = false;
-            for view in &teacher.card().views {
-                random |= views.is_random(view)?;
-            }
-            if random || !stage.options.store_features || stage.options.shows_mixtures_to_teachers() {
-                teachers.add_live(&name, &**teacher, outputs);
-                continue;
-            }
-            let mut stored: Vec<BTreeMap<Variant, Stored>> = outputs.iter().map(|_| BTreeMap::new()).collect();
-            for variant in stage.options.augment.variants() {
-                let source = self.source(stage, &name, &stage.options.augment, variant)?;
-                for (of_output, found) in stored.iter_mut().zip(self.stored(&name, &source, &outputs)?) {
-                    of_output.insert(variant, found);
-                }
-            }
-            for (output, of_output) in outputs.into_iter().zip(stored) {
-                teachers.add_stored(&name, output, of_output);
-            }
-        }
+        let live = !stage.options.store_features || stage.options.shows_mixtures_to_teachers();
+        let teachers = self.teacher_features(stage, wanted(&terms.terms), !live)?;
         self.with_teachers(stage, terms, teachers)
     }
 
@@ -377,18 +331,6 @@ impl<'a> Prepared<'a> {
 /// The teacher whose mean embeddings a term needs.
 fn first_teacher(term: &Term) -> Result<&OutputOf> {
     term.teachers.first().ok_or_else(|| Error::component(format!("`{}` needs centres of no teacher", term.name)))
-}
-
-/// What some terms need of each teacher, each output once.
-pub(super) fn wanted(terms: &[Term]) -> BTreeMap<String, Vec<Output>> {
-    let mut wanted: BTreeMap<String, Vec<Output>> = BTreeMap::new();
-    for (name, output) in terms.iter().flat_map(|term| &term.teachers) {
-        let outputs = wanted.entry(name.clone()).or_default();
-        if !outputs.contains(output) {
-            outputs.push(output.clone());
-        }
-    }
-    wanted
 }
 
 fn prefixed(variables: Variables, prefix: &str) -> Variables {

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::experiment::StageSpec;
 use crate::loss::Offered;
 use crate::student::LastLinear;
-use crate::trainer::{SolvedStage, TeacherFeatures};
+use crate::trainer::SolvedStage;
 
 impl Prepared<'_> {
     /// The layer that a stage sets, and what it is set by.
@@ -55,24 +55,8 @@ impl Prepared<'_> {
                 Error::component(format!("the student has no parameter `{of}`, which it names its last"))
             })
         };
-        let teacher = self.teacher(&name)?;
-        let views = self.views(&stage.options.data)?;
-        let mut random = false;
-        for view in &teacher.card().views {
-            random |= views.is_random(view)?;
-        }
-        let mut teachers = TeacherFeatures::default();
-        if random || !stage.options.store_features || !store {
-            teachers.add_live(&name, &**teacher, vec![output.clone()]);
-        } else {
-            let mut stored = BTreeMap::new();
-            for variant in stage.options.augment.variants() {
-                let source = self.source(stage, &name, &stage.options.augment, variant)?;
-                let found = self.stored(&name, &source, std::slice::from_ref(&output))?;
-                stored.extend(found.into_iter().map(|found| (variant, found)));
-            }
-            teachers.add_stored(&name, output.clone(), stored);
-        }
+        let wanted = BTreeMap::from([(name.clone(), vec![output.clone()])]);
+        let teachers = self.teacher_features(stage, wanted, store && stage.options.store_features)?;
         let experiment = self.parts.experiment();
         Ok(SolvedStage {
             name: &stage.name,
@@ -83,7 +67,7 @@ impl Prepared<'_> {
             last,
             teachers,
             target: (name, output),
-            views,
+            views: self.views(&stage.options.data)?,
             view: stage.options.view.clone().unwrap_or_else(|| experiment.student.view.clone()),
             seed: experiment.seed(),
             device: self.parts.device(),

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::features::{OutputOf, TeacherFeatures};
 use super::options::StageOptions;
 use crate::closed_form::{ClosedForm, Moments, Solution};
-use crate::data::{Batch, Variant, Views};
+use crate::data::{Batch, Variant, Views, Wanted};
 use crate::error::{Context, Error, Result};
-use crate::face::{Face, FaceBatch, Kernel};
+use crate::face::{Face, FaceBatch};
 use crate::nn::kernels::Precision;
 use crate::nn::{Mode, l2_normalise};
 use crate::observe::{Event, Observer, tell};
@@ -114,10 +114,7 @@ impl SolvedStage<'_> {
             // Each view takes its own copy of the stream, as in training.
             let random = self.seed.stream(&stream, &[number, index as u64]);
             let form = |view: &str| self.views.face(index, view, (&self.options.augment, variant), &mut random.clone());
-            let for_teacher = |wanted: &crate::data::Wanted| match wanted.size {
-                Some(size) => form(&wanted.view)?.resized(size, Kernel::Bicubic, true),
-                None => form(&wanted.view),
-            };
+            let for_teacher = |wanted: &Wanted| wanted.sized(form(&wanted.view)?);
             Ok((form(&self.view)?, wanted.iter().map(for_teacher).collect::<Result<_>>()?))
         };
         let made = indices.clone().into_par_iter().map(forms).collect::<Result<Vec<_>>>()?;

@@ -8,7 +8,7 @@ use super::classes::Classes;
 use super::head::{AngleHead, needs};
 use crate::context::BuildContext;
 use crate::error::{Problem, Result};
-use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
+use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
 /// SphereFace: the target's logit is `|x| psi(theta)` with `psi(theta) = (-1)^k cos(m theta) - 2 k` for theta between
@@ -80,13 +80,14 @@ struct Sphere {
 impl Loss for Sphere {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
         let SphereFace { margin, lambda_start, lambda_end, lambda_decay, .. } = self.config;
-        let step = f64::from(self.steps.as_detached_tensor().to_vec1::<f32>()?[0]);
-        self.steps.set(&(self.steps.as_detached_tensor() + 1.0)?)?;
-        let lambda = (lambda_start / (1.0 + lambda_decay * step)).max(lambda_end);
+        // Nothing is read back: on a GPU that would wait for all steps before.
+        let step = self.steps.as_detached_tensor();
+        let lambda = (step.affine(lambda_decay, 1.0)?.recip()? * lambda_start)?.maximum(lambda_end)?;
+        self.steps.set(&(step + 1.0)?)?;
         self.head.compute(inputs, 1.0, |known, details| {
-            details.push(("lambda".into(), lambda.into()));
+            details.push(("lambda".into(), LoggedScalar::scalar(&lambda)?));
             let moved = psi(&known.target, margin)?;
-            let moved = (((&known.target * lambda)? + moved)? / (1.0 + lambda))?;
+            let moved = (known.target.broadcast_mul(&lambda)? + moved)?.broadcast_div(&(&lambda + 1.0)?)?;
             known.cross_entropy(&known.with_target(&moved)?.broadcast_mul(&known.length)?)
         })
     }
