@@ -111,15 +111,25 @@ template <class T> static void packing(unsigned images, unsigned places, unsigne
     for (size_t i = 0; i < x.size(); ++i) expect("unpack", back[i], x[i], tolerance);
 }
 
+// A convolution that keeps channels apart, and both gradients of the sum of its outputs times `g`.
 static void depthwise(int kernel, int stride, int padding) {
-    int batch = 2, channels = 3, height = 7, width = 9;
+    int batch = 2, channels = 3, height = 7, width = 9, taps = kernel * kernel;
     int rows = (height + 2 * padding - kernel) / stride + 1, columns = (width + 2 * padding - kernel) / stride + 1;
-    unsigned n = batch * channels * rows * columns;
-    auto x = numbers(batch * channels * height * width), w = numbers(channels * kernel * kernel);
-    std::vector<float> y(n, 99.0f);
+    unsigned n = batch * channels * rows * columns, inputs = batch * channels * height * width;
+    auto x = numbers(inputs), w = numbers(channels * taps), g = numbers(n);
+    std::vector<float> y(n, 99.0f), for_x(inputs, 99.0f), for_w(channels * taps, 99.0f);
     launch((n + 63) / 64, 1, 64, [&] {
         gpu::depthwise(x.data(), w.data(), y.data(), channels, height, width, rows, columns, kernel, kernel, stride, padding, n);
     });
+    launch((inputs + 63) / 64, 1, 64, [&] {
+        gpu::depthwise_input(g.data(), w.data(), for_x.data(), channels, height, width, rows, columns, kernel, kernel, stride, padding,
+                             inputs);
+    });
+    launch(channels, (taps + 1) / 2, 32, [&] {
+        gpu::depthwise_weight(x.data(), g.data(), for_w.data(), channels, height, width, rows, columns, kernel, kernel, stride, padding,
+                              n / channels);
+    });
+    std::vector<double> expected_x(inputs, 0.0), expected_w(channels * taps, 0.0);
     for (unsigned i = 0; i < n; ++i) {
         int column = i % columns, row = i / columns % rows, map = i / (rows * columns);
         double sum = 0.0;
@@ -127,10 +137,15 @@ static void depthwise(int kernel, int stride, int padding) {
             for (int b = 0; b < kernel; ++b) {
                 int r = row * stride + a - padding, c = column * stride + b - padding;
                 if (r < 0 || c < 0 || r >= height || c >= width) continue;
-                sum += (double)w[(map % channels * kernel + a) * kernel + b] * x[(map * height + r) * width + c];
+                int tap = (map % channels * kernel + a) * kernel + b, at = (map * height + r) * width + c;
+                sum += (double)w[tap] * x[at];
+                expected_x[at] += (double)w[tap] * g[i];
+                expected_w[tap] += (double)x[at] * g[i];
             }
         expect("depthwise", y[i], sum, 1e-5);
     }
+    for (unsigned i = 0; i < inputs; ++i) expect("gradient of depthwise's input", for_x[i], expected_x[i], 1e-5);
+    for (int i = 0; i < channels * taps; ++i) expect("gradient of depthwise's weight", for_w[i], expected_w[i], 1e-5);
 }
 
 // What each output of a convolution of 4 channels is made of.

@@ -246,3 +246,35 @@ fn whole_runs() {
         assert!(found.iter().all(|loss| loss.is_finite()), "{precision}: a loss is not finite");
     }
 }
+
+/// A student of the teacher's layout that starts from it, whose layers are trained in rows as one operation on the CPU; teachers run
+/// live and see every change of a face.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_student_from_its_teacher() {
+    let bench = crate::from_teacher::bench();
+    let sets = [
+        "run.workers=3",
+        "stage.distil.batch_size=6",
+        "stage.distil.store_features=false",
+        "stage.distil.augment={ flip = true, translate = 0.05, rotate = 5.0, light = 0.1, draws = 64 }",
+    ];
+    let run = |name: &str, device: &Device, precision: &str| {
+        let precision = format!("run.precision={precision}");
+        let sets: Vec<&str> = sets.iter().copied().chain([precision.as_str()]).collect();
+        let recorder = Recorder::default();
+        let place = Place { device: device.clone(), ..bench.place(name) };
+        let recipe = bench.recipe(&bench.file("recipe.toml"), &sets);
+        train(&recipe, &place, &recorder).unwrap_or_else(|error| panic!("{error}"));
+        losses(&recorder.events(), None)
+    };
+    let expected = run("cpu", &Device::Cpu, "float32");
+    for (precision, tolerance) in [("float32", 2e-3), ("tf32", 2e-2), ("bfloat16", 1e-1)] {
+        let found = run(precision, &gpu(), precision);
+        assert_eq!(found.len(), expected.len());
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let most = tolerance * expected.abs();
+            assert!((found - expected).abs() < most, "{precision}, step {step}: {found}, and {expected} on the CPU");
+        }
+    }
+}

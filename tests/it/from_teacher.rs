@@ -84,7 +84,7 @@ fn write(path: &Path, build: impl FnOnce(&Weights)) {
 }
 
 /// A bench with the recipe, and its teacher: a MobileFaceNet with few blocks.
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let bench = Bench::empty();
     let layout = Layout::Insightface { blocks: [1, 1, 1, 1], scale: 1, embedding: 8 };
     write(&bench.file("teacher.safetensors"), |weights| {

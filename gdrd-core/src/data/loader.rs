@@ -14,8 +14,8 @@ use super::views::Views;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seed::{Seed, shuffled};
 
-/// Batches that are ready before they are asked for.
-const AHEAD: u64 = 6;
+/// Batches that are ready, or being made, before they are asked for: at least so many, and two for each worker.
+const AHEAD: usize = 6;
 
 /// Which samples make which step; a pure function of the seed, so that it need not be saved.
 #[derive(Clone, Debug)]
@@ -85,6 +85,7 @@ struct Shared {
     views: Views,
     order: Order,
     wanted: Vec<Wanted>,
+    ahead: u64,
     claimed: AtomicU64,
     closed: AtomicBool,
     ready: Mutex<Ready>,
@@ -112,6 +113,7 @@ impl Loader {
             views,
             order,
             wanted,
+            ahead: AHEAD.max(2 * workers) as u64,
             claimed: AtomicU64::new(steps.start),
             closed: AtomicBool::new(false),
             ready: Mutex::new(Ready { taken: steps.start, batches: BTreeMap::new() }),
@@ -180,7 +182,7 @@ impl Shared {
         loop {
             let step = self.claimed.fetch_add(1, Ordering::Relaxed);
             let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-            while step >= ready.taken + AHEAD && !self.closed.load(Ordering::Relaxed) {
+            while step >= ready.taken + self.ahead && !self.closed.load(Ordering::Relaxed) {
                 let wait = std::time::Duration::from_millis(200);
                 ready = self.changed.wait_timeout(ready, wait).unwrap_or_else(PoisonError::into_inner).0;
             }

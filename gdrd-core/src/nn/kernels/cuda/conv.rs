@@ -12,7 +12,7 @@ use half::bf16;
 use super::super::precision::Precision;
 use super::super::shape::ConvShape;
 use super::cudnn::{Form, Pass, convolve};
-use super::module::{each, function};
+use super::module::{blocks, each, function};
 use super::storage::{no_cpu, room, tensor, view, with_floats};
 
 /// The convolution of `x` with `weight`, both float32, in the precision that is set; the result is float32.
@@ -53,18 +53,14 @@ impl CustomOp2 for Planar {
 
     fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
         let (s, device, xs, ws) = (&self.shape, &x.device, view(x, xl)?, view(w, wl)?);
-        let out = if s.groups == s.inputs && s.outputs == s.inputs {
-            depthwise(device, s, &xs, &ws)?
-        } else {
-            convolve(device, s, Pass::Forward, Form::Planar, &xs, &ws)?
-        };
+        let out = planar(device, s, Pass::Forward, &xs, &ws)?;
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), output(s)))
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (for_x, for_weight) = (x.track_op(), weight.track_op());
         with_floats([x, weight, grad], |device, [xs, ws, gs]| {
-            let run = |pass, first, second| convolve(device, &self.shape, pass, Form::Planar, first, second);
+            let run = |pass, first, second| planar(device, &self.shape, pass, first, second);
             let dx = for_x.then(|| run(Pass::Input, ws, gs)).transpose()?;
             let dw = for_weight.then(|| run(Pass::Weight, xs, gs)).transpose()?;
             let dx = dx.map(|values| tensor(values, x.shape(), device));
@@ -73,25 +69,62 @@ impl CustomOp2 for Planar {
     }
 }
 
-/// The kernel `depthwise`.
-fn depthwise(device: &CudaDevice, s: &ConvShape, x: &View<'_>, weight: &View<'_>) -> Result<CudaSlice<f32>> {
-    let (f, len) = (function(device, "depthwise")?, s.output_len());
-    let sizes =
-        [s.inputs, s.height, s.width, s.out_height(), s.out_width(), s.kernel_h, s.kernel_w, s.stride, s.padding, len];
-    let sizes = sizes.map(|size| size as u32);
-    if [x.len(), weight.len()] != [s.input_len(), s.outputs * s.taps()] {
-        bail!("a depthwise convolution {s:?} of {} values with {}", x.len(), weight.len());
+/// One pass of a convolution channel by channel; `first` and `second` are what [`Pass`] says.
+fn planar(
+    device: &CudaDevice,
+    s: &ConvShape,
+    pass: Pass,
+    first: &View<'_>,
+    second: &View<'_>,
+) -> Result<CudaSlice<f32>> {
+    if s.groups == s.inputs && s.outputs == s.inputs {
+        depthwise(device, s, pass, first, second)
+    } else {
+        convolve(device, s, pass, Form::Planar, first, second)
     }
-    // SAFETY: the kernel takes these arguments in this order, reads the values of `x` and `weight`, as many as the shape says,
-    // and writes all of the output.
+}
+
+/// A convolution that keeps channels apart: for its gradients cuDNN has nothing that repeats itself and is fast.
+fn depthwise(
+    device: &CudaDevice,
+    s: &ConvShape,
+    pass: Pass,
+    first: &View<'_>,
+    second: &View<'_>,
+) -> Result<CudaSlice<f32>> {
+    let (x, y, weight) = (s.input_len(), s.output_len(), s.outputs * s.taps());
+    let (name, needs, len) = match pass {
+        Pass::Forward => ("depthwise", [x, weight], y),
+        Pass::Input => ("depthwise_input", [y, weight], x),
+        Pass::Weight => ("depthwise_weight", [x, y], weight),
+    };
+    // cuDNN takes the weight before the gradient.
+    let (first, second) = if pass == Pass::Input { (second, first) } else { (first, second) };
+    if [first.len(), second.len()] != needs {
+        bail!("the pass {pass:?} of {s:?} needs {needs:?} values, found {} and {}", first.len(), second.len());
+    }
+    let (launch, n) = if pass == Pass::Weight {
+        let outputs = s.batch * s.out_plane();
+        let across = blocks(s.outputs, outputs.div_ceil(8));
+        let down = s.taps().div_ceil(2) as u32;
+        (LaunchConfig { grid_dim: (across.grid_dim.0, down, 1), ..across }, outputs)
+    } else {
+        (each(len), len)
+    };
+    let sizes =
+        [s.inputs, s.height, s.width, s.out_height(), s.out_width(), s.kernel_h, s.kernel_w, s.stride, s.padding, n];
+    let sizes = sizes.map(|size| size as u32);
+    let f = function(device, name)?;
+    // SAFETY: the kernels take these arguments in this order, read the values of both inputs, as many as the shape says, and write
+    // all of the output.
     unsafe {
         let out = room::<f32>(device, len)?;
         let mut call = f.call();
-        call.arg(x).arg(weight).arg(&out);
+        call.arg(first).arg(second).arg(&out);
         sizes.iter().for_each(|size| {
             call.arg(size);
         });
-        call.launch(each(len)).w()?;
+        call.launch(launch).w()?;
         Ok(out)
     }
 }

@@ -205,6 +205,9 @@ extern "C" __global__ void columns(const float4 *x, float4 *y, unsigned height, 
     y[i] = inside ? x[((unsigned long long)map * height + r) * width + c] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
+// Values that a thread adds in float32 before it goes on in float64.
+#define RUN 32
+
 // A convolution that keeps channels apart; a thread for each output.
 extern "C" __global__ void depthwise(const float *x, const float *weight, float *y, unsigned channels, unsigned height,
                                      unsigned width, unsigned out_height, unsigned out_width, unsigned kernel_h, unsigned kernel_w,
@@ -226,8 +229,55 @@ extern "C" __global__ void depthwise(const float *x, const float *weight, float 
     y[i] = sum;
 }
 
-// Values that a thread adds in float32 before it goes on in float64.
-#define RUN 32
+// The gradient of its input; a thread for each value of it.
+extern "C" __global__ void depthwise_input(const float *grad, const float *weight, float *y, unsigned channels, unsigned height,
+                                           unsigned width, unsigned out_height, unsigned out_width, unsigned kernel_h,
+                                           unsigned kernel_w, unsigned stride, unsigned padding, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    unsigned column = i % width, row = i / width % height, map = i / (width * height);
+    const float *kernel = weight + map % channels * (kernel_h * kernel_w);
+    const float *from = grad + (unsigned long long)map * out_height * out_width;
+    float sum = 0.0f;
+    for (unsigned a = 0; a < kernel_h; ++a) {
+        // What lies before the map wraps around to a large number.
+        unsigned r = row + padding - a, out_row = r / stride;
+        if (out_row >= out_height || out_row * stride != r) continue;
+        for (unsigned b = 0; b < kernel_w; ++b) {
+            unsigned c = column + padding - b, out_column = c / stride;
+            if (out_column < out_width && out_column * stride == c) sum += kernel[a * kernel_w + b] * from[out_row * out_width + out_column];
+        }
+    }
+    y[i] = sum;
+}
+
+// The gradient of its weight; a block for each channel and two taps, whose threads go through all `n` outputs of the channel.
+extern "C" __global__ void depthwise_weight(const float *x, const float *grad, float *y, unsigned channels, unsigned height,
+                                            unsigned width, unsigned out_height, unsigned out_width, unsigned kernel_h,
+                                            unsigned kernel_w, unsigned stride, unsigned padding, unsigned n) {
+    unsigned channel = blockIdx.x, taps = kernel_h * kernel_w, tap = 2 * blockIdx.y, plane = out_height * out_width;
+    unsigned a = tap / kernel_w, b = tap % kernel_w, next_a = (tap + 1) / kernel_w, next_b = (tap + 1) % kernel_w;
+    double sum = 0.0, next = 0.0;
+    for (unsigned i = threadIdx.x; i < n;) {
+        float part = 0.0f, next_part = 0.0f;
+        for (unsigned k = 0; k < RUN && i < n; ++k, i += blockDim.x) {
+            unsigned map = i / plane, at = i - map * plane, row = at / out_width, column = at - row * out_width;
+            unsigned long long all = (unsigned long long)map * channels + channel;
+            const float *from = x + all * height * width;
+            float value = grad[all * plane + at];
+            unsigned r = row * stride + a - padding, c = column * stride + b - padding;
+            if (r < height && c < width) part += value * from[r * width + c];
+            r = row * stride + next_a - padding, c = column * stride + next_b - padding;
+            if (r < height && c < width) next_part += value * from[r * width + c];
+        }
+        sum += part;
+        next += next_part;
+    }
+    sums(sum, next);
+    if (threadIdx.x != 0) return;
+    y[channel * taps + tap] = sum;
+    if (tap + 1 < taps) y[channel * taps + tap + 1] = next;
+}
 
 // All maps of one channel: where a piece of them lies, counted from the channel's first value.
 template <class V> struct Channel {
