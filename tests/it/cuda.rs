@@ -135,6 +135,8 @@ fn activations_and_pooling() {
     for dims in [vec![3, 5, 7, 11], vec![13, 5]] {
         let inputs = [image("x", &dims), image("other", &dims)];
         agree("ReLU", 0.0, &inputs[..1], |v| kernels::relu(&v[0]));
+        let wide = [(&inputs[0] * 8.0).expect("x")];
+        agree("ReLU6", 0.0, &wide, |v| kernels::relu6(&v[0]));
         agree("addition, ReLU", 1e-6, &inputs, |v| kernels::add_relu(&v[0], &v[1]));
         agree("SiLU", 3e-6, &inputs[..1], |v| kernels::silu(&v[0]));
         let with_slope = [inputs[0].clone(), image("slope", &dims[1..2])];

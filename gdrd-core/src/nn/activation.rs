@@ -46,7 +46,7 @@ impl Activation {
         match self {
             Self::Identity => Ok(x.clone()),
             Self::Relu => relu(x),
-            Self::Relu6 => Ok(x.clamp(0f32, 6f32)?),
+            Self::Relu6 => Ok(kernels::relu6(x)?),
             Self::PRelu(prelu) => prelu.forward(x),
         }
     }

@@ -28,6 +28,20 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Relu)
 }
 
+/// `min(max(x, 0), 6)`, any shape; its gradient is that of what lies between 0 and 6, and zero at both.
+///
+/// # Errors
+/// None of its own.
+pub fn relu6(x: &Tensor) -> Result<Tensor> {
+    if !supported(&[x]) {
+        if cuda::supported(&[x]) {
+            return cuda::relu6(x);
+        }
+        return x.clamp(0f32, 6f32);
+    }
+    x.contiguous()?.apply_op1(Relu6)
+}
+
 /// `max(a + b, 0)` for two tensors of one shape.
 ///
 /// # Errors
@@ -111,6 +125,35 @@ impl CustomOp1 for Relu {
 
     fn bwd(&self, x: &Tensor, result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         with_floats([grad, result], |[grad, result]| tensor(masked(grad, result), x.shape()).map(Some))
+    }
+}
+
+struct Relu6;
+
+impl CustomOp1 for Relu6 {
+    fn name(&self) -> &'static str {
+        "gdrd-relu6"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = floats(x, layout)?;
+        let out = filled(x.len(), |start, slots| {
+            for (slot, value) in slots.iter_mut().zip(&x[start..]) {
+                slot.write(value.clamp(0.0, 6.0));
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        with_floats([grad, result], |[grad, result]| {
+            let for_x = filled(grad.len(), |start, slots| {
+                for ((slot, g), r) in slots.iter_mut().zip(&grad[start..]).zip(&result[start..]) {
+                    slot.write(if *r > 0.0 && *r < 6.0 { *g } else { 0.0 });
+                }
+            });
+            tensor(for_x, x.shape()).map(Some)
+        })
     }
 }
 
@@ -259,6 +302,14 @@ mod tests {
         let ours = gradients(&[&x], |v| relu(&v[0]));
         let theirs = gradients(&[&x], |v| v[0].relu());
         assert_close(&ours, &theirs, 0.0);
+    }
+
+    #[test]
+    fn relu6_and_its_gradient_equal_composed_operations() {
+        let x = (random((3, 5, 7, 11), 1).expect("x") * 8.0).expect("x");
+        let ours = gradients(&[&x], |v| relu6(&v[0]));
+        let theirs = gradients(&[&x], |v| v[0].relu()? - (&v[0] - 6.0)?.relu()?);
+        assert_close(&ours, &theirs, 1e-6);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) mod testing;
 mod transpose;
 mod winograd;
 
-pub use activation::{add_relu, prelu, relu, silu};
+pub use activation::{add_relu, prelu, relu, relu6, silu};
 pub use chain::{BatchStatistics, Link, LinkActivation, conv_chain};
 pub(super) use conv::linear_is_convolution;
 pub use conv::{conv2d, linear};

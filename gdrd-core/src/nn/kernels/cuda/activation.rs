@@ -11,7 +11,12 @@ use super::storage::{no_cpu, room, tensor, view, with_floats};
 
 /// `max(x, 0)`.
 pub(in super::super) fn relu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Relu)
+    x.contiguous()?.apply_op1(Clamped { code: 1, gradient: "mask" })
+}
+
+/// `min(max(x, 0), 6)`.
+pub(in super::super) fn relu6(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Clamped { code: 2, gradient: "mask6" })
 }
 
 /// `max(a + b, 0)`.
@@ -54,11 +59,15 @@ fn pointwise(name: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     })
 }
 
-struct Relu;
+/// An activation that the kernel `epilogue` has, and the function of `layers.cu` that makes its gradient of the result.
+struct Clamped {
+    code: i32,
+    gradient: &'static str,
+}
 
-impl CustomOp1 for Relu {
+impl CustomOp1 for Clamped {
     fn name(&self) -> &'static str {
-        "gdrd-relu-cuda"
+        "gdrd-clamped-cuda"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -67,13 +76,13 @@ impl CustomOp1 for Relu {
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         // As one map of one channel.
-        let channels = Channels::new("relu", &Shape::from((1, 1, 1, layout.shape().elem_count())), &[])?;
-        let out = run_epilogue(&x.device, &channels, &view(x, layout)?, None, None, None, (1, None))?;
+        let channels = Channels::new(self.name(), &Shape::from((1, 1, 1, layout.shape().elem_count())), &[])?;
+        let out = run_epilogue(&x.device, &channels, &view(x, layout)?, None, None, None, (self.code, None))?;
         Ok((CudaStorage::wrap_cuda_slice(out, x.device.clone()), layout.shape().clone()))
     }
 
     fn bwd(&self, _: &Tensor, result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        masked(grad, result).map(Some)
+        pointwise(self.gradient, grad, result).map(Some)
     }
 }
 

@@ -508,6 +508,12 @@ extern "C" __global__ void mask(const float *grad, const float *result, float *o
     if (i < n) out[i] = masked(grad, result, i);
 }
 
+// The gradient behind a ReLU6 that gave `result`.
+extern "C" __global__ void mask6(const float *grad, const float *result, float *out, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = result[i] < 6.0f ? masked(grad, result, i) : 0.0f;
+}
+
 // x * sigmoid(x).
 extern "C" __global__ void silu(const float *x, float *y, unsigned n) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;

@@ -18,7 +18,7 @@ mod upload;
 
 use candle_core::{DType, Result, Tensor};
 
-pub(super) use activation::{add_relu, global_average_pool, prelu, relu, silu};
+pub(super) use activation::{add_relu, global_average_pool, prelu, relu, relu6, silu};
 pub(super) use conv::conv2d;
 pub(super) use module::{compute_capability, open};
 pub(super) use norm::{batch_norm_relu_train, batch_norm_train, epilogue, group_norm, scale_shift};
