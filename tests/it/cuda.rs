@@ -257,7 +257,8 @@ fn a_student_from_its_teacher() {
     let bench = crate::from_teacher::bench();
     let sets = [
         "run.workers=3",
-        "stage.distil.batch_size=6",
+        "stage.distil.batch_size=12",
+        "stage.distil.learning_rate=0.001",
         "stage.distil.store_features=false",
         "stage.distil.augment={ flip = true, translate = 0.05, rotate = 5.0, light = 0.1, draws = 64 }",
     ];

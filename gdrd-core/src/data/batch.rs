@@ -1,5 +1,7 @@
 //! What the loader hands to a step.
 
+use std::cell::OnceCell;
+
 use super::augment::{Drawn, Variant};
 use super::loader::Order;
 use super::mixup::{Mixed, Targets};
@@ -54,6 +56,7 @@ impl Batch {
             mixed: mixed.clone(),
             indices,
         };
+        let changed: Vec<OnceCell<Face>> = vec![OnceCell::new(); size];
         for at in 0..size {
             if is_over() {
                 return Err(Error::data("nobody waits for this batch any longer"));
@@ -62,7 +65,7 @@ impl Batch {
             // and what a face is mixed with is degraded as it is.
             let one = |from: usize, view: &str| {
                 let variant = (augment, drawn[from].0.variant);
-                views.face(batch.indices[from], view, variant, &mut drawn[at].1.clone())
+                views.face_of(&changed[from], batch.indices[from], view, variant, &mut drawn[at].1.clone())
             };
             let shown = |mixed: Option<&Mixed>, one: &dyn Fn(usize) -> Result<Face>| match mixed {
                 Some(mixed) if mixed.shares[at] < 1.0 => one(at)?.mixed(&one(mixed.partner(at))?, mixed.shares[at]),

@@ -1,5 +1,6 @@
 //! The forms of a face that networks see, by name, made once and kept where memory allows.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -104,8 +105,18 @@ impl Views {
     ///
     /// # Errors
     /// If there is no such view, or the face cannot be read or degraded.
-    pub fn face(
+    pub fn face(&self, index: usize, view: &str, variant: (&Augment, Variant), random: &mut Stream) -> Result<Face> {
+        self.face_of(&OnceCell::new(), index, view, variant, random)
+    }
+
+    /// [`face`](Views::face), for views of one face with one change: `changed` keeps the face between them, which is read and
+    /// changed once.
+    ///
+    /// # Errors
+    /// As [`face`](Views::face).
+    pub(super) fn face_of(
         &self,
+        changed: &OnceCell<Face>,
         index: usize,
         view: &str,
         (augment, variant): (&Augment, Variant),
@@ -117,11 +128,17 @@ impl Views {
             Some(face) => face.clone(),
             None => {
                 let place = || self.dataset.place(index);
-                let face = self.dataset.face(index).at(place)?;
-                let face = augment.changed(face, index, variant).at(place)?;
+                let read = || augment.changed(self.dataset.face(index).at(place)?, index, variant).at(place);
+                let face = match changed.get() {
+                    Some(face) => face,
+                    None => {
+                        let face = read()?;
+                        changed.get_or_init(|| face)
+                    }
+                };
                 let face = match form.degradation.downscale().filter(|_| self.dataset.is_low_resolution()) {
-                    Some(small) => small.apply(&face).at(place)?,
-                    None => form.degradation.degrade(&face, random).at(place)?,
+                    Some(small) => small.apply(face).at(place)?,
+                    None => form.degradation.degrade(face, random).at(place)?,
                 };
                 match slot {
                     Some(slot) => slot.get_or_init(|| face).clone(),
