@@ -155,6 +155,16 @@ impl Problem {
         };
         Self::unless(range.contains(&value), key, message)
     }
+
+    /// A problem at `key` if one of `values` is not in `range`, or is no number.
+    pub fn all_within<T: PartialOrd + fmt::Display + Copy>(
+        key: &'static str,
+        values: &[T],
+        range: RangeInclusive<T>,
+    ) -> Option<Self> {
+        let outside = values.iter().find(|value| !range.contains(value))?;
+        Self::within(key, *outside, range)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use gdrd_core::nn::{Activation, BatchNorm, Linear, Map, Mode, Plan, Weights, rel
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
+use crate::bounds::{MOST_BLOCKS, WIDEST};
 
 /// The options of a head. The paper says "ReLU fully-connected layers" and no more, and not where the backbone ends: the
 /// default ends it after the last convolution.
@@ -14,12 +15,15 @@ use crate::blocks::BasicBlock;
 #[serde(deny_unknown_fields, default)]
 pub struct HeadOptions {
     /// Channels of convolutional stages that belong to the head, each of which halves the map; none by default.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub channels: Vec<usize>,
     /// Basic blocks of each of these stages.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST_BLOCKS)))]
     pub blocks: usize,
     /// How the map becomes a vector.
     pub pool: Pool,
     /// Widths of fully connected layers with batch normalisation and ReLU before the embedding.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub hidden: Vec<usize>,
     /// Whether the embedding is batch-normalised, as in ArcFace's networks.
     pub normalise: bool,
@@ -46,8 +50,10 @@ pub enum Pool {
 impl HeadOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Option<Problem> {
-        let positive = !self.hidden.contains(&0) && !self.channels.contains(&0) && self.blocks > 0;
-        Problem::unless(positive, "head", || "expected at least 1 in `channels`, `blocks` and `hidden`, found 0".into())
+        let problem = Problem::all_within("channels", &self.channels, 1..=WIDEST)
+            .or_else(|| Problem::within("blocks", self.blocks, 1..=MOST_BLOCKS))
+            .or_else(|| Problem::all_within("hidden", &self.hidden, 1..=WIDEST))?;
+        Some(Problem::new("head", format!("`{}`: {}", problem.key, problem.message)))
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod cuda;
 mod cuda_on_the_host;
 mod doctor;
+mod errors_page;
 mod faults;
 mod features;
 mod flow;
@@ -29,7 +30,9 @@ mod hub;
 mod hub_refuses;
 mod losses;
 mod onnx;
+mod reported;
 mod resume;
+mod review;
 mod stops;
 mod weight_files;
 

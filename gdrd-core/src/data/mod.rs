@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
-use crate::face::Face;
+use crate::face::{Face, Kernel};
 
 mod augment;
 mod decode;
@@ -117,6 +117,16 @@ pub trait Dataset: Send + Sync {
         false
     }
 
+    /// Height and width, in pixels, at which a view that leaves faces as they are shows this one; the face's own unless the dataset
+    /// says more. [`face`](Dataset::face) may give a smaller one: enlarged and reduced again, it would be another face.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn size(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
     /// The face itself, at its native size. Called from many threads.
     ///
     /// # Errors
@@ -158,6 +168,18 @@ impl BuildContext<'_> {
     /// If there is none, or it cannot be opened.
     pub fn views(&self, name: &str) -> Result<Arc<Views>> {
         self.part("views", name)
+    }
+}
+
+/// A face of a dataset as a view that leaves faces as they are shows it: at the dataset's [`size`](Dataset::size).
+///
+/// # Errors
+/// If it cannot be read.
+pub fn face_as_it_is(dataset: &dyn Dataset, index: usize) -> Result<Face> {
+    let face = dataset.face(index)?;
+    match dataset.size(index) {
+        Some(size) => face.resized(size, Kernel::Bicubic, true),
+        None => Ok(face),
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::nn::Linear;
 use crate::plugin::Kind;
 
@@ -15,6 +15,7 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct CrossEntropy {
     /// Share of the target that is spread over all identities, 0 to below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
 }
 
@@ -24,12 +25,6 @@ impl Kind for CrossEntropy {
 }
 
 impl LossConfig for CrossEntropy {
-    fn check(&self) -> Vec<Problem> {
-        let good = (0.0..1.0).contains(&self.label_smoothing);
-        let found = || format!("expected 0 to below 1, found {}", self.label_smoothing);
-        Problem::unless(good, "label_smoothing", found).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { embedding: true, labels: true, gives_logits: true, ..Needs::default() }
     }

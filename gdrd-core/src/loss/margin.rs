@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossConfig, LossInputs, LossValue, Needs, cross_entropy};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::nn::{Init, l2_normalise};
 use crate::plugin::Kind;
 
@@ -17,8 +17,10 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct ArcFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// Angle added to the target's, in radians.
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
 }
 
@@ -34,10 +36,6 @@ impl Kind for ArcFace {
 }
 
 impl LossConfig for ArcFace {
-    fn check(&self) -> Vec<Problem> {
-        check(self.scale, self.margin, PI / 2.0)
-    }
-
     fn needs(&self) -> Needs {
         needs()
     }
@@ -52,8 +50,10 @@ impl LossConfig for ArcFace {
 #[serde(deny_unknown_fields, default)]
 pub struct CosFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// Cosine taken off the target's.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub margin: f64,
 }
 
@@ -69,10 +69,6 @@ impl Kind for CosFace {
 }
 
 impl LossConfig for CosFace {
-    fn check(&self) -> Vec<Problem> {
-        check(self.scale, self.margin, 1.0)
-    }
-
     fn needs(&self) -> Needs {
         needs()
     }
@@ -80,16 +76,6 @@ impl LossConfig for CosFace {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
         Head::build(Margin::Cosine(self.margin), self.scale, cx)
     }
-}
-
-fn check(scale: f64, margin: f64, most: f64) -> Vec<Problem> {
-    [
-        Problem::unless(scale > 0.0, "scale", || format!("expected a positive number, found {scale}")),
-        Problem::unless((0.0..most).contains(&margin), "margin", || format!("expected 0 to {most:.2}, found {margin}")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 enum Margin {

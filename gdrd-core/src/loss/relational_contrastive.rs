@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::nn::kernels::put;
 use crate::nn::{Linear, Weights, l2_normalise};
 use crate::plugin::Kind;
@@ -30,12 +30,16 @@ pub struct RelationalContrastive {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// tau.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub temperature: f64,
     /// Width of the hidden layer of F.
+    #[schemars(range(min = 1, max = 65536))]
     pub hidden: usize,
     /// Width of relations and of what h1 and h2 give.
+    #[schemars(range(min = 1, max = 65536))]
     pub relation: usize,
     /// Partners j of each anchor i; all others of the batch when left out.
+    #[schemars(range(min = 1, max = 1 << 20))]
     pub partners: Option<usize>,
     /// Whether h1 and h2 subtract the mean over the batch's relations.
     pub centre: bool,
@@ -55,19 +59,6 @@ impl Kind for RelationalContrastive {
 }
 
 impl LossConfig for RelationalContrastive {
-    fn check(&self) -> Vec<Problem> {
-        let good = self.temperature > 0.0;
-        [
-            Problem::unless(good, "temperature", || format!("expected a positive number, found {}", self.temperature)),
-            Problem::unless(self.hidden > 0, "hidden", || "expected at least 1, found 0".into()),
-            Problem::unless(self.relation > 0, "relation", || "expected at least 1, found 0".into()),
-            Problem::unless(self.partners != Some(0), "partners", || "expected at least 1, found 0".into()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         // Negatives are faces of other identities.
         Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }

@@ -9,31 +9,45 @@ use crate::data::Augment;
 use crate::error::{Error, Problem, Result};
 use crate::student::Part;
 
+/// Bounds of a factor of the learning rate.
+fn rate() -> serde_json::Value {
+    serde_json::json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000 })
+}
+
 /// The plain options of a stage; its optimiser, schedule and losses stand beside them in the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StageOptions {
     /// Parts of the student that change; the others are frozen, running statistics included.
     pub trains: Vec<Part>,
-    /// Factors of the learning rate for parts of the student, 1 where none is given: `{ backbone = 0.1 }`.
+    /// Factors of the learning rate for parts of the student, 1 where none is given: `{ backbone = 0.1 }`. A part that does not
+    /// change is left out of `trains`.
+    #[schemars(extend("additionalProperties" = rate()))]
     pub rates: BTreeMap<Part, f64>,
     /// The dataset's name in the recipe.
     pub data: String,
     /// The view that the student sees; the student's own when left out.
     pub view: Option<String>,
     /// Passes over the dataset; give either this or `steps`.
+    #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
     pub epochs: Option<f64>,
     /// Optimiser steps; give either this or `epochs`.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: Option<u64>,
     /// Faces in a batch; 96 in the paper.
+    #[schemars(range(min = 2, max = 1 << 20))]
     pub batch_size: usize,
     /// Batches whose gradients are averaged for one step.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub accumulate: usize,
     /// Learning rate before the schedule; 0.05 in the paper.
+    #[schemars(range(max = 1e30), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Steps in which the learning rate rises from zero.
+    #[schemars(range(max = 1_000_000_000))]
     pub warmup_steps: u64,
     /// Longest gradient, Euclidean, over all variables; longer ones are shortened.
+    #[schemars(range(max = 1e30), extend("exclusiveMinimum" = 0))]
     pub clip_norm: Option<f64>,
     /// Random changes to faces.
     pub augment: Augment,
@@ -65,33 +79,18 @@ impl StageOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Vec<Problem> {
         let length = match (self.epochs, self.steps) {
-            (Some(epochs), None) => {
-                let good = epochs > 0.0 && epochs <= 1e6;
-                Problem::unless(good, "epochs", || format!("expected above 0 and at most 1e6, found {epochs}"))
-            }
-            (None, Some(steps)) => Problem::within("steps", steps, 1..=1_000_000_000),
+            (Some(_), None) | (None, Some(_)) => None,
             _ => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`")),
         };
         [
             length,
             Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
-            Problem::within("batch_size", self.batch_size, 2..=1 << 20),
-            Problem::within("accumulate", self.accumulate, 1..=1_000_000_000),
-            Problem::within("warmup_steps", self.warmup_steps, 0..=1_000_000_000),
-            Problem::unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {
-                format!("expected above 0, found {}", self.learning_rate)
-            }),
-            Problem::unless(self.clip_norm.is_none_or(|norm| norm > 0.0), "clip_norm", || "expected above 0".into()),
             Problem::unless(self.rates.keys().all(|part| self.trains.contains(part)), "rates", || {
                 "expected parts that the stage trains".into()
-            }),
-            Problem::unless(self.rates.values().all(|rate| *rate > 0.0 && rate.is_finite()), "rates", || {
-                "expected finite factors above 0; a part that does not change is left out of `trains`".into()
             }),
         ]
         .into_iter()
         .flatten()
-        .chain(self.augment.check())
         .collect()
     }
 

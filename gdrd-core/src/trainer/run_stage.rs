@@ -127,7 +127,7 @@ impl Stage<'_> {
     fn step(&self, step: u64, feed: &mut Feed, observer: &dyn Observer) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
         let mut sum = StepSum::new(self, step);
         for _ in 0..self.options.accumulate {
-            sum.add(feed.next(self, observer)?)?;
+            sum.add(feed.next(self, observer)?, observer)?;
         }
         sum.finish(self.options.clip_norm)
     }

@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
 use crate::loss::{LoggedScalar, LossInputs, Needs};
 use crate::nn::Mode;
+use crate::observe::Observer;
 use crate::student::Part;
 
 /// The sum over the batches of one step.
@@ -26,11 +27,11 @@ impl<'a> StepSum<'a> {
         Self { stage, batches: 0, numbers: Numbers::new(step), gradients: BTreeMap::new() }
     }
 
-    pub(super) fn add(&mut self, ready: Ready) -> Result<()> {
+    pub(super) fn add(&mut self, ready: Ready, observer: &dyn Observer) -> Result<()> {
         let stage = self.stage;
         let wants = |need: fn(&Needs) -> bool| stage.terms.iter().any(|term| need(&term.needs));
         let Ready { batch, faces, teachers, map, labels } = ready;
-        let teachers = stage.teachers.of(teachers)?;
+        let teachers = stage.teachers.of(teachers, observer)?;
         let wants_embedding = wants(|needs| needs.embedding);
         let map = match map {
             Some(map) => Some(map),
