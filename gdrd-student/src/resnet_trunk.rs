@@ -66,7 +66,7 @@ impl StudentConfig for ResnetTrunk {
             Problem::all_within("channels", &self.channels, 1..=WIDEST),
             Problem::unless(same, "blocks", || {
                 let (blocks, strides) = (self.blocks.len(), self.strides.len());
-                format!("expected {stages} `blocks` and `strides` (one for each of `channels`), found {blocks} and {strides}")
+                format!("expected as many `blocks` and `strides` as `channels`, {stages}, found {blocks} and {strides}")
             }),
             Problem::all_within("blocks", &self.blocks, 1..=MOST_BLOCKS),
             Problem::all_within("strides", &self.strides, 1..=MOST_STRIDE),

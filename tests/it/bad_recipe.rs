@@ -119,7 +119,7 @@ fn a_precision_that_the_device_does_not_have_is_refused() {
     let bench = Bench::empty();
     bench.write("tiny.toml", TINY);
     let text = refused(&bench, "tiny.toml", &["run.precision=tf32"], 2);
-    assert!(text.contains("`run.precision`: expected `float32` on Cpu, found `tf32`"), "{text}");
+    assert!(text.contains("`run.precision`: expected `float32` on the CPU, found `tf32`"), "{text}");
     let text = refused(&bench, "tiny.toml", &["run.precision=half"], 2);
     assert!(text.contains("float32") && text.contains("bfloat16"), "{text}");
 }

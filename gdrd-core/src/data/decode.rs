@@ -260,7 +260,8 @@ mod tests {
             (b"II*\0\x08\0\0\0", "it is a TIFF image"),
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
             (b"<html>", "it is a web page"),
-            (b"abcdefgh", "it begins with `6162636465666768`"),
+            (b"abcdefgh", "it is text that begins with `abcdefgh`"),
+            (b"ab\x01\xff", "it begins with the bytes `616201ff`"),
         ] {
             let error = decode(bytes, Decoding::default()).expect_err(expected).to_string();
             assert!(error.contains(expected) && error.contains("gdrd reads JPEG, PNG, BMP, WebP and GIF"), "{error}");

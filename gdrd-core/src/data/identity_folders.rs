@@ -99,6 +99,11 @@ impl DatasetConfig for IdentityFolders {
                 }
                 let itself = folder.canonicalize().map_err(|e| Error::io(&folder, e))?;
                 if let Some(other) = seen.insert(itself, folder.clone()) {
+                    if other == folder {
+                        return Err(Error::data(format!(
+                            "`folders`: `{root}` is listed twice, expected each folder once"
+                        )));
+                    }
                     return Err(Error::data(format!(
                         "`{}` and `{}` are one folder; expected a folder for each person, each once",
                         other.display(),
@@ -361,7 +366,7 @@ mod tests {
         std::fs::remove_file(folder.path().join("Cleo")).expect("removed");
         let twice = vec![RecipePath::from(folder.path()), RecipePath::from(folder.path())];
         let error = built(&IdentityFolders { folders: twice, ..config(folder.path(), 1) }).err().expect("twice");
-        assert!(error.to_string().contains("are one folder"), "{error}");
+        assert!(error.to_string().contains("is listed twice, expected each folder once"), "{error}");
         // A selection of people by links is as good as the people.
         let chosen = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink(folder.path().join("Ann"), chosen.path().join("Ann")).expect("a link");

@@ -105,7 +105,7 @@ pub(crate) fn resolve(text: &str, span: Span, sources: &Sources) -> std::result:
     }
     if text.starts_with("https://") || text.starts_with("http://") {
         return Err(format!(
-            "`{text}` is a web address, of which gdrd fetches those of files on huggingface.co alone; expected a path on this \
+            "`{text}` is a web address, but not that of a file on huggingface.co, which gdrd fetches; expected a path on this \
              machine or {HUB_SCHEME}ORG/REPOSITORY/FILE"
         ));
     }

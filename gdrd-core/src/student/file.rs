@@ -72,7 +72,7 @@ impl StudentHeader {
             serde_json::from_str(text).map_err(|e| Error::weights(format!("the student's header: {e}")))?;
         header.agrees()?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
+            .map_err(|e| Error::weights(format!("not a complete safetensors file: {}", Error::from(e))))?;
         let single = |(name, tensor): (String, Tensor)| match tensor.dtype() {
             dtype if dtype.is_float() => Ok((name, tensor.to_dtype(DType::F32)?)),
             dtype => Err(Error::weights(format!("`{name}`: expected floats, found {dtype:?}"))),

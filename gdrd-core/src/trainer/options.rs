@@ -80,11 +80,16 @@ impl StageOptions {
     pub fn check(&self) -> Vec<Problem> {
         let length = match (self.epochs, self.steps) {
             (Some(_), None) | (None, Some(_)) => None,
-            _ => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`")),
+            (Some(_), Some(_)) => {
+                Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`, found both"))
+            }
+            (None, None) => Some(Problem::new("epochs", "expected exactly one of `epochs` and `steps`, found neither")),
         };
         [
             length,
-            Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
+            Problem::unless(!self.trains.is_empty(), "trains", || {
+                "expected `backbone`, `head` or both, found none".into()
+            }),
             Problem::unless(self.rates.keys().all(|part| self.trains.contains(part)), "rates", || {
                 "expected parts that the stage trains".into()
             }),
