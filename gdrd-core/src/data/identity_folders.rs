@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, check_whole, read_square};
 use super::formats::{READ, is_image_name};
-use super::{Dataset, DatasetConfig};
+use super::{Dataset, DatasetConfig, composed};
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Problem, Result};
 use crate::face::Face;
@@ -93,7 +93,7 @@ impl DatasetConfig for IdentityFolders {
                 let (images, others): (Vec<_>, Vec<_>) =
                     visible(&folder)?.into_iter().partition(|path| !path.is_dir() && is_image(path));
                 others.iter().for_each(|path| passed_over.add(path));
-                let name = file_name(&folder);
+                let name = composed(&file_name(&folder));
                 if images.len() < self.min_images {
                     too_few.push(format!("`{name}` ({})", images.len()));
                 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::{Face, Kernel};
@@ -183,6 +185,11 @@ pub fn face_as_it_is(dataset: &dyn Dataset, index: usize) -> Result<Face> {
     }
 }
 
+/// A name with its accents composed (Unicode NFC): macOS writes them apart, most lists do not.
+pub(crate) fn composed(name: &str) -> String {
+    name.nfc().collect()
+}
+
 /// Faces by their keys. Two faces may have one key, where folders with people of the same name are joined.
 pub struct Keys(BTreeMap<String, Vec<usize>>);
 
@@ -191,7 +198,7 @@ impl Keys {
     pub fn of(dataset: &dyn Dataset) -> Self {
         let mut keys: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for index in 0..dataset.len() {
-            keys.entry(dataset.key(index)).or_default().push(index);
+            keys.entry(composed(&dataset.key(index))).or_default().push(index);
         }
         Self(keys)
     }
@@ -201,7 +208,7 @@ impl Keys {
     /// # Errors
     /// If there are several; the error says where they are.
     pub fn find(&self, key: &str, dataset: &dyn Dataset) -> Result<Option<usize>> {
-        match self.0.get(key).map(Vec::as_slice) {
+        match self.0.get(&composed(key)).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
             Some([one]) => Ok(Some(*one)),
             Some(several) => {

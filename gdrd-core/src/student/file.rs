@@ -101,7 +101,8 @@ impl StudentHeader {
 
 /// The sizes of a card in words.
 fn sizes(card: &StudentCard) -> String {
-    let embedding = card.embedding.map_or("no embedding".to_string(), |width| format!("an embedding of {width} values"));
+    let embedding =
+        card.embedding.map_or("no embedding".to_string(), |width| format!("an embedding of {width} values"));
     format!("an input of {} pixels, a map of {:?} and {embedding}", card.input_size, card.map)
 }
 
