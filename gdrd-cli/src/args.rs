@@ -8,7 +8,7 @@ use gdrd_core::error::{Context, Error, Result};
 
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
-#[command(name = "gdrd", version, about, max_term_width = 100)]
+#[command(name = "gdrd", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -17,11 +17,13 @@ pub struct ClosedForm {
     /// The teacher's feature map of this name is the target, all its values; the embedding when left out.
     pub map: Option<String>,
     /// The penalty of large weights, in units of the mean diagonal of the features' Gram matrix (centred).
+    #[schemars(range(min = 1e-4, max = 1e6))]
     pub ridge: f64,
     /// Whether embeddings are brought to unit length, as they are compared. Maps are taken as they are.
     pub unit_length: bool,
     /// Exponent `p` of the covariance `C^-p` by which predictions are whitened, their mean removed: 0 leaves them as they are, 0.5
     /// gives all directions equal weight, 0.25 lies between.
+    #[schemars(range(min = 0.0, max = 0.5))]
     pub whiten: f64,
 }
 

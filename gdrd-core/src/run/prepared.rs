@@ -52,7 +52,8 @@ impl<'a> Prepared<'a> {
         let experiment = parts.experiment();
         let cx = parts.context();
         let device = cx.device();
-        experiment.run.precision.check(device).map_err(|e| Error::recipe(format!("`run.precision`: {e}")))?;
+        let precision = experiment.run.precision.check(device);
+        precision.map_err(|e| Error::recipe(format!("`run.precision`: {}", Error::from(e))))?;
         let mut views = BTreeMap::new();
         for stage in &experiment.stages {
             views.insert(stage.options.data.clone(), cx.views(&stage.options.data)?);

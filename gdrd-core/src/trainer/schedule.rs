@@ -91,8 +91,10 @@ impl Schedule for Constant {
 #[serde(deny_unknown_fields, default)]
 pub struct StepSchedule {
     /// Shares of the stage, 0 to 1, after which the rate falls.
+    #[schemars(inner(range(min = 0, max = 1)))]
     pub milestones: Vec<f64>,
     /// What it is multiplied with.
+    #[schemars(range(min = 0, max = 1000))]
     pub gamma: f64,
 }
 
@@ -108,12 +110,6 @@ impl Kind for StepSchedule {
 }
 
 impl ScheduleConfig for StepSchedule {
-    fn check(&self) -> Vec<Problem> {
-        let good = self.milestones.iter().all(|m| (0.0..=1.0).contains(m));
-        let found = || format!("expected shares of the stage between 0 and 1, found {:?}", self.milestones);
-        Problem::unless(good, "milestones", found).into_iter().collect()
-    }
-
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
         Ok(Box::new(self.clone()))
     }
@@ -130,6 +126,7 @@ impl Schedule for StepSchedule {
 #[serde(deny_unknown_fields, default)]
 pub struct Cosine {
     /// The factor at the end.
+    #[schemars(range(min = 0, max = 1000))]
     pub end: f64,
 }
 

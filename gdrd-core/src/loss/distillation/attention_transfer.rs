@@ -25,11 +25,13 @@ pub struct AttentionTransfer {
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
     /// Power of the values before their mean over channels.
+    #[schemars(range(min = 0.1, max = 16.0))]
     pub power: f64,
     /// How far two attention maps are apart.
     pub distance: AttentionDistance,
     /// A face counts in the mean by its own distance to this power: above 0 faces that are far off count more; 0 is
     /// the plain mean.
+    #[schemars(range(min = 0.0, max = 16.0))]
     pub reweight: f64,
 }
 

@@ -25,8 +25,10 @@ pub struct ClassifierReuse {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Factor of all logits.
+    #[schemars(range(min = 1e-3, max = 1e6))]
     pub scale: f64,
     /// m, the largest cosine taken off the target's.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub margin: f64,
     /// Whether the penalty adapts to the face.
     pub adaptive: bool,

@@ -26,10 +26,13 @@ pub struct Crd {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// tau.
+    #[schemars(range(min = 1e-3, max = 1e3))]
     pub temperature: f64,
     /// Values that both embeddings are mapped to.
+    #[schemars(range(min = 1, max = 1 << 16))]
     pub width: usize,
     /// Faces of earlier batches that are negatives; at most 65536.
+    #[schemars(range(min = 0, max = 1 << 16))]
     pub queue: usize,
 }
 

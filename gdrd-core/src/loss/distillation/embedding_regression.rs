@@ -25,13 +25,16 @@ pub struct EmbeddingRegression {
     /// Whether both are brought to unit length first; the cosine does not care.
     pub unit_length: bool,
     /// Where smooth L1 becomes a straight line.
+    #[schemars(range(min = 1e-6, max = 1e6))]
     pub beta: f64,
     /// Chance of a face that its target is the teacher's embedding of another photo of the same person, from the
     /// batch or the queue; its own where there is no other. Batches have others with `images_per_person` of the
     /// stage.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub other_photo: f64,
     /// Faces of earlier batches among which another photo may be found; at most 65536. One that is older than an
     /// epoch may be the same photo.
+    #[schemars(range(min = 0, max = 1 << 16))]
     pub queue: usize,
 }
 

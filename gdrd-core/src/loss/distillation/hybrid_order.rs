@@ -26,14 +26,19 @@ pub struct HybridOrder {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Weight of the first order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub first: f64,
     /// Weight of the second order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub second: f64,
     /// Weight of the third order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub third: f64,
     /// Weight of the fourth order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub fourth: f64,
     /// Quadruples of a step.
+    #[schemars(range(min = 1, max = 1 << 20))]
     pub quadruples: usize,
 }
 

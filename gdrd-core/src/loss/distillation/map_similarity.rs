@@ -31,6 +31,7 @@ pub struct MapSimilarity {
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
     /// Weight of the relations beside the maps.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub relation: f64,
 }
 

@@ -23,6 +23,7 @@ pub struct MkMmd {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Number of kernels, 1 to 16.
+    #[schemars(range(min = 1, max = 16))]
     pub kernels: u32,
 }
 

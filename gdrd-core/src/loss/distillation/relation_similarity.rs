@@ -21,8 +21,10 @@ pub struct RelationSimilarity {
     /// What a difference of two cosines costs.
     pub distance: Distance,
     /// Where smooth L1 becomes a straight line.
+    #[schemars(range(min = 1e-6, max = 1e6))]
     pub beta: f64,
     /// Faces of earlier batches that every face is compared with too; at most 65536.
+    #[schemars(range(min = 0, max = 1 << 16))]
     pub queue: usize,
 }
 

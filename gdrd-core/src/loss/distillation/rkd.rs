@@ -18,8 +18,10 @@ pub struct Rkd {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Weight of distances.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub distance: f64,
     /// Weight of angles; with 0 they are not computed.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub angle: f64,
 }
 

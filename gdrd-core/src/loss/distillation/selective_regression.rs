@@ -27,6 +27,7 @@ pub struct SelectiveRegression {
     /// Share of a batch that is selected, above 0 to 1; at least one face.
     pub share: f64,
     /// What similarity to a selected face of the same person costs.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub redundancy: f64,
 }
 

@@ -26,8 +26,10 @@ pub struct WaveletSimilarity {
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
     /// Weight of the low band.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub low: f64,
     /// Weight of the mean of the three other bands.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub high: f64,
 }
 

@@ -26,6 +26,7 @@ pub struct AdaFace {
     /// h, the width of the normalised length: 0.333 puts a standard deviation at a third.
     pub width: f64,
     /// Share of a batch in the running mean and deviation of lengths.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub momentum: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,

@@ -22,6 +22,7 @@ pub struct CurricularFace {
     /// m, the angle added to the target's, in radians.
     pub margin: f64,
     /// Share of a batch in t.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub momentum: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,

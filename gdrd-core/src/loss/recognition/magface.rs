@@ -30,6 +30,7 @@ pub struct MagFace {
     /// u_m, the margin of the longest, in radians.
     pub largest_margin: f64,
     /// lambda_g, the weight of the regulariser.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub lambda: f64,
     /// Whether angles beyond 90 degrees have no margin.
     pub easy_margin: bool,

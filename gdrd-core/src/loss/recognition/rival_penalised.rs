@@ -28,8 +28,10 @@ pub struct RivalPenalised {
     /// Whether the target has ArcFace's margin in the place of CosFace's.
     pub angular: bool,
     /// f, the rival's share of the margin.
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub rival_margin: f64,
     /// The share of the target's cosine above which the rival is penalised.
+    #[schemars(range(min = -10.0, max = 10.0))]
     pub threshold: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,

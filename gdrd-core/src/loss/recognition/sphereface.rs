@@ -19,12 +19,16 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct SphereFace {
     /// m, the factor of the target's angle, 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
     pub margin: u32,
     /// Lambda at the first step.
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub lambda_start: f64,
     /// The least lambda.
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub lambda_end: f64,
     /// How fast lambda falls.
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub lambda_decay: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
