@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Problem;
 use crate::loss::{TeacherNeed, Wanted};
 
 /// The student's last fully connected layer in closed form: the linear map of what stands before it that comes nearest to what a
@@ -34,30 +33,9 @@ impl Default for ClosedForm {
 }
 
 impl ClosedForm {
-    /// What is wrong with the options.
-    pub fn check(&self) -> Vec<Problem> {
-        [Problem::within("ridge", self.ridge, 1e-4..=1e6), Problem::within("whiten", self.whiten, 0.0..=0.5)]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
     /// The teacher's output that is the target.
     pub fn need(&self) -> TeacherNeed {
         let output = self.map.clone().map_or(Wanted::Embedding, Wanted::Map);
         TeacherNeed { teacher: self.teacher.clone(), output }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_out_of_bounds_are_named() {
-        assert_eq!(ClosedForm::default().check(), []);
-        let wrong = ClosedForm { ridge: 0.0, whiten: f64::NAN, ..ClosedForm::default() };
-        let keys: Vec<&str> = wrong.check().iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["ridge", "whiten"]);
     }
 }

@@ -21,18 +21,22 @@ use crate::seed::Stream;
 #[serde(deny_unknown_fields, default)]
 pub struct RandomDownscale {
     /// Height and width that are left, in pixels.
+    #[schemars(range(min = 4, max = 512))]
     pub size: usize,
     /// Filter of the reduction in evaluation, and of the way from a drawn size to `size`.
     pub kernel: Kernel,
     /// Whether that filter widens with the reduction (PIL) or not (OpenCV).
     pub antialias: bool,
     /// Sizes that are drawn, in pixels, each as likely; one that stands twice is twice as likely.
+    #[schemars(inner(range(min = 2, max = 512)))]
     pub sizes: Vec<usize>,
     /// Filters that are drawn, likewise.
     pub kernels: Vec<Kernel>,
     /// Share of the faces whose drawn filter widens with the reduction, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
     pub antialiased: f64,
     /// Share of the faces that are reduced as in evaluation, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
     pub plain: f64,
 }
 

@@ -28,10 +28,12 @@ pub struct Transformed {
     /// The power of the covariance C of the embeddings over `data`: they become (t - mean) C^-whiten. 0 removes the mean alone,
     /// 0.25 is mild, 0.5 gives all directions the same variance. Nothing is done when left out.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 0.5))]
     pub whiten: Option<f64>,
     /// Share of the person's mean direction in the target, 0 to 1: t' = (1 - identity) t + identity centre. Faces whose person
     /// `data` does not know stay as they are.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
     pub identity: f64,
     /// The dataset that mean, covariance and people are of; needed by `whiten` and `identity`.
     #[serde(default)]

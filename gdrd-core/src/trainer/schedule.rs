@@ -153,10 +153,13 @@ impl Schedule for Cosine {
 #[serde(deny_unknown_fields, default)]
 pub struct OneCycle {
     /// Share of the stage in which the rate rises, 0 to below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub rise: f64,
     /// The factor at the beginning.
+    #[schemars(range(min = 0, max = 1000))]
     pub start: f64,
     /// The factor at the end.
+    #[schemars(range(min = 0, max = 1000))]
     pub end: f64,
 }
 

@@ -25,6 +25,7 @@ pub struct SelectiveRegression {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Share of a batch that is selected, above 0 to 1; at least one face.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub share: f64,
     /// What similarity to a selected face of the same person costs.
     #[schemars(range(min = 0.0, max = 100.0))]

@@ -20,10 +20,13 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct AdaFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// m.
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
     /// h, the width of the normalised length: 0.333 puts a standard deviation at a third.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub width: f64,
     /// Share of a batch in the running mean and deviation of lengths.
     #[schemars(range(min = 0.0, max = 1.0))]

@@ -17,8 +17,10 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct ArcFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// Angle added to the target's, in radians.
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -60,8 +62,10 @@ impl LossConfig for ArcFace {
 #[serde(deny_unknown_fields, default)]
 pub struct CosFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// Cosine taken off the target's.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub margin: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,

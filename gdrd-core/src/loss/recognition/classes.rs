@@ -16,16 +16,20 @@ use crate::seed::Stream;
 #[serde(deny_unknown_fields, default)]
 pub struct Classes {
     /// Share of the target that is spread over all identities, 0 to below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
     /// People with fewer images than this are rare: with 2, those who have one.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub min_images: usize,
     /// Weight of the faces of rare people in the mean over the batch, 0 to 1; others have 1. With 0 they are no
     /// targets, and stay classes that others are told apart from.
+    #[schemars(range(min = 0, max = 1))]
     pub rare_weight: f64,
     /// Share of the identities that a step classifies over, above 0 to 1: those of the batch, and as many others,
     /// drawn anew at every step, as the share asks for (PartialFC, An et al., CVPR 2022). With 1 it is all of them.
     /// Below 1 the loss has no logits for other terms; memory of logits falls with it, the gradient of the class
     /// weights stays whole.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub sample: f64,
 }
 

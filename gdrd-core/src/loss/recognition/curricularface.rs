@@ -18,8 +18,10 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct CurricularFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// m, the angle added to the target's, in radians.
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
     /// Share of a batch in t.
     #[schemars(range(min = 0.0, max = 1.0))]

@@ -20,14 +20,19 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct MagFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// l_a, the length with the least margin.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub shortest: f64,
     /// u_a, the length with the largest margin.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub longest: f64,
     /// l_m, the margin of the shortest, in radians.
+    #[schemars(range(max = 1.57), extend("exclusiveMinimum" = 0))]
     pub least_margin: f64,
     /// u_m, the margin of the longest, in radians.
+    #[schemars(range(max = 1.57), extend("exclusiveMinimum" = 0))]
     pub largest_margin: f64,
     /// lambda_g, the weight of the regulariser.
     #[schemars(range(min = 0.0, max = 1e6))]

@@ -26,6 +26,7 @@ pub struct Octuplet {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// What a negative has to be farther away than a positive.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub margin: f64,
     /// How far two faces are apart.
     pub distance: Metric,

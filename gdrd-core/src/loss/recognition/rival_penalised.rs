@@ -22,8 +22,10 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct RivalPenalised {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// The target's margin: a cosine, or an angle in radians with `angular`.
+    #[schemars(range(min = 0, max = 10))]
     pub margin: f64,
     /// Whether the target has ArcFace's margin in the place of CosFace's.
     pub angular: bool,

@@ -22,6 +22,7 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct Siamese {
     /// Distance beyond which two people cost nothing.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub margin: f64,
 }
 

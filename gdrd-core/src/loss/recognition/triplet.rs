@@ -21,6 +21,7 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {
     /// What a negative has to be farther away than a positive.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub margin: f64,
     /// Which triplets count.
     pub mining: Mining,
