@@ -90,7 +90,8 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are.
+    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are. Each name stands once, the
+    /// order is the same at every call, and everybody has a face.
     fn people(&self) -> &[String];
 
     /// The number of the person whose face this is, below `people().len()`; none if nobody knows.
