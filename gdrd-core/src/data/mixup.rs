@@ -115,6 +115,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
     use crate::seed::Seed;
 
     fn drawn(mixup: &Mixup, count: u64) -> Vec<f64> {
@@ -152,8 +153,8 @@ mod tests {
 
     #[test]
     fn options_out_of_bounds_are_named() {
-        let problems = Mixup { faces: 0.0, alpha: 2.0, targets: Targets::Mixed }.check();
-        assert!(problems[0].message.starts_with("`mixup.faces`") && problems[1].message.starts_with("`mixup.alpha`"));
-        assert!(Mixup::default().check().is_empty());
+        let wrong = out_of_bounds_of(&Mixup { faces: 0.0, alpha: 2.0, targets: Targets::Mixed });
+        assert_eq!(wrong.iter().map(OutOfBounds::key).collect::<Vec<_>>(), ["alpha", "faces"]);
+        assert_eq!(out_of_bounds_of(&Mixup::default()), []);
     }
 }

@@ -2,7 +2,8 @@
 //! have them: `#[schemars(range(min = 1, max = 256))]` at the field, `inner(range(..))` for the numbers of a list, and
 //! `extend("exclusiveMinimum" = 0)` where the bound itself is not allowed.
 
-use schemars::Schema;
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
 use serde_json::{Number, Value as Json};
 
 use super::walk::walk;
@@ -39,6 +40,21 @@ pub fn out_of_bounds(schema: &Schema, options: &toml::Table) -> Vec<OutOfBounds>
     let json = serde_json::to_value(&options).expect("TOML tables have a JSON form");
     found.extend(out_of_bounds_json(schema, &json));
     found
+}
+
+/// The same of the options of a kind that a program has made itself.
+///
+/// ```
+/// use gdrd_core::plugin::bounds::out_of_bounds_of;
+/// use gdrd_core::trainer::Sgd;
+///
+/// let found = out_of_bounds_of(&Sgd { momentum: 2.0, ..Sgd::default() });
+/// assert_eq!((found[0].key().as_str(), found[0].message.as_str()), ("momentum", "expected below 1, found 2"));
+/// assert_eq!(out_of_bounds_of(&Sgd::default()), []);
+/// ```
+pub fn out_of_bounds_of<T: Serialize + JsonSchema>(options: &T) -> Vec<OutOfBounds> {
+    let table = toml::Table::try_from(options).expect("options can be written as a recipe's table");
+    out_of_bounds(&schemars::schema_for!(T), &table)
 }
 
 /// The same of options in JSON, which has finite numbers alone.
@@ -112,9 +128,6 @@ pub fn bounds(schema: &Json) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use schemars::JsonSchema;
-    use serde::Serialize;
-
     use super::*;
 
     #[derive(Serialize, JsonSchema)]
@@ -134,8 +147,7 @@ mod tests {
     }
 
     fn found(rate: f64, steps: Option<u64>, widths: Vec<usize>, free: f64) -> Vec<(String, String)> {
-        let options = toml::Table::try_from(Options { rate, steps, inner: Inner { widths }, free }).expect("a table");
-        let found = out_of_bounds(&schemars::schema_for!(Options), &options);
+        let found = out_of_bounds_of(&Options { rate, steps, inner: Inner { widths }, free });
         found.into_iter().map(|found| (found.key(), found.message)).collect()
     }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, pooled};
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
@@ -59,11 +59,6 @@ impl Kind for AttentionTransfer {
 }
 
 impl LossConfig for AttentionTransfer {
-    fn check(&self) -> Vec<Problem> {
-        let power = Problem::within("power", self.power, 0.1..=16.0);
-        power.into_iter().chain(Problem::within("reweight", self.reweight, 0.0..=16.0)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
     }

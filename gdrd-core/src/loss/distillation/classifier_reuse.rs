@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted, cross_entropy};
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
@@ -46,11 +46,6 @@ impl Kind for ClassifierReuse {
 }
 
 impl LossConfig for ClassifierReuse {
-    fn check(&self) -> Vec<Problem> {
-        let scale = Problem::within("scale", self.scale, 1e-3..=1e6);
-        scale.into_iter().chain(Problem::within("margin", self.margin, 0.0..=1.0)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs {
             labels: true,

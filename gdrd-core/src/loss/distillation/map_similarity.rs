@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::maps::MapPair;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::nn::kernels::put;
@@ -41,10 +41,6 @@ impl Kind for MapSimilarity {
 }
 
 impl LossConfig for MapSimilarity {
-    fn check(&self) -> Vec<Problem> {
-        Problem::within("relation", self.relation, 0.0..=1e6).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { labels: self.relation > 0.0, ..Needs::map_and(self.teacher.as_ref(), self.tap.as_ref()) }
     }

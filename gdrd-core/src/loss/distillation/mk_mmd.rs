@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted, squared_distances};
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
@@ -39,10 +39,6 @@ impl Kind for MkMmd {
 }
 
 impl LossConfig for MkMmd {
-    fn check(&self) -> Vec<Problem> {
-        Problem::within("kernels", self.kernels, 1..=16).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }

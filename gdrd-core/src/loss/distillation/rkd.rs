@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::relations::{angle_term, distance_term};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use crate::plugin::Kind;
 
@@ -37,11 +37,6 @@ impl Kind for Rkd {
 }
 
 impl LossConfig for Rkd {
-    fn check(&self) -> Vec<Problem> {
-        let distance = Problem::within("distance", self.distance, 0.0..=1e6);
-        distance.into_iter().chain(Problem::within("angle", self.angle, 0.0..=1e6)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }

@@ -1,14 +1,12 @@
 //! Additive margins, of the angle or of its cosine.
 
-use std::f64::consts::PI;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, turned};
+use super::head::{AngleHead, needs, turned};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -38,11 +36,6 @@ impl Kind for ArcFace {
 }
 
 impl LossConfig for ArcFace {
-    fn check(&self) -> Vec<Problem> {
-        let own = [positive("scale", self.scale), below("margin", self.margin, PI / 2.0)];
-        own.into_iter().flatten().chain(self.classes.check()).collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }
@@ -83,11 +76,6 @@ impl Kind for CosFace {
 }
 
 impl LossConfig for CosFace {
-    fn check(&self) -> Vec<Problem> {
-        let own = [positive("scale", self.scale), below("margin", self.margin, 1.0)];
-        own.into_iter().flatten().chain(self.classes.check()).collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

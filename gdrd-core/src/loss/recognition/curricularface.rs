@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, turned};
+use super::head::{AngleHead, needs, turned};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -42,18 +42,6 @@ impl Kind for CurricularFace {
 }
 
 impl LossConfig for CurricularFace {
-    fn check(&self) -> Vec<Problem> {
-        [
-            positive("scale", self.scale),
-            below("margin", self.margin, std::f64::consts::PI / 2.0),
-            Problem::within("momentum", self.momentum, 0.0..=1.0),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

@@ -4,11 +4,10 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::head::positive;
 use super::mining::Mining;
 use super::triplet::{hinge, mined};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs, Wanted};
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
@@ -47,10 +46,6 @@ impl Kind for Octuplet {
 }
 
 impl LossConfig for Octuplet {
-    fn check(&self) -> Vec<Problem> {
-        positive("margin", self.margin).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }
     }

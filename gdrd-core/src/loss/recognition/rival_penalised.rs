@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, turned};
+use super::head::{AngleHead, needs, turned};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -52,19 +52,6 @@ impl Kind for RivalPenalised {
 }
 
 impl LossConfig for RivalPenalised {
-    fn check(&self) -> Vec<Problem> {
-        [
-            positive("scale", self.scale),
-            below("margin", self.margin, 1.0),
-            Problem::within("rival_margin", self.rival_margin, 0.0..=10.0),
-            Problem::within("threshold", self.threshold, -10.0..=10.0),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

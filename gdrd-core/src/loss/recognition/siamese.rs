@@ -4,9 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::head::positive;
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs};
 use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
@@ -38,10 +37,6 @@ impl Kind for Siamese {
 }
 
 impl LossConfig for Siamese {
-    fn check(&self) -> Vec<Problem> {
-        positive("margin", self.margin).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { embedding: true, labels: true, ..Needs::default() }
     }

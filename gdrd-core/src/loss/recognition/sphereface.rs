@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::classes::Classes;
 use super::head::{AngleHead, needs};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -47,19 +47,6 @@ impl Kind for SphereFace {
 }
 
 impl LossConfig for SphereFace {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("margin", self.margin, 1..=8),
-            Problem::within("lambda_start", self.lambda_start, 0.0..=1e9),
-            Problem::within("lambda_end", self.lambda_end, 0.0..=1e9),
-            Problem::within("lambda_decay", self.lambda_decay, 0.0..=1e9),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

@@ -4,10 +4,9 @@ use candle_core::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::head::positive;
 use super::mining::{Mining, Triplet as Three};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs};
 use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
@@ -43,10 +42,6 @@ impl Kind for Triplet {
 }
 
 impl LossConfig for Triplet {
-    fn check(&self) -> Vec<Problem> {
-        positive("margin", self.margin).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { embedding: true, labels: true, ..Needs::default() }
     }
