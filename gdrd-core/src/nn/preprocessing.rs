@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::put;
-use crate::error::Result;
+use crate::error::{Problem, Result};
 use crate::face::FaceBatch;
 
 /// How a batch of faces becomes the input of a network: `(x - mean) / std` of values in `[0, 1]`, channel by channel.
@@ -17,10 +17,10 @@ pub struct Preprocessing {
     /// Order of the channels: `rgb` (insightface, CVLface) or `bgr` (AdaFace's own checkpoints).
     pub colour: Colour,
     /// Subtracted from values in `[0, 1]`; one number for each channel, in the network's order.
-    #[schemars(inner(range(min = -1e6, max = 1e6)))]
+    #[cfg_attr(feature = "train", schemars(inner(range(min = -1e6, max = 1e6))))]
     pub mean: [f32; 3],
     /// What the difference is divided by; one number for each channel, in the network's order.
-    #[schemars(inner(range(min = 1e-6, max = 1e6)))]
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1e-6, max = 1e6))))]
     pub std: [f32; 3],
     /// Where the network expects eyes, nose and mouth. It is stated, not applied: faces come aligned from the dataset.
     pub alignment: Alignment,
@@ -67,6 +67,12 @@ impl Preprocessing {
     /// RGB with the mean and standard deviation of ImageNet, as torchvision's models.
     pub fn imagenet() -> Self {
         Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], ..Self::default() }
+    }
+
+    /// What is wrong with these options.
+    pub fn check(&self) -> Vec<Problem> {
+        let mean = Problem::all_within("mean", &self.mean, -1e6..=1e6);
+        mean.into_iter().chain(Problem::all_within("std", &self.std, 1e-6..=1e6)).collect()
     }
 
     /// The network's input, `[batch, 3, size, size]`.
