@@ -28,7 +28,7 @@ mod tests {
         }
     }
 
-    /// The numbers of a schema: the keys that lead to each, and values just outside its bounds.
+    /// The numbers of a schema: the keys that lead to each, a list's length in the place of a key, and values just outside its bounds.
     fn numbers(root: &Json, schema: &Json, keys: &[String], found: &mut Vec<(Vec<String>, Vec<Json>)>) {
         if let Some(name) = schema.get("$ref").and_then(Json::as_str) {
             numbers(root, root.pointer(&name[1..]).expect("a definition"), keys, found);
@@ -41,7 +41,8 @@ mod tests {
             numbers(root, schema, &below(key), found);
         }
         if schema.get("items").is_some() {
-            numbers(root, &schema["items"], &below("0"), found);
+            let count = schema["minItems"].as_u64().unwrap_or(1);
+            numbers(root, &schema["items"], &below(&count.to_string()), found);
         }
         let low = schema["minimum"].as_u64().filter(|low| *low > 0).map(|low| json!(low - 1));
         let high = schema["maximum"].as_u64().map(|high| json!(high + 1));
@@ -54,8 +55,12 @@ mod tests {
     fn put(options: &mut Json, keys: &[String], value: &Json) {
         match keys {
             [] => *options = value.clone(),
-            [key] if key == "0" => *options = json!([value]),
             [key, rest @ ..] => {
+                // A list of so many numbers.
+                if let Ok(count) = key.parse() {
+                    *options = Json::Array(vec![value.clone(); count]);
+                    return;
+                }
                 if !options.is_object() {
                     *options = json!({});
                 }

@@ -129,7 +129,7 @@ fn numbers_out_of_bounds_are_named_wherever_they_stand() {
         ("stage.generative.clip_norm=inf", "`clip_norm`: expected a finite number, found inf"),
         ("stage.generative.rates={ backbone = -1 }", "`rates.backbone`: expected above 0, found -1"),
         ("stage.generative.augment.rotate=181", "`augment.rotate`: expected at most 180, found 181"),
-        ("stage.discriminative.loss.identity.label_smoothing=1", "`label_smoothing`: expected below 1, found 1"),
+        ("stage.discriminative.loss.identity.classes.label_smoothing=1", "`classes.label_smoothing`: expected below 1"),
         ("stage.discriminative.loss.identity.weight=nan", "`weight`: expected a finite number, found NaN"),
         ("stage.discriminative.loss.identity.weight=1e10", "`weight`: expected at most 1000000000, found 10000000000"),
         ("stage.generative.optimizer={ kind = \"adamw\", beta1 = 1 }", "`beta1`: expected below 1, found 1"),

@@ -19,9 +19,12 @@ use crate::recipe::source::{Sources, Span};
 ///
 /// Each contract has one blanket implementation beside its trait, so that plug-ins do not write it:
 ///
-/// ```text
-/// impl<T: TeacherConfig> Boxed<dyn TeacherConfig> for T {
-///     fn boxed(self) -> Box<dyn TeacherConfig> {
+/// ```
+/// # use gdrd_core::plugin::Boxed;
+/// #[derive(Debug)]
+/// struct Led;
+/// impl Boxed<dyn std::fmt::Debug> for Led {
+///     fn boxed(self) -> Box<dyn std::fmt::Debug> {
 ///         Box::new(self)
 ///     }
 /// }
