@@ -7,6 +7,7 @@ use gdrd_core::student::LastLinear;
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
+use crate::bounds::{MOST_BLOCKS, WIDEST};
 
 /// The options of a head. The paper says "ReLU fully-connected layers" and no more, and not where the backbone ends: the
 /// default ends it after the last convolution.
@@ -15,15 +16,19 @@ use crate::blocks::BasicBlock;
 #[serde(deny_unknown_fields, default)]
 pub struct HeadOptions {
     /// Channels of convolutional stages that belong to the head, each of which halves the map; none by default.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub channels: Vec<usize>,
     /// Basic blocks of each of these stages.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST_BLOCKS)))]
     pub blocks: usize,
     /// How the map becomes a vector.
     pub pool: Pool,
     /// Widths of fully connected layers with batch normalisation and ReLU before the embedding.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub hidden: Vec<usize>,
     /// Share of the values before the last fully connected layer that a training step leaves out, 0 to below 1; 0.4 is usual
     /// for recognisers.
+    #[cfg_attr(feature = "train", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub dropout: f64,
     /// Whether the embedding is batch-normalised, as in ArcFace's networks.
     pub normalise: bool,
@@ -57,13 +62,15 @@ pub enum Pool {
 impl HeadOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Option<Problem> {
-        let positive = !self.hidden.contains(&0) && !self.channels.contains(&0) && self.blocks > 0;
-        let numbers = || "expected at least 1 in `channels`, `blocks` and `hidden`, found 0".into();
-        Problem::unless(positive, "head", numbers).or_else(|| {
-            Problem::unless((0.0..1.0).contains(&self.dropout), "head", || {
-                format!("`dropout`: expected at least 0 and below 1, found {}", self.dropout)
-            })
-        })
+        let problem = Problem::all_within("channels", &self.channels, 1..=WIDEST)
+            .or_else(|| Problem::within("blocks", self.blocks, 1..=MOST_BLOCKS))
+            .or_else(|| Problem::all_within("hidden", &self.hidden, 1..=WIDEST))
+            .or_else(|| {
+                Problem::unless((0.0..1.0).contains(&self.dropout), "dropout", || {
+                    format!("expected at least 0 and below 1, found {}", self.dropout)
+                })
+            })?;
+        Some(Problem::new("head", format!("`{}`: {}", problem.key, problem.message)))
     }
 }
 

@@ -19,8 +19,10 @@ pub struct IresnetStudent {
     /// Whose network it is: they differ in names, shortcuts and normalisations.
     pub layout: IresnetLayout,
     /// 18, 34, 50, 100, 152 or 200.
+    #[cfg_attr(feature = "train", schemars(range(min = 18, max = 200)))]
     pub depth: usize,
     /// Height and width that faces are brought to, in pixels. Another size than 112 needs another head than a teacher's.
+    #[cfg_attr(feature = "train", schemars(range(min = 32, max = 512)))]
     pub input: usize,
     /// What the network expects of its input. Left out: what the teacher expects that the student starts from; without one, RGB
     /// with mean and std 0.5.
@@ -28,9 +30,11 @@ pub struct IresnetStudent {
     /// What makes the embedding of the last map.
     pub head: RecogniserHead,
     /// Values in an embedding.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16_384)))]
     pub embedding: usize,
     /// Blocks of the backbone, the stem among them; those after it belong to the head, which a stage may train alone. Left out:
     /// all, so that the backbone's map is the last one. With depth 18, 3 end it at 56x56 pixels, 5 at 28x28, 7 at 14x14.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 128)))]
     pub backbone_blocks: Option<usize>,
 }
 

@@ -4,6 +4,7 @@
 //! students for recipes.
 
 mod blocks;
+mod bounds;
 mod diffusion_trunk;
 mod diffusion_unet;
 mod encoder;

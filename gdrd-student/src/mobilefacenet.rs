@@ -19,10 +19,13 @@ pub struct MobileFaceNetStudent {
     /// Whose network it is: they differ in activations, widths and names.
     pub layout: MobileFaceNetLayout,
     /// Blocks of each stage, in insightface's layout; `get_mbf` has 1, 4, 6 and 2, `get_mbf_large` 2, 8, 12 and 4.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = 64))))]
     pub blocks: [usize; 4],
     /// Channels of the first stage in units of 64, in insightface's layout; 2 in `get_mbf`.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16)))]
     pub scale: usize,
     /// Height and width that faces are brought to, in pixels. Another size than 112 needs another head than a teacher's.
+    #[cfg_attr(feature = "train", schemars(range(min = 32, max = 512)))]
     pub input: usize,
     /// What the network expects of its input. Left out: what the teacher expects that the student starts from; without one, what
     /// the layout's published weights do.
@@ -30,10 +33,12 @@ pub struct MobileFaceNetStudent {
     /// What makes the embedding of the last map.
     pub head: RecogniserHead,
     /// Values in an embedding; 128 in foamliu's own head.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16_384)))]
     pub embedding: usize,
     /// Blocks of the backbone; those after it belong to the head, which a stage may train alone. Left out: all, so that the
     /// backbone's map is the last one. In foamliu's layout 6 end it at 28x28 pixels, 13 at 14x14 and 16 at 7x7, before the
     /// last convolution to 512 channels, which is block 17.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 128)))]
     pub backbone_blocks: Option<usize>,
 }
 

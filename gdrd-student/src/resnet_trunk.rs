@@ -9,6 +9,7 @@ use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConf
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::{BasicBlock, conv_norm};
+use crate::bounds::{MOST_BLOCKS, MOST_STRIDE, WIDEST};
 use crate::head::{Head, HeadOptions};
 
 /// A 3x3 stem and stages of basic blocks. The defaults are the paper's student at 16x16 (15.3 M parameters): channels 128,
@@ -21,17 +22,22 @@ use crate::head::{Head, HeadOptions};
 #[serde(deny_unknown_fields, default)]
 pub struct ResnetTrunk {
     /// Channels of each stage; the stem has those of the first.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub channels: Vec<usize>,
     /// Basic blocks of each stage.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = MOST_BLOCKS))))]
     pub blocks: Vec<usize>,
     /// Stride of the first block of each stage.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = MOST_STRIDE))))]
     pub strides: Vec<usize>,
     /// Stride of the stem; 1 for small faces.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST_STRIDE)))]
     pub stem_stride: usize,
     /// Whether the last block ends in a ReLU. Without it the feature map has negative values too, as a diffusion
     /// encoder's has.
     pub last_relu: bool,
     /// Values in an embedding.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub embedding: usize,
     /// The head.
     pub head: HeadOptions,
@@ -55,16 +61,17 @@ impl StudentConfig for ResnetTrunk {
     fn check(&self) -> Vec<Problem> {
         let stages = self.channels.len();
         let same = self.blocks.len() == stages && self.strides.len() == stages;
-        let positive = |values: &[usize]| values.iter().all(|v| *v > 0);
         [
-            Problem::unless(stages > 0 && positive(&self.channels), "channels", || "expected positive numbers".into()),
+            Problem::unless(stages > 0, "channels", || "expected at least one stage, found none".into()),
+            Problem::all_within("channels", &self.channels, 1..=WIDEST),
             Problem::unless(same, "blocks", || {
                 let (blocks, strides) = (self.blocks.len(), self.strides.len());
-                format!("expected {stages} `blocks` and `strides` (one for each of `channels`), found {blocks} and {strides}")
+                format!("expected as many `blocks` and `strides` as `channels`, {stages}, found {blocks} and {strides}")
             }),
-            Problem::unless(positive(&self.blocks), "blocks", || "expected positive numbers".into()),
-            Problem::unless(positive(&self.strides) && self.stem_stride > 0, "strides", || "expected positive numbers".into()),
-            Problem::unless(self.embedding > 0, "embedding", || "expected at least 1, found 0".into()),
+            Problem::all_within("blocks", &self.blocks, 1..=MOST_BLOCKS),
+            Problem::all_within("strides", &self.strides, 1..=MOST_STRIDE),
+            Problem::within("stem_stride", self.stem_stride, 1..=MOST_STRIDE),
+            Problem::within("embedding", self.embedding, 1..=WIDEST),
             self.head.check(),
         ]
         .into_iter()

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
-use gdrd_core::error::{Problem, Result};
+use gdrd_core::error::Result;
 use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
@@ -33,6 +33,7 @@ pub struct IresnetTeacher {
     pub class_weights: Option<RecipePath>,
     /// Factor of the cosines that are the logits; 64 in insightface's, CVLface's and AdaFace's training.
     #[serde(default = "default_logit_scale")]
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub logit_scale: f64,
     /// What the network expects of its input: RGB, mean and std 0.5 of values in `[0, 1]` unless said otherwise. AdaFace's
     /// own checkpoints need `colour = "bgr"`, FaceX-Zoo's `colour = "bgr"` and a std of 128/255.
@@ -47,10 +48,6 @@ impl Kind for IresnetTeacher {
 }
 
 impl TeacherConfig for IresnetTeacher {
-    fn check(&self) -> Vec<Problem> {
-        crate::recogniser::check(self.logit_scale, Some(&self.preprocessing))
-    }
-
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
-use gdrd_core::error::{Problem, Result};
+use gdrd_core::error::Result;
 use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
@@ -30,6 +30,7 @@ pub struct MobileFaceNetTeacher {
     pub class_weights: Option<RecipePath>,
     /// Factor of the cosines that are the logits, where the teacher has class weights.
     #[serde(default = "default_logit_scale")]
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub logit_scale: f64,
     /// What the network expects of its input; that of the layout when left out: RGB, then ImageNet's mean and std for
     /// foamliu's and 0.5 and 0.5 for insightface's; BGR, then 0.5 and 128/255 for FaceX-Zoo's. face.evoLVe's weights, whose
@@ -44,10 +45,6 @@ impl Kind for MobileFaceNetTeacher {
 }
 
 impl TeacherConfig for MobileFaceNetTeacher {
-    fn check(&self) -> Vec<Problem> {
-        crate::recogniser::check(self.logit_scale, self.preprocessing.as_ref())
-    }
-
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
         let options = Options {
             weights: &self.weights,

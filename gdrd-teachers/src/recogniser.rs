@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
-use gdrd_core::error::{Context, Error, Problem, Result};
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::nn::weights::{check_finite, listed};
 use gdrd_core::nn::{Mode, l2_normalise};
@@ -47,19 +47,6 @@ pub(crate) struct Options<'a> {
 /// Factor of the cosines in insightface's, CVLface's and AdaFace's training.
 pub(crate) fn default_logit_scale() -> f64 {
     64.0
-}
-
-/// What is wrong with the options that recognisers share.
-pub(crate) fn check(logit_scale: f64, preprocessing: Option<&Preprocessing>) -> Vec<Problem> {
-    let good = logit_scale.is_finite() && logit_scale > 0.0;
-    let scale = Problem::unless(good, "logit_scale", || format!("expected a positive number, found {logit_scale}"));
-    scale.into_iter().chain(preprocessing.into_iter().flat_map(check_preprocessing)).collect()
-}
-
-/// What is wrong with the option `preprocessing`.
-pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterator<Item = Problem> {
-    let nested = |problem: Problem| Problem::new("preprocessing", format!("`{}`: {}", problem.key, problem.message));
-    preprocessing.check().into_iter().map(nested)
 }
 
 /// A network and perhaps its margin head as a teacher.

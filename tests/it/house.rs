@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gdrd_core::plugin::bounds::bounds;
 use gdrd_tests::{files_below, registry, root};
+use serde_json::Value as Json;
 
 /// The longest a Rust file may be.
 const LINES: usize = 400;
@@ -207,6 +209,51 @@ fn every_kind_is_named_where_a_reader_or_a_test_can_find_it() {
         .map(|kind| format!("{} `{}`", kind.family, kind.name))
         .collect();
     assert!(silent.is_empty(), "no recipe, text or test names {silent:?}");
+}
+
+/// Numbers that need no bounds, by their place in the recipe's schema, each with its reason.
+const UNBOUNDED: [(&str, &str); 0] = [];
+
+/// Collects the places of numbers without a lower and an upper bound.
+fn without_bounds(schema: &Json, place: &str, found: &mut Vec<String>) {
+    let is_number = |kind: &Json| kind == "integer" || kind == "number";
+    let kinds = schema.get("type");
+    if kinds.is_some_and(|kinds| is_number(kinds) || kinds.as_array().is_some_and(|all| all.iter().any(is_number)))
+        && bounds(schema).is_none()
+    {
+        found.push(place.to_string());
+    }
+    match schema {
+        Json::Object(table) => {
+            for (key, below) in table.iter().filter(|(key, _)| *key != "default") {
+                without_bounds(below, &format!("{place}/{key}"), found);
+            }
+        }
+        Json::Array(items) => {
+            for (at, below) in items.iter().enumerate() {
+                // A kind by its name, which stays when others come.
+                let kind = below.pointer("/properties/kind/const").and_then(Json::as_str);
+                let key = kind.map_or_else(|| at.to_string(), str::to_string);
+                without_bounds(below, &format!("{place}/{key}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_number_of_a_recipe_has_bounds() {
+    let mut found = Vec::new();
+    without_bounds(&gdrd_core::experiment::schema(&registry()), "", &mut found);
+    let excepted = |place: &String| UNBOUNDED.iter().any(|(known, _)| known == place);
+    let wrong: Vec<&String> = found.iter().filter(|place| !excepted(place)).collect();
+    assert!(
+        wrong.is_empty(),
+        "numbers without `minimum` or `maximum`; `#[schemars(range(min = .., max = ..))]` at the field sets both, \
+         `inner(range(..))` those of a list's numbers: {wrong:#?}"
+    );
+    let idle: Vec<_> = UNBOUNDED.iter().filter(|(known, _)| !found.iter().any(|place| place == known)).collect();
+    assert!(idle.is_empty(), "{idle:?} have bounds and need not be excepted");
 }
 
 #[test]

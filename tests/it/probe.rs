@@ -110,7 +110,7 @@ fn what_is_not_there_is_named() {
     says(&["--target", "generative"], 1, "teacher `generative` has no embeddings");
     says(&["--protocol", "lfw"], 2, "no protocol is called `lfw`");
     says(&["--data", "trian"], 2, "no dataset is called `trian`");
-    says(&["--vary", "timestep=1000", "--teacher", "generative"], 2, "expected 0 to 999, found 1000");
+    says(&["--vary", "timestep=1000", "--teacher", "generative"], 2, "expected at most 999, found 1000");
     says(&["--vary", "timestpe=1", "--teacher", "generative"], 2, "did you mean `timestep`?");
     says(&["--vary", "timestep=1"], 2, "needs one `--teacher`");
     says(&["--values", "0"], 2, "0 is not in 1..=41000");

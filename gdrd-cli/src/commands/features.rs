@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use gdrd_core::data::{Augment, Dataset, Variant};
+use gdrd_core::data::{Augment, Dataset, Variant, face_as_it_is};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
@@ -58,7 +58,7 @@ pub(crate) fn features(
         for start in (0..dataset.len()).step_by(BATCH) {
             let indices = start..(start + BATCH).min(dataset.len());
             for index in indices.clone() {
-                let face = dataset.face(index)?;
+                let face = face_as_it_is(&*dataset, index)?;
                 let face = if mirrored { face.flipped() } else { face };
                 digests.extend_from_slice(&digest::of_bytes(face.pixels()));
                 names.push(dataset.place(index));

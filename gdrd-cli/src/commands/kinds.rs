@@ -2,6 +2,7 @@
 
 use gdrd_core::error::{Error, Result};
 use gdrd_core::loss::{Needs, Wanted};
+use gdrd_core::plugin::bounds::bounds;
 use gdrd_core::recipe::diagnostic::suggest;
 use gdrd_core::registry::{Listed, Registry};
 
@@ -43,7 +44,8 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
                 Some(serde_json::Value::Null) | None => "optional".to_string(),
                 Some(value) => format!("default {value}"),
             };
-            say!("  {name} ({default})");
+            let bounds = bounds(option).map_or_else(String::new, |bounds| format!("; {bounds}"));
+            say!("  {name} ({default}{bounds})");
             for line in option.get("description").and_then(|d| d.as_str()).unwrap_or_default().lines() {
                 say!("      {line}");
             }

@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Problem;
 use crate::loss::{TeacherNeed, Wanted};
 
 /// The student's last fully connected layer in closed form: the linear map of what stands before it that comes nearest to what a
@@ -17,11 +16,13 @@ pub struct ClosedForm {
     /// The teacher's feature map of this name is the target, all its values; the embedding when left out.
     pub map: Option<String>,
     /// The penalty of large weights, in units of the mean diagonal of the features' Gram matrix (centred).
+    #[schemars(range(min = 1e-4, max = 1e6))]
     pub ridge: f64,
     /// Whether embeddings are brought to unit length, as they are compared. Maps are taken as they are.
     pub unit_length: bool,
     /// Exponent `p` of the covariance `C^-p` by which predictions are whitened, their mean removed: 0 leaves them as they are, 0.5
     /// gives all directions equal weight, 0.25 lies between.
+    #[schemars(range(min = 0.0, max = 0.5))]
     pub whiten: f64,
 }
 
@@ -32,30 +33,9 @@ impl Default for ClosedForm {
 }
 
 impl ClosedForm {
-    /// What is wrong with the options.
-    pub fn check(&self) -> Vec<Problem> {
-        [Problem::within("ridge", self.ridge, 1e-4..=1e6), Problem::within("whiten", self.whiten, 0.0..=0.5)]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
     /// The teacher's output that is the target.
     pub fn need(&self) -> TeacherNeed {
         let output = self.map.clone().map_or(Wanted::Embedding, Wanted::Map);
         TeacherNeed { teacher: self.teacher.clone(), output }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_out_of_bounds_are_named() {
-        assert_eq!(ClosedForm::default().check(), []);
-        let wrong = ClosedForm { ridge: 0.0, whiten: f64::NAN, ..ClosedForm::default() };
-        let keys: Vec<&str> = wrong.check().iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["ridge", "whiten"]);
     }
 }

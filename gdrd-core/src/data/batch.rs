@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use super::augment::{Drawn, Variant};
 use super::loader::Order;
 use super::mixup::{Mixed, Targets};
-use super::views::Views;
+use super::views::{Changed, Views};
 use crate::error::{Error, Result};
 use crate::face::{Face, Kernel};
 use crate::seed::Stream;
@@ -56,7 +56,7 @@ impl Batch {
             mixed: mixed.clone(),
             indices,
         };
-        let changed: Vec<OnceCell<Face>> = vec![OnceCell::new(); size];
+        let changed: Vec<OnceCell<Changed>> = vec![OnceCell::new(); size];
         for at in 0..size {
             if is_over() {
                 return Err(Error::data("nobody waits for this batch any longer"));

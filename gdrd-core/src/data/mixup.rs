@@ -5,7 +5,7 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Result};
 use crate::face::Face;
 use crate::seed::Stream;
 
@@ -15,8 +15,10 @@ use crate::seed::Stream;
 #[serde(deny_unknown_fields, default)]
 pub struct Mixup {
     /// Share of the faces that are mixed, above 0 to 1.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub faces: f64,
     /// Parameter of the distribution, 0.05 to 1: 1 takes every s as likely, small ones leave most faces nearly whole.
+    #[schemars(range(min = 0.05, max = 1))]
     pub alpha: f64,
     /// What the student learns of a mixture.
     pub targets: Targets,
@@ -40,16 +42,6 @@ impl Default for Mixup {
 }
 
 impl Mixup {
-    pub(super) fn check(&self) -> Vec<Problem> {
-        let faces = Problem::unless(self.faces > 0.0 && self.faces <= 1.0, "augment", || {
-            format!("`mixup.faces`: expected above 0 and at most 1, found {}", self.faces)
-        });
-        let alpha = Problem::unless((0.05..=1.0).contains(&self.alpha), "augment", || {
-            format!("`mixup.alpha`: expected at least 0.05 and at most 1, found {}", self.alpha)
-        });
-        faces.into_iter().chain(alpha).collect()
-    }
-
     /// The share of a face in what is shown of it: 1 if it is not mixed. (Jöhnk's method for Beta, Metrika 1964.)
     pub(super) fn draw(&self, stream: &mut Stream) -> f32 {
         if stream.random::<f64>() >= self.faces {
@@ -123,6 +115,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
     use crate::seed::Seed;
 
     fn drawn(mixup: &Mixup, count: u64) -> Vec<f64> {
@@ -160,8 +153,8 @@ mod tests {
 
     #[test]
     fn options_out_of_bounds_are_named() {
-        let problems = Mixup { faces: 0.0, alpha: 2.0, targets: Targets::Mixed }.check();
-        assert!(problems[0].message.starts_with("`mixup.faces`") && problems[1].message.starts_with("`mixup.alpha`"));
-        assert!(Mixup::default().check().is_empty());
+        let wrong = out_of_bounds_of(&Mixup { faces: 0.0, alpha: 2.0, targets: Targets::Mixed });
+        assert_eq!(wrong.iter().map(OutOfBounds::key).collect::<Vec<_>>(), ["alpha", "faces"]);
+        assert_eq!(out_of_bounds_of(&Mixup::default()), []);
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
-use crate::face::Face;
+use crate::face::{Face, Kernel};
 
 mod augment;
 mod batch;
@@ -127,6 +129,16 @@ pub trait Dataset: Send + Sync {
         false
     }
 
+    /// Height and width, in pixels, at which a view that leaves faces as they are shows this one; the face's own unless the dataset
+    /// says more. [`face`](Dataset::face) may give a smaller one: enlarged and reduced again, it would be another face.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn size(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
     /// The face itself, at its native size. Called from many threads.
     ///
     /// # Errors
@@ -230,6 +242,23 @@ impl BuildContext<'_> {
     }
 }
 
+/// A face of a dataset as a view that leaves faces as they are shows it: at the dataset's [`size`](Dataset::size).
+///
+/// # Errors
+/// If it cannot be read.
+pub fn face_as_it_is(dataset: &dyn Dataset, index: usize) -> Result<Face> {
+    let face = dataset.face(index)?;
+    match dataset.size(index) {
+        Some(size) => face.resized(size, Kernel::Bicubic, true),
+        None => Ok(face),
+    }
+}
+
+/// A name with its accents composed (Unicode NFC): macOS writes them apart, most lists do not.
+pub(crate) fn composed(name: &str) -> String {
+    name.nfc().collect()
+}
+
 /// Faces by their keys. Two faces may have one key, where folders with people of the same name are joined.
 pub struct Keys(BTreeMap<String, Vec<usize>>);
 
@@ -238,7 +267,7 @@ impl Keys {
     pub fn of(dataset: &dyn Dataset) -> Self {
         let mut keys: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for index in 0..dataset.len() {
-            keys.entry(dataset.key(index)).or_default().push(index);
+            keys.entry(composed(&dataset.key(index))).or_default().push(index);
         }
         Self(keys)
     }
@@ -248,7 +277,7 @@ impl Keys {
     /// # Errors
     /// If there are several; the error says where they are.
     pub fn find(&self, key: &str, dataset: &dyn Dataset) -> Result<Option<usize>> {
-        match self.0.get(key).map(Vec::as_slice) {
+        match self.0.get(&composed(key)).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
             Some([one]) => Ok(Some(*one)),
             Some(several) => {

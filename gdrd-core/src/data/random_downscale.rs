@@ -21,18 +21,22 @@ use crate::seed::Stream;
 #[serde(deny_unknown_fields, default)]
 pub struct RandomDownscale {
     /// Height and width that are left, in pixels.
+    #[schemars(range(min = 4, max = 512))]
     pub size: usize,
     /// Filter of the reduction in evaluation, and of the way from a drawn size to `size`.
     pub kernel: Kernel,
     /// Whether that filter widens with the reduction (PIL) or not (OpenCV).
     pub antialias: bool,
     /// Sizes that are drawn, in pixels, each as likely; one that stands twice is twice as likely.
+    #[schemars(inner(range(min = 2, max = 512)))]
     pub sizes: Vec<usize>,
     /// Filters that are drawn, likewise.
     pub kernels: Vec<Kernel>,
     /// Share of the faces whose drawn filter widens with the reduction, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
     pub antialiased: f64,
     /// Share of the faces that are reduced as in evaluation, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
     pub plain: f64,
 }
 
@@ -64,17 +68,11 @@ impl RandomDownscale {
 
 impl DegradationConfig for RandomDownscale {
     fn check(&self) -> Vec<Problem> {
-        let sizes = !self.sizes.is_empty() && self.sizes.iter().all(|size| (2..=512).contains(size));
-        let share = |key: &'static str, value: f64| {
-            Problem::unless((0.0..=1.0).contains(&value), key, || format!("expected 0 to 1, found {value}"))
-        };
-        let own = [
-            Problem::unless(sizes, "sizes", || format!("expected sizes of 2 to 512 pixels, found {:?}", self.sizes)),
-            Problem::unless(!self.kernels.is_empty(), "kernels", || "expected at least one filter".into()),
-            share("antialiased", self.antialiased),
-            share("plain", self.plain),
-        ];
-        self.plain().check().into_iter().chain(own.into_iter().flatten()).collect()
+        let sizes =
+            Problem::unless(!self.sizes.is_empty(), "sizes", || "expected at least one size, found none".into());
+        let kernels =
+            Problem::unless(!self.kernels.is_empty(), "kernels", || "expected at least one filter, found none".into());
+        sizes.into_iter().chain(kernels).collect()
     }
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Degradation>> {
@@ -116,6 +114,7 @@ mod tests {
 
     use super::*;
     use crate::context::Bare;
+    use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
     use crate::seed::Seed;
 
     fn built(options: &RandomDownscale) -> Box<dyn Degradation> {
@@ -177,7 +176,9 @@ mod tests {
             ..RandomDownscale::default()
         };
         let keys: Vec<&str> = wrong.check().iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["size", "sizes", "kernels", "antialiased", "plain"]);
+        assert_eq!(keys, ["sizes", "kernels"]);
+        let keys: Vec<String> = out_of_bounds_of(&wrong).iter().map(OutOfBounds::key).collect();
+        assert_eq!(keys, ["plain", "antialiased", "size"]);
         assert!(RandomDownscale::default().check().is_empty());
     }
 }

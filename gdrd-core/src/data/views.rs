@@ -9,7 +9,7 @@ use crate::data::Augment;
 use crate::degrade::Downscale;
 use crate::digest;
 use crate::error::{Context, Error, Result};
-use crate::face::Face;
+use crate::face::{Face, Kernel};
 use crate::seed::{Seed, Stream};
 
 /// The view of faces as the dataset has them, unless the recipe has another `[view.high]`.
@@ -26,6 +26,16 @@ pub struct Views {
     dataset: Arc<dyn Dataset>,
     content: String,
     forms: BTreeMap<String, Form>,
+}
+
+/// A face with the change of a variant, before any view reduces it.
+#[derive(Clone)]
+pub(super) struct Changed {
+    /// Its own width.
+    width: usize,
+    /// What it was brought to before the change, if it was.
+    size: Option<usize>,
+    face: Face,
 }
 
 #[derive(Clone)]
@@ -96,7 +106,10 @@ impl Views {
         match self.downscale(view)? {
             Some(small) => Ok(small.size),
             None if self.dataset.is_empty() => Err(Error::data("the dataset has no face")),
-            None => Ok(self.dataset.face(0).at(|| self.dataset.place(0))?.width()),
+            None => match self.dataset.size(0) {
+                Some(size) => Ok(size),
+                None => Ok(self.dataset.face(0).at(|| self.dataset.place(0))?.width()),
+            },
         }
     }
 
@@ -116,7 +129,7 @@ impl Views {
     /// As [`face`](Views::face).
     pub(super) fn face_of(
         &self,
-        changed: &OnceCell<Face>,
+        changed: &OnceCell<Changed>,
         index: usize,
         view: &str,
         (augment, variant): (&Augment, Variant),
@@ -128,17 +141,34 @@ impl Views {
             Some(face) => face.clone(),
             None => {
                 let place = || self.dataset.place(index);
-                let read = || augment.changed(self.dataset.face(index).at(place)?, index, variant).at(place);
-                let face = match changed.get() {
-                    Some(face) => face,
+                let small = form.degradation.downscale();
+                // A face that never had more pixels than the view is not enlarged to be reduced again.
+                let brought_to =
+                    |width: usize| self.dataset.size(index).filter(|_| small.is_none_or(|small| width > small.size));
+                let read = || -> Result<Changed> {
+                    let own = self.dataset.face(index).at(place)?;
+                    let (width, size) = (own.width(), brought_to(own.width()));
+                    let own = match size {
+                        Some(size) => own.resized(size, Kernel::Bicubic, true).at(place)?,
+                        None => own,
+                    };
+                    Ok(Changed { width, size, face: augment.changed(own, index, variant).at(place)? })
+                };
+                let other;
+                let changed = match changed.get() {
+                    Some(found) if found.size == brought_to(found.width) => found,
+                    Some(_) => {
+                        other = read()?;
+                        &other
+                    }
                     None => {
-                        let face = read()?;
-                        changed.get_or_init(|| face)
+                        let made = read()?;
+                        changed.get_or_init(|| made)
                     }
                 };
-                let face = match form.degradation.downscale().filter(|_| self.dataset.is_low_resolution()) {
-                    Some(small) => small.apply(face).at(place)?,
-                    None => form.degradation.degrade(face, random).at(place)?,
+                let face = match small.filter(|_| self.dataset.is_low_resolution()) {
+                    Some(small) => small.apply(&changed.face).at(place)?,
+                    None => form.degradation.degrade(&changed.face, random).at(place)?,
                 };
                 match slot {
                     Some(slot) => slot.get_or_init(|| face).clone(),
@@ -160,8 +190,62 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AsIs, HIGH};
     use super::*;
+
+    /// One face of its own size, in a dataset that brings faces to 32 pixels.
+    struct One(Face);
+
+    impl Dataset for One {
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn people(&self) -> &[String] {
+            &[]
+        }
+
+        fn person(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn key(&self, _: usize) -> String {
+            "one".into()
+        }
+
+        fn size(&self, _: usize) -> Option<usize> {
+            Some(32)
+        }
+
+        fn face(&self, _: usize) -> Result<Face> {
+            Ok(self.0.clone())
+        }
+    }
+
+    fn views(size: usize) -> (Views, Face) {
+        let pixels = (0..3 * size * size).map(|at| (at * 83 % 251) as u8).collect();
+        let face = Face::new(size, size, pixels).expect("a face");
+        let small = Downscale { size: 8, ..Downscale::default() };
+        let views = Views::new(Arc::new(One(face.clone())), "one");
+        (views.with(HIGH, Arc::new(crate::data::AsIs {}), "high").with(LOW, Arc::new(small), "low"), face)
+    }
+
+    #[test]
+    fn a_face_that_is_small_already_is_not_resampled_twice() {
+        let resized = |face: &Face, size| face.resized(size, Kernel::Bicubic, true).expect("resized");
+        for size in [4, 8, 16, 32, 64] {
+            let (views, own) = views(size);
+            let whole = resized(&own, 32);
+            assert_eq!(views.plain(0, HIGH).expect("high"), whole, "{size} pixels");
+            assert_eq!((views.size(HIGH).expect("a size"), views.size(LOW).expect("a size")), (32, 8));
+            // Below the view's size in one step from its own; above as ever.
+            let expected = if size <= 8 { resized(&own, 8) } else { resized(&whole, 8) };
+            assert_eq!(views.plain(0, LOW).expect("low"), expected, "{size} pixels");
+            if size == 8 {
+                assert_eq!(expected, own);
+                assert_ne!(resized(&whole, 8), own, "there and back is another face");
+            }
+        }
+    }
 
     /// A dataset whose only face cannot be read.
     struct Damaged;
@@ -190,7 +274,25 @@ mod tests {
 
     #[test]
     fn a_face_that_cannot_be_read_is_named_once() {
-        let views = Views::new(Arc::new(Damaged), "damaged").with(HIGH, Arc::new(AsIs {}), "high");
+        let views = Views::new(Arc::new(Damaged), "damaged").with(HIGH, Arc::new(crate::data::AsIs {}), "high");
         assert_eq!(views.plain(0, HIGH).expect_err("no face").to_string(), "Ann/1: not an image");
+    }
+
+    #[test]
+    fn views_of_one_change_share_what_they_can() {
+        for size in [8, 64] {
+            let (views, _) = views(size);
+            let (augment, mut random) = (Augment { rotate: 20.0, ..Augment::default() }, Seed(0).stream("unused", &[]));
+            let variant = (&augment, Variant { draw: 3, mirrored: true });
+            let changed = OnceCell::new();
+            for view in [LOW, HIGH, LOW] {
+                let shared = views.face_of(&changed, 0, view, variant, &mut random).expect("a face");
+                assert_eq!(
+                    shared,
+                    views.face(0, view, variant, &mut random).expect("a face"),
+                    "{view} of {size} pixels"
+                );
+            }
+        }
     }
 }

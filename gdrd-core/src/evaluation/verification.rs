@@ -32,15 +32,18 @@ pub struct Verification {
     pub pairs: Option<RecipePath>,
     /// Number of pairs to draw, half of them of the same person.
     #[serde(default = "default_drawn")]
+    #[schemars(range(min = 2, max = 100_000_000))]
     pub drawn_pairs: usize,
     /// Folds of drawn pairs; a list brings its own.
     #[serde(default = "default_folds")]
+    #[schemars(range(min = 2, max = 10_000))]
     pub folds: usize,
     /// Whether the embeddings of a face and of its mirror image are summed.
     #[serde(default)]
     pub flip: bool,
     /// False accept rates at which the true accept rate is reported.
     #[serde(default = "default_far")]
+    #[schemars(inner(range(min = 1e-9, max = 0.999_999)))]
     pub far: Vec<f64>,
 }
 
@@ -63,19 +66,10 @@ impl Kind for Verification {
 
 impl ProtocolConfig for Verification {
     fn check(&self) -> Vec<Problem> {
-        let rates = self.far.iter().all(|far| *far > 0.0 && *far < 1.0);
-        [
-            Problem::unless(self.folds >= 2, "folds", || format!("expected at least 2, found {}", self.folds)),
-            Problem::unless(
-                self.pairs.is_some() || self.drawn_pairs > 0 && self.drawn_pairs.is_multiple_of(2 * self.folds.max(1)),
-                "drawn_pairs",
-                || format!("expected a multiple of {} (two a fold), found {}", 2 * self.folds, self.drawn_pairs),
-            ),
-            Problem::unless(rates, "far", || format!("expected rates between 0 and 1, found {:?}", self.far)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let several = self.folds.saturating_mul(2).max(1);
+        let good = self.pairs.is_some() || self.drawn_pairs.is_multiple_of(several);
+        let message = || format!("expected a multiple of {several} (two a fold), found {}", self.drawn_pairs);
+        Problem::unless(good, "drawn_pairs", message).into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {

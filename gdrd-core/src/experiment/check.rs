@@ -45,6 +45,9 @@ impl Rules<'_> {
                 self.problems.push(Diagnostic::new(message, span.unwrap_or(self.table.span)));
             }
         }
+        let stages = experiment.stages.iter().map(|stage| stage.name.as_str()).collect();
+        self.apart("stage", stages);
+        self.apart("evaluate", experiment.evaluate.keys().map(String::as_str).collect());
         for (at, stage) in experiment.stages.iter().enumerate() {
             if experiment.stages[..at].iter().any(|other| other.name == stage.name) {
                 self.problem(format!("stage `{}` is listed twice", stage.name), &["stages"]);
@@ -53,6 +56,19 @@ impl Rules<'_> {
         }
         if experiment.stages.is_empty() {
             self.problem("expected at least one stage, found none".into(), &["stages"]);
+        }
+    }
+
+    /// Names that become names of files: where a file system takes two of them for one, one would write over the other.
+    fn apart(&mut self, section: &str, names: Vec<&str>) {
+        for (at, name) in names.iter().enumerate() {
+            let is_twin = |other: &&&str| **other != *name && other.to_lowercase() == name.to_lowercase();
+            if let Some(other) = names[..at].iter().find(is_twin) {
+                let span = self.table.get(section).and_then(Node::as_table).and_then(|table| table.key_span(name));
+                let message =
+                    format!("`{name}` and `{other}` differ in capitals alone; expected names that tell files apart");
+                self.problems.push(Diagnostic::new(message, span.unwrap_or(self.table.span)));
+            }
         }
     }
 

@@ -36,8 +36,7 @@ pub fn schema(registry: &Registry) -> Value {
         properties.insert("schedule".into(), one_of("schedule"));
         let mut loss = one_of("loss");
         for option in loss["oneOf"].as_array_mut().into_iter().flatten() {
-            let weight = json!({ "type": "number", "default": 1.0, "description": "Factor in the stage's sum." });
-            option["properties"]["weight"] = weight;
+            option["properties"]["weight"] = weight_schema();
         }
         properties.insert("loss".into(), tables(loss));
         properties.insert("closed_form".into(), plain(schemars::schema_for!(ClosedForm)));
@@ -68,6 +67,17 @@ pub fn schema(registry: &Registry) -> Value {
             "stage": tables(stage),
             "evaluate": tables(one_of("protocol")),
         },
+    })
+}
+
+/// The factor of a loss.
+pub(super) fn weight_schema() -> Value {
+    json!({
+        "type": "number",
+        "default": 1.0,
+        "minimum": -1e9,
+        "maximum": 1e9,
+        "description": "Factor in the stage's sum.",
     })
 }
 

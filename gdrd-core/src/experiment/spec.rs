@@ -106,7 +106,8 @@ impl Experiment {
     /// Every file that the recipe was read from, and every path that it names, as far as it leads to something on this machine.
     pub fn paths(&self) -> Vec<PathBuf> {
         let named = self.marked().into_iter().map(|(_, option)| PathBuf::from(&option.written));
-        self.texts.iter().cloned().chain(named).filter(|path| path.exists()).collect()
+        let initial = self.student.initial.iter().map(|path| path.as_path().to_path_buf());
+        self.texts.iter().cloned().chain(named).chain(initial).filter(|path| path.exists()).collect()
     }
 
     /// The run's seed.

@@ -11,7 +11,7 @@ mod name;
 mod sealed;
 
 pub use name::{NAME_RULE, is_name, plain_name};
-pub(crate) use sealed::{Seal, unsealed};
+pub(crate) use sealed::{Seal, sealed, unsealed};
 
 /// How the name of a file that is not complete begins and ends.
 const PARTIAL: (&str, &str) = (".gdrd-", ".partial");

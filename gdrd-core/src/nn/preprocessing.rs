@@ -17,8 +17,10 @@ pub struct Preprocessing {
     /// Order of the channels: `rgb` (insightface, CVLface) or `bgr` (AdaFace's own checkpoints).
     pub colour: Colour,
     /// Subtracted from values in `[0, 1]`; one number for each channel, in the network's order.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = -1e6, max = 1e6))))]
     pub mean: [f32; 3],
     /// What the difference is divided by; one number for each channel, in the network's order.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1e-6, max = 1e6))))]
     pub std: [f32; 3],
     /// Where the network expects eyes, nose and mouth. It is stated, not applied: faces come aligned from the dataset.
     pub alignment: Alignment,
@@ -69,15 +71,8 @@ impl Preprocessing {
 
     /// What is wrong with these options.
     pub fn check(&self) -> Vec<Problem> {
-        let mean = self.mean.iter().all(|v| v.is_finite());
-        let std = self.std.iter().all(|v| v.is_finite() && *v > 0.0);
-        [
-            Problem::unless(mean, "mean", || format!("expected finite numbers, found {:?}", self.mean)),
-            Problem::unless(std, "std", || format!("expected positive numbers, found {:?}", self.std)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let mean = Problem::all_within("mean", &self.mean, -1e6..=1e6);
+        mean.into_iter().chain(Problem::all_within("std", &self.std, 1e-6..=1e6)).collect()
     }
 
     /// The network's input, `[batch, 3, size, size]`.
@@ -145,13 +140,5 @@ mod tests {
         let usual = Preprocessing::default().apply(&faces).expect("an input");
         assert_eq!(values(&usual), [0.0, -0.5, 1.0]);
         assert_eq!(values(&Preprocessing::none().apply(&faces).expect("an input")), [0.5, 0.25, 1.0]);
-    }
-
-    #[test]
-    fn impossible_numbers_are_named() {
-        let wrong = Preprocessing { mean: [0.0, f32::NAN, 0.0], std: [1.0, 0.0, 1.0], ..Preprocessing::default() };
-        let keys: Vec<&str> = wrong.check().iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["mean", "std"]);
-        assert!(Preprocessing::imagenet().check().is_empty());
     }
 }

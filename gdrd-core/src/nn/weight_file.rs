@@ -92,8 +92,7 @@ pub(crate) fn looks(bytes: &[u8]) -> String {
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
-        let text = e.to_string();
-        let text = text.lines().next().unwrap_or_default();
+        let text = Error::from(e);
         Error::weights(format!("`{}` is not a complete safetensors file: {text}{}", path.display(), looks(&bytes)))
     })?;
     tensors.iter().try_for_each(|(name, tensor)| check_finite(name, tensor)).at(|| format!("`{}`", path.display()))?;

@@ -141,7 +141,8 @@ impl Lock {
     /// If the file cannot be read or is no lock.
     pub fn read_file(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::data(format!("`{}` is no lock.json of gdrd: {e}", path.display())))
     }
 
     /// What differs that decides the numbers: the recipe, a teacher, a dataset, a file.

@@ -9,7 +9,7 @@ use crate::closed_form::{ClosedForm, Moments};
 use crate::data::{Augment, Variant};
 use crate::error::Result;
 use crate::experiment::StageSpec;
-use crate::observe::{Event, Flow, Observer};
+use crate::observe::{Event, Flow, Observer, Silent};
 use crate::student::Part;
 use crate::teacher::Output;
 
@@ -113,7 +113,7 @@ fn of_solved(prepared: &Prepared, stage: &StageSpec, closed_form: &ClosedForm) -
     source.seconds(count, &offered.output)?;
     let teacher = source.seconds(count, &offered.output)? / count as f64;
     let ready = prepared.solved(stage, closed_form, false)?;
-    let rows = || ready.rows(0..count, Variant::default(), 0);
+    let rows = || ready.rows(0..count, Variant::default(), 0, &Silent);
     rows()?;
     let since = Instant::now();
     rows()?;

@@ -49,10 +49,9 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// If any of them cannot be had, or a protocol does not find its faces.
     pub fn new(parts: &'a Assembly<'a>) -> Result<Self> {
-        let experiment = parts.experiment();
-        let cx = parts.context();
-        let device = cx.device();
-        experiment.run.precision.check(device).map_err(|e| Error::recipe(format!("`run.precision`: {e}")))?;
+        let (experiment, cx) = (parts.experiment(), parts.context());
+        let precision = experiment.run.precision.check(cx.device());
+        precision.map_err(|e| Error::recipe(format!("`run.precision`: {}", Error::from(e))))?;
         let mut views = BTreeMap::new();
         for stage in &experiment.stages {
             views.insert(stage.options.data.clone(), cx.views(&stage.options.data)?);
@@ -200,9 +199,7 @@ impl<'a> Prepared<'a> {
     /// Every variable of the run, as checkpoints name them.
     pub fn variables(&self, terms: &[StageTerms]) -> Variables {
         let mut all = prefixed(self.variables.clone(), "student");
-        for stage in terms {
-            all.extend(stage.variables.clone());
-        }
+        terms.iter().for_each(|stage| all.extend(stage.variables.clone()));
         all
     }
 
@@ -214,9 +211,8 @@ impl<'a> Prepared<'a> {
         let dtype = if half_precision { DType::F16 } else { DType::F32 };
         let cast = |(name, tensor): (String, Tensor)| {
             let small = tensor.to_dtype(dtype)?;
-            let finite = |value: &f32| value.is_finite();
             let values = small.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            match values.iter().position(|value| !finite(value)) {
+            match values.iter().position(|value| !value.is_finite()) {
                 None => Ok((name, small)),
                 Some(at) => {
                     let wide = tensor.flatten_all()?.to_vec1::<f32>()?[at];

@@ -106,6 +106,16 @@ impl Shown {
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
+
+    /// The samples from `start` on, `count` of them.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub(crate) fn part(&self, start: usize, count: usize) -> Result<Self> {
+        let of = |view: &FaceBatch| FaceBatch::from_tensor(view.tensor().narrow(0, start, count)?.contiguous()?);
+        let views = self.views.iter().map(of).collect::<Result<_>>()?;
+        Ok(Self { views, keys: self.keys.iter().skip(start).take(count).cloned().collect() })
+    }
 }
 
 impl From<FaceBatch> for Shown {
@@ -321,9 +331,10 @@ impl<'a> TeacherEmbedder<'a> {
         faces: &[Face],
         change: impl Fn(FaceBatch) -> Result<FaceBatch>,
     ) -> Result<Embeddings> {
-        let pixels = faces.first().map_or(1, |face| face.width() * face.height());
         let mut values = Vec::with_capacity(self.width * faces.len());
-        for batch in faces.chunks((PIXELS / pixels).max(1)) {
+        // A teacher of any size may be given faces of several.
+        let alike = faces.chunk_by(|a, b| a.width() == b.width());
+        for batch in alike.flat_map(|faces| faces.chunks((PIXELS / faces[0].width().pow(2)).max(1))) {
             let view = |downscale: &Option<Downscale>| {
                 let small = |face: &Face| {
                     let face = downscale.as_ref().map_or_else(|| Ok(face.clone()), |small| small.apply(face))?;

@@ -28,10 +28,12 @@ pub struct Transformed {
     /// The power of the covariance C of the embeddings over `data`: they become (t - mean) C^-whiten. 0 removes the mean alone,
     /// 0.25 is mild, 0.5 gives all directions the same variance. Nothing is done when left out.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 0.5))]
     pub whiten: Option<f64>,
     /// Share of the person's mean direction in the target, 0 to 1: t' = (1 - identity) t + identity centre. Faces whose person
     /// `data` does not know stay as they are.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
     pub identity: f64,
     /// The dataset that mean, covariance and people are of; needed by `whiten` and `identity`.
     #[serde(default)]
@@ -45,20 +47,9 @@ impl Kind for Transformed {
 
 impl TeacherConfig for Transformed {
     fn check(&self) -> Vec<Problem> {
-        let power = self.whiten.filter(|power| !(0.0..=0.5).contains(power));
         let needs_data = self.whiten.is_some() || self.identity > 0.0;
-        [
-            power.map(|power| Problem::new("whiten", format!("expected 0 to 0.5, found {power}"))),
-            Problem::unless((0.0..=1.0).contains(&self.identity), "identity", || {
-                format!("expected 0 to 1, found {}", self.identity)
-            }),
-            Problem::unless(self.data.is_some() || !needs_data, "data", || {
-                "expected the name of a dataset: `whiten` and `identity` need one".into()
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let message = || "expected the name of a dataset: `whiten` and `identity` need one".into();
+        Problem::unless(self.data.is_some() || !needs_data, "data", message).into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
@@ -231,6 +222,7 @@ mod tests {
     use super::*;
     use crate::face::{Face, FaceBatch};
     use crate::plugin::Workbench;
+    use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
     use crate::teacher::{Preprocessing, cannot_offer};
 
     /// The colour of the upper left pixel.
@@ -324,8 +316,9 @@ mod tests {
     #[test]
     fn options_out_of_bounds_are_named() {
         let wrong = Transformed { whiten: Some(0.7), identity: f64::NAN, ..options() };
-        let keys: Vec<&str> = wrong.check().iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["whiten", "identity", "data"]);
+        assert_eq!(wrong.check()[0].key, "data");
+        let keys: Vec<String> = out_of_bounds_of(&wrong).iter().map(OutOfBounds::key).collect();
+        assert_eq!(keys, ["identity", "whiten"]);
         assert!(Transformed { whiten: Some(0.25), data: Some("train".into()), ..options() }.check().is_empty());
     }
 }

@@ -174,7 +174,7 @@ impl Stage<'_> {
     ) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
         let mut sum = StepSum::new(self, step, steps);
         for _ in 0..self.options.accumulate {
-            sum.add(feed.next(self, observer)?)?;
+            sum.add(feed.next(self, observer)?, observer)?;
         }
         sum.finish(self.options.clip_norm)
     }

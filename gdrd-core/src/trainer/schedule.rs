@@ -91,8 +91,10 @@ impl Schedule for Constant {
 #[serde(deny_unknown_fields, default)]
 pub struct StepSchedule {
     /// Shares of the stage, 0 to 1, after which the rate falls.
+    #[schemars(inner(range(min = 0, max = 1)))]
     pub milestones: Vec<f64>,
     /// What it is multiplied with.
+    #[schemars(range(min = 0, max = 1000))]
     pub gamma: f64,
 }
 
@@ -108,12 +110,6 @@ impl Kind for StepSchedule {
 }
 
 impl ScheduleConfig for StepSchedule {
-    fn check(&self) -> Vec<Problem> {
-        let good = self.milestones.iter().all(|m| (0.0..=1.0).contains(m));
-        let found = || format!("expected shares of the stage between 0 and 1, found {:?}", self.milestones);
-        Problem::unless(good, "milestones", found).into_iter().collect()
-    }
-
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
         Ok(Box::new(self.clone()))
     }
@@ -130,6 +126,7 @@ impl Schedule for StepSchedule {
 #[serde(deny_unknown_fields, default)]
 pub struct Cosine {
     /// The factor at the end.
+    #[schemars(range(min = 0, max = 1000))]
     pub end: f64,
 }
 
@@ -156,10 +153,13 @@ impl Schedule for Cosine {
 #[serde(deny_unknown_fields, default)]
 pub struct OneCycle {
     /// Share of the stage in which the rate rises, 0 to below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub rise: f64,
     /// The factor at the beginning.
+    #[schemars(range(min = 0, max = 1000))]
     pub start: f64,
     /// The factor at the end.
+    #[schemars(range(min = 0, max = 1000))]
     pub end: f64,
 }
 
@@ -175,16 +175,6 @@ impl Kind for OneCycle {
 }
 
 impl ScheduleConfig for OneCycle {
-    fn check(&self) -> Vec<Problem> {
-        let factor = |key: &'static str, value: f64| {
-            Problem::unless((0.0..=1.0).contains(&value), key, || format!("expected 0 to 1, found {value}"))
-        };
-        let rise = Problem::unless((0.0..1.0).contains(&self.rise), "rise", || {
-            format!("expected a share of the stage, 0 to below 1, found {}", self.rise)
-        });
-        [rise, factor("start", self.start), factor("end", self.end)].into_iter().flatten().collect()
-    }
-
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Schedule>> {
         Ok(Box::new(self.clone()))
     }
@@ -207,6 +197,7 @@ fn half_cosine(from: f64, to: f64, share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
 
     #[test]
     fn factors_by_hand() {
@@ -225,7 +216,8 @@ mod tests {
     #[test]
     fn options_out_of_bounds_are_named() {
         let wrong = OneCycle { rise: 1.0, start: f64::NAN, end: -0.1 };
-        assert_eq!(wrong.check().iter().map(|problem| problem.key).collect::<Vec<_>>(), ["rise", "start", "end"]);
-        assert!(OneCycle::default().check().is_empty());
+        let keys: Vec<String> = out_of_bounds_of(&wrong).iter().map(OutOfBounds::key).collect();
+        assert_eq!(keys, ["start", "end", "rise"]);
+        assert_eq!(out_of_bounds_of(&OneCycle::default()), []);
     }
 }

@@ -65,7 +65,7 @@ impl SolvedStage<'_> {
             for start in (0..samples).step_by(self.options.batch_size) {
                 tell(observer, &Event::Working { what: what.clone(), done: number * samples + start, total })?;
                 let indices = start..(start + self.options.batch_size).min(samples);
-                let (x, y) = self.rows(indices, variant, number as u64).at(place)?;
+                let (x, y) = self.rows(indices, variant, number as u64, observer).at(place)?;
                 moments.add(&x, &y).at(place)?;
             }
         }
@@ -92,6 +92,7 @@ impl SolvedStage<'_> {
         indices: std::ops::Range<usize>,
         variant: Variant,
         number: u64,
+        observer: &dyn Observer,
     ) -> Result<(Tensor, Tensor)> {
         let batch = self.batch(indices, variant, number)?;
         // Of the networks alone: sums and factors are float32 everywhere.
@@ -100,7 +101,7 @@ impl SolvedStage<'_> {
         let map = self.student.backbone(&faces, Mode::Evaluate)?.detach();
         let x = self.student.before_last_linear(&map, Mode::Evaluate)?.detach();
         let mut put = |tensor: Tensor| Ok(tensor.to_device(self.device)?);
-        let mut found = self.teachers.of(self.teachers.given(&batch, self.views.dataset(), &mut put)?)?;
+        let mut found = self.teachers.of(self.teachers.given(&batch, self.views.dataset(), &mut put)?, observer)?;
         let found = found.remove(&self.target);
         let y = found.ok_or_else(|| Error::component("the target was not asked for"))?.flatten_from(1)?;
         let unit = self.closed_form.unit_length && self.target.1 == Output::Embedding;

@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
 use crate::loss::{LoggedScalar, LossInputs, Needs};
 use crate::nn::{Mode, Pass};
+use crate::observe::Observer;
 use crate::student::Part;
 
 /// The sum over the batches of one step.
@@ -49,11 +50,11 @@ impl<'a> StepSum<'a> {
         }
     }
 
-    pub(super) fn add(&mut self, ready: Ready) -> Result<()> {
+    pub(super) fn add(&mut self, ready: Ready, observer: &dyn Observer) -> Result<()> {
         let stage = self.stage;
         let wants = |need: fn(&Needs) -> bool| stage.terms.iter().any(|term| need(&term.needs));
         let Ready { batch, faces, teachers, map, labels } = ready;
-        let teachers = stage.teachers.of(teachers)?;
+        let teachers = stage.teachers.of(teachers, observer)?;
         let _pass = Pass::step(stage.seed.stream(&format!("dropout/{}", stage.name), &[batch.step]).random()).set();
         let wants_embedding = wants(|needs| needs.embedding);
         let map = match map {

@@ -28,26 +28,22 @@ impl Reader<'_> {
             self.problems.push(Diagnostic::new(message, entry.key_span).with_hint(suggest(key, SOLVED)));
         }
         let solved = self.table(solved)?;
-        let closed_form: Option<ClosedForm> = self.options(solved);
-        if let Some(closed_form) = &closed_form {
-            self.note(solved, closed_form.check());
-        }
+        let closed_form = self.options(solved, |_: &ClosedForm| Vec::new());
         if !foreign.is_empty() {
             return None;
         }
-        let options: StageOptions = self.options(plain)?;
-        let shift = Problem::unless(options.augment.shift == 0, "augment", || {
-            format!("`shift`: expected 0 in a stage that is solved, found {}", options.augment.shift)
-        });
-        let wrong = options.check().into_iter().filter(|problem| SOLVED.contains(&problem.key));
-        self.note(plain, wrong.chain(shift).collect());
+        let check = |options: &StageOptions| {
+            let shift = Problem::unless(options.augment.shift == 0, "augment", || {
+                format!("`shift`: expected 0 in a stage that is solved, found {}", options.augment.shift)
+            });
+            options.check().into_iter().filter(|problem| SOLVED.contains(&problem.key)).chain(shift).collect()
+        };
+        let (options, mut written) = self.options(plain, check)?;
         let registry = self.registry;
         let optimizer = self.or_default(None, "sgd", plain.span, &registry.optimizers, |c| c.check())?;
         let schedule = self.or_default(None, "constant", plain.span, &registry.schedules, |c| c.check())?;
-        let mut written = toml::Table::try_from(&options).expect("plain options can be written");
         written.retain(|key, _| SOLVED.contains(&key));
-        let closed_form = closed_form?;
-        let table = toml::Table::try_from(&closed_form).expect("plain options can be written");
+        let (closed_form, table) = closed_form?;
         written.insert("closed_form".into(), toml::Value::Table(table));
         let (name, losses) = (name.to_string(), BTreeMap::new());
         Some((StageSpec { name, options, optimizer, schedule, losses, closed_form: Some(closed_form) }, written))

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, pooled};
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
@@ -25,11 +25,13 @@ pub struct AttentionTransfer {
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
     /// Power of the values before their mean over channels.
+    #[schemars(range(min = 0.1, max = 16.0))]
     pub power: f64,
     /// How far two attention maps are apart.
     pub distance: AttentionDistance,
     /// A face counts in the mean by its own distance to this power: above 0 faces that are far off count more; 0 is
     /// the plain mean.
+    #[schemars(range(min = 0.0, max = 16.0))]
     pub reweight: f64,
 }
 
@@ -57,11 +59,6 @@ impl Kind for AttentionTransfer {
 }
 
 impl LossConfig for AttentionTransfer {
-    fn check(&self) -> Vec<Problem> {
-        let power = Problem::within("power", self.power, 0.1..=16.0);
-        power.into_iter().chain(Problem::within("reweight", self.reweight, 0.0..=16.0)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
     }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted, cross_entropy};
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
@@ -25,8 +25,10 @@ pub struct ClassifierReuse {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Factor of all logits.
+    #[schemars(range(min = 1e-3, max = 1e6))]
     pub scale: f64,
     /// m, the largest cosine taken off the target's.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub margin: f64,
     /// Whether the penalty adapts to the face.
     pub adaptive: bool,
@@ -44,11 +46,6 @@ impl Kind for ClassifierReuse {
 }
 
 impl LossConfig for ClassifierReuse {
-    fn check(&self) -> Vec<Problem> {
-        let scale = Problem::within("scale", self.scale, 1e-3..=1e6);
-        scale.into_iter().chain(Problem::within("margin", self.margin, 0.0..=1.0)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs {
             labels: true,

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Queue, Wanted, softplus};
 use crate::nn::kernels::put;
 use crate::nn::{Linear, l2_normalise};
@@ -26,10 +26,13 @@ pub struct Crd {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// tau.
+    #[schemars(range(min = 1e-3, max = 1e3))]
     pub temperature: f64,
     /// Values that both embeddings are mapped to.
+    #[schemars(range(min = 1, max = 1 << 16))]
     pub width: usize,
     /// Faces of earlier batches that are negatives; at most 65536.
+    #[schemars(range(min = 0, max = 1 << 16))]
     pub queue: usize,
 }
 
@@ -45,17 +48,6 @@ impl Kind for Crd {
 }
 
 impl LossConfig for Crd {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("temperature", self.temperature, 1e-3..=1e3),
-            Problem::within("width", self.width, 1..=1 << 16),
-            Problem::within("queue", self.queue, 0..=1 << 16),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         // Faces of one person are no negatives of each other; those of strangers are.
         Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }

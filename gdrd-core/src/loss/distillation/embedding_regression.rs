@@ -25,13 +25,16 @@ pub struct EmbeddingRegression {
     /// Whether both are brought to unit length first; the cosine does not care.
     pub unit_length: bool,
     /// Where smooth L1 becomes a straight line.
+    #[schemars(range(min = 1e-6, max = 1e6))]
     pub beta: f64,
     /// Chance of a face that its target is the teacher's embedding of another photo of the same person, from the
     /// batch or the queue; its own where there is no other. Batches have others with `images_per_person` of the
     /// stage.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub other_photo: f64,
     /// Faces of earlier batches among which another photo may be found; at most 65536. One that is older than an
     /// epoch may be the same photo.
+    #[schemars(range(min = 0, max = 1 << 16))]
     pub queue: usize,
 }
 
@@ -62,17 +65,9 @@ impl Kind for EmbeddingRegression {
 
 impl LossConfig for EmbeddingRegression {
     fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("beta", self.beta, 1e-6..=1e6),
-            Problem::within("other_photo", self.other_photo, 0.0..=1.0),
-            Problem::within("queue", self.queue, 0..=1 << 16),
-            Problem::unless(self.queue == 0 || self.other_photo > 0.0, "queue", || {
-                "nobody looks into it unless `other_photo` is above 0".into()
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let good = self.queue == 0 || self.other_photo > 0.0;
+        let message = || "nobody looks into it unless `other_photo` is above 0".into();
+        Problem::unless(good, "queue", message).into_iter().collect()
     }
 
     fn needs(&self) -> Needs {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::relations::{angle_term, distance_term, quadruple_term};
 use crate::context::BuildContext;
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Result};
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use crate::nn::kernels::put;
 use crate::nn::{Linear, l2_normalise};
@@ -26,14 +26,19 @@ pub struct HybridOrder {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Weight of the first order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub first: f64,
     /// Weight of the second order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub second: f64,
     /// Weight of the third order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub third: f64,
     /// Weight of the fourth order.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub fourth: f64,
     /// Quadruples of a step.
+    #[schemars(range(min = 1, max = 1 << 20))]
     pub quadruples: usize,
 }
 
@@ -49,19 +54,6 @@ impl Kind for HybridOrder {
 }
 
 impl LossConfig for HybridOrder {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("first", self.first, 0.0..=1e6),
-            Problem::within("second", self.second, 0.0..=1e6),
-            Problem::within("third", self.third, 0.0..=1e6),
-            Problem::within("fourth", self.fourth, 0.0..=1e6),
-            Problem::within("quadruples", self.quadruples, 1..=1 << 20),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }

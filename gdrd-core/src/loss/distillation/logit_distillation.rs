@@ -26,8 +26,10 @@ pub struct LogitDistillation {
     /// With `teacher_logits = "file"`: a safetensors file with the class weights `weight`, `[identities, width]`.
     pub file: Option<RecipePath>,
     /// Factor of cosines that serve as the teacher's logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// T.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub temperature: f64,
 }
 
@@ -65,21 +67,8 @@ impl Kind for LogitDistillation {
 impl LossConfig for LogitDistillation {
     fn check(&self) -> Vec<Problem> {
         let from_file = self.teacher_logits == TeacherLogits::File;
-        let positive = |value: f64| value > 0.0;
-        [
-            Problem::unless(positive(self.temperature), "temperature", || {
-                format!("expected a positive number, found {}", self.temperature)
-            }),
-            Problem::unless(positive(self.scale), "scale", || {
-                format!("expected a positive number, found {}", self.scale)
-            }),
-            Problem::unless(from_file == self.file.is_some(), "file", || {
-                "`file` and `teacher_logits = \"file\"` go together".into()
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let message = || "`file` and `teacher_logits = \"file\"` go together".into();
+        Problem::unless(from_file == self.file.is_some(), "file", message).into_iter().collect()
     }
 
     fn needs(&self) -> Needs {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::maps::MapPair;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::nn::kernels::put;
@@ -31,6 +31,7 @@ pub struct MapSimilarity {
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
     /// Weight of the relations beside the maps.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub relation: f64,
 }
 
@@ -40,10 +41,6 @@ impl Kind for MapSimilarity {
 }
 
 impl LossConfig for MapSimilarity {
-    fn check(&self) -> Vec<Problem> {
-        Problem::within("relation", self.relation, 0.0..=1e6).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { labels: self.relation > 0.0, ..Needs::map_and(self.teacher.as_ref(), self.tap.as_ref()) }
     }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted, squared_distances};
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
@@ -23,6 +23,7 @@ pub struct MkMmd {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Number of kernels, 1 to 16.
+    #[schemars(range(min = 1, max = 16))]
     pub kernels: u32,
 }
 
@@ -38,10 +39,6 @@ impl Kind for MkMmd {
 }
 
 impl LossConfig for MkMmd {
-    fn check(&self) -> Vec<Problem> {
-        Problem::within("kernels", self.kernels, 1..=16).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Distance, Loss, LossConfig, LossInputs, LossValue, Needs, Queue, Wanted};
 use crate::nn::l2_normalise;
 use crate::plugin::Kind;
@@ -21,8 +21,10 @@ pub struct RelationSimilarity {
     /// What a difference of two cosines costs.
     pub distance: Distance,
     /// Where smooth L1 becomes a straight line.
+    #[schemars(range(min = 1e-6, max = 1e6))]
     pub beta: f64,
     /// Faces of earlier batches that every face is compared with too; at most 65536.
+    #[schemars(range(min = 0, max = 1 << 16))]
     pub queue: usize,
 }
 
@@ -38,11 +40,6 @@ impl Kind for RelationSimilarity {
 }
 
 impl LossConfig for RelationSimilarity {
-    fn check(&self) -> Vec<Problem> {
-        let beta = Problem::within("beta", self.beta, 1e-6..=1e6);
-        beta.into_iter().chain(Problem::within("queue", self.queue, 0..=1 << 16)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }

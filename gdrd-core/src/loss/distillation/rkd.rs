@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::relations::{angle_term, distance_term};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use crate::plugin::Kind;
 
@@ -18,8 +18,10 @@ pub struct Rkd {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Weight of distances.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub distance: f64,
     /// Weight of angles; with 0 they are not computed.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub angle: f64,
 }
 
@@ -35,11 +37,6 @@ impl Kind for Rkd {
 }
 
 impl LossConfig for Rkd {
-    fn check(&self) -> Vec<Problem> {
-        let distance = Problem::within("distance", self.distance, 0.0..=1e6);
-        distance.into_iter().chain(Problem::within("angle", self.angle, 0.0..=1e6)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding)
     }

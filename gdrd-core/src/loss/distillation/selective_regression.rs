@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use crate::nn::kernels::put;
 use crate::nn::{Linear, l2_normalise};
@@ -25,8 +25,10 @@ pub struct SelectiveRegression {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// Share of a batch that is selected, above 0 to 1; at least one face.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub share: f64,
     /// What similarity to a selected face of the same person costs.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub redundancy: f64,
 }
 
@@ -42,12 +44,6 @@ impl Kind for SelectiveRegression {
 }
 
 impl LossConfig for SelectiveRegression {
-    fn check(&self) -> Vec<Problem> {
-        let good = self.share > 0.0 && self.share <= 1.0;
-        let share = Problem::unless(good, "share", || format!("expected above 0 to 1, found {}", self.share));
-        share.into_iter().chain(Problem::within("redundancy", self.redundancy, 0.0..=100.0)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { labels: true, centres: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }
     }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::BuildContext;
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Result};
 use crate::loss::maps::MapPair;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::nn::l2_normalise;
@@ -26,8 +26,10 @@ pub struct WaveletSimilarity {
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
     /// Weight of the low band.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub low: f64,
     /// Weight of the mean of the three other bands.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub high: f64,
 }
 
@@ -43,11 +45,6 @@ impl Kind for WaveletSimilarity {
 }
 
 impl LossConfig for WaveletSimilarity {
-    fn check(&self) -> Vec<Problem> {
-        let low = Problem::within("low", self.low, 0.0..=1e6);
-        low.into_iter().chain(Problem::within("high", self.high, 0.0..=1e6)).collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
     }

@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, sine};
+use super::head::{AngleHead, needs, sine};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::nn::Weights;
 use crate::plugin::Kind;
@@ -20,12 +20,16 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct AdaFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// m.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub margin: f64,
     /// h, the width of the normalised length: 0.333 puts a standard deviation at a third.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub width: f64,
     /// Share of a batch in the running mean and deviation of lengths.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub momentum: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -43,19 +47,6 @@ impl Kind for AdaFace {
 }
 
 impl LossConfig for AdaFace {
-    fn check(&self) -> Vec<Problem> {
-        [
-            positive("scale", self.scale),
-            below("margin", self.margin, 1.0),
-            positive("width", self.width),
-            Problem::within("momentum", self.momentum, 0.0..=1.0),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

@@ -1,14 +1,12 @@
 //! Additive margins, of the angle or of its cosine.
 
-use std::f64::consts::PI;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, turned};
+use super::head::{AngleHead, needs, turned};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -17,8 +15,10 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct ArcFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// Angle added to the target's, in radians.
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -36,11 +36,6 @@ impl Kind for ArcFace {
 }
 
 impl LossConfig for ArcFace {
-    fn check(&self) -> Vec<Problem> {
-        let own = [positive("scale", self.scale), below("margin", self.margin, PI / 2.0)];
-        own.into_iter().flatten().chain(self.classes.check()).collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }
@@ -60,8 +55,10 @@ impl LossConfig for ArcFace {
 #[serde(deny_unknown_fields, default)]
 pub struct CosFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// Cosine taken off the target's.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub margin: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -79,11 +76,6 @@ impl Kind for CosFace {
 }
 
 impl LossConfig for CosFace {
-    fn check(&self) -> Vec<Problem> {
-        let own = [positive("scale", self.scale), below("margin", self.margin, 1.0)];
-        own.into_iter().flatten().chain(self.classes.check()).collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

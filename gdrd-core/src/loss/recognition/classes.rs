@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cross_entropy::weighted_cross_entropy;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{Labels, LoggedScalar, LossInputs, StageFacts};
 use crate::nn::kernels::put;
 use crate::seed::Stream;
@@ -16,16 +16,20 @@ use crate::seed::Stream;
 #[serde(deny_unknown_fields, default)]
 pub struct Classes {
     /// Share of the target that is spread over all identities, 0 to below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
     /// People with fewer images than this are rare: with 2, those who have one.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub min_images: usize,
     /// Weight of the faces of rare people in the mean over the batch, 0 to 1; others have 1. With 0 they are no
     /// targets, and stay classes that others are told apart from.
+    #[schemars(range(min = 0, max = 1))]
     pub rare_weight: f64,
     /// Share of the identities that a step classifies over, above 0 to 1: those of the batch, and as many others,
     /// drawn anew at every step, as the share asks for (PartialFC, An et al., CVPR 2022). With 1 it is all of them.
     /// Below 1 the loss has no logits for other terms; memory of logits falls with it, the gradient of the class
     /// weights stays whole.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub sample: f64,
 }
 
@@ -36,23 +40,6 @@ impl Default for Classes {
 }
 
 impl Classes {
-    /// What is wrong with the options, as problems of the table `classes`.
-    pub(super) fn check(&self) -> Vec<Problem> {
-        let wrong = |good: bool, option: &str, expected: &str, found: f64| {
-            Problem::unless(good, "classes", || format!("`{option}`: expected {expected}, found {found}"))
-        };
-        let Self { label_smoothing, min_images, rare_weight, sample } = *self;
-        [
-            wrong((0.0..1.0).contains(&label_smoothing), "label_smoothing", "0 to below 1", label_smoothing),
-            wrong((1..=1_000_000).contains(&min_images), "min_images", "1 to 1000000", min_images as f64),
-            wrong((0.0..=1.0).contains(&rare_weight), "rare_weight", "0 to 1", rare_weight),
-            wrong(sample > 0.0 && sample <= 1.0, "sample", "above 0 to 1", sample),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     /// Whether every step has the logits of all identities.
     pub(super) fn are_whole(&self) -> bool {
         self.sample == 1.0
@@ -156,6 +143,7 @@ fn sample(people: &[u32], all: usize, wanted: usize, stream: &mut Stream) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::bounds::out_of_bounds_of;
     use crate::seed::Seed;
 
     #[test]
@@ -175,9 +163,9 @@ mod tests {
 
     #[test]
     fn options_have_bounds() {
-        assert!(Classes::default().check().is_empty());
+        assert_eq!(out_of_bounds_of(&Classes::default()), []);
         let bad = Classes { label_smoothing: 1.0, min_images: 0, rare_weight: -0.1, sample: 0.0 };
-        assert_eq!(bad.check().len(), 4);
-        assert!(!Classes { sample: f64::NAN, ..Classes::default() }.check().is_empty());
+        assert_eq!(out_of_bounds_of(&bad).len(), 4);
+        assert_eq!(out_of_bounds_of(&Classes { sample: f64::NAN, ..Classes::default() }).len(), 1);
     }
 }

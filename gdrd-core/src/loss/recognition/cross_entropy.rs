@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::{Classes, Identities};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::nn::kernels::put;
 use crate::nn::{Init, Weights};
@@ -26,10 +26,6 @@ impl Kind for CrossEntropy {
 }
 
 impl LossConfig for CrossEntropy {
-    fn check(&self) -> Vec<Problem> {
-        self.classes.check()
-    }
-
     fn needs(&self) -> Needs {
         Needs { embedding: true, labels: true, gives_logits: self.classes.are_whole(), ..Needs::default() }
     }

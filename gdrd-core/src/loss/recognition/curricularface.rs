@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, turned};
+use super::head::{AngleHead, needs, turned};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -18,10 +18,13 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct CurricularFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// m, the angle added to the target's, in radians.
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
     /// Share of a batch in t.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub momentum: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -39,18 +42,6 @@ impl Kind for CurricularFace {
 }
 
 impl LossConfig for CurricularFace {
-    fn check(&self) -> Vec<Problem> {
-        [
-            positive("scale", self.scale),
-            below("margin", self.margin, std::f64::consts::PI / 2.0),
-            Problem::within("momentum", self.momentum, 0.0..=1.0),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

@@ -4,23 +4,13 @@ use candle_core::{D, DType, Tensor};
 
 use super::classes::{Classes, Drawn, Identities};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{LossInputs, LossValue, Needs};
 use crate::nn::{Init, l2_normalise};
 
 /// What a margin loss needs.
 pub(super) fn needs(classes: &Classes) -> Needs {
     Needs { embedding: true, labels: true, gives_logits: classes.are_whole(), ..Needs::default() }
-}
-
-/// A number that has to be above 0 and finite.
-pub(super) fn positive(key: &'static str, value: f64) -> Option<Problem> {
-    Problem::unless(value > 0.0 && value.is_finite(), key, || format!("expected a number above 0, found {value}"))
-}
-
-/// A number from 0 to below `most`.
-pub(super) fn below(key: &'static str, value: f64, most: f64) -> Option<Problem> {
-    Problem::unless((0.0..most).contains(&value), key, || format!("expected 0 to below {most:.2}, found {value}"))
 }
 
 /// One vector for each identity, of which only the direction counts, `[people, width]`.

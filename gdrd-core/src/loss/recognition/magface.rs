@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, needs, positive, sine};
+use super::head::{AngleHead, needs, sine};
 use crate::context::BuildContext;
 use crate::error::{Problem, Result};
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
@@ -20,16 +20,22 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct MagFace {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// l_a, the length with the least margin.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub shortest: f64,
     /// u_a, the length with the largest margin.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub longest: f64,
     /// l_m, the margin of the shortest, in radians.
+    #[schemars(range(max = 1.57), extend("exclusiveMinimum" = 0))]
     pub least_margin: f64,
     /// u_m, the margin of the longest, in radians.
+    #[schemars(range(max = 1.57), extend("exclusiveMinimum" = 0))]
     pub largest_margin: f64,
     /// lambda_g, the weight of the regulariser.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub lambda: f64,
     /// Whether angles beyond 90 degrees have no margin.
     pub easy_margin: bool,
@@ -59,25 +65,16 @@ impl Kind for MagFace {
 
 impl LossConfig for MagFace {
     fn check(&self) -> Vec<Problem> {
-        let ordered = |low: f64, high: f64| 0.0 < low && low < high && high.is_finite();
-        let margins =
-            ordered(self.least_margin, self.largest_margin) && self.largest_margin < std::f64::consts::PI / 2.0;
         [
-            positive("scale", self.scale),
-            Problem::unless(ordered(self.shortest, self.longest), "longest", || {
-                format!("expected above `shortest`, which is above 0, found {} and {}", self.shortest, self.longest)
+            Problem::unless(self.shortest < self.longest, "longest", || {
+                format!("expected above `shortest`, {}, found {}", self.shortest, self.longest)
             }),
-            Problem::unless(margins, "largest_margin", || {
-                format!(
-                    "expected above `least_margin`, which is above 0, and below pi/2, found {} and {}",
-                    self.least_margin, self.largest_margin
-                )
+            Problem::unless(self.least_margin < self.largest_margin, "largest_margin", || {
+                format!("expected above `least_margin`, {}, found {}", self.least_margin, self.largest_margin)
             }),
-            Problem::within("lambda", self.lambda, 0.0..=1e6),
         ]
         .into_iter()
         .flatten()
-        .chain(self.classes.check())
         .collect()
     }
 

@@ -4,11 +4,10 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::head::positive;
 use super::mining::Mining;
 use super::triplet::{hinge, mined};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs, Wanted};
 use crate::nn::{Linear, l2_normalise};
 use crate::plugin::Kind;
@@ -26,6 +25,7 @@ pub struct Octuplet {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// What a negative has to be farther away than a positive.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub margin: f64,
     /// How far two faces are apart.
     pub distance: Metric,
@@ -46,10 +46,6 @@ impl Kind for Octuplet {
 }
 
 impl LossConfig for Octuplet {
-    fn check(&self) -> Vec<Problem> {
-        positive("margin", self.margin).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }
     }

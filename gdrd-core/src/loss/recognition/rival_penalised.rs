@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
-use super::head::{AngleHead, below, needs, positive, turned};
+use super::head::{AngleHead, needs, turned};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -22,14 +22,18 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct RivalPenalised {
     /// Factor of all logits.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// The target's margin: a cosine, or an angle in radians with `angular`.
+    #[schemars(range(min = 0, max = 10))]
     pub margin: f64,
     /// Whether the target has ArcFace's margin in the place of CosFace's.
     pub angular: bool,
     /// f, the rival's share of the margin.
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub rival_margin: f64,
     /// The share of the target's cosine above which the rival is penalised.
+    #[schemars(range(min = -10.0, max = 10.0))]
     pub threshold: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -48,19 +52,6 @@ impl Kind for RivalPenalised {
 }
 
 impl LossConfig for RivalPenalised {
-    fn check(&self) -> Vec<Problem> {
-        [
-            positive("scale", self.scale),
-            below("margin", self.margin, 1.0),
-            Problem::within("rival_margin", self.rival_margin, 0.0..=10.0),
-            Problem::within("threshold", self.threshold, -10.0..=10.0),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

@@ -4,9 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::head::positive;
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs};
 use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
@@ -22,6 +21,7 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct Siamese {
     /// Distance beyond which two people cost nothing.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub margin: f64,
 }
 
@@ -37,10 +37,6 @@ impl Kind for Siamese {
 }
 
 impl LossConfig for Siamese {
-    fn check(&self) -> Vec<Problem> {
-        positive("margin", self.margin).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { embedding: true, labels: true, ..Needs::default() }
     }

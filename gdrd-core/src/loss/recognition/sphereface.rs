@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::classes::Classes;
 use super::head::{AngleHead, needs};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::plugin::Kind;
 
@@ -19,12 +19,16 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct SphereFace {
     /// m, the factor of the target's angle, 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
     pub margin: u32,
     /// Lambda at the first step.
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub lambda_start: f64,
     /// The least lambda.
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub lambda_end: f64,
     /// How fast lambda falls.
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub lambda_decay: f64,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
@@ -43,19 +47,6 @@ impl Kind for SphereFace {
 }
 
 impl LossConfig for SphereFace {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("margin", self.margin, 1..=8),
-            Problem::within("lambda_start", self.lambda_start, 0.0..=1e9),
-            Problem::within("lambda_end", self.lambda_end, 0.0..=1e9),
-            Problem::within("lambda_decay", self.lambda_decay, 0.0..=1e9),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.classes.check())
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         needs(&self.classes)
     }

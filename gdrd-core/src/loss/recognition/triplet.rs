@@ -4,10 +4,9 @@ use candle_core::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::head::positive;
 use super::mining::{Mining, Triplet as Three};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Metric, Needs};
 use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
@@ -21,6 +20,7 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {
     /// What a negative has to be farther away than a positive.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub margin: f64,
     /// Which triplets count.
     pub mining: Mining,
@@ -42,10 +42,6 @@ impl Kind for Triplet {
 }
 
 impl LossConfig for Triplet {
-    fn check(&self) -> Vec<Problem> {
-        positive("margin", self.margin).into_iter().collect()
-    }
-
     fn needs(&self) -> Needs {
         Needs { embedding: true, labels: true, ..Needs::default() }
     }

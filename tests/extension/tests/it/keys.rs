@@ -32,7 +32,7 @@ pub(crate) const ABLATE: [&str; 6] =
 pub(crate) fn kept(bench: &Bench) -> Kept {
     Kept {
         features: bench.names("runs/.features", |name| name.ends_with(".safetensors")),
-        outcomes: bench.names("runs/.features", |name| name.ends_with(".json")),
+        outcomes: bench.names("runs/.features", |name| name.ends_with(".outcome")),
         cells: bench.names("runs/ablation", |name| name.contains("-seed")),
     }
 }

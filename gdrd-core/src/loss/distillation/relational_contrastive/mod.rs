@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use self::pairs::Pairs;
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, Needs, Queue, Wanted, softplus};
 use crate::nn::kernels::put;
 use crate::nn::{Linear, Weights, l2_normalise};
@@ -36,12 +36,16 @@ pub struct RelationalContrastive {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     pub teacher: Option<String>,
     /// tau.
+    #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub temperature: f64,
     /// Width of the hidden layer of F.
+    #[schemars(range(min = 1, max = 65536))]
     pub hidden: usize,
     /// Width of relations and of what h1 and h2 give.
+    #[schemars(range(min = 1, max = 65536))]
     pub relation: usize,
     /// Partners j of each anchor i; all others of the batch when left out.
+    #[schemars(range(min = 1, max = 1 << 20))]
     pub partners: Option<usize>,
     /// Which relations may be the negative of another.
     pub negatives: Negatives,
@@ -58,6 +62,7 @@ pub struct RelationalContrastive {
     pub connector: bool,
     /// Faces of earlier batches, at most 65536, that are anchors i too. Of those only the teacher's embedding is
     /// asked for, so nothing in the queue grows stale. Each costs as much as an anchor of the batch.
+    #[schemars(range(max = 65536))]
     pub queue: usize,
     /// Sum over the positives and negatives of an anchor, as Eq. (2) reads, instead of their mean.
     pub sum: bool,
@@ -88,19 +93,6 @@ impl Kind for RelationalContrastive {
 }
 
 impl LossConfig for RelationalContrastive {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("temperature", self.temperature, 1e-3..=1e3),
-            Problem::within("hidden", self.hidden, 1..=1 << 16),
-            Problem::within("relation", self.relation, 1..=1 << 16),
-            Problem::within("partners", self.partners.unwrap_or(1), 1..=1 << 20),
-            Problem::within("queue", self.queue, 0..=1 << 16),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     fn needs(&self) -> Needs {
         // Negatives are faces of other identities.
         Needs { labels: true, ..Needs::embedding_and(self.teacher.as_ref(), Wanted::Embedding) }
