@@ -1,10 +1,12 @@
 //! The registry: every plug-in that recipes can name.
 
 use crate::context::BuildContext;
-use crate::data::{AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, SyntheticFaces};
+use crate::data::{
+    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, Occluded, SyntheticFaces,
+};
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
-use crate::evaluation::{ProtocolConfig, Verification};
+use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, Retrieval, Verification};
 use crate::loss::{
     ArcFace, CosFace, CrossEntropy, Denoising, EmbeddingRegression, FeatureRegression, LogitDistillation, LossConfig,
     RelationSimilarity, RelationalContrastive,
@@ -60,6 +62,7 @@ impl Registry {
         registry.datasets.register::<ImageFolder>()?;
         registry.datasets.register::<SyntheticFaces>()?;
         registry.datasets.register::<Joined>()?;
+        registry.datasets.register::<Occluded>()?;
         registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
         registry.losses.register::<FeatureRegression>()?;
@@ -77,6 +80,9 @@ impl Registry {
         registry.schedules.register::<StepSchedule>()?;
         registry.schedules.register::<Cosine>()?;
         registry.protocols.register::<Verification>()?;
+        registry.protocols.register::<Identification>()?;
+        registry.protocols.register::<Retrieval>()?;
+        registry.protocols.register::<OpenSetIdentification>()?;
         Ok(registry)
     }
 }
