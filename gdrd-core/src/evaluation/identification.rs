@@ -284,7 +284,7 @@ mod tests {
             let found = outcome(&config(options), &bench);
             assert_eq!(found.items, [1.0, 0.0, 1.0], "{classifier}");
             let values: Vec<_> = found.figures.iter().map(|f| (f.name.as_str(), f.value)).take(5).collect();
-            let two_thirds = Some(200.0 / 3.0);
+            let two_thirds = Some(100.0 * (2.0 / 3.0));
             let expected = [("rank-1", two_thirds), ("rank-2", Some(100.0)), ("rank-5", None)];
             assert_eq!(values[..3], expected, "{classifier}");
             assert_eq!(values[3..], [("rank-1, first", Some(50.0)), ("rank-1, second", Some(100.0))]);

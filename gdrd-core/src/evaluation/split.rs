@@ -264,3 +264,56 @@ impl Sides {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Coloured, bench};
+    use super::*;
+
+    fn sides(split: serde_json::Value, probes: Option<&str>) -> Sides {
+        let split: Split = serde_json::from_value(split).expect("options");
+        let known = [("Ann", 5), ("Bob", 2), ("Cy", 1), ("", 2)];
+        let known: Vec<_> = known.into_iter().flat_map(|(name, count)| vec![(name, [9, 9, 9]); count]).collect();
+        // The same keys, since there are as many; the first is of the same person too.
+        let asked: Vec<_> = (0..10).map(|at| (if at < 1 { "Ann" } else { "Di" }, [9, 9, 9])).collect();
+        let bench = bench(Coloured::of(&known), Coloured::of(&asked));
+        Sides::new(&"known".into(), probes.map(Into::into).as_ref(), &split, &BuildContext::new(&bench)).expect("sides")
+    }
+
+    fn counts(faces: &Faces) -> [usize; 4] {
+        let count = |person: Option<usize>| faces.people().iter().filter(|other| **other == person).count();
+        [count(Some(0)), count(Some(1)), count(Some(2)), count(None)]
+    }
+
+    #[test]
+    fn one_dataset_is_divided_person_by_person() {
+        let half = sides(serde_json::json!({}), None);
+        assert_eq!((counts(&half.gallery), counts(&half.probes)), ([3, 1, 1, 2], [2, 1, 0, 0]));
+        let most = sides(serde_json::json!({ "share": 0.99 }), None);
+        assert_eq!((counts(&most.gallery), counts(&most.probes)), ([4, 1, 1, 2], [1, 1, 0, 0]));
+        let two = sides(serde_json::json!({ "per_person": 2 }), None);
+        assert_eq!((counts(&two.gallery), counts(&two.probes)), ([2, 2, 1, 2], [3, 0, 0, 0]));
+        let first = sides(serde_json::json!({ "with": { "half": "first" } }), None);
+        assert_eq!((counts(&first.gallery), counts(&first.probes)), ([5, 0, 0, 0], [0, 2, 1, 2]));
+        assert_eq!(first.note(), None);
+    }
+
+    #[test]
+    fn a_photograph_on_both_sides_is_seen() {
+        let both = sides(serde_json::json!({}), Some("asked"));
+        assert_eq!(both.people, ["Ann", "Bob", "Cy", "Di"]);
+        let note = both.note().expect("a note");
+        assert!(note.starts_with("1 probes have the person and the key of a face of the gallery"), "{note}");
+    }
+
+    #[test]
+    fn groups_need_their_attribute() {
+        let probes = sides(serde_json::json!({}), None).probes;
+        assert!(probes.groups(None).expect("none").is_empty());
+        let groups = probes.groups(Some("half")).expect("two");
+        assert_eq!(groups.values().map(Vec::len).sum::<usize>(), 3);
+        let error = probes.groups(Some("camera")).expect_err("no camera").to_string();
+        let expected = "`group_by`: no probe has the attribute `camera`; its dataset has `half` (first, second)";
+        assert_eq!(error, expected);
+    }
+}

@@ -49,7 +49,7 @@ impl Dataset for Coloured {
     }
 
     fn key(&self, index: usize) -> String {
-        format!("face {index}")
+        format!("face {index} of {}", self.len())
     }
 
     fn attributes(&self, index: usize) -> Vec<Attribute> {
