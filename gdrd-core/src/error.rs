@@ -116,6 +116,14 @@ impl From<candle_core::Error> for Error {
 }
 
 /// Adds the place of an error to a result.
+///
+/// ```
+/// use gdrd_core::error::{Context, Error};
+///
+/// let result: Result<(), Error> = Err(Error::data("not an image"));
+/// let error = result.at(|| "faces/Ann/1.jpg".to_string()).expect_err("an error");
+/// assert_eq!(error.to_string(), "faces/Ann/1.jpg: not an image");
+/// ```
 pub trait Context<T> {
     /// Puts `place` in front of the error, if there is one.
     fn at(self, place: impl FnOnce() -> String) -> Result<T>;

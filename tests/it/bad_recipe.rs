@@ -70,7 +70,7 @@ fn values_out_of_range_are_named() {
         ("stage.generative.epochs=2", "expected exactly one of `epochs` and `steps`"),
         ("stage.generative.learning_rate=-1", "`learning_rate`: expected above 0, found -1"),
         ("stage.generative.trains=[]", "`trains`: expected `backbone`, `head` or both"),
-        ("stage.discriminative.loss.relation.temperature=0", "`temperature`: expected a positive number, found 0"),
+        ("stage.discriminative.loss.relation.temperature=0", "`temperature`: expected at least 0.001, found 0"),
         ("degradation.size=2", "`size`: expected 4 to 512 pixels, found 2"),
         ("data.train.identities=0", "`identities`: expected at least 1, found 0"),
         ("teacher.generative.timestep=1000", "`timestep`: expected 0 to 999, found 1000"),

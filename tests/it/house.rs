@@ -13,7 +13,7 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "error",
     "digest",
     "files",
@@ -29,6 +29,7 @@ const ORDER: [&str; 22] = [
     "data",
     "teacher",
     "loss",
+    "closed_form",
     "trainer",
     "student",
     "evaluation",
@@ -123,6 +124,27 @@ fn modules_of_core_follow_the_flow() {
     }
     let idle = (0..REVERSED.len()).filter(|at| !needed.contains(at));
     wrong.extend(idle.map(|at| format!("nobody needs the exception {:?}", REVERSED[at])));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_contract_shows_an_example_that_runs() {
+    let mut wrong = Vec::new();
+    for path in
+        rust_files().into_iter().filter(|path| shown(path).starts_with("gdrd-") && !shown(path).contains("/tests/"))
+    {
+        let source = text(&path);
+        let lines: Vec<&str> = code(&source).map(|(_, line)| line).collect();
+        let all: Vec<&str> = source.lines().collect();
+        for line in lines.into_iter().filter(|line| line.starts_with("pub trait ")) {
+            let at = all.iter().position(|other| *other == line).expect("a line of the file");
+            let above = all[..at].iter().rev().take_while(|line| line.starts_with("///") || line.starts_with("#["));
+            let above: Vec<&&str> = above.collect();
+            if above.iter().filter(|line| line.trim_end() == "/// ```").count() != 2 {
+                wrong.push(format!("{}: `{}` has no example that runs", shown(&path), line.trim_end_matches(" {")));
+            }
+        }
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

@@ -89,10 +89,14 @@ pub(crate) fn features(
     Ok(())
 }
 
-/// The embedding and the logits, where the teacher has them, and the taps that are asked for, or all.
+/// The embedding and the logits, where the teacher has them, and the taps that are asked for. Where none is, all maps of a teacher
+/// that has a default one; the many large ones of a recogniser are written when they are named.
 fn outputs(teacher: &dyn Teacher, taps: &[String], size: usize) -> Result<Vec<Output>> {
     let offered = [Output::Embedding, Output::Logits].into_iter().filter(|o| teacher.shape(o, size).is_ok());
-    let taps = if taps.is_empty() { teacher.maps() } else { taps.to_vec() };
+    let taps = match teacher.card().default_map {
+        Some(_) if taps.is_empty() => teacher.maps(),
+        _ => taps.to_vec(),
+    };
     let outputs: Vec<Output> = offered.chain(taps.into_iter().map(Output::Map)).collect();
     outputs.iter().try_for_each(|output| teacher.shape(output, size).map(drop))?;
     Ok(outputs)

@@ -4,6 +4,7 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Mixup;
 use crate::error::{Problem, Result};
 use crate::face::{Face, Warp};
 use crate::seed::{Seed, Stream};
@@ -29,6 +30,8 @@ pub struct Augment {
     /// How many different changes a face has in all, the first of them none. Features of teachers are stored for each. Only of
     /// use with `translate`, `scale`, `rotate` or `light`.
     pub draws: u32,
+    /// Mixtures of two faces.
+    pub mixup: Option<Mixup>,
 }
 
 impl Default for Augment {
@@ -47,18 +50,25 @@ pub struct Variant {
 }
 
 /// What chance decided for one face in one epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drawn {
     /// The change that all views share.
     pub variant: Variant,
     /// How far the student's view moves, in its pixels.
     pub shift: (i32, i32),
+    /// Its share of the face that is shown: 1 unless it is mixed with another.
+    pub share: f32,
 }
 
 impl Augment {
     /// Faces as they are.
     pub fn none() -> Self {
-        Self { flip: false, shift: 0, translate: 0.0, scale: 0.0, rotate: 0.0, light: 0.0, draws: 1 }
+        Self { flip: false, shift: 0, translate: 0.0, scale: 0.0, rotate: 0.0, light: 0.0, draws: 1, mixup: None }
+    }
+
+    /// Faces that are mirrored if they are here, and otherwise as they are.
+    pub fn mirrored_alone(&self) -> Self {
+        Self { flip: self.flip, ..Self::none() }
     }
 
     /// What is wrong with the options.
@@ -79,6 +89,7 @@ impl Augment {
                 Problem::new("augment", format!("`{key}`: expected at least 0 and at most {most}, found {value}"))
             })
             .chain(draws)
+            .chain(self.mixup.iter().flat_map(Mixup::check))
             .collect()
     }
 
@@ -106,7 +117,11 @@ impl Augment {
         let shift = (stream.random_range(-reach..=reach), stream.random_range(-reach..=reach));
         let draws = self.draws_of_a_face();
         let draw = if draws > 1 { stream.random_range(0..draws) } else { 0 };
-        (Drawn { variant: Variant { draw, mirrored }, shift }, stream)
+        let share = self.mixup.as_ref().map_or(1.0, |mixup| {
+            // A stream of its own: what else is drawn does not depend on mixtures.
+            mixup.draw(&mut seed.stream(&format!("mixup/{stage}"), &[epoch, index as u64]))
+        });
+        (Drawn { variant: Variant { draw, mirrored }, shift, share }, stream)
     }
 
     /// Digest of what a variant does to a face, mirroring apart; equal for all options without a change.

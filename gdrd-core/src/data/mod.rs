@@ -8,28 +8,36 @@ use crate::error::{Error, Problem, Result};
 use crate::face::Face;
 
 mod augment;
+mod batch;
 mod decode;
 mod degradation;
 mod formats;
+mod groups;
 mod identity_folders;
 mod image_folder;
 mod joined;
 mod loader;
+mod mixup;
 mod occluded;
+mod random_downscale;
 mod sheet;
 mod synthetic;
 pub mod synthetic_faces;
 mod views;
 
 pub use augment::{Augment, Drawn, Variant};
+pub use batch::{Batch, Wanted};
 pub use decode::{Decoding, MAX_BYTES, MAX_PIXELS, decode, read_face, read_image};
 pub use degradation::{AsIs, Degradation, DegradationConfig};
 pub use formats::is_image_name;
+pub use groups::Groups;
 pub use identity_folders::{IdentityFolders, SameName};
 pub use image_folder::ImageFolder;
 pub use joined::Joined;
-pub use loader::{Batch, Loader, Order, Wanted};
+pub use loader::{LastPhaseOrder, Loader, Order};
+pub use mixup::{Mixed, Mixup, Targets};
 pub use occluded::{Occluded, Occlusion};
+pub use random_downscale::RandomDownscale;
 pub use sheet::write_sheet;
 pub use synthetic::SyntheticFaces;
 pub use views::{HIGH, LOW, Views};
@@ -135,6 +143,65 @@ pub trait Dataset: Send + Sync {
 }
 
 /// What a recipe says of a dataset.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::data::{Dataset, DatasetConfig, Decoding, decode};
+/// use gdrd_core::error::{Error, Result};
+/// use gdrd_core::face::Face;
+/// use gdrd_core::plugin::{Kind, Workbench};
+/// use gdrd_core::recipe::RecipePath;
+///
+/// /// One photograph of one person.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct OneFace {
+///     /// The photograph.
+///     image: RecipePath,
+/// }
+///
+/// impl Kind for OneFace {
+///     const NAME: &'static str = "one-face";
+///     const PURPOSE: &'static str = "a single photograph";
+/// }
+///
+/// impl DatasetConfig for OneFace {
+///     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
+///         // What is read through `cx` is noticed when it changes.
+///         let file = cx.file(&self.image)?;
+///         let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+///         Ok(Box::new(Opened { people: vec!["Ann".into()], face: decode(&bytes, Decoding::default())? }))
+///     }
+/// }
+///
+/// struct Opened {
+///     people: Vec<String>,
+///     face: Face,
+/// }
+///
+/// impl Dataset for Opened {
+///     fn len(&self) -> usize {
+///         1
+///     }
+///     fn people(&self) -> &[String] {
+///         &self.people
+///     }
+///     fn person(&self, _: usize) -> Option<usize> {
+///         Some(0)
+///     }
+///     fn key(&self, _: usize) -> String {
+///         "Ann/Ann_0001".into()
+///     }
+///     fn face(&self, _: usize) -> Result<Face> {
+///         Ok(self.face.clone())
+///     }
+/// }
+///
+/// let config: OneFace = serde_json::from_str(r#"{ "image": "nowhere.png" }"#).expect("options");
+/// let bench = Workbench::new(Device::Cpu);
+/// assert!(config.build(&BuildContext::new(&bench)).is_err(), "there is no such file");
+/// ```
 pub trait DatasetConfig: Send + Sync {
     /// What is wrong with the options, without touching the disk.
     fn check(&self) -> Vec<Problem> {

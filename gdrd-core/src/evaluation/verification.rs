@@ -110,20 +110,29 @@ impl ProtocolConfig for Verification {
                 let list = PairList::read(&cx.file(path)?.path)?;
                 list.resolve(|name, number| keys.find(&format!("{name}/{name}_{number:04}"), &*dataset))?
             }
-            None if dataset.people().is_empty() => {
-                return Err(Error::data("pairs can only be drawn from a dataset with identities"));
-            }
-            None => {
-                let known: Vec<usize> = (0..dataset.len()).filter(|&index| dataset.person(index).is_some()).collect();
-                let people: Vec<usize> = known.iter().filter_map(|&index| dataset.person(index)).collect();
-                // Not the run's seed: the pairs are a part of the measure, not of the experiment.
-                let mut stream = Seed(7).stream("verification pairs", &[]);
-                let drawn = generated(&people, self.drawn_pairs, self.folds, &mut stream)?;
-                let placed = |pair: Pair| Pair { left: known[pair.left], right: known[pair.right], ..pair };
-                drawn.into_iter().map(placed).collect()
-            }
+            None => return self.clone().over(dataset),
         };
         Ok(Box::new(Pairs { config: self.clone(), dataset, pairs }))
+    }
+}
+
+impl Verification {
+    /// The protocol with pairs that are drawn from `dataset`, whatever the recipe's name of it.
+    ///
+    /// # Errors
+    /// If the dataset does not give that many pairs.
+    pub(crate) fn over(self, dataset: Arc<dyn Dataset>) -> Result<Box<dyn Protocol>> {
+        if dataset.people().is_empty() {
+            return Err(Error::data("pairs can only be drawn from a dataset with identities"));
+        }
+        let known: Vec<usize> = (0..dataset.len()).filter(|&index| dataset.person(index).is_some()).collect();
+        let people: Vec<usize> = known.iter().filter_map(|&index| dataset.person(index)).collect();
+        // Not the run's seed: the pairs are a part of the measure, not of the experiment.
+        let mut stream = Seed(7).stream("verification pairs", &[]);
+        let drawn = generated(&people, self.drawn_pairs, self.folds, &mut stream)?;
+        let placed = |pair: Pair| Pair { left: known[pair.left], right: known[pair.right], ..pair };
+        let pairs = drawn.into_iter().map(placed).collect();
+        Ok(Box::new(Pairs { config: self, dataset, pairs }))
     }
 }
 

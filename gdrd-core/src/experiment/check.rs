@@ -31,6 +31,9 @@ impl Rules<'_> {
             self.names(&["teacher", name], part);
         }
         self.named(ViewName::FORMAT, &experiment.student.view, &["student", "view"]);
+        if let Some(teacher) = &experiment.student.initial_teacher {
+            self.named(TeacherName::FORMAT, teacher, &["student", "initial_teacher"]);
+        }
         for (name, part) in &experiment.evaluate {
             self.names(&["evaluate", name], part);
         }
@@ -59,7 +62,13 @@ impl Rules<'_> {
         if let Some(view) = &stage.options.view {
             self.named(ViewName::FORMAT, view, &[&path[..], &["view"]].concat());
         }
-        if stage.losses.is_empty() {
+        if let Some(view) = stage.options.last.as_ref().and_then(|last| last.view.as_ref()) {
+            self.named(ViewName::FORMAT, view, &[&path[..], &["last", "view"]].concat());
+        }
+        if let Some(teacher) = stage.closed_form.as_ref().and_then(|solved| solved.teacher.as_ref()) {
+            self.named(TeacherName::FORMAT, teacher, &[&path[..], &["closed_form", "teacher"]].concat());
+        }
+        if stage.losses.is_empty() && stage.closed_form.is_none() {
             self.problem(format!("stage `{}` has no loss", stage.name), &path);
         }
         let needs: Vec<(&String, Needs)> =

@@ -6,7 +6,7 @@ use super::run_options::RunOptions;
 use super::spec::{Experiment, StageSpec, StudentSpec, TermSpec};
 use crate::data::{DegradationConfig, HIGH, LOW};
 use crate::error::Problem;
-use crate::plugin::{Component, Family};
+use crate::plugin::{Component, Family, TeacherName};
 use crate::recipe::RecipePath;
 use crate::recipe::diagnostic::{Diagnostic, suggest};
 use crate::recipe::node::{Entry, Node, Table, Value};
@@ -15,6 +15,8 @@ use crate::recipe::read::{read, read_node};
 use crate::recipe::source::{Sources, Span};
 use crate::registry::Registry;
 use crate::trainer::StageOptions;
+
+mod solved;
 
 const TOP: [&str; 11] =
     ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
@@ -121,8 +123,17 @@ impl<'a> Reader<'a> {
             }
             None => Some(None),
         };
+        let initial_teacher = match section.take("initial_teacher") {
+            Some(node) => self.text(&node).map(|name| Some((TeacherName::from(name), node.span))),
+            None => Some(None),
+        };
         let network = self.component(&section, &self.registry.students, |config| config.check());
-        let (network, view, initial) = (network?, view?, initial?);
+        let (network, view, initial, initial_teacher) = (network?, view?, initial?, initial_teacher?);
+        if let (Some(_), Some((_, span))) = (&initial, &initial_teacher) {
+            let message = "expected either `initial`, a student file, or `initial_teacher`, found both";
+            self.problems.push(Diagnostic::new(message, *span));
+        }
+        let initial_teacher = initial_teacher.map(|(name, _)| name);
         let mut resolved = network.resolved.clone();
         if view != LOW {
             resolved.insert("view".into(), toml::Value::String(view.clone()));
@@ -130,8 +141,11 @@ impl<'a> Reader<'a> {
         if let Some(path) = &initial {
             resolved.insert("initial".into(), toml::Value::String(path.written()));
         }
+        if let Some(name) = &initial_teacher {
+            resolved.insert("initial_teacher".into(), toml::Value::String(name.to_string()));
+        }
         self.resolved.insert("student".into(), toml::Value::Table(resolved));
-        Some(StudentSpec { network, view, initial })
+        Some(StudentSpec { network, view, initial, initial_teacher })
     }
 
     /// All components below `[section.*]`, by name.
@@ -208,6 +222,9 @@ impl<'a> Reader<'a> {
 
     fn stage(&mut self, name: &str, table: &Table) -> Option<(StageSpec, toml::Table)> {
         let mut plain = table.clone();
+        if let Some(solved) = plain.take("closed_form") {
+            return self.solved_stage(name, &plain, &solved);
+        }
         let parts = ["optimizer", "schedule", "loss"].map(|key| plain.take(key));
         let [optimizer, schedule, losses] = parts;
         let options: Option<StageOptions> = self.options(&plain);
@@ -240,7 +257,10 @@ impl<'a> Reader<'a> {
         written.insert("optimizer".into(), toml::Value::Table(optimizer.resolved.clone()));
         written.insert("schedule".into(), toml::Value::Table(schedule.resolved.clone()));
         written.insert("loss".into(), toml::Value::Table(written_terms));
-        Some((StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms }, written))
+        Some((
+            StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms, closed_form: None },
+            written,
+        ))
     }
 
     fn or_default<D: ?Sized>(

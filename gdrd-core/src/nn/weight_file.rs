@@ -100,6 +100,26 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(tensors.into_iter().collect())
 }
 
+/// What was found in a file, for an error: how many tensors, and the first of them.
+pub fn listed(tensors: &BTreeMap<String, Tensor>) -> String {
+    listed_names(tensors.len(), tensors.iter().map(|(name, tensor)| format!("`{name}` {:?}", tensor.dims())))
+}
+
+/// The same of `count` names.
+pub fn listed_names(count: usize, names: impl Iterator<Item = String>) -> String {
+    match count {
+        0 => "the file has no tensors".into(),
+        _ => format!("the file has {count} tensors: {}", first_of(count, names)),
+    }
+}
+
+/// The first of `count` things, and how many there are more.
+pub fn first_of(count: usize, names: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 6;
+    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if count > SHOWN { format!("{shown} and {} more", count - SHOWN) } else { shown }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use super::weight_file::not_finite;
-pub use super::weight_file::{check_finite, is_safetensors, looks_like, read_safetensors};
+pub use super::weight_file::{
+    check_finite, first_of, is_safetensors, listed, listed_names, looks_like, read_safetensors,
+};
 use crate::error::{Error, Result};
 
 /// How a new parameter is filled.
@@ -90,8 +92,17 @@ struct Source {
 }
 
 enum Kind {
-    New { draw: Rc<Draw>, made: RefCell<Variables>, initial: RefCell<BTreeMap<String, Tensor>> },
-    File { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>>, misfits: RefCell<Misfits> },
+    New {
+        draw: Rc<Draw>,
+        made: RefCell<Variables>,
+        initial: RefCell<BTreeMap<String, Tensor>>,
+        offered: RefCell<BTreeMap<String, Tensor>>,
+    },
+    File {
+        tensors: BTreeMap<String, Tensor>,
+        used: RefCell<BTreeSet<String>>,
+        misfits: RefCell<Misfits>,
+    },
 }
 
 impl Weights {
@@ -101,7 +112,8 @@ impl Weights {
         draw: Rc<Draw>,
         build: impl FnOnce(&Weights) -> Result<T>,
     ) -> Result<(T, Variables)> {
-        let kind = Kind::New { draw, made: RefCell::default(), initial: RefCell::default() };
+        let kind =
+            Kind::New { draw, made: RefCell::default(), initial: RefCell::default(), offered: RefCell::default() };
         let weights = Self { source: Rc::new(Source { device: device.clone(), kind }), path: String::new() };
         let network = build(&weights)?;
         let Kind::New { made, initial, .. } = &weights.source.kind else {
@@ -142,6 +154,11 @@ impl Weights {
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
         let path = self.full(&name.to_string());
         Self { source: self.source.clone(), path }
+    }
+
+    /// The path of this place: what the names of tensors here begin with, before a dot.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The device that tensors are on.
@@ -185,6 +202,13 @@ impl Weights {
         }
     }
 
+    /// Lets new variables begin with those of these tensors that have their names below this place; others may be left over.
+    pub fn offer(&self, tensors: BTreeMap<String, Tensor>) {
+        if let Kind::New { offered, .. } = &self.source.kind {
+            offered.borrow_mut().extend(tensors.into_iter().map(|(name, tensor)| (self.full(&name), tensor)));
+        }
+    }
+
     /// Whether the tensors are those of a file, which nobody trains.
     pub fn are_frozen(&self) -> bool {
         matches!(self.source.kind, Kind::File { .. })
@@ -211,14 +235,22 @@ impl Weights {
     }
 
     fn make(&self, name: &str, shape: &Shape, init: Init) -> Result<Var> {
-        let Kind::New { draw, initial, .. } = &self.source.kind else { unreachable!("only called for new weights") };
-        if let Some(tensor) = initial.borrow_mut().remove(&self.full(name)) {
+        let Kind::New { draw, initial, offered, .. } = &self.source.kind else {
+            unreachable!("only called for new weights")
+        };
+        let full = self.full(name);
+        let found = initial.borrow_mut().remove(&full).or_else(|| offered.borrow().get(&full).cloned());
+        if let Some(mut tensor) = found {
+            if tensor.dims() == [1] && shape.rank() == 1 {
+                // A slope that all channels share.
+                tensor = tensor.broadcast_as(shape)?;
+            }
             let mut misfits = Misfits::default();
-            misfits.compare(&self.full(name), shape, tensor.shape());
+            misfits.compare(&full, shape, tensor.shape());
             misfits.into_result()?;
             return Ok(Var::from_tensor(&tensor.to_dtype(DType::F32)?.to_device(&self.source.device)?.copy()?)?);
         }
-        let values = draw(&self.full(name), shape.elem_count(), init);
+        let values = draw(&full, shape.elem_count(), init);
         Ok(Var::from_tensor(&Tensor::from_vec(values, shape, &self.source.device)?)?)
     }
 

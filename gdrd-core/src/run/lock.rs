@@ -30,6 +30,9 @@ pub struct Lock {
     pub views: BTreeMap<String, String>,
     /// Digests of everything that each teacher is, by name.
     pub teachers: BTreeMap<String, String>,
+    /// What the student took from the teacher that it starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<LockedStart>,
     /// Files of the Hub, by address.
     #[serde(default)]
     pub files: BTreeMap<String, LockedFile>,
@@ -43,6 +46,17 @@ pub struct Lock {
     pub protocols: BTreeMap<String, String>,
     /// The machine.
     pub machine: BTreeMap<String, String>,
+}
+
+/// A student that starts from a teacher, in a [`Lock`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedStart {
+    /// The teacher's name in the recipe.
+    pub teacher: String,
+    /// How many tensors the student has from it.
+    pub taken: usize,
+    /// The student's tensors that were drawn.
+    pub drawn: Vec<String>,
 }
 
 /// A dataset in a [`Lock`].
@@ -101,6 +115,7 @@ impl Lock {
             candle: CANDLE.into(),
             program: parts.program().to_string(),
             recipe: experiment.digest(),
+            student: prepared.started.clone(),
             views,
             teachers,
             files: locked.collect(),

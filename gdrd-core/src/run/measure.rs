@@ -48,7 +48,7 @@ impl Embedder for StudentEmbedder<'_> {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let StudentFile { header, student } = self.file;
+        let StudentFile { header, student, .. } = self.file;
         let small = faces.iter().map(|face| header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
         let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
         let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;

@@ -105,6 +105,8 @@ pub struct StudentFile {
     pub header: StudentHeader,
     /// The network.
     pub student: Box<dyn Student>,
+    /// Its tensors.
+    pub tensors: BTreeMap<String, Tensor>,
 }
 
 impl StudentFile {
@@ -119,7 +121,8 @@ impl StudentFile {
             return Err(Error::weights(format!("the file's option `{}`: {}", problem.key, problem.message)));
         }
         let (size, host) = (header.card.input_size, Bare(device.clone()));
-        let student = Weights::read(tensors, device, |_| false, |weights| build(&*config, size, weights, &host))?;
+        let student =
+            Weights::read(tensors.clone(), device, |_| false, |weights| build(&*config, size, weights, &host))?;
         if *student.card() != header.card {
             return Err(Error::weights(format!(
                 "the file declares {:?}, its options make {:?}",
@@ -127,7 +130,7 @@ impl StudentFile {
                 student.card()
             )));
         }
-        Ok(Self { header, student })
+        Ok(Self { header, student, tensors })
     }
 }
 

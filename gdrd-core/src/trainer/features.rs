@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use crate::data::{Batch, Dataset, Variant, Wanted};
+use crate::data::{Batch, Dataset, Mixed, Targets, Variant, Wanted};
 use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
 use crate::teacher::{Output, Shown, Stored, Teacher, gather};
@@ -55,7 +55,10 @@ impl<'a> TeacherFeatures<'a> {
     ) -> Result<Given> {
         let mut stored = BTreeMap::new();
         for (key, of_output) in &self.stored {
-            let tensor = gather(of_output, &batch.indices, &batch.variants, &Device::Cpu)?;
+            let mut tensor = gather(of_output, &batch.indices, &batch.variants, &Device::Cpu)?;
+            if let Some(mixed) = &batch.mixed {
+                tensor = mixed.rows(&tensor)?;
+            }
             stored.insert(key.clone(), put(tensor)?);
         }
         let mut views = batch.views.iter();
@@ -67,10 +70,16 @@ impl<'a> TeacherFeatures<'a> {
                 let batch = FaceBatch::from_faces(faces, &Device::Cpu)?;
                 of_teacher.push(FaceBatch::from_tensor(put(batch.tensor().clone())?)?);
             }
-            let keys = batch.indices.iter().map(|index| dataset.key(*index)).collect();
+            // A mixture is no sample of the dataset.
+            let key = |(at, index): (usize, &usize)| match batch.mixes_for_teachers(at) {
+                true => String::new(),
+                false => dataset.key(*index),
+            };
+            let keys = batch.indices.iter().enumerate().map(key).collect();
             shown.push(Shown::new(of_teacher)?.with_keys(keys));
         }
-        Ok(Given { stored, shown })
+        let mixed = batch.mixed.clone().filter(|mixed| mixed.targets == Targets::Mixed);
+        Ok(Given { stored, shown, mixed })
     }
 
     /// All outputs for a batch of which this was given.
@@ -80,6 +89,7 @@ impl<'a> TeacherFeatures<'a> {
             let place = || format!("teacher `{}`", live.name);
             let tensors = live.teacher.features(shown, &live.outputs).at(place)?;
             for (output, tensor) in live.outputs.iter().zip(tensors) {
+                let tensor = given.mixed.as_ref().map_or_else(|| Ok(tensor.clone()), |mixed| mixed.rows(&tensor))?;
                 found.insert((live.name.clone(), output.clone()), tensor.detach());
             }
         }
@@ -91,4 +101,6 @@ impl<'a> TeacherFeatures<'a> {
 pub(super) struct Given {
     stored: BTreeMap<OutputOf, Tensor>,
     shown: Vec<Shown>,
+    /// How what live teachers say of faces is mixed.
+    mixed: Option<Mixed>,
 }

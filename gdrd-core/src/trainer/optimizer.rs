@@ -51,9 +51,29 @@ pub trait Optimizer {
     /// # Errors
     /// If it is the state of another optimiser.
     fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<()>;
+
+    /// The stage has made its last step: what stands in the parameters then is what it leaves behind. Nothing changes unless an
+    /// optimiser says more.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn finish(&mut self, parameters: &BTreeMap<String, Var>) -> Result<()> {
+        let _ = parameters;
+        Ok(())
+    }
 }
 
 /// What a recipe says of an optimiser.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::trainer::{OptimizerConfig, Sgd};
+///
+/// assert_eq!(Sgd { momentum: 2.0, ..Sgd::default() }.check()[0].key, "momentum");
+/// assert!(Sgd::default().build(&BuildContext::new(&Bare(Device::Cpu)))?.state().is_empty());
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait OptimizerConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
@@ -307,7 +327,7 @@ impl Optimizer for AdamWState {
 }
 
 /// A state that was read from a checkpoint, where the gradients are.
-fn beside(state: &mut Tensor, gradient: &Tensor) -> Result<()> {
+pub(super) fn beside(state: &mut Tensor, gradient: &Tensor) -> Result<()> {
     if !gradient.device().same_device(state.device()) {
         *state = state.to_device(gradient.device())?;
     }

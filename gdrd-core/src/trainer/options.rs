@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Augment;
+use crate::data::{Augment, Targets};
 use crate::error::{Error, Problem, Result};
 use crate::student::Part;
 
@@ -17,6 +17,16 @@ pub struct StageOptions {
     pub trains: Vec<Part>,
     /// Factors of the learning rate for parts of the student, 1 where none is given: `{ backbone = 0.1 }`.
     pub rates: BTreeMap<Part, f64>,
+    /// Shares of the stage, 0 to below 1, in which a part that it trains is frozen yet: `{ backbone = 0.3 }`.
+    pub frozen_until: BTreeMap<Part, f64>,
+    /// What normalisation does in a part while it is frozen.
+    pub frozen_statistics: FrozenStatistics,
+    /// When running means and variances of the whole student are estimated again, over the stage's data: at its `begin`, at its
+    /// `end`, or both.
+    pub estimate_statistics: Vec<StageEdge>,
+    /// Share of itself that a moving average of the student's parameters keeps at each step, such as 0.999. The stage leaves the
+    /// average behind, with running statistics estimated again.
+    pub ema: Option<f64>,
     /// The dataset's name in the recipe.
     pub data: String,
     /// The view that the student sees; the student's own when left out.
@@ -27,6 +37,10 @@ pub struct StageOptions {
     pub steps: Option<u64>,
     /// Faces in a batch; 96 in the paper.
     pub batch_size: usize,
+    /// Images of a person that come one after the other, so that a batch has pairs and triplets: a batch of 96 has 24 people with
+    /// 4 images. An epoch still sees every face once; who has fewer images comes with those. All faces in random order when left
+    /// out.
+    pub images_per_person: Option<usize>,
     /// Batches whose gradients are averaged for one step.
     pub accumulate: usize,
     /// Learning rate before the schedule; 0.05 in the paper.
@@ -37,8 +51,48 @@ pub struct StageOptions {
     pub clip_norm: Option<f64>,
     /// Random changes to faces.
     pub augment: Augment,
+    /// The last share of the stage, if faces are shown otherwise in it: `{ share = 0.2, view = "low" }`.
+    pub last: Option<LastPhase>,
+    /// Steps from one measurement of the terms' gradients to the next: their lengths, and the cosines between them. A step that
+    /// measures takes a backward pass more for each term.
+    pub term_gradients: Option<u64>,
     /// Whether features of teachers are stored on disk and read from there. If not, teachers run at every step.
     pub store_features: bool,
+}
+
+/// What normalisation does in a part that does not change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrozenStatistics {
+    /// It normalises by the running statistics, and keeps them.
+    #[default]
+    Kept,
+    /// It normalises by those of the batch, and the running ones move, as in training.
+    Moving,
+}
+
+/// An end of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageEdge {
+    /// Before its first step.
+    Begin,
+    /// After its last step.
+    End,
+}
+
+/// The end of a stage, in which faces are shown otherwise than before.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LastPhase {
+    /// Its share of the stage's steps, above 0 and below 1.
+    pub share: f64,
+    /// The view that the student sees; the stage's when left out.
+    #[serde(default)]
+    pub view: Option<String>,
+    /// Whether faces go on to change by `augment`; if not, they are at most mirrored.
+    #[serde(default)]
+    pub augment: bool,
 }
 
 impl Default for StageOptions {
@@ -46,16 +100,23 @@ impl Default for StageOptions {
         Self {
             trains: vec![Part::Backbone, Part::Head],
             rates: BTreeMap::new(),
+            frozen_until: BTreeMap::new(),
+            frozen_statistics: FrozenStatistics::Kept,
+            estimate_statistics: Vec::new(),
+            ema: None,
             data: "train".into(),
             view: None,
             epochs: None,
             steps: None,
             batch_size: 96,
+            images_per_person: None,
             accumulate: 1,
             learning_rate: 0.05,
             warmup_steps: 0,
             clip_norm: None,
             augment: Augment { flip: true, ..Augment::default() },
+            last: None,
+            term_gradients: None,
             store_features: true,
         }
     }
@@ -76,6 +137,7 @@ impl StageOptions {
             length,
             Problem::unless(!self.trains.is_empty(), "trains", || "expected `backbone`, `head` or both".into()),
             Problem::within("batch_size", self.batch_size, 2..=1 << 20),
+            Problem::within("images_per_person", self.images_per_person.unwrap_or(2), 2..=1 << 20),
             Problem::within("accumulate", self.accumulate, 1..=1_000_000_000),
             Problem::within("warmup_steps", self.warmup_steps, 0..=1_000_000_000),
             Problem::unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {
@@ -87,6 +149,21 @@ impl StageOptions {
             }),
             Problem::unless(self.rates.values().all(|rate| *rate > 0.0 && rate.is_finite()), "rates", || {
                 "expected finite factors above 0; a part that does not change is left out of `trains`".into()
+            }),
+            Problem::unless(self.frozen_until.keys().all(|part| self.trains.contains(part)), "frozen_until", || {
+                "expected parts that the stage trains".into()
+            }),
+            Problem::unless(self.frozen_until.values().all(|share| (0.0..1.0).contains(share)), "frozen_until", || {
+                "expected shares of the stage, 0 to below 1; a part that does not change is left out of `trains`".into()
+            }),
+            Problem::unless(self.ema.is_none_or(|keep| keep > 0.0 && keep < 1.0), "ema", || {
+                format!("expected above 0 and below 1, found {}", self.ema.unwrap_or_default())
+            }),
+            self.term_gradients.and_then(|steps| Problem::within("term_gradients", steps, 1..=1_000_000_000)),
+            self.last.as_ref().and_then(|last| {
+                Problem::unless(last.share > 0.0 && last.share < 1.0, "last", || {
+                    format!("`share`: expected above 0 and below 1, found {}", last.share)
+                })
             }),
         ]
         .into_iter()
@@ -109,5 +186,29 @@ impl StageOptions {
         }
         let batches = |epochs: f64| (epochs * per_epoch as f64 / self.accumulate as f64).round() as u64;
         Ok(self.steps.unwrap_or_else(|| batches(self.epochs.unwrap_or(1.0))).max(1))
+    }
+
+    /// The first of `steps` steps that changes a part; none if the stage does not train it.
+    pub fn first_change(&self, part: Part, steps: u64) -> Option<u64> {
+        let share = self.frozen_until.get(&part).copied().unwrap_or(0.0);
+        self.trains.contains(&part).then(|| (share * steps as f64).round() as u64)
+    }
+
+    /// The first of `steps` steps that belongs to the last phase, and how faces are changed there; none without such a phase.
+    pub(super) fn last_phase(&self, steps: u64) -> Option<(u64, &LastPhase, Augment)> {
+        let last = self.last.as_ref()?;
+        let first = steps - (last.share * steps as f64).round() as u64;
+        let augment = if last.augment { self.augment.clone() } else { self.augment.mirrored_alone() };
+        Some((first, last, augment))
+    }
+
+    /// Whether teachers have to see the faces of a step because nothing that is stored is of such faces.
+    pub fn shows_mixtures_to_teachers(&self) -> bool {
+        self.augment.mixup.as_ref().is_some_and(|mixup| mixup.targets == Targets::Teacher)
+    }
+
+    /// Whether running statistics are estimated again at this end of the stage.
+    pub(super) fn estimates(&self, edge: StageEdge) -> bool {
+        self.estimate_statistics.contains(&edge) || (edge == StageEdge::End && self.ema.is_some())
     }
 }

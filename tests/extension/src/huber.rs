@@ -98,7 +98,14 @@ mod tests {
     fn it_is_built_for_its_stage_and_takes_what_it_asked_for() {
         let student = StudentCard { input_size: 16, map: [4, 4, 4], embedding: Some(2) };
         let offered = Offered { teacher: "colours".into(), output: Output::Embedding, shape: vec![3] };
-        let facts = StageFacts { name: "distil".into(), student, people: 0, teachers: vec![offered] };
+        let facts = StageFacts {
+            name: "distil".into(),
+            student,
+            people: 0,
+            images: Vec::new(),
+            faces: 1,
+            teachers: vec![offered],
+        };
         let bench = Workbench::new(Device::Cpu);
         let ones = Rc::new(|_: &str, count, _| vec![1.0; count]);
         let build = |weights: &Weights| {
