@@ -2,11 +2,12 @@
 
 use crate::context::BuildContext;
 use crate::data::{
-    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, RandomDownscale, SyntheticFaces,
+    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, Occluded, RandomDownscale,
+    SyntheticFaces,
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
-use crate::evaluation::{ProtocolConfig, Verification};
+use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, Retrieval, Verification};
 use crate::loss::{
     AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
     EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace, MapSimilarity, MkMmd,
@@ -64,6 +65,7 @@ impl Registry {
         registry.datasets.register::<ImageFolder>()?;
         registry.datasets.register::<SyntheticFaces>()?;
         registry.datasets.register::<Joined>()?;
+        registry.datasets.register::<Occluded>()?;
         registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
         registry.degradations.register::<RandomDownscale>()?;
@@ -103,6 +105,9 @@ impl Registry {
         registry.schedules.register::<Cosine>()?;
         registry.schedules.register::<OneCycle>()?;
         registry.protocols.register::<Verification>()?;
+        registry.protocols.register::<Identification>()?;
+        registry.protocols.register::<Retrieval>()?;
+        registry.protocols.register::<OpenSetIdentification>()?;
         Ok(registry)
     }
 }

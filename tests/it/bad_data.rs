@@ -28,6 +28,7 @@ pub(crate) fn faces(bench: &Bench, people: &[(&str, usize)]) {
             first_identity: at as u64,
             size: 32,
             fixed_appearance: true,
+            ..SyntheticFaces::default()
         };
         let data = on_cpu(|cx| config.build(cx)).expect("drawn faces");
         for number in 0..*count {

@@ -23,12 +23,10 @@ pub(crate) fn teacher(wanted: &DoctorTeacher, registry: &Arc<Registry>) -> Resul
     let recipe = load(&wanted.recipe.recipe, &wanted.recipe.sets, registry)?;
     let place = no_run(&wanted.place, registry)?;
     let protocol = Verification {
-        data: dataset_name(wanted.data.as_deref(), &recipe)?.into(),
         pairs: wanted.pairs.clone().map(Into::into),
         drawn_pairs: DRAWN_PAIRS,
-        folds: 10,
-        flip: false,
         far: Vec::new(),
+        ..Verification::drawn_from(dataset_name(wanted.data.as_deref(), &recipe)?)
     };
     let progress = Progress::new();
     let parts = Assembly::new(&recipe, &place, &progress)?;

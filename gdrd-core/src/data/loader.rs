@@ -236,6 +236,7 @@ mod tests {
             first_identity: 0,
             size: 16,
             fixed_appearance: true,
+            ..SyntheticFaces::default()
         };
         let bare = Bare(candle_core::Device::Cpu);
         let dataset = config.build(&BuildContext::new(&bare)).expect("data");

@@ -263,8 +263,7 @@ mod tests {
     fn examined(declared: Colour) -> Vec<Examined> {
         let preprocessing = Preprocessing { colour: declared, ..Preprocessing::default() };
         let card = TeacherCard { input_size: None, preprocessing, views: vec!["high".into()], default_map: None };
-        let protocol =
-            Verification { data: "red".into(), pairs: None, drawn_pairs: 100, folds: 5, flip: false, far: vec![] };
+        let protocol = Verification { drawn_pairs: 100, folds: 5, far: vec![], ..Verification::drawn_from("red") };
         let red: Arc<dyn Dataset> = Arc::new(Red((0..8).map(|person| format!("person {person}")).collect()));
         let bench = Workbench::new(Device::Cpu).with("dataset", "red", red);
         let cx = BuildContext::new(&bench);

@@ -1,24 +1,45 @@
-//! Face verification: lists of pairs, similarities, accuracy, ROC, confidence, and their file.
+//! Protocols: what an embedder achieves, as figures with intervals, and their file.
 //!
-//! In the order of use: [`pairs`] and [`pair_list`] say which images are compared, [`similarity`] compares their
+//! Verification, in the order of use: [`pairs`] and [`pair_list`] say which images are compared, [`similarity`] compares their
 //! embeddings, [`folds`] and [`roc`] turn the similarities into figures, [`bootstrap`] says how
 //! sure the figures are, and [`outcome`] is what is written down. [`contract`] looks for a teacher that is fed wrongly. Everywhere a pair is called the
 //! *same* person if its score is **at least** the threshold. Rates are fractions in `[0, 1]`;
 //! only [`outcome`] knows per cent.
+//!
+//! Identification, retrieval and open-set identification share who is in a gallery and who is asked about (`split`), what becomes
+//! of ranks (`rates`), one embedding for a person (`templates`) and the search in a large gallery (`search`). A tie never counts
+//! for the embedder. Every protocol runs over resolutions (`resolution`).
 
 pub mod bootstrap;
+mod confusion;
 pub mod contract;
 pub mod folds;
+mod identification;
 mod measured;
+mod open_set;
 pub mod outcome;
 pub mod pair_list;
 pub mod pairs;
+mod rates;
+mod resolution;
+mod retrieval;
 pub mod roc;
+mod search;
 pub mod similarity;
+mod softmax;
+mod split;
+mod templates;
+#[cfg(test)]
+mod testing;
 mod verification;
 
+pub use identification::{Classifier, Identification};
 pub use measured::{Measured, Role};
+pub use open_set::OpenSetIdentification;
 pub use outcome::{Curve, Figure, Matrix, Outcome, Unit};
+pub use resolution::GallerySize;
+pub use retrieval::Retrieval;
+pub use split::Split;
 pub use verification::Verification;
 
 use std::sync::Arc;

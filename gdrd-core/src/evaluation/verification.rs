@@ -10,6 +10,7 @@ use super::folds::{best_threshold, fold_accuracy};
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit};
 use super::pair_list::PairList;
 use super::pairs::{Pair, generated};
+use super::resolution::{self, GallerySize, over_sizes};
 use super::roc::Roc;
 use super::similarity::cosines;
 use super::{Protocol, ProtocolConfig};
@@ -45,6 +46,13 @@ pub struct Verification {
     #[serde(default = "default_far")]
     #[schemars(inner(range(min = 1e-9, max = 0.999_999)))]
     pub far: Vec<f64>,
+    /// Sizes to which faces are brought before they are embedded, rising, in pixels: the accuracy at each gives a curve.
+    #[serde(default)]
+    #[schemars(length(max = 50), inner(range(min = 4, max = 512)))]
+    pub sizes: Vec<usize>,
+    /// How large the first face of each pair is shown, `"native"` or a number of pixels; as the second when left out.
+    #[serde(default)]
+    pub gallery_size: Option<GallerySize>,
 }
 
 fn default_drawn() -> usize {
@@ -59,6 +67,22 @@ fn default_far() -> Vec<f64> {
     vec![0.01, 0.001]
 }
 
+impl Verification {
+    /// Pairs that are drawn from a dataset, with every other option at its default.
+    pub fn drawn_from(data: impl Into<DatasetName>) -> Self {
+        Self {
+            data: data.into(),
+            pairs: None,
+            drawn_pairs: default_drawn(),
+            folds: default_folds(),
+            flip: false,
+            far: default_far(),
+            sizes: Vec::new(),
+            gallery_size: None,
+        }
+    }
+}
+
 impl Kind for Verification {
     const NAME: &'static str = "verification";
     const PURPOSE: &'static str = "one-to-one verification by folds, ROC, TAR at FAR, EER (LFW)";
@@ -69,7 +93,7 @@ impl ProtocolConfig for Verification {
         let several = self.folds.saturating_mul(2).max(1);
         let good = self.pairs.is_some() || self.drawn_pairs.is_multiple_of(several);
         let message = || format!("expected a multiple of {several} (two a fold), found {}", self.drawn_pairs);
-        Problem::unless(good, "drawn_pairs", message).into_iter().collect()
+        Problem::unless(good, "drawn_pairs", message).into_iter().chain(resolution::check(&self.sizes)).collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
@@ -114,20 +138,46 @@ struct Pairs {
 
 impl Protocol for Pairs {
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
-        let mut used: Vec<usize> = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]).collect();
-        used.sort_unstable();
-        used.dedup();
         let fused = FlipFused(embedder);
         let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
-        let embeddings = super::embed(embedder, &self.dataset, &used, cx)?;
-        let row = |index: usize| used.binary_search(&index).expect("every index of a pair was collected");
-        let places: Vec<Pair> =
-            self.pairs.iter().map(|pair| Pair { left: row(pair.left), right: row(pair.right), ..*pair }).collect();
-        self.outcome(&cosines(embeddings.values(), embedder.width(), &places)?)
+        over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_left, of_right| {
+            self.outcome(&self.similarities(of_left, of_right, cx)?)
+        })
     }
 }
 
+/// Each number once, rising.
+fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut distinct: Vec<usize> = numbers.collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
+}
+
 impl Pairs {
+    fn similarities(&self, of_left: &dyn Embedder, of_right: &dyn Embedder, cx: &BuildContext) -> Result<Vec<f64>> {
+        let row =
+            |used: &[usize], index: usize| used.binary_search(&index).expect("every index of a pair was collected");
+        let (embeddings, places): (_, Vec<Pair>) = match self.config.gallery_size {
+            None => {
+                let used = distinct(self.pairs.iter().flat_map(|pair| [pair.left, pair.right]));
+                let place = |pair: &Pair| Pair { left: row(&used, pair.left), right: row(&used, pair.right), ..*pair };
+                let places = self.pairs.iter().map(place).collect();
+                (super::embed(of_right, &self.dataset, &used, cx)?, places)
+            }
+            Some(_) => {
+                let left = distinct(self.pairs.iter().map(|pair| pair.left));
+                let right = distinct(self.pairs.iter().map(|pair| pair.right));
+                let mut embeddings = super::embed(of_left, &self.dataset, &left, cx)?;
+                embeddings.append(super::embed(of_right, &self.dataset, &right, cx)?)?;
+                let behind = |pair: &Pair| left.len() + row(&right, pair.right);
+                let place = |pair: &Pair| Pair { left: row(&left, pair.left), right: behind(pair), ..*pair };
+                (embeddings, self.pairs.iter().map(place).collect())
+            }
+        };
+        cosines(embeddings.values(), embeddings.width(), &places)
+    }
+
     fn outcome(&self, similarities: &[f64]) -> Result<Outcome> {
         let same: Vec<bool> = self.pairs.iter().map(|pair| pair.same).collect();
         let folds: Vec<usize> = self.pairs.iter().map(|pair| pair.fold).collect();

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 ///     first_identity: 0,
 ///     size: 16,
 ///     fixed_appearance: true,
+///     ..SyntheticFaces::default()
 /// };
 /// let bench = Workbench::new(Device::Cpu);
 /// let faces = faces.build(&BuildContext::new(&bench))?;

@@ -45,7 +45,7 @@ fn default_rate() -> f64 {
 }
 
 impl Kind for Identification {
-    const NAME: &'static str = "identification";
+    const NAME: &'static str = "linear-probe";
     const PURPOSE: &'static str = "who of a gallery a face is, by a softmax layer on embeddings";
 }
 

@@ -20,7 +20,8 @@ mod head;
 mod identity;
 mod nuisance;
 mod relief;
-mod shape;
+pub(in crate::data) mod shape;
+mod situation;
 mod skin;
 mod worn;
 
@@ -32,6 +33,7 @@ pub use nuisance::{
     Background, CAP_PROBABILITY, Camera, Cap, Expression, GLASSES_PROBABILITY, Glasses, Light, Nuisance, Pose,
     SCARF_PROBABILITY, SUNGLASSES_PROBABILITY, Scarf,
 };
+pub use situation::Situation;
 
 #[cfg(test)]
 mod tests {

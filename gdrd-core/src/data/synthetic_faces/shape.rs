@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 /// A colour in linear light, each channel in `[0, 1]` (above 1 where it is overexposed).
 ///
 /// Bytes are the square roots of these values: gamma 2, close to sRGB and fast.
-pub(super) type Rgb = [f32; 3];
+pub(in crate::data) type Rgb = [f32; 3];
 
 /// A colour from the bytes one would see.
 pub(super) const fn rgb(red: u8, green: u8, blue: u8) -> Rgb {
@@ -18,13 +18,13 @@ pub(super) const fn rgb(red: u8, green: u8, blue: u8) -> Rgb {
 
 /// From `a` (at `t = 0`) to `b` (at `t = 1`).
 #[inline]
-pub(super) fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
+pub(in crate::data) fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
     [a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t]
 }
 
 /// A colour times a number.
 #[inline]
-pub(super) fn scale(a: Rgb, by: f32) -> Rgb {
+pub(in crate::data) fn scale(a: Rgb, by: f32) -> Rgb {
     [a[0] * by, a[1] * by, a[2] * by]
 }
 
@@ -36,13 +36,13 @@ pub(super) fn tint(a: Rgb, by: Rgb) -> Rgb {
 
 /// From `a` (at `t = 0`) to `b` (at `t = 1`), numbers.
 #[inline]
-pub(super) fn lerp(a: f32, b: f32, t: f32) -> f32 {
+pub(in crate::data) fn lerp(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t
 }
 
 /// 0 below `low`, 1 above `high`, a smooth step between. With `low > high` it falls.
 #[inline]
-pub(super) fn smooth(low: f32, high: f32, x: f32) -> f32 {
+pub(in crate::data) fn smooth(low: f32, high: f32, x: f32) -> f32 {
     // A product, because the inverse of constants costs nothing.
     let t = ((x - low) * (1.0 / (high - low))).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
@@ -58,7 +58,7 @@ pub(super) fn spot(x: f32, y: f32, rx: f32, ry: f32) -> f32 {
 
 /// Signed distance to an axis-parallel ellipse (to first order at its edge); negative inside.
 #[inline]
-pub(super) fn ellipse(x: f32, y: f32, rx: f32, ry: f32) -> f32 {
+pub(in crate::data) fn ellipse(x: f32, y: f32, rx: f32, ry: f32) -> f32 {
     let (u, v) = (x / rx, y / ry);
     let (gx, gy) = (u / rx, v / ry);
     let q = u * u + v * v;
@@ -67,7 +67,7 @@ pub(super) fn ellipse(x: f32, y: f32, rx: f32, ry: f32) -> f32 {
 
 /// Signed distance to a box with half sides `hx`, `hy` and corners of radius `r`; negative inside.
 #[inline]
-pub(super) fn rounded_box(x: f32, y: f32, hx: f32, hy: f32, r: f32) -> f32 {
+pub(in crate::data) fn rounded_box(x: f32, y: f32, hx: f32, hy: f32, r: f32) -> f32 {
     let (qx, qy) = (x.abs() - hx + r, y.abs() - hy + r);
     let (ox, oy) = (qx.max(0.0), qy.max(0.0));
     (ox * ox + oy * oy).sqrt() + qx.max(qy).min(0.0) - r
@@ -87,13 +87,13 @@ pub(super) fn lesser(a: f32, b: f32) -> f32 {
 
 /// How much of a pixel of width `pixel` lies inside a shape at signed distance `distance`.
 #[inline]
-pub(super) fn cover(distance: f32, pixel: f32) -> f32 {
+pub(in crate::data) fn cover(distance: f32, pixel: f32) -> f32 {
     (0.5 - distance * (1.0 / pixel)).clamp(0.0, 1.0)
 }
 
 /// Distance to the segment from `a` to `b`.
 #[inline]
-pub(super) fn segment(x: f32, y: f32, a: (f32, f32), b: (f32, f32)) -> f32 {
+pub(in crate::data) fn segment(x: f32, y: f32, a: (f32, f32), b: (f32, f32)) -> f32 {
     let (px, py) = (x - a.0, y - a.1);
     let (bx, by) = (b.0 - a.0, b.1 - a.1);
     let t = ((px * bx + py * by) / (bx * bx + by * by)).clamp(0.0, 1.0);

@@ -143,7 +143,13 @@ fn held_out(dataset: &Arc<dyn Dataset>, name: &str, seed: Seed) -> Result<(Arc<d
         )));
     }
     let data = DatasetName::from(name);
-    let config = Verification { pairs: None, drawn_pairs: 2 * half, folds: FOLDS, flip: true, far: vec![0.01], data };
+    let config = Verification {
+        drawn_pairs: 2 * half,
+        folds: FOLDS,
+        flip: true,
+        far: vec![0.01],
+        ..Verification::drawn_from(data)
+    };
     let part: Arc<dyn Dataset> = Arc::new(Part { dataset: dataset.clone(), indices: inside });
     Ok((config.over(part)?.into(), outside))
 }

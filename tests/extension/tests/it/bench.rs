@@ -60,7 +60,7 @@ delta = 0.5
 kind = "embedding-regression"
 
 [evaluate.identification]
-kind = "identification"
+kind = "linear-probe"
 gallery = "gallery"
 probes = "probes"
 "#;
@@ -78,6 +78,7 @@ fn drawn() -> &'static [Entry] {
             first_identity: 0,
             size: 32,
             fixed_appearance: false,
+            ..SyntheticFaces::default()
         };
         let bench = Workbench::new(candle_core::Device::Cpu);
         let faces = config.build(&BuildContext::new(&bench)).expect("faces");

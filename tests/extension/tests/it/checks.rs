@@ -6,13 +6,13 @@ use crate::bench::{Bench, RECIPE};
 fn plug_ins_are_listed_and_explained_like_our_own() {
     let bench = Bench::new();
     let listed = bench.good(&["kinds"]).stdout;
-    let own = ["faces-pack", "camera", "colour-histogram", "mixer", "huber", "identification"];
+    let own = ["faces-pack", "camera", "colour-histogram", "mixer", "huber", "linear-probe"];
     for kind in own.into_iter().chain(["feature-regression", "diffusion-encoder"]) {
         assert!(listed.contains(&format!("  {kind} ")), "{kind} in\n{listed}");
     }
     let said = bench.good(&["kinds", "huber"]).stdout;
     assert!(said.contains("loss `huber`") && said.contains("delta (default 1.0; above 0, at most 1000)"), "{said}");
-    let said = bench.good(&["kinds", "identification"]).stdout;
+    let said = bench.good(&["kinds", "linear-probe"]).stdout;
     assert!(said.contains("gallery") && said.contains("Steps of gradient descent."), "{said}");
     let schema = bench.good(&["schema"]).stdout;
     assert!(schema.contains("\"mixer\"") && schema.contains("\"faces-pack\""));

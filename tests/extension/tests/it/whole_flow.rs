@@ -25,7 +25,7 @@ fn a_recipe_uses_every_plug_in() {
         assert!(mean(&values[30..]) < 0.7 * mean(&values[..5]), "the loss `{term}` goes down: {values:?}");
     }
     let resolved = bench.text("runs/a/recipe.resolved.toml");
-    for option in ["kind = \"camera\"", "kind = \"mixer\"", "kind = \"identification\"", "kind = \"faces-pack\""] {
+    for option in ["kind = \"camera\"", "kind = \"mixer\"", "kind = \"linear-probe\"", "kind = \"faces-pack\""] {
         assert!(resolved.contains(option), "{option} in {resolved}");
     }
 

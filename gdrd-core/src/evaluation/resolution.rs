@@ -1,0 +1,225 @@
+//! A protocol over resolutions: what an embedder achieves on faces of a few pixels, and with a gallery of another resolution.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
+use serde::{Serialize, Serializer};
+
+use super::outcome::{Curve, Figure, Outcome, Unit};
+use crate::degrade::{Degraded, Downscale};
+use crate::embedder::Embedder;
+use crate::error::{Problem, Result};
+
+/// The sizes that a face can be brought to, in pixels.
+const RANGE: std::ops::RangeInclusive<usize> = 4..=512;
+
+/// The most sizes of one curve.
+const MOST: usize = 50;
+
+/// How large the faces of a gallery are shown: as they are, or at a number of pixels. In a recipe `"native"` or `112`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GallerySize {
+    /// As the dataset has them.
+    Native,
+    /// Brought to this height and width, in pixels.
+    Pixels(usize),
+}
+
+impl Serialize for GallerySize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Native => serializer.serialize_str("native"),
+            Self::Pixels(size) => size.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GallerySize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Read;
+
+        impl Visitor<'_> for Read {
+            type Value = GallerySize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`native` or a number of pixels")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<GallerySize, E> {
+                match text {
+                    "native" => Ok(GallerySize::Native),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, size: i64) -> std::result::Result<GallerySize, E> {
+                let wrong = || E::invalid_value(Unexpected::Signed(size), &self);
+                usize::try_from(size).map(GallerySize::Pixels).map_err(|_| wrong())
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, size: u64) -> std::result::Result<GallerySize, E> {
+                usize::try_from(size).map(GallerySize::Pixels).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+impl JsonSchema for GallerySize {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "GallerySize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let pixels = json_schema!({ "type": "integer", "minimum": RANGE.start(), "maximum": RANGE.end() });
+        json_schema!({ "anyOf": [{ "const": "native" }, pixels] })
+    }
+}
+
+/// What is wrong with the option `sizes` beyond bounds.
+pub(super) fn check(sizes: &[usize]) -> Option<Problem> {
+    let rising = sizes.windows(2).all(|two| two[0] < two[1]) && sizes.len() <= MOST;
+    Problem::unless(rising, "sizes", || format!("expected at most {MOST} sizes that rise, found {sizes:?}"))
+}
+
+/// What `measure` finds with the faces as they are, and its headline again with faces brought to each of `sizes`: as figures that
+/// are kept aside and as a curve. `measure` is given the embedder of the gallery and that of the probes; only the gallery's obeys
+/// `gallery`. Faces are brought to a size by the default [`Downscale`] before the embedder brings them to its own.
+///
+/// # Errors
+/// As `measure`.
+pub(super) fn over_sizes(
+    embedder: &dyn Embedder,
+    sizes: &[usize],
+    gallery: Option<GallerySize>,
+    measure: impl Fn(&dyn Embedder, &dyn Embedder) -> Result<Outcome>,
+) -> Result<Outcome> {
+    let at = |probes: Option<usize>| {
+        let gallery = match gallery {
+            None => probes,
+            Some(GallerySize::Native) => None,
+            Some(GallerySize::Pixels(size)) => Some(size),
+        };
+        let small =
+            |size: Option<usize>| Some(Degraded::new(embedder, Downscale { size: size?, ..Downscale::default() }));
+        let (gallery, probes) = (small(gallery), small(probes));
+        measure(either(gallery.as_ref(), embedder), either(probes.as_ref(), embedder))
+    };
+    let mut outcome = at(None)?;
+    let headline = outcome.headline()?.clone();
+    let mut points = Vec::new();
+    for size in sizes {
+        let found = at(Some(*size))?;
+        let figure = found.headline()?.clone();
+        points.extend(figure.value.map(|value| (*size as f64, value)));
+        outcome.figures.push(Figure { name: format!("{} at {size}x{size}", figure.name), ..figure }.aside());
+    }
+    if !sizes.is_empty() {
+        let unit = if headline.unit == Unit::Percent { ", %" } else { "" };
+        let whose = match gallery {
+            None => "face's size",
+            Some(_) => "probe's size",
+        };
+        outcome.curves.push(Curve {
+            name: "Resolution".into(),
+            x: format!("{whose}, pixels"),
+            y: format!("{}{unit}", headline.name),
+            log_x: false,
+            points,
+        });
+    }
+    Ok(outcome)
+}
+
+fn either<'a>(small: Option<&'a Degraded<'a>>, whole: &'a dyn Embedder) -> &'a dyn Embedder {
+    match small {
+        Some(small) => small,
+        None => whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedder::Embeddings;
+    use crate::face::Face;
+
+    /// An embedding that says how large the faces were.
+    struct Sizes;
+
+    impl Embedder for Sizes {
+        fn name(&self) -> &str {
+            "sizes"
+        }
+
+        fn width(&self) -> usize {
+            2
+        }
+
+        fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+            Embeddings::from_rows(2, faces.iter().flat_map(|face| [face.width() as f32, 1.0]).collect())
+        }
+    }
+
+    fn size(embedder: &dyn Embedder) -> f64 {
+        let face = Face::new(40, 40, vec![9; 4800]).expect("a face");
+        let row = embedder.embed(&[face]).expect("an embedding");
+        f64::from(row.row(0)[0] / row.row(0)[1]).round()
+    }
+
+    fn swept(gallery: Option<GallerySize>) -> Outcome {
+        let measure = |gallery: &dyn Embedder, probes: &dyn Embedder| {
+            Ok(Outcome {
+                what: "faces".into(),
+                headline: "rank-1".into(),
+                figures: vec![Figure::percent("rank-1", size(probes) / 100.0 + size(gallery), 1)],
+                curves: Vec::new(),
+                matrices: Vec::new(),
+                items: Vec::new(),
+            })
+        };
+        over_sizes(&Sizes, &[8, 16], gallery, measure).expect("an outcome")
+    }
+
+    #[test]
+    fn both_sides_are_brought_to_each_size() {
+        let outcome = swept(None);
+        outcome.check().expect("good");
+        let values: Vec<Option<f64>> = outcome.figures.iter().map(|figure| figure.value).collect();
+        assert_eq!(values, [Some(4040.0), Some(808.0), Some(1616.0)]);
+        assert_eq!(outcome.figures[1].name, "rank-1 at 8x8");
+        assert!(!outcome.figures[1].in_table);
+        assert_eq!(outcome.curves[0].points, [(8.0, 808.0), (16.0, 1616.0)]);
+    }
+
+    #[test]
+    fn a_gallery_keeps_its_own_size() {
+        let values =
+            |gallery| swept(Some(gallery)).figures.iter().filter_map(|f| f.value.map(f64::round)).collect::<Vec<_>>();
+        assert_eq!(values(GallerySize::Native), [4040.0, 4008.0, 4016.0]);
+        assert_eq!(values(GallerySize::Pixels(20)), [2040.0, 2008.0, 2016.0]);
+    }
+
+    #[test]
+    fn sizes_are_checked_and_read() {
+        assert!(check(&[8, 16], Some(GallerySize::Native)).is_empty());
+        assert_eq!(check(&[16, 8], None)[0].key, "sizes");
+        assert_eq!(check(&[0], None)[0].message, "expected at least 4, found 0");
+        assert_eq!(check(&[], Some(GallerySize::Pixels(1)))[0].key, "gallery_size");
+        let read = |text: &str| serde_json::from_str::<GallerySize>(text).map_err(|error| error.to_string());
+        assert_eq!(read("\"native\""), Ok(GallerySize::Native));
+        assert_eq!(read("112"), Ok(GallerySize::Pixels(112)));
+        assert!(read("\"natve\"").expect_err("no word").contains("expected `native` or a number of pixels"));
+        assert!(read("-3").is_err());
+        assert_eq!(
+            serde_json::to_string(&[GallerySize::Native, GallerySize::Pixels(9)]).expect("text"),
+            "[\"native\",9]"
+        );
+    }
+}

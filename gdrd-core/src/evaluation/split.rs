@@ -1,0 +1,315 @@
+//! Who is in a gallery, and who is asked about: faces of two datasets, or the faces of one, divided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::context::BuildContext;
+use crate::data::{Dataset, by_name};
+use crate::embedder::{Embedder, Embeddings};
+use crate::error::{Error, Problem, Result};
+use crate::plugin::DatasetName;
+use crate::seed::{Seed, shuffled};
+
+/// How the faces of one dataset are divided between gallery and probes: one of the ways, half of each person's faces if none is
+/// named. Faces that nobody knows go to the gallery, except where attributes decide.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Split {
+    /// Faces of each person for the gallery, drawn by `seed`. A person with no more than these has no probe.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_person: Option<usize>,
+    /// The share of each person's faces for the gallery, above 0 and below 1, drawn by `seed`; of two faces or more at least one
+    /// goes to each side.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub share: Option<f64>,
+    /// Attributes of the gallery's faces, such as `{ situation = "plain", session = "1" }`; all other faces are probes.
+    pub with: BTreeMap<String, String>,
+    /// What the faces are drawn by. It is a part of the measure: the run's seed does not change it.
+    #[schemars(range(max = u64::MAX >> 1))]
+    pub seed: u64,
+}
+
+impl Split {
+    /// What is wrong with these options beside `gallery` and `probes`.
+    pub(super) fn check(&self, gallery: &DatasetName, probes: Option<&DatasetName>) -> Vec<Problem> {
+        let ways = [self.per_person.is_some(), self.share.is_some(), !self.with.is_empty()];
+        let ways = ways.into_iter().filter(|way| *way).count();
+        let found: Vec<Option<Problem>> = vec![
+            Problem::unless(probes.is_none() || *self == Self::default(), "split", || {
+                "expected it only without `probes`: it divides the faces of one dataset".into()
+            }),
+            Problem::unless(ways <= 1, "split", || {
+                format!("expected one of `per_person`, `share` and `with`, found {ways} of them")
+            }),
+            Problem::unless(probes != Some(gallery), "probes", || {
+                format!("expected another dataset than `gallery`, found `{gallery}` twice; `split` divides one dataset")
+            }),
+        ];
+        found.into_iter().flatten().collect()
+    }
+
+    /// Whether each face of `dataset` is in the gallery.
+    fn divide(&self, dataset: &dyn Dataset) -> Result<Vec<bool>> {
+        if !self.with.is_empty() {
+            let fits = |index: usize| {
+                let attributes: BTreeMap<String, String> = dataset.attributes(index).into_iter().collect();
+                self.with.iter().all(|(name, value)| attributes.get(name) == Some(value))
+            };
+            let gallery: Vec<bool> = (0..dataset.len()).map(fits).collect();
+            if !gallery.contains(&true) {
+                return Err(Error::data(format!(
+                    "`split`: no face has the attributes {:?}; {}",
+                    self.with,
+                    attributes_of(dataset)
+                )));
+            }
+            return Ok(gallery);
+        }
+        let mut gallery = vec![true; dataset.len()];
+        let mut faces: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for index in 0..dataset.len() {
+            if let Some(person) = dataset.person(index) {
+                faces.entry(person).or_default().push(index);
+            }
+        }
+        for (person, faces) in faces {
+            let of_share = || {
+                let share = (self.share.unwrap_or(0.5) * faces.len() as f64).round() as usize;
+                share.clamp(1, (faces.len() - 1).max(1))
+            };
+            let kept = self.per_person.unwrap_or_else(of_share);
+            let mut stream = Seed(self.seed).stream(&format!("gallery of {}", dataset.people()[person]), &[]);
+            for place in shuffled(&mut stream, faces.len()).into_iter().skip(kept) {
+                gallery[faces[place]] = false;
+            }
+        }
+        Ok(gallery)
+    }
+}
+
+/// Some faces of a dataset, and who they are.
+pub(super) struct Faces {
+    dataset: Arc<dyn Dataset>,
+    indices: Vec<usize>,
+    people: Vec<Option<usize>>,
+}
+
+impl Faces {
+    /// Those faces of a dataset that `kept` says, with the numbers that `numbers` gives to names.
+    fn new(dataset: &Arc<dyn Dataset>, numbers: &BTreeMap<String, usize>, kept: impl Fn(usize) -> bool) -> Self {
+        let number = |index: usize| numbers.get(&dataset.people()[dataset.person(index)?]).copied();
+        let indices: Vec<usize> = (0..dataset.len()).filter(|index| kept(*index)).collect();
+        let people = indices.iter().map(|index| number(*index)).collect();
+        Self { dataset: dataset.clone(), indices, people }
+    }
+
+    /// All faces of a dataset, as nobody's.
+    pub(super) fn of_strangers(dataset: Arc<dyn Dataset>) -> Self {
+        Self::new(&dataset, &BTreeMap::new(), |_| true)
+    }
+
+    /// Number of faces.
+    pub(super) fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// The number of each face's person; none where nobody knows.
+    pub(super) fn people(&self) -> &[Option<usize>] {
+        &self.people
+    }
+
+    /// The numbers of the people of whom there are faces.
+    pub(super) fn known(&self) -> BTreeSet<usize> {
+        self.people.iter().flatten().copied().collect()
+    }
+
+    /// The faces whose person `kept` accepts.
+    pub(super) fn of(&self, kept: impl Fn(Option<usize>) -> bool) -> Self {
+        let (indices, people) =
+            self.indices.iter().copied().zip(self.people.iter().copied()).filter(|(_, person)| kept(*person)).unzip();
+        Self { dataset: self.dataset.clone(), indices, people }
+    }
+
+    /// The embeddings of some of the faces, row by row.
+    pub(super) fn embed_some(
+        &self,
+        embedder: &dyn Embedder,
+        range: std::ops::Range<usize>,
+        cx: &BuildContext,
+    ) -> Result<Embeddings> {
+        super::embed(embedder, &self.dataset, &self.indices[range], cx)
+    }
+
+    /// The embeddings of all faces, row by row.
+    pub(super) fn embed(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Embeddings> {
+        self.embed_some(embedder, 0..self.len(), cx)
+    }
+
+    /// The places among these faces of each value of an attribute; a face without it is in the group `-`. No group is asked for
+    /// with none.
+    ///
+    /// # Errors
+    /// If no face has the attribute, or it has too many values for a table.
+    pub(super) fn groups(&self, attribute: Option<&str>) -> Result<BTreeMap<String, Vec<usize>>> {
+        let Some(attribute) = attribute else { return Ok(BTreeMap::new()) };
+        let value = |index: &usize| {
+            self.dataset.attributes(*index).into_iter().find(|(name, _)| name == attribute).map(|(_, value)| value)
+        };
+        let values: Vec<Option<String>> = self.indices.iter().map(value).collect();
+        if values.iter().all(Option::is_none) {
+            return Err(Error::data(format!(
+                "`group_by`: no probe has the attribute `{attribute}`; {}",
+                attributes_of(&*self.dataset)
+            )));
+        }
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, value) in values.into_iter().enumerate() {
+            groups.entry(value.unwrap_or_else(|| "-".to_string())).or_default().push(at);
+        }
+        match groups.len() {
+            0..=MOST_GROUPS => Ok(groups),
+            many => Err(Error::data(format!(
+                "`group_by`: expected at most {MOST_GROUPS} values of `{attribute}`, found {many}"
+            ))),
+        }
+    }
+}
+
+/// The most groups of a table.
+const MOST_GROUPS: usize = 50;
+
+/// What attributes a dataset has, for errors.
+fn attributes_of(dataset: &dyn Dataset) -> String {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, value) in (0..dataset.len()).flat_map(|index| dataset.attributes(index)) {
+        found.entry(name).or_default().insert(value);
+    }
+    if found.is_empty() {
+        return "its dataset has no attributes".into();
+    }
+    let shown = |(name, values): (String, BTreeSet<String>)| {
+        let few: Vec<&str> = values.iter().take(8).map(String::as_str).collect();
+        let more = if values.len() > few.len() { ", ..." } else { "" };
+        format!("`{name}` ({}{more})", few.join(", "))
+    };
+    format!("its dataset has {}", found.into_iter().map(shown).collect::<Vec<_>>().join(", "))
+}
+
+/// Gallery and probes, with common numbers for people.
+pub(super) struct Sides {
+    /// The faces that are known beforehand.
+    pub(super) gallery: Faces,
+    /// The faces that are asked about.
+    pub(super) probes: Faces,
+    /// The names of all people of both, by their numbers.
+    pub(super) people: Vec<String>,
+    /// Probes whose person and key a face of the gallery has too: the same photograph, perhaps.
+    pub(super) repeated: usize,
+}
+
+impl Sides {
+    /// The faces of `gallery` and `probes`, or those of `gallery` divided by `split`.
+    ///
+    /// # Errors
+    /// If a dataset cannot be had, or has no face for a side.
+    pub(super) fn new(
+        gallery: &DatasetName,
+        probes: Option<&DatasetName>,
+        split: &Split,
+        cx: &BuildContext,
+    ) -> Result<Self> {
+        let known = cx.dataset(gallery)?;
+        let (numbers, sides) = match probes {
+            Some(probes) => {
+                let asked = cx.dataset(probes)?;
+                let numbers = by_name(&[&*known, &*asked]);
+                let sides = (Faces::new(&known, &numbers, |_| true), Faces::new(&asked, &numbers, |_| true));
+                (numbers, sides)
+            }
+            None => {
+                let numbers = by_name(&[&*known]);
+                let in_gallery = split.divide(&*known)?;
+                let of = |side: bool| Faces::new(&known, &numbers, |index| in_gallery[index] == side);
+                let sides = (of(true), of(false));
+                (numbers, sides)
+            }
+        };
+        let key =
+            |faces: &Faces, at: usize| faces.people[at].map(|person| (person, faces.dataset.key(faces.indices[at])));
+        let repeated = match probes {
+            Some(_) => {
+                let keys: BTreeSet<_> = (0..sides.0.len()).filter_map(|at| key(&sides.0, at)).collect();
+                (0..sides.1.len()).filter_map(|at| key(&sides.1, at)).filter(|key| keys.contains(key)).count()
+            }
+            None => 0,
+        };
+        Ok(Self { gallery: sides.0, probes: sides.1, people: numbers.into_keys().collect(), repeated })
+    }
+
+    /// What a reader must know of the division: probes that the gallery seems to hold already.
+    pub(super) fn note(&self) -> Option<String> {
+        (self.repeated > 0).then(|| {
+            format!(
+                "{} probes have the person and the key of a face of the gallery; the same photograph on both sides is \
+                 found too easily",
+                self.repeated
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Coloured, bench};
+    use super::*;
+
+    fn sides(split: serde_json::Value, probes: Option<&str>) -> Sides {
+        let split: Split = serde_json::from_value(split).expect("options");
+        let known = [("Ann", 5), ("Bob", 2), ("Cy", 1), ("", 2)];
+        let known: Vec<_> = known.into_iter().flat_map(|(name, count)| vec![(name, [9, 9, 9]); count]).collect();
+        // The same keys, since there are as many; the first is of the same person too.
+        let asked: Vec<_> = (0..10).map(|at| (if at < 1 { "Ann" } else { "Di" }, [9, 9, 9])).collect();
+        let bench = bench(Coloured::of(&known), Coloured::of(&asked));
+        Sides::new(&"known".into(), probes.map(Into::into).as_ref(), &split, &BuildContext::new(&bench)).expect("sides")
+    }
+
+    fn counts(faces: &Faces) -> [usize; 4] {
+        let count = |person: Option<usize>| faces.people().iter().filter(|other| **other == person).count();
+        [count(Some(0)), count(Some(1)), count(Some(2)), count(None)]
+    }
+
+    #[test]
+    fn one_dataset_is_divided_person_by_person() {
+        let half = sides(serde_json::json!({}), None);
+        assert_eq!((counts(&half.gallery), counts(&half.probes)), ([3, 1, 1, 2], [2, 1, 0, 0]));
+        let most = sides(serde_json::json!({ "share": 0.99 }), None);
+        assert_eq!((counts(&most.gallery), counts(&most.probes)), ([4, 1, 1, 2], [1, 1, 0, 0]));
+        let two = sides(serde_json::json!({ "per_person": 2 }), None);
+        assert_eq!((counts(&two.gallery), counts(&two.probes)), ([2, 2, 1, 2], [3, 0, 0, 0]));
+        let first = sides(serde_json::json!({ "with": { "half": "first" } }), None);
+        assert_eq!((counts(&first.gallery), counts(&first.probes)), ([5, 0, 0, 0], [0, 2, 1, 2]));
+        assert_eq!(first.note(), None);
+    }
+
+    #[test]
+    fn a_photograph_on_both_sides_is_seen() {
+        let both = sides(serde_json::json!({}), Some("asked"));
+        assert_eq!(both.people, ["Ann", "Bob", "Cy", "Di"]);
+        let note = both.note().expect("a note");
+        assert!(note.starts_with("1 probes have the person and the key of a face of the gallery"), "{note}");
+    }
+
+    #[test]
+    fn groups_need_their_attribute() {
+        let probes = sides(serde_json::json!({}), None).probes;
+        assert!(probes.groups(None).expect("none").is_empty());
+        let groups = probes.groups(Some("half")).expect("two");
+        assert_eq!(groups.values().map(Vec::len).sum::<usize>(), 3);
+        let error = probes.groups(Some("camera")).expect_err("no camera").to_string();
+        let expected = "`group_by`: no probe has the attribute `camera`; its dataset has `half` (first, second)";
+        assert_eq!(error, expected);
+    }
+}
