@@ -29,6 +29,8 @@ pub struct MobileFaceNetStudent {
     pub preprocessing: Option<Preprocessing>,
     /// What makes the embedding of the last map.
     pub head: RecogniserHead,
+    /// Share of the last fully connected layer's inputs that is left out in training, 0 to below 1.
+    pub dropout: f64,
     /// Values in an embedding; 128 in foamliu's own head.
     pub embedding: usize,
     /// Blocks of the backbone; those after it belong to the head, which a stage may train alone. Left out: all, so that the
@@ -60,6 +62,7 @@ impl Default for MobileFaceNetStudent {
             input: 112,
             preprocessing: None,
             head: RecogniserHead::default(),
+            dropout: 0.0,
             embedding: 512,
             backbone_blocks: None,
         }
@@ -68,8 +71,8 @@ impl Default for MobileFaceNetStudent {
 
 impl MobileFaceNetStudent {
     fn common(&self) -> Common {
-        let Self { input, preprocessing, embedding, head, backbone_blocks, .. } = *self;
-        Common { input, preprocessing, embedding, head, backbone_blocks }
+        let Self { input, preprocessing, embedding, head, dropout, backbone_blocks, .. } = *self;
+        Common { input, preprocessing, embedding, head, dropout, backbone_blocks }
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -100,9 +103,9 @@ impl StudentConfig for MobileFaceNetStudent {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
-        let layout = self.layout();
+        let (layout, dropout) = (self.layout(), self.dropout);
         let trunk = layout.trunk(cx.weights()?)?;
-        let own = |[_, size, _]: [usize; 3], weights: &_| Ok(Box::new(Head::new(layout, size, weights)?) as _);
+        let own = |[_, size, _]: [usize; 3], weights: &_| Ok(Box::new(Head::new(layout, size, dropout, weights)?) as _);
         Recogniser::build(self.common(), layout.preprocessing(), trunk, own, cx)
     }
 }

@@ -18,6 +18,9 @@ pub struct RunOptions {
     pub keep_checkpoints: usize,
     /// Threads that read and degrade faces.
     pub workers: usize,
+    /// Memory, in MiB, that the maps of a frozen backbone may take. Where they fit and faces repeat, they are computed once and not
+    /// at every step.
+    pub map_memory: usize,
     /// Whether the student file holds half-precision numbers, at half the size.
     pub half_precision: bool,
     /// What convolutions and fully connected layers round factors to in training, on a GPU. On the CPU `float32` is the only
@@ -33,6 +36,7 @@ impl Default for RunOptions {
             checkpoint_steps: 500,
             keep_checkpoints: 2,
             workers: 2,
+            map_memory: 1024,
             half_precision: false,
             precision: Precision::Float32,
         }
@@ -45,6 +49,7 @@ impl RunOptions {
             Problem::within("checkpoint_steps", self.checkpoint_steps, 1..=1_000_000_000),
             Problem::within("keep_checkpoints", self.keep_checkpoints, 1..=1_000_000),
             Problem::within("workers", self.workers, 1..=256),
+            Problem::within("map_memory", self.map_memory, 0..=1 << 24),
         ]
         .into_iter()
         .flatten()

@@ -9,6 +9,37 @@ use super::{Map, Mode, Plan};
 use crate::error::Result;
 
 /// Layers of a recogniser that end in a feature map.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::nn::recogniser::{Block, Trunk};
+/// use gdrd_core::nn::{Map, Mode, Plan};
+///
+/// /// Every second pixel.
+/// #[derive(Debug)]
+/// struct Half;
+///
+/// impl Block for Half {
+///     fn forward(&self, x: &Tensor, _: Mode) -> Result<Tensor> {
+///         Ok(x.max_pool2d_with_stride(1, 2)?)
+///     }
+///     fn plan(&self, _: &mut Plan, _: Map) -> Result<Option<Map>> {
+///         Ok(None)
+///     }
+///     fn output(&self, [channels, height, width]: [usize; 3]) -> [usize; 3] {
+///         [channels, height / 2, width / 2]
+///     }
+/// }
+///
+/// let mut trunk = Trunk::default();
+/// trunk.push(["first".to_string()], Half);
+/// trunk.push(["second".to_string()], Half);
+/// let faces = Tensor::zeros((5, 3, 16, 16), DType::F32, &Device::Cpu)?;
+/// assert_eq!(trunk.forward(0..2, &faces, Mode::Evaluate)?.dims(), [5, 3, 4, 4]);
+/// assert_eq!((trunk.output(1, 16), trunk.block_of("second.weight")), ([3, 8, 8], Some(1)));
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Block: Debug + Send + Sync {
     /// The map of `x`, each `[batch, channels, h, w]`.
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor>;
@@ -21,6 +52,30 @@ pub trait Block: Debug + Send + Sync {
 }
 
 /// What makes the embedding of the last feature map.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::nn::recogniser::EmbeddingHead;
+/// use gdrd_core::nn::{Map, Mode, Plan};
+///
+/// /// The mean of each channel.
+/// #[derive(Debug)]
+/// struct Means;
+///
+/// impl EmbeddingHead for Means {
+///     fn forward(&self, map: &Tensor, _: Mode) -> Result<Tensor> {
+///         Ok(map.mean((2, 3))?)
+///     }
+///     fn plan(&self, plan: &mut Plan, map: Map) -> Result<Map> {
+///         Ok(plan.average(map))
+///     }
+/// }
+///
+/// let map = Tensor::ones((5, 8, 4, 4), DType::F32, &Device::Cpu)?;
+/// assert_eq!(Means.forward(&map, Mode::Train)?.dims(), [5, 8]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait EmbeddingHead: Debug + Send + Sync {
     /// The embedding `[batch, width]`, not normalised, of `map` `[batch, channels, h, w]`.
     fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor>;

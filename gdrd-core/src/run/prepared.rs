@@ -355,6 +355,7 @@ impl<'a> Prepared<'a> {
             device: self.parts.device(),
             precision: run.precision,
             checkpoint_steps: run.checkpoint_steps,
+            map_memory: run.map_memory << 20,
         })
     }
 
