@@ -11,33 +11,33 @@ use crate::error::Result;
 /// Layers of a recogniser that end in a feature map.
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
+/// use candle_core::{Device, Tensor};
 /// use gdrd_core::error::Result;
 /// use gdrd_core::nn::recogniser::{Block, Trunk};
 /// use gdrd_core::nn::{Map, Mode, Plan};
 ///
-/// /// Every second pixel.
+/// /// Twice each value.
 /// #[derive(Debug)]
-/// struct Half;
+/// struct Double;
 ///
-/// impl Block for Half {
+/// impl Block for Double {
 ///     fn forward(&self, x: &Tensor, _: Mode) -> Result<Tensor> {
-///         Ok(x.max_pool2d_with_stride(1, 2)?)
+///         Ok((x * 2.0)?)
 ///     }
-///     fn plan(&self, _: &mut Plan, _: Map) -> Result<Option<Map>> {
-///         Ok(None)
+///     fn plan(&self, plan: &mut Plan, x: Map) -> Result<Option<Map>> {
+///         Ok(Some(plan.affine(x, 2.0, 0.0)))
 ///     }
-///     fn output(&self, [channels, height, width]: [usize; 3]) -> [usize; 3] {
-///         [channels, height / 2, width / 2]
+///     fn output(&self, dims: [usize; 3]) -> [usize; 3] {
+///         dims
 ///     }
 /// }
 ///
 /// let mut trunk = Trunk::default();
-/// trunk.push(["first".to_string()], Half);
-/// trunk.push(["second".to_string()], Half);
-/// let faces = Tensor::zeros((5, 3, 16, 16), DType::F32, &Device::Cpu)?;
-/// assert_eq!(trunk.forward(0..2, &faces, Mode::Evaluate)?.dims(), [5, 3, 4, 4]);
-/// assert_eq!((trunk.output(1, 16), trunk.block_of("second.weight")), ([3, 8, 8], Some(1)));
+/// trunk.push(["first".to_string()], Double);
+/// trunk.push(["second".to_string()], Double);
+/// let x = Tensor::new(&[[[[1f32]]]], &Device::Cpu)?;
+/// assert_eq!(trunk.forward(0..2, &x, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?, [4.0]);
+/// assert_eq!(trunk.block_of("second.weight"), Some(1));
 /// # Ok::<(), gdrd_core::error::Error>(())
 /// ```
 pub trait Block: Debug + Send + Sync {
@@ -54,26 +54,26 @@ pub trait Block: Debug + Send + Sync {
 /// What makes the embedding of the last feature map.
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
+/// use candle_core::{Device, Tensor};
 /// use gdrd_core::error::Result;
 /// use gdrd_core::nn::recogniser::EmbeddingHead;
 /// use gdrd_core::nn::{Map, Mode, Plan};
 ///
-/// /// The mean of each channel.
+/// /// All values of the map.
 /// #[derive(Debug)]
-/// struct Means;
+/// struct Flat;
 ///
-/// impl EmbeddingHead for Means {
+/// impl EmbeddingHead for Flat {
 ///     fn forward(&self, map: &Tensor, _: Mode) -> Result<Tensor> {
-///         Ok(map.mean((2, 3))?)
+///         Ok(map.flatten_from(1)?)
 ///     }
 ///     fn plan(&self, plan: &mut Plan, map: Map) -> Result<Map> {
-///         Ok(plan.average(map))
+///         Ok(plan.flatten(map))
 ///     }
 /// }
 ///
-/// let map = Tensor::ones((5, 8, 4, 4), DType::F32, &Device::Cpu)?;
-/// assert_eq!(Means.forward(&map, Mode::Train)?.dims(), [5, 8]);
+/// let map = Tensor::zeros((2, 3, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
+/// assert_eq!(Flat.forward(&map, Mode::Evaluate)?.dims(), [2, 48]);
 /// # Ok::<(), gdrd_core::error::Error>(())
 /// ```
 pub trait EmbeddingHead: Debug + Send + Sync {

@@ -16,14 +16,15 @@ use crate::recipe::source::{Sources, Span};
 
 /// A config that can be put behind the trait object `D` of its family.
 ///
-/// Each contract has one blanket implementation beside its trait, so that plug-ins do not write it:
+/// Each contract has one blanket implementation beside its trait, so that plug-ins do not write it.
 ///
-/// ```text
-/// impl<T: TeacherConfig> Boxed<dyn TeacherConfig> for T {
-///     fn boxed(self) -> Box<dyn TeacherConfig> {
-///         Box::new(self)
-///     }
-/// }
+/// ```
+/// use gdrd_core::degrade::Downscale;
+/// use gdrd_core::data::DegradationConfig;
+/// use gdrd_core::plugin::Boxed;
+///
+/// let config: Box<dyn DegradationConfig> = Downscale::default().boxed();
+/// assert!(DegradationConfig::check(&*config).is_empty());
 /// ```
 pub trait Boxed<D: ?Sized> {
     /// The config behind its trait.

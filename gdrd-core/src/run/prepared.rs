@@ -11,7 +11,7 @@ use super::new_student::{draw, new_student};
 use crate::context::Host;
 use crate::data::{Augment, Variant, Views};
 use crate::error::{Context, Error, Result};
-use crate::experiment::{Experiment, StageSpec};
+use crate::experiment::{Experiment, StageSpec, TermSpec};
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
 use crate::nn::Weights;
 use crate::nn::weights::Variables;
@@ -60,8 +60,8 @@ impl<'a> Prepared<'a> {
         for name in experiment.evaluate.keys() {
             parts.protocol(name)?;
         }
-        let names = experiment.teachers.keys();
-        let teachers = names.map(|name| Ok((name.clone(), cx.teacher(name)?))).collect::<Result<_>>()?;
+        let teacher = |name: &String| Ok((name.clone(), cx.teacher(name)?));
+        let teachers = experiment.teachers.keys().map(teacher).collect::<Result<_>>()?;
         let (student, variables, started) = new_student(parts).at(|| "student".into())?;
         Ok(Self { parts, student, variables, started, views, teachers })
     }
@@ -86,7 +86,6 @@ impl<'a> Prepared<'a> {
         let views = self.views(&stage.options.data)?;
         let place = || format!("stage `{}`", stage.name);
         if let Some(closed_form) = &stage.closed_form {
-            // What does not fit is said before the first step of any stage.
             return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
         }
         stage.options.total_steps(views.dataset().len()).at(place)?;
@@ -105,21 +104,19 @@ impl<'a> Prepared<'a> {
             };
             let device = self.parts.device();
             let (loss, variables) = Weights::create(device, draw(self.seed(), &scope), build).at(place)?;
-            let gives = |(name, other): (&String, &crate::experiment::TermSpec)| {
-                other.loss.config.needs().gives_logits.then(|| name.clone())
-            };
+            let gives =
+                |(name, other): (&String, &TermSpec)| other.loss.config.needs().gives_logits.then(|| name.clone());
             let logits_of = needs.logits_of.clone().and_then(|of| of.or_else(|| stage.losses.iter().find_map(gives)));
             let teachers = facts.teachers.into_iter().map(|offered| (offered.teacher, offered.output)).collect();
-            let (name, weight) = (name.clone(), term.weight);
-            made.terms.push(Term { name, weight, loss, needs, teachers, logits_of, centres: None });
+            let (name, weight, centres) = (name.clone(), term.weight, None);
+            made.terms.push(Term { name, weight, loss, needs, teachers, logits_of, centres });
             made.variables.extend(prefixed(variables, &scope));
         }
-        // A term that uses another's logits comes after it.
         made.terms.sort_by_key(|term| term.needs.logits_of.is_some());
         Ok(made)
     }
 
-    /// Whether the views that a stage shows the student have the size of its input.
+    /// Whether the views that the student sees have its size.
     fn check_views(&self, stage: &StageSpec) -> Result<()> {
         let expected = self.student.card().input_size;
         let last = stage.options.last.as_ref().and_then(|last| last.view.as_ref());
@@ -329,11 +326,9 @@ impl<'a> Prepared<'a> {
     ) -> Result<Stage<'s>> {
         let run = &self.experiment().run;
         let mut trained = terms.variables.parameters;
-        for (name, var) in &self.variables.parameters {
-            if stage.options.trains.contains(&self.student.part(name)) {
-                trained.insert(format!("student.{name}"), var.clone());
-            }
-        }
+        let own = self.variables.parameters.iter();
+        let own = own.filter(|(name, _)| stage.options.trains.contains(&self.student.part(name)));
+        trained.extend(own.map(|(name, var)| (format!("student.{name}"), var.clone())));
         let mut buffers = terms.variables.buffers;
         buffers.extend(self.variables.buffers.iter().map(|(name, var)| (format!("student.{name}"), var.clone())));
         let cx = self.parts.context();

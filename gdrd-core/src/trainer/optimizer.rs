@@ -70,10 +70,8 @@ pub trait Optimizer {
 /// use gdrd_core::context::{Bare, BuildContext};
 /// use gdrd_core::trainer::{OptimizerConfig, Sgd};
 ///
-/// let sgd = Sgd { momentum: 2.0, ..Sgd::default() };
-/// assert_eq!(sgd.check()[0].key, "momentum");
-/// let optimizer = Sgd::default().build(&BuildContext::new(&Bare(Device::Cpu)))?;
-/// assert!(optimizer.state().is_empty(), "nothing is kept before the first step");
+/// assert_eq!(Sgd { momentum: 2.0, ..Sgd::default() }.check()[0].key, "momentum");
+/// assert!(Sgd::default().build(&BuildContext::new(&Bare(Device::Cpu)))?.state().is_empty());
 /// # Ok::<(), gdrd_core::error::Error>(())
 /// ```
 pub trait OptimizerConfig: Send + Sync {
