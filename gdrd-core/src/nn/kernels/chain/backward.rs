@@ -108,7 +108,6 @@ pub(super) fn backward(
             input: out.map(receiver),
         };
         run(layer.way(), &task, &mut all[layer.weight.clone()]);
-        drop(task);
         // SAFETY: every map of every image of the input was received.
         dx = first.map(|first| unsafe { first.finish() });
         (above, sums) = (later, next_sums);

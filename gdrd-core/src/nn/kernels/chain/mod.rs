@@ -150,7 +150,10 @@ enum Way {
 impl Layer {
     fn way(&self) -> Way {
         let shape = &self.shape;
-        if shape.taps() == 1 && (shape.stride, shape.padding, shape.groups) == (1, 0, 1) && shape.inputs % 16 == 0 {
+        if shape.taps() == 1
+            && (shape.stride, shape.padding, shape.groups) == (1, 0, 1)
+            && shape.inputs.is_multiple_of(16)
+        {
             Way::Pointwise
         } else if shape.groups > 1 && shape.group_inputs() == 1 && shape.group_outputs() == 1 {
             Way::Depthwise

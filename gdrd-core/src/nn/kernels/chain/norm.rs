@@ -90,7 +90,7 @@ impl Source<'_> {
         match self.bend {
             Bend::Identity => apply(values, out, |v| v * scale + shift),
             Bend::Relu => apply(values, out, |v| (v * scale + shift).max(0.0)),
-            Bend::Relu6 => apply(values, out, |v| (v * scale + shift).max(0.0).min(6.0)),
+            Bend::Relu6 => apply(values, out, |v| (v * scale + shift).clamp(0.0, 6.0)),
             Bend::PRelu => {
                 let slope = self.slopes.map_or(0.0, |slopes| slopes[channel]);
                 apply(values, out, |v| {

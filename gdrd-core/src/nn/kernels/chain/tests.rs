@@ -5,6 +5,9 @@ use super::*;
 /// Outputs, kernel, stride, padding, whether depthwise, and the activation of a link.
 type Row = (usize, usize, usize, usize, bool, Bend);
 
+/// Dimensions of the input, the links, and whether the input is added at the end.
+type Case = ((usize, usize, usize, usize), Vec<Row>, bool);
+
 /// All tensors of a chain on `x`: `x`, then weight, gamma, beta and perhaps slopes of each link.
 fn tensors(x: (usize, usize, usize, usize), rows: &[Row]) -> Vec<Tensor> {
     let (mut all, mut inputs) = (vec![random(x, 1).expect("x")], x.1);
@@ -66,7 +69,7 @@ fn chain(x: &Tensor, links: &[Link], residual: bool) -> Result<Tensor> {
 }
 
 /// Every kind of layer, first, in between and last; odd sizes, maps of several chunks, strides, kernels as large as the map.
-fn cases() -> Vec<((usize, usize, usize, usize), Vec<Row>, bool)> {
+fn cases() -> Vec<Case> {
     use Bend::{Identity, PRelu, Relu, Relu6};
     vec![
         (
