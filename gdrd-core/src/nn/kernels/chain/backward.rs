@@ -99,7 +99,7 @@ pub(super) fn backward(
             add: (at == 0 && residual).then_some(grad),
             before,
         };
-        let task = Task {
+        let task = &Task {
             shape,
             source: source(at, layers, x, p, normals),
             weight: &p[layer.weight.clone()],
@@ -107,7 +107,7 @@ pub(super) fn backward(
             above: above.as_deref().unwrap_or(grad),
             input: out.map(receiver),
         };
-        run(layer.way(), &task, &mut all[layer.weight.clone()]);
+        run(layer.way(), task, &mut all[layer.weight.clone()]);
         // SAFETY: every map of every image of the input was received.
         dx = first.map(|first| unsafe { first.finish() });
         (above, sums) = (later, next_sums);

@@ -5,9 +5,6 @@ use super::*;
 /// Outputs, kernel, stride, padding, whether depthwise, and the activation of a link.
 type Row = (usize, usize, usize, usize, bool, Bend);
 
-/// Dimensions of the input, the links, and whether the input is added at the end.
-type Case = ((usize, usize, usize, usize), Vec<Row>, bool);
-
 /// All tensors of a chain on `x`: `x`, then weight, gamma, beta and perhaps slopes of each link.
 fn tensors(x: (usize, usize, usize, usize), rows: &[Row]) -> Vec<Tensor> {
     let (mut all, mut inputs) = (vec![random(x, 1).expect("x")], x.1);
@@ -67,6 +64,9 @@ fn one_by_one(x: &Tensor, links: &[Link], residual: bool) -> Result<Tensor> {
 fn chain(x: &Tensor, links: &[Link], residual: bool) -> Result<Tensor> {
     Ok(conv_chain(x, links, residual)?.ok_or_else(|| candle_core::Error::Msg("no kernel".into()))?.0)
 }
+
+/// The input's shape, the layers, and whether the input is added to the output.
+type Case = ((usize, usize, usize, usize), Vec<Row>, bool);
 
 /// Every kind of layer, first, in between and last; odd sizes, maps of several chunks, strides, kernels as large as the map.
 fn cases() -> Vec<Case> {
