@@ -29,6 +29,8 @@ pub struct IresnetStudent {
     pub preprocessing: Option<Preprocessing>,
     /// What makes the embedding of the last map.
     pub head: RecogniserHead,
+    /// Share of the last fully connected layer's inputs that is left out in training, 0 to below 1.
+    pub dropout: f64,
     /// Values in an embedding.
     #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16_384)))]
     pub embedding: usize,
@@ -62,6 +64,7 @@ impl Default for IresnetStudent {
             input: 112,
             preprocessing: None,
             head: RecogniserHead::default(),
+            dropout: 0.0,
             embedding: 512,
             backbone_blocks: None,
         }
@@ -70,8 +73,8 @@ impl Default for IresnetStudent {
 
 impl IresnetStudent {
     fn common(&self) -> Common {
-        let Self { input, preprocessing, embedding, head, backbone_blocks, .. } = *self;
-        Common { input, preprocessing, embedding, head, backbone_blocks }
+        let Self { input, preprocessing, embedding, head, dropout, backbone_blocks, .. } = *self;
+        Common { input, preprocessing, embedding, head, dropout, backbone_blocks }
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -95,9 +98,9 @@ impl StudentConfig for IresnetStudent {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
-        let layout = self.layout();
+        let (layout, dropout) = (self.layout(), self.dropout);
         let trunk = layout.trunk(cx.weights()?)?;
-        let own = |map: [usize; 3], weights: &_| Ok(Box::new(Head::new(layout, map, weights)?) as _);
+        let own = |map: [usize; 3], weights: &_| Ok(Box::new(Head::new(layout, map, dropout, weights)?) as _);
         Recogniser::build(self.common(), Preprocessing::default(), trunk, own, cx)
     }
 }

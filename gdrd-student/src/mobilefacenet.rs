@@ -32,6 +32,8 @@ pub struct MobileFaceNetStudent {
     pub preprocessing: Option<Preprocessing>,
     /// What makes the embedding of the last map.
     pub head: RecogniserHead,
+    /// Share of the last fully connected layer's inputs that is left out in training, 0 to below 1.
+    pub dropout: f64,
     /// Values in an embedding; 128 in foamliu's own head.
     #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16_384)))]
     pub embedding: usize,
@@ -65,6 +67,7 @@ impl Default for MobileFaceNetStudent {
             input: 112,
             preprocessing: None,
             head: RecogniserHead::default(),
+            dropout: 0.0,
             embedding: 512,
             backbone_blocks: None,
         }
@@ -73,8 +76,8 @@ impl Default for MobileFaceNetStudent {
 
 impl MobileFaceNetStudent {
     fn common(&self) -> Common {
-        let Self { input, preprocessing, embedding, head, backbone_blocks, .. } = *self;
-        Common { input, preprocessing, embedding, head, backbone_blocks }
+        let Self { input, preprocessing, embedding, head, dropout, backbone_blocks, .. } = *self;
+        Common { input, preprocessing, embedding, head, dropout, backbone_blocks }
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -105,9 +108,9 @@ impl StudentConfig for MobileFaceNetStudent {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
-        let layout = self.layout();
+        let (layout, dropout) = (self.layout(), self.dropout);
         let trunk = layout.trunk(cx.weights()?)?;
-        let own = |[_, size, _]: [usize; 3], weights: &_| Ok(Box::new(Head::new(layout, size, weights)?) as _);
+        let own = |[_, size, _]: [usize; 3], weights: &_| Ok(Box::new(Head::new(layout, size, dropout, weights)?) as _);
         Recogniser::build(self.common(), layout.preprocessing(), trunk, own, cx)
     }
 }

@@ -5,7 +5,7 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::recogniser::{EmbeddingHead, Trunk};
-use gdrd_core::nn::{Entrance, Inference, Linear, Mode, Plan, Preprocessing, Weights};
+use gdrd_core::nn::{Dropout, Entrance, Inference, Linear, Mode, Plan, Preprocessing, Weights};
 use gdrd_core::student::{BACKBONE, LastLinear, Part, Student, StudentCard, named};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,7 @@ pub(crate) struct Common {
     pub(crate) preprocessing: Option<Preprocessing>,
     pub(crate) embedding: usize,
     pub(crate) head: RecogniserHead,
+    pub(crate) dropout: f64,
     pub(crate) backbone_blocks: Option<usize>,
 }
 
@@ -40,6 +41,9 @@ impl Common {
         [
             Problem::within("input", self.input, 32..=512),
             Problem::within("embedding", self.embedding, 1..=16_384),
+            Problem::unless((0.0..1.0).contains(&self.dropout), "dropout", || {
+                format!("expected at least 0 and below 1, found {}", self.dropout)
+            }),
             self.backbone_blocks.and_then(|end| Problem::within("backbone_blocks", end, 1..=blocks)),
         ]
         .into_iter()
@@ -61,7 +65,7 @@ pub(crate) struct Recogniser {
 
 enum Head {
     Own(Box<dyn EmbeddingHead>),
-    Linear(Linear),
+    Linear(Dropout, Linear),
 }
 
 impl Recogniser {
@@ -80,7 +84,8 @@ impl Recogniser {
         let head = match options.head {
             RecogniserHead::Teacher => Head::Own(own(map, weights)?),
             RecogniserHead::Linear => {
-                Head::Linear(Linear::new(map.iter().product(), options.embedding, true, &weights.pp(LINEAR))?)
+                let linear = Linear::new(map.iter().product(), options.embedding, true, &weights.pp(LINEAR))?;
+                Head::Linear(Dropout::new(options.dropout, LINEAR), linear)
             }
         };
         let end = options.backbone_blocks.unwrap_or(trunk.len());
@@ -130,7 +135,7 @@ impl Student for Recogniser {
         let map = self.last_map(map, mode)?;
         match &self.head {
             Head::Own(head) => head.forward(&map, mode),
-            Head::Linear(linear) => linear.forward(&map.flatten_from(1)?),
+            Head::Linear(dropout, linear) => linear.forward(&dropout.forward(&map.flatten_from(1)?, mode)?),
         }
     }
 
@@ -152,7 +157,7 @@ impl Student for Recogniser {
     }
 
     fn last_linear(&self) -> Option<LastLinear> {
-        let Head::Linear(linear) = &self.head else { return None };
+        let Head::Linear(_, linear) = &self.head else { return None };
         let (outputs, inputs) = linear.weight().dims2().ok()?;
         let name = |of: &str| format!("{LINEAR}.{of}");
         Some(LastLinear { weight: name("weight"), bias: name("bias"), inputs, outputs })
@@ -161,7 +166,7 @@ impl Student for Recogniser {
     fn before_last_linear(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         match &self.head {
             Head::Own(_) => Err(Error::component("the head is the teacher's; expected `head = \"linear\"`")),
-            Head::Linear(_) => Ok(self.last_map(map, mode)?.flatten_from(1)?),
+            Head::Linear(..) => Ok(self.last_map(map, mode)?.flatten_from(1)?),
         }
     }
 
@@ -171,7 +176,7 @@ impl Student for Recogniser {
         let Some(map) = self.trunk.plan(0..self.trunk.len(), &mut plan, x)? else { return Ok(None) };
         let embedding = match &self.head {
             Head::Own(head) => head.plan(&mut plan, map)?,
-            Head::Linear(linear) => {
+            Head::Linear(_, linear) => {
                 let x = plan.flatten(map);
                 linear.plan(&mut plan, x, None, &gdrd_core::nn::Activation::Identity)?
             }
@@ -191,7 +196,7 @@ impl Student for Recogniser {
     }
 
     fn replaces(&self, tensor: &str) -> bool {
-        matches!(self.head, Head::Linear(_)) && self.trunk.block_of(tensor).is_none()
+        matches!(self.head, Head::Linear(..)) && self.trunk.block_of(tensor).is_none()
     }
 }
 
@@ -362,12 +367,13 @@ mod tests {
             blocks: [0, 1, 1, 1],
             scale: 0,
             input: 8,
+            dropout: 1.0,
             preprocessing: Some(bad),
             backbone_blocks: Some(18),
             ..MobileFaceNetStudent::default()
         };
         let keys: Vec<&str> = wrong.check().iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["embedding", "blocks", "scale", "input", "backbone_blocks", "preprocessing"]);
+        assert_eq!(keys, ["embedding", "blocks", "scale", "input", "dropout", "backbone_blocks", "preprocessing"]);
         let wrong = IresnetStudent { depth: 19, ..IresnetStudent::default() };
         assert_eq!(wrong.check()[0].key, "depth");
     }

@@ -75,8 +75,9 @@ def make(network, folder, onnx=True):
     fine = random.integers(0, 64, (count, size, size, 3), dtype=np.uint8)
     pixels = coarse.repeat(-(-size // 4), 1).repeat(-(-size // 4), 2)[:, :size, :size] // 4 * 3 + fine
     tensors = {"pixels": np.ascontiguousarray(pixels), "labels": random.integers(0, IDENTITIES, count)}
-    if is_student:
-        tensors["classifier.weight"] = draw("classifier.weight", (IDENTITIES, network["options"]["embedding"]))
+    if is_student or network["kind"] == "mobilefacenet":
+        width = network["options"]["embedding"] if is_student else 512
+        tensors["classifier.weight"] = draw("classifier.weight", (IDENTITIES, width))
         tensors["classifier.bias"] = draw("classifier.bias", (IDENTITIES,))
     save_file(tensors, folder / "inputs.safetensors")
     if onnx:

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::rc::Rc;
 
 use candle_core::{Device, Tensor};
+use gdrd_core::error::ErrorKind;
 use gdrd_core::nn::Weights;
 use gdrd_core::nn::mobilefacenet::{Layout, MobileFaceNet};
 use gdrd_core::nn::weights::Draw;
-use gdrd_core::observe::Event;
-use gdrd_core::run::Lock;
+use gdrd_core::observe::{Event, Flow, Observer, Silent};
+use gdrd_core::run::{Lock, train};
 use gdrd_core::teacher::TeacherConfig;
 use gdrd_teachers::MobileFaceNetTeacher;
 use gdrd_tests::{Bench, Said, losses, on_cpu};
@@ -125,6 +126,33 @@ fn a_student_starts_from_its_teacher_and_its_file_goes_on() {
     let image = image.to_str().expect("text");
     let out = ["embed", image, "--student", "runs/tuned/student.safetensors", "--out", "e.safetensors"];
     Said::by(gdrd(&bench).args(out)).with_code(0);
+}
+
+/// Stops a run after its second step.
+struct AfterTwo;
+
+impl Observer for AfterTwo {
+    fn on(&self, event: &Event) -> Flow {
+        if matches!(event, Event::StepDone { step: 2, .. }) { Flow::Stop } else { Flow::Continue }
+    }
+}
+
+#[test]
+fn a_stopped_run_ends_with_the_same_bytes_on_any_number_of_threads() {
+    let bench = bench();
+    let recipe = bench.recipe(&bench.file("recipe.toml"), &["student.dropout=0.2"]);
+    let error = train(&recipe, &bench.place("stopped"), &AfterTwo).expect_err("it is stopped");
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+    let stopped = train(&recipe, &bench.place("stopped"), &Silent).unwrap_or_else(|error| panic!("{error}"));
+    let expected = std::fs::read(stopped.student()).expect("a student");
+    for threads in ["1", "2"] {
+        let run = format!("runs/threads-{threads}");
+        let mut command = gdrd(&bench);
+        command.env("RAYON_NUM_THREADS", threads).args(["train", "recipe.toml", "--set", "student.dropout=0.2"]);
+        Said::by(command.args(["--run-dir", &run])).with_code(0);
+        let found = std::fs::read(bench.file(&run).join("student.safetensors")).expect("a student");
+        assert!(found == expected, "with {threads} threads the student differs");
+    }
 }
 
 fn png() -> Vec<u8> {

@@ -186,6 +186,7 @@ fn a_stage() {
             device: &Device::Cpu,
             precision: Precision::Float32,
             checkpoint_steps: 500,
+            map_memory: 0,
         };
         let recorder = Recorder::default();
         let outcome = stage.run(0, &recorder, &mut |_, _, _| Ok(())).expect("a stage");

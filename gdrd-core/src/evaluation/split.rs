@@ -28,7 +28,7 @@ pub struct Split {
     /// Attributes of the gallery's faces, such as `{ situation = "plain", session = "1" }`; all other faces are probes.
     pub with: BTreeMap<String, String>,
     /// What the faces are drawn by. It is a part of the measure: the run's seed does not change it.
-    #[schemars(range(max = u64::MAX >> 1))]
+    #[schemars(range(max = i64::MAX as u64))]
     pub seed: u64,
 }
 

@@ -21,6 +21,10 @@ pub struct RunOptions {
     /// Threads that read and degrade faces.
     #[schemars(range(min = 1, max = 256))]
     pub workers: usize,
+    /// Memory, in MiB, that the maps of a frozen backbone may take. Where they fit and faces repeat, they are computed once and not
+    /// at every step.
+    #[schemars(range(min = 0, max = 1 << 24))]
+    pub map_memory: usize,
     /// Whether the student file holds half-precision numbers, at half the size.
     pub half_precision: bool,
     /// What convolutions and fully connected layers round factors to in training, on a GPU. On the CPU `float32` is the only
@@ -36,6 +40,7 @@ impl Default for RunOptions {
             checkpoint_steps: 500,
             keep_checkpoints: 2,
             workers: 2,
+            map_memory: 1024,
             half_precision: false,
             precision: Precision::Float32,
         }

@@ -276,11 +276,9 @@ impl<'a> Prepared<'a> {
     ) -> Result<Stage<'s>> {
         let run = &self.experiment().run;
         let mut trained = terms.variables.parameters;
-        for (name, var) in &self.variables.parameters {
-            if stage.options.trains.contains(&self.student.part(name)) {
-                trained.insert(format!("student.{name}"), var.clone());
-            }
-        }
+        let own = self.variables.parameters.iter();
+        let own = own.filter(|(name, _)| stage.options.trains.contains(&self.student.part(name)));
+        trained.extend(own.map(|(name, var)| (format!("student.{name}"), var.clone())));
         let mut buffers = terms.variables.buffers;
         buffers.extend(self.variables.buffers.iter().map(|(name, var)| (format!("student.{name}"), var.clone())));
         let cx = self.parts.context();
@@ -302,6 +300,7 @@ impl<'a> Prepared<'a> {
             device: self.parts.device(),
             precision: run.precision,
             checkpoint_steps: run.checkpoint_steps,
+            map_memory: run.map_memory << 20,
         })
     }
 

@@ -15,9 +15,6 @@ use crate::observe::{Event, Observer, tell};
 use crate::seed::Seed;
 use crate::student::Part;
 
-/// Bytes of a frozen backbone's maps that are kept in memory.
-const KEPT_BYTES: usize = 1 << 30;
-
 /// The maps of a frozen backbone, computed once for all epochs.
 pub(super) struct FrozenMaps {
     shape: Vec<usize>,
@@ -45,7 +42,7 @@ impl FrozenMaps {
             && options.augment.mixup.is_none()
             && last_view.is_none_or(|view| *view == stage.view)
             && !stage.views.is_random(&stage.view)?;
-        if from >= until || !used || !repeats || bytes > KEPT_BYTES || seen <= samples * sides {
+        if from >= until || !used || !repeats || bytes > stage.map_memory || seen <= samples * sides {
             return Ok(None);
         }
         let of_variant = |variant: Variant| -> Result<Vec<f32>> {

@@ -104,6 +104,8 @@ pub struct Stage<'a> {
     /// Steps between checkpoints. On a GPU the numbers of a step are read, told and checked to be finite some steps later, but
     /// before the next checkpoint.
     pub checkpoint_steps: u64,
+    /// Bytes that the maps of a frozen backbone may take.
+    pub map_memory: usize,
 }
 
 impl Stage<'_> {

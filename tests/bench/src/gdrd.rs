@@ -11,9 +11,10 @@ use gdrd_core::nn::kernels::put;
 use gdrd_core::nn::weights::Draw;
 use gdrd_core::nn::{Linear, Mode, Weights};
 use gdrd_core::plugin::Workbench;
+use gdrd_core::student::StudentKinds;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_core::trainer::{OptimizerConfig, Sgd};
-use gdrd_student::{FaceEncoder, ResnetTrunk};
+use gdrd_student::{BuiltIn, FaceEncoder};
 use gdrd_teachers::{DiffusionEncoder, IresnetTeacher, MobileFaceNetTeacher};
 use serde_json::json;
 
@@ -57,10 +58,10 @@ pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
 /// The step of the trainer: forward in training mode, cross-entropy, backward, stochastic gradient descent.
 pub(crate) fn training(case: &Case) -> Result<Iteration> {
     let Inputs { faces, labels, .. } = Inputs::read(case)?;
-    let config: ResnetTrunk = serde_json::from_value(case.network.options.clone())?;
-    let (size, width, rate) = (case.network.size, config.embedding, case.rate);
-    let tensors = weights(case)?;
-    let identities = tensors["classifier.bias"].elem_count();
+    let options = if case.network.options.is_null() { json!({}) } else { case.network.options.clone() };
+    let config = BuiltIn.config(&case.network.kind, &options)?;
+    let (size, rate, tensors) = (case.network.size, case.rate, weights(case)?);
+    let (identities, width) = tensors["classifier.weight"].dims2()?;
     let draw: Rc<Draw> = Rc::new(move |name, _, _| {
         let values = tensors[name].flatten_all().and_then(|tensor| tensor.to_vec1());
         values.expect("a tensor of float32")
@@ -69,7 +70,7 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
     let bench = Workbench::new(device.clone());
     let build = |weights: &Weights| {
         let classifier = Linear::new(width, identities, true, &weights.pp("classifier"))?;
-        Ok((gdrd_core::student::build(&config, size, weights, &bench)?, classifier))
+        Ok((gdrd_core::student::build(&*config, size, weights, &bench)?, classifier))
     };
     let labels = labels.to_device(&device)?;
     let ((student, classifier), variables) = Weights::create(&device, draw, build)?;

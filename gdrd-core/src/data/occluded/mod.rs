@@ -57,7 +57,7 @@ pub struct Occluded {
     pub situations: Vec<Occlusion>,
     /// What chance depends on. It is a part of the data: the run's seed does not change it.
     #[serde(default = "default_seed")]
-    #[schemars(range(max = u64::MAX >> 1))]
+    #[schemars(range(max = i64::MAX as u64))]
     pub seed: u64,
 }
 

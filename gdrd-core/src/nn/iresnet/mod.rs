@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 
 use super::recogniser::{EmbeddingHead, Trunk};
-use super::{Activation, BatchNorm, Conv2d, ConvNorm, Linear, Map, Mode, PRelu, Plan, Weights};
+use super::{Activation, BatchNorm, Conv2d, ConvNorm, Dropout, Linear, Map, Mode, PRelu, Plan, Weights};
 use crate::error::{Error, Result};
 
 mod block;
@@ -33,7 +33,7 @@ impl Iresnet {
     pub fn new(layout: Layout, weights: &Weights) -> Result<Self> {
         let trunk = layout.trunk(weights)?;
         let map = trunk.output(trunk.len(), INPUT_SIZE);
-        Ok(Self { layout, trunk, head: Head::new(layout, map, weights)? })
+        Ok(Self { layout, trunk, head: Head::new(layout, map, 0.0, weights)? })
     }
 
     /// The network of a checkpoint, whose names tell the layout.
@@ -116,20 +116,23 @@ impl Layout {
 #[derive(Debug)]
 pub struct Head {
     norm: BatchNorm,
+    dropout: Dropout,
     linear: Linear,
     embedding_norm: BatchNorm,
 }
 
 impl Head {
-    /// Takes the weights of `layout`, for a last map of these channels, height and width.
+    /// Takes the weights of `layout`, for a last map of these channels, height and width; `dropout` is the share of the fully
+    /// connected layer's inputs that is left out in training.
     ///
     /// # Errors
     /// If a tensor cannot be made.
-    pub fn new(layout: Layout, map: [usize; 3], weights: &Weights) -> Result<Self> {
+    pub fn new(layout: Layout, map: [usize; 3], dropout: f64, weights: &Weights) -> Result<Self> {
         let at = |insightface: &str, flat: &str| weights.pp(layout.name(insightface, flat));
         let (embedding, place) = (layout.embedding, at("features", "output_layer.4"));
         Ok(Self {
             norm: BatchNorm::new(map[0], &at("bn2", "output_layer.0"))?,
+            dropout: Dropout::new(dropout, "head"),
             linear: Linear::new(map.iter().product(), embedding, true, &at("fc", "output_layer.3"))?,
             embedding_norm: match layout.naming {
                 Naming::Insightface | Naming::Evolve { .. } => BatchNorm::new(embedding, &place)?,
@@ -141,7 +144,7 @@ impl Head {
 
 impl EmbeddingHead for Head {
     fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
-        let x = self.norm.forward(map, mode)?.flatten_from(1)?;
+        let x = self.dropout.forward(&self.norm.forward(map, mode)?.flatten_from(1)?, mode)?;
         self.embedding_norm.forward(&self.linear.forward(&x)?, mode)
     }
 

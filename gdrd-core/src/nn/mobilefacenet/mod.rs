@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
+use super::chain::train_chain;
 use super::recogniser::{EmbeddingHead, Trunk};
 use super::{
-    Activation, BatchNorm, Colour, Conv2d, ConvConfig, ConvNorm, Linear, Map, Mode, Plan, Preprocessing, Weights,
+    Activation, BatchNorm, Colour, Conv2d, ConvConfig, ConvNorm, Dropout, Linear, Map, Mode, Plan, Preprocessing,
+    Weights,
 };
 use crate::error::{Error, Result};
 
@@ -35,7 +37,7 @@ impl MobileFaceNet {
     pub fn new(layout: Layout, weights: &Weights) -> Result<Self> {
         let trunk = layout.trunk(weights)?;
         let [_, size, _] = trunk.output(trunk.len(), INPUT_SIZE);
-        Ok(Self { layout, trunk, head: Head::new(layout, size, weights)? })
+        Ok(Self { layout, trunk, head: Head::new(layout, size, 0.0, weights)? })
     }
 
     /// The network of a checkpoint, whose names tell the layout.
@@ -184,12 +186,15 @@ enum Last {
 #[derive(Debug)]
 pub struct Head {
     global: ConvNorm,
+    dropout: Dropout,
     last: Last,
 }
 
 impl Head {
-    /// Takes the weights of `layout`, for a last map of `size` pixels.
-    pub fn new(layout: Layout, size: usize, weights: &Weights) -> Result<Self> {
+    /// Takes the weights of `layout`, for a last map of `size` pixels; `dropout` is the share of the last layer's inputs that is
+    /// left out in training.
+    pub fn new(layout: Layout, size: usize, dropout: f64, weights: &Weights) -> Result<Self> {
+        let dropout = Dropout::new(dropout, "head");
         let shape = Shape::global(LAST, size);
         if layout == Layout::Foamliu {
             let (conv, norm) = (weights.pp("gdconv.depthwise"), weights.pp("gdconv.bn"));
@@ -197,6 +202,7 @@ impl Head {
             let last = Conv2d::new(LAST, layout.embedding(), 1, config, &weights.pp("conv3"))?;
             return Ok(Self {
                 global: shape.layer(&conv, &norm, Activation::Identity)?,
+                dropout,
                 last: Last::Conv(last, BatchNorm::new(layout.embedding(), &weights.pp("bn"))?),
             });
         }
@@ -204,6 +210,7 @@ impl Head {
         let [_, global, linear, norm] = names.last(weights);
         Ok(Self {
             global: names.without_activation(shape, &global)?,
+            dropout,
             last: Last::Linear(
                 Linear::new(LAST, layout.embedding(), false, &linear)?,
                 BatchNorm::new(layout.embedding(), &norm)?,
@@ -214,7 +221,12 @@ impl Head {
 
 impl EmbeddingHead for Head {
     fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
-        let x = self.global.forward(map, None, mode)?;
+        let fused = match mode {
+            Mode::Train => train_chain(map, std::slice::from_ref(&self.global), false)?,
+            Mode::Evaluate => None,
+        };
+        let x = fused.map_or_else(|| self.global.forward(map, None, mode), Ok)?;
+        let x = self.dropout.forward(&x, mode)?;
         match &self.last {
             Last::Conv(conv, norm) => norm.forward(&conv.forward(&x)?.flatten_from(1)?, mode),
             Last::Linear(linear, norm) => norm.forward(&linear.forward(&x.flatten_from(1)?)?, mode),
