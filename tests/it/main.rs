@@ -27,10 +27,13 @@ mod golden_training;
 mod house;
 mod hub;
 mod hub_refuses;
+mod licences;
 mod losses;
 mod onnx;
 mod resume;
+mod rounds;
 mod stops;
+mod verify;
 mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use super::weight_file::not_finite;
-pub use super::weight_file::{check_finite, is_safetensors, looks_like, read_safetensors};
+pub use super::weight_file::{check_finite, is_safetensors, looks_like, parse_safetensors, read_safetensors};
 use crate::error::{Error, Result};
 
 /// How a new parameter is filled.
@@ -240,17 +240,22 @@ impl Weights {
                 return Ok(tensor.to_device(&self.source.device)?);
             }
         }
-        // What a file asks for by its options may be larger than any memory.
+        // What a file asks for by its options may be larger than any memory, or never end.
         let count = shape.dims().iter().try_fold(1usize, |count, size| count.checked_mul(*size));
-        match count.is_some_and(|count| count <= MOST) {
-            true => Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?),
-            false => Err(Error::weights(format!("a tensor of {:?}", shape.dims()))),
+        let left = misfits.borrow().room(tensors).checked_sub(count.unwrap_or(usize::MAX).saturating_add(STAND_IN));
+        match left {
+            Some(_) => {
+                misfits.borrow_mut().stood_in += shape.elem_count() + STAND_IN;
+                Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?)
+            }
+            None => Err(Error::weights(format!("a tensor of {:?}, and more than the file could hold", shape.dims()))),
         }
     }
 }
 
-/// More values than any tensor has that can stand in for a misfit.
-const MOST: usize = 1 << 28;
+/// Values that may stand in for misfits, beside as many as the file has, and what each of them counts at least.
+const MOST: usize = 1 << 22;
+const STAND_IN: usize = 1 << 10;
 
 /// What does not fit between a network and a set of tensors.
 #[derive(Default)]
@@ -259,9 +264,17 @@ struct Misfits {
     unused: Vec<String>,
     misshapen: Vec<String>,
     not_finite: Vec<String>,
+    /// Values that stand in for those that do not fit.
+    stood_in: usize,
 }
 
 impl Misfits {
+    /// How many more values may stand in for misfits.
+    fn room(&self, tensors: &BTreeMap<String, Tensor>) -> usize {
+        let values: usize = tensors.values().map(Tensor::elem_count).sum();
+        (MOST + values).saturating_sub(self.stood_in)
+    }
+
     fn compare(&mut self, name: &str, expected: &Shape, found: &Shape) {
         if expected != found {
             self.misshapen.push(format!("`{name}` expected {:?}, found {:?}", expected.dims(), found.dims()));
@@ -349,6 +362,11 @@ mod tests {
             Weights::read(file, &Device::Cpu, |_| false, build).expect_err("no values").to_string()
         };
         assert!(read(0, 3).contains("`b` holds no values: [0, 3]"), "{}", read(0, 3));
+        let endless = |w: &Weights| -> Result<()> {
+            (0..).try_for_each(|at| w.pp(at).parameter("b", (8, 64), Init::Constant(0.0)).map(drop))
+        };
+        let text = Weights::read(BTreeMap::new(), &Device::Cpu, |_| false, endless).expect_err("endless").to_string();
+        assert!(text.contains("missing:\n  `0.b`"), "{text}");
         let text = read(usize::MAX / 2, 9);
         assert!(text.contains("`b` expected [9223372036854775807, 9], found [0, 3]"), "{text}");
     }

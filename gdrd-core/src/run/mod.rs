@@ -4,6 +4,7 @@
 
 mod ablation;
 mod assembly;
+mod checksums;
 mod folder;
 mod known;
 mod lock;
@@ -12,6 +13,8 @@ mod measure;
 mod new_student;
 mod plan;
 mod prepared;
+mod provenance;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +30,7 @@ pub use mark::State;
 pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
+pub use verify::{Finding, Verdict, is_good, verify, verify_again};
 
 use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
@@ -89,6 +93,7 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     if afresh {
         folder.clear()?;
     }
+    parts.unchanged()?;
     for change in folder.lock(experiment, &lock)? {
         let message = format!("{change} changed since this run began; numbers may differ in their last bits");
         tell(observer, &Event::Warning { message })?;
@@ -96,14 +101,14 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     if let Some(stage) = experiment.stages.first() {
         folder.write_samples(prepared.views(&stage.options.data)?, &experiment.student.view)?;
     }
-    let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: experiment.digest() };
+    let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: experiment.digest(), log: None };
     let mut optimizer_state = None;
     if let Some(checkpoint) = resumed {
         prepared.variables(&terms).assign(&checkpoint.variables)?;
         position = checkpoint.position;
         optimizer_state = Some(checkpoint.optimizer);
     }
-    let log = folder.log(from_step)?;
+    let log = folder.log(&position, observer)?;
     let all = prepared.variables(&terms);
     for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {
         let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]))?;
@@ -123,6 +128,9 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             if !(over || stopping || done.is_multiple_of(experiment.run.checkpoint_steps)) {
                 return Ok(());
             }
+            // A checkpoint stands for steps that were logged, of data that is what the lock says.
+            position.log = Some(log.sync()?);
+            parts.unchanged()?;
             position.total_steps = before + done;
             (position.stage, position.stage_steps) = if over { (at + 1, 0) } else { (at, done) };
             let state = if over { Default::default() } else { optimizer.state() };
@@ -131,7 +139,7 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             Ok(())
         };
         let outcome = ready.run(from, &FanOut(vec![observer, &log]), &mut save);
-        log.check()?;
+        log.sync()?;
         if let Some(folder) = written {
             // A wish to stop is told with its step below, or at the next event.
             observer.on(&Event::CheckpointWritten { folder });
@@ -150,41 +158,11 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     let student = StudentEmbedder::new(&file, &place.device);
     let student = student.as_ref().map(|student| student as &dyn Embedder);
     let measured = measure::evaluate(&parts, student, Role::Student, true)?;
-    folder.write_results(experiment, &provenance(&parts, &lock), &measured)?;
+    parts.unchanged()?;
+    folder.write_results(experiment, &lock, &measured)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
     drop(held);
     Ok(folder)
-}
-
-/// What a run's numbers rest on, a line each.
-fn provenance(parts: &Assembly, lock: &Lock) -> Vec<String> {
-    let mut lines = vec![
-        format!("recipe digest `{}` (`recipe.resolved.toml` is the same run)", lock.recipe),
-        format!("gdrd {}, candle {}, program sha256 `{}`", lock.gdrd, lock.candle, lock.program),
-    ];
-    for (name, component) in &parts.experiment().views {
-        let plain = |(key, value): (&String, &toml::Value)| (key != "kind").then(|| format!("{key} = {value}"));
-        let options: Vec<String> = component.resolved.iter().filter_map(plain).collect();
-        lines.push(format!("view `{name}`: {} {}", component.kind, options.join(", ")).trim_end().to_string());
-    }
-    for (name, digest) in &lock.teachers {
-        lines.push(format!("teacher `{name}`: sha256 `{digest}`"));
-    }
-    for (address, file) in &parts.hub_files() {
-        lines.push(format!(
-            "{address}: commit `{}`, {} bytes, sha256 `{}`; licence: {}",
-            file.locked.commit,
-            file.locked.size,
-            file.locked.sha256,
-            file.licence.as_deref().unwrap_or("not known to gdrd")
-        ));
-    }
-    for (name, LockedData { fingerprint, faces, identities }) in &lock.data {
-        lines.push(format!("dataset `{name}`: {faces} faces, {identities} identities, fingerprint `{fingerprint}`"));
-    }
-    let machine: Vec<String> = lock.machine.iter().map(|(key, value)| format!("{key} {value}")).collect();
-    lines.push(format!("machine: {}", machine.join(", ")));
-    lines
 }
 
 fn objective(stage: &StageSpec) -> String {

@@ -7,6 +7,7 @@ use super::assembly::Assembly;
 use crate::context::{Host, Record};
 use crate::data::Degradation;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::nn::Weights;
 use crate::nn::weights::{Draw, Variables};
 use crate::seed::Seed;
@@ -24,7 +25,7 @@ pub(super) fn new_student(parts: &Assembly) -> Result<(Box<dyn Student>, Variabl
         None => None,
         Some(path) => {
             let file = parts.context().file(path)?;
-            let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+            let bytes = files::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
             let (header, tensors) = StudentHeader::from_bytes(&bytes).at(|| format!("`{path}`"))?;
             if header.kind != spec.network.kind {
                 return Err(Error::weights(format!(
