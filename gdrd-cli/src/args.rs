@@ -8,7 +8,7 @@ use gdrd_core::error::{Context, Error, Result};
 
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
-#[command(name = "gdrd", version, about, max_term_width = 100)]
+#[command(name = "gdrd", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -139,7 +139,7 @@ pub(crate) enum Command {
         /// Leave images as the camera's sensor had them, whatever their EXIF orientation
         #[arg(long, conflicts_with = "data")]
         ignore_orientation: bool,
-        /// A feature map to write; may be given again [default: all of them]
+        /// A feature map to write; may be given again [default: all of them, and of a recogniser none]
         #[arg(long = "tap", value_name = "NAME")]
         taps: Vec<String>,
         /// Write the mirrored faces too, after the others
@@ -168,6 +168,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: PlaceArguments,
     },
+    /// Say what each layer of a teacher knows of who a face is, before anything is trained
+    ///
+    /// A linear map is fitted in closed form from each feature map (and from the embedding and the pixels) to another teacher's
+    /// embedding, and measured on people that it was not fitted to. What comes first is worth distilling.
+    Probe(Box<ProbeArguments>),
     /// Look for what is silently wrong
     #[command(subcommand)]
     Doctor(Doctor),
@@ -175,6 +180,9 @@ pub(crate) enum Command {
     Kinds {
         /// A kind, such as `relational-contrastive`
         kind: Option<String>,
+        /// A Markdown table of all losses: equation, what each is given, labels, memory
+        #[arg(long, conflicts_with = "kind")]
+        table: bool,
     },
     /// Print the JSON schema of recipes, for editors
     Schema,
@@ -230,6 +238,63 @@ pub(crate) struct DoctorTeacher {
     pub(crate) pairs: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) place: PlaceArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct ProbeArguments {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArguments,
+    /// A teacher to probe; may be given again [default: all that have feature maps]
+    #[arg(long = "teacher", value_name = "NAME")]
+    pub(crate) teachers: Vec<String>,
+    /// Probe the layers of a student file, shown faces as it prepares them; with `--teacher`, of both
+    #[arg(long, value_name = "FILE")]
+    pub(crate) student: Option<PathBuf>,
+    /// A view that the teachers are shown, such as `low`; may be given again [default: that which each is shown in training]
+    #[arg(long = "view", value_name = "NAME")]
+    pub(crate) views: Vec<String>,
+    /// A feature map to probe, or `embedding`; may be given again [default: all of them]
+    #[arg(long = "map", value_name = "NAME")]
+    pub(crate) maps: Vec<String>,
+    /// Values of a key of the recipe to probe with, such as teacher.generative.timestep=0,10,50; a key without a dot is an
+    /// option of the one `--teacher`. May be given again: all combinations are probed
+    #[arg(long = "vary", value_name = "KEY=VALUE,...")]
+    pub(crate) vary: Vec<String>,
+    /// The teacher whose embedding features are mapped to [default: the only one that has embeddings]
+    #[arg(long, value_name = "NAME", conflicts_with = "identity")]
+    pub(crate) target: Option<String>,
+    /// Map features to who the faces are, a random vector for each person, in the place of a teacher's embedding
+    #[arg(long)]
+    pub(crate) identity: bool,
+    /// The dataset of the faces that maps are fitted to [default: that of the first stage]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// Faces that maps are fitted to, at most; drawn by the recipe's seed
+    #[arg(long, value_name = "COUNT", default_value_t = 6000, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) faces: u32,
+    /// Values of a map at most: larger maps are brought to a coarser grid by means, but to no fewer values than channels
+    #[arg(long, value_name = "COUNT", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=41_000))]
+    pub(crate) values: u32,
+    /// Penalty of large weights, in units of the mean diagonal of the features' Gram matrix
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, value_parser = ridge)]
+    pub(crate) ridge: f64,
+    /// The protocol that measures [default: the recipe's first; people held out of the data if it has none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<String>,
+    /// Folder of the results [default: runs/probe-<recipe>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the results as JSON in the place of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArguments,
+}
+
+/// A penalty that float32 bears.
+fn ridge(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (1e-4..=1e6).contains(number));
+    number.ok_or_else(|| "expected 0.0001 to 1000000".to_string())
 }
 
 #[derive(Args)]

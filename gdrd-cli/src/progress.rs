@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gdrd_core::nn::weights::first_of;
 use gdrd_core::observe::{Event, Flow, Observer};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
@@ -139,6 +140,18 @@ impl Screen {
                 self.begin(what, *done, *total, Unit::Bytes);
                 self.show(*done, *total, "");
             }
+            Event::StudentStarted { teacher, taken, drawn, left } => {
+                self.close();
+                let list = |names: &[String]| first_of(names.len(), names.iter().map(|name| format!("`{name}`")));
+                let mut text = format!("student: {taken} tensors of teacher `{teacher}`");
+                if !drawn.is_empty() {
+                    text += &format!("; new: {}", list(drawn));
+                }
+                if !left.is_empty() {
+                    text += &format!("; not taken: {}", list(left));
+                }
+                self.say(&text);
+            }
             Event::StageStarted { stage, objective, .. } => {
                 self.close();
                 self.say(&format!("stage `{stage}`: {objective}"));
@@ -149,6 +162,13 @@ impl Screen {
                 let message =
                     format!("{images_per_second:.0} images/s, rate {rate:.1e}, loss {loss:.4}, {}", terms.join(", "));
                 self.show(*step, *steps, &message);
+            }
+            Event::StageSolved { stage, rows, inputs, outputs, explained, seconds } => {
+                self.close();
+                let explained = explained.map_or(String::new(), |share| format!(", {:.1} % explained", 100.0 * share));
+                self.say(&format!(
+                    "stage `{stage}`: {inputs} to {outputs} values from {rows} faces in {seconds:.1} s{explained}"
+                ));
             }
             Event::ProtocolDone { protocol, embedder, headline } => {
                 self.close();

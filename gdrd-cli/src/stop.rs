@@ -32,9 +32,40 @@ pub(crate) fn listen() {
             // Without this thread the run still stops where it asks.
             let _ = std::thread::Builder::new().spawn(cut_off);
         };
+        let ignored = hangup::is_ignored();
         // Without a handler Ctrl-C ends the program as it always does, and the run can still be resumed.
         let _ = ctrlc::set_handler(heard);
+        if ignored {
+            hangup::ignore();
+        }
     });
+}
+
+/// SIGHUP, which `ctrlc` takes with the others: whoever started the program with `nohup` wants it to outlive the terminal.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "no library asks what happens to a signal, or sets it back, without")]
+mod hangup {
+    pub(super) fn is_ignored() -> bool {
+        // SAFETY: a `sigaction` of zeros is one, and with no new action the call only writes the present one there.
+        unsafe {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+        }
+    }
+
+    pub(super) fn ignore() {
+        // SAFETY: the disposition is one of the two that the system itself provides; no code of ours runs.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    }
+}
+
+#[cfg(not(unix))]
+mod hangup {
+    pub(super) fn is_ignored() -> bool {
+        false
+    }
+
+    pub(super) fn ignore() {}
 }
 
 /// What the user wants. Who asks is expected to obey.

@@ -48,6 +48,29 @@ pub struct Record {
 pub type CheckBytes = dyn Fn(&Path, &[u8]) -> Result<()> + Sync;
 
 /// Who has what a [`BuildContext`] hands out: a run, a command, or a program that only embeds.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::{BuildContext, Host};
+/// use gdrd_core::seed::Seed;
+///
+/// /// A program with a seed of its own.
+/// struct Mine;
+///
+/// impl Host for Mine {
+///     fn device(&self) -> &Device {
+///         &Device::Cpu
+///     }
+///     fn seed(&self) -> u64 {
+///         7
+///     }
+/// }
+///
+/// let cx = BuildContext::new(&Mine);
+/// assert_eq!(cx.seed(), Seed(7));
+/// assert_eq!(cx.record().seed, Some(7), "what was asked for is written down");
+/// assert!(cx.file_at("weights.safetensors").is_err(), "a host has files only if it says so");
+/// ```
 pub trait Host: Send + Sync {
     /// Where tensors are.
     fn device(&self) -> &Device;

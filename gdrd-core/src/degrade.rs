@@ -15,6 +15,7 @@ use crate::face::{Face, Kernel};
 #[serde(deny_unknown_fields, default)]
 pub struct Downscale {
     /// Height and width that are left, in pixels.
+    #[cfg_attr(feature = "train", schemars(range(min = 4, max = 512)))]
     pub size: usize,
     /// Filter of the reduction.
     pub kernel: Kernel,

@@ -97,6 +97,34 @@ impl Embeddings {
 /// Faces in, unit vectors out: a student, a teacher, or anybody's model. Evaluation sees only this.
 ///
 /// An embedder brings faces of any size to its own input size itself.
+///
+/// ```
+/// use gdrd_core::embedder::{Embedder, Embeddings};
+/// use gdrd_core::error::Result;
+/// use gdrd_core::face::Face;
+///
+/// /// The colour of the first pixel.
+/// struct FirstPixel;
+///
+/// impl Embedder for FirstPixel {
+///     fn name(&self) -> &str {
+///         "first pixel"
+///     }
+///     fn width(&self) -> usize {
+///         3
+///     }
+///     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+///         let values = faces.iter().flat_map(|face| face.pixels()[..3].iter().map(|value| f32::from(*value)));
+///         Embeddings::from_rows(3, values.collect())
+///     }
+/// }
+///
+/// let red = Face::new(1, 1, vec![9, 0, 0])?;
+/// let yellow = Face::new(1, 1, vec![9, 9, 0])?;
+/// let found = FirstPixel.embed(&[red, yellow])?;
+/// assert!((found.similarity(0, 1) - 0.5f32.sqrt()).abs() < 1e-6);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Embedder {
     /// What reports call it.
     fn name(&self) -> &str;

@@ -74,7 +74,7 @@ impl Error {
 
     /// A failed file operation on `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        let message = format!("`{}`: {source}", path.as_ref().display());
+        let message = format!("`{}`: {}", path.as_ref().display(), io_reason(&source));
         Self { kind: ErrorKind::Io, places: Vec::new(), message, source: Some(Box::new(source)) }
     }
 
@@ -88,6 +88,18 @@ impl Error {
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.places.push(place.into());
         self
+    }
+}
+
+/// What a failed file operation says to people; the system's own words where there are none better.
+pub(crate) fn io_reason(error: &std::io::Error) -> String {
+    use std::io::ErrorKind as Io;
+    match error.kind() {
+        Io::NotFound => "no such file or folder".into(),
+        Io::IsADirectory => "a folder, expected a file".into(),
+        Io::NotADirectory => "expected a folder, found a file here or above".into(),
+        Io::InvalidData => "expected text in UTF-8, found other bytes".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -116,6 +128,14 @@ impl From<candle_core::Error> for Error {
 }
 
 /// Adds the place of an error to a result.
+///
+/// ```
+/// use gdrd_core::error::{Context, Error};
+///
+/// let result: Result<(), Error> = Err(Error::data("not an image"));
+/// let error = result.at(|| "faces/Ann/1.jpg".to_string()).expect_err("an error");
+/// assert_eq!(error.to_string(), "faces/Ann/1.jpg: not an image");
+/// ```
 pub trait Context<T> {
     /// Puts `place` in front of the error, if there is one.
     fn at(self, place: impl FnOnce() -> String) -> Result<T>;
@@ -154,6 +174,16 @@ impl Problem {
             false => format!("expected at least {}, found {value}", range.start()),
         };
         Self::unless(range.contains(&value), key, message)
+    }
+
+    /// A problem at `key` if one of `values` is not in `range`, or is no number.
+    pub fn all_within<T: PartialOrd + fmt::Display + Copy>(
+        key: &'static str,
+        values: &[T],
+        range: RangeInclusive<T>,
+    ) -> Option<Self> {
+        let outside = values.iter().find(|value| !range.contains(value))?;
+        Self::within(key, *outside, range)
     }
 }
 

@@ -14,6 +14,8 @@ pub mod nn;
 pub mod student;
 
 #[cfg(feature = "train")]
+pub mod closed_form;
+#[cfg(feature = "train")]
 pub mod data;
 #[cfg(feature = "train")]
 pub mod evaluation;

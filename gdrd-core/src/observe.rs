@@ -37,6 +37,17 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
+    /// The student of a run starts from a teacher.
+    StudentStarted {
+        /// The teacher's name in the recipe.
+        teacher: String,
+        /// How many tensors it has from the teacher.
+        taken: usize,
+        /// Its tensors that are new.
+        drawn: Vec<String>,
+        /// The teacher's tensors that it has no use for.
+        left: Vec<String>,
+    },
     /// A stage begins or goes on.
     StageStarted {
         /// Its name.
@@ -66,6 +77,21 @@ pub enum Event {
         gradient_norm: f64,
         /// Images per second since the step before.
         images_per_second: f64,
+    },
+    /// A stage was solved in closed form.
+    StageSolved {
+        /// The stage.
+        stage: String,
+        /// Faces, each of their variants counted.
+        rows: usize,
+        /// Values that the solved layer is given.
+        inputs: usize,
+        /// Values that it gives.
+        outputs: usize,
+        /// The share of the target's variance that it explains on these faces, before any whitening; none if targets do not vary.
+        explained: Option<f64>,
+        /// Seconds that it took, features and teachers that ran live among it.
+        seconds: f64,
     },
     /// A checkpoint was written.
     CheckpointWritten {
@@ -103,6 +129,22 @@ pub enum Flow {
 }
 
 /// Receives events. Threads may share it.
+///
+/// ```
+/// use gdrd_core::observe::{Event, Flow, Observer, tell};
+///
+/// /// Stops at the first warning.
+/// struct Strict;
+///
+/// impl Observer for Strict {
+///     fn on(&self, event: &Event) -> Flow {
+///         if matches!(event, Event::Warning { .. }) { Flow::Stop } else { Flow::Continue }
+///     }
+/// }
+///
+/// assert!(tell(&Strict, &Event::RunEnded { folder: "run".into() }).is_ok());
+/// assert!(tell(&Strict, &Event::Warning { message: "one image".into() }).is_err());
+/// ```
 pub trait Observer: Send + Sync {
     /// Takes note of an event; says whether the run shall go on.
     fn on(&self, event: &Event) -> Flow;

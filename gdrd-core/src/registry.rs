@@ -1,19 +1,23 @@
 //! The registry: every plug-in that recipes can name.
 
 use crate::context::BuildContext;
-use crate::data::{AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, SyntheticFaces};
+use crate::data::{
+    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, RandomDownscale, SyntheticFaces,
+};
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{ProtocolConfig, Verification};
 use crate::loss::{
-    ArcFace, CosFace, CrossEntropy, Denoising, EmbeddingRegression, FeatureRegression, LogitDistillation, LossConfig,
-    RelationSimilarity, RelationalContrastive,
+    AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
+    EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace, MapSimilarity, MkMmd,
+    Octuplet, Pkt, RelationSimilarity, RelationalContrastive, RivalPenalised, Rkd, SelectiveRegression, Siamese,
+    SimilarityPreserving, SphereFace, Triplet, WaveletSimilarity,
 };
 use crate::plugin::{Boxed, Family};
 use crate::recipe::RecipePath;
 use crate::student::{StudentConfig, StudentFile, StudentKinds};
-use crate::teacher::TeacherConfig;
-use crate::trainer::{AdamW, Constant, Cosine, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
+use crate::teacher::{TeacherConfig, Transformed};
+use crate::trainer::{AdamW, Constant, Cosine, OneCycle, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
 
 /// Every plug-in by its contract. A program fills one in its `main` and hands it on; there is no global state.
 pub struct Registry {
@@ -50,7 +54,7 @@ impl Registry {
         }
     }
 
-    /// A registry with the kinds of this crate; teachers and students come from their own crates.
+    /// A registry with the kinds of this crate; students, and teachers with networks, come from their own crates.
     ///
     /// # Errors
     /// Never, as long as the names in this crate differ.
@@ -62,6 +66,8 @@ impl Registry {
         registry.datasets.register::<Joined>()?;
         registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
+        registry.degradations.register::<RandomDownscale>()?;
+        registry.teachers.register::<Transformed>()?;
         registry.losses.register::<FeatureRegression>()?;
         registry.losses.register::<RelationalContrastive>()?;
         registry.losses.register::<LogitDistillation>()?;
@@ -71,11 +77,31 @@ impl Registry {
         registry.losses.register::<EmbeddingRegression>()?;
         registry.losses.register::<RelationSimilarity>()?;
         registry.losses.register::<Denoising>()?;
+        registry.losses.register::<SphereFace>()?;
+        registry.losses.register::<MagFace>()?;
+        registry.losses.register::<AdaFace>()?;
+        registry.losses.register::<CurricularFace>()?;
+        registry.losses.register::<RivalPenalised>()?;
+        registry.losses.register::<Triplet>()?;
+        registry.losses.register::<Siamese>()?;
+        registry.losses.register::<Octuplet>()?;
+        registry.losses.register::<AttentionTransfer>()?;
+        registry.losses.register::<SimilarityPreserving>()?;
+        registry.losses.register::<Pkt>()?;
+        registry.losses.register::<Rkd>()?;
+        registry.losses.register::<Crd>()?;
+        registry.losses.register::<HybridOrder>()?;
+        registry.losses.register::<SelectiveRegression>()?;
+        registry.losses.register::<ClassifierReuse>()?;
+        registry.losses.register::<MapSimilarity>()?;
+        registry.losses.register::<WaveletSimilarity>()?;
+        registry.losses.register::<MkMmd>()?;
         registry.optimizers.register::<Sgd>()?;
         registry.optimizers.register::<AdamW>()?;
         registry.schedules.register::<Constant>()?;
         registry.schedules.register::<StepSchedule>()?;
         registry.schedules.register::<Cosine>()?;
+        registry.schedules.register::<OneCycle>()?;
         registry.protocols.register::<Verification>()?;
         Ok(registry)
     }

@@ -11,6 +11,7 @@ use gdrd_core::nn::{Mode, resize_bicubic};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{LARGEST_INPUT, WIDEST};
 use crate::head::{Head, HeadOptions};
 
 /// A backbone that is the encoder of a face diffusion model. The student file holds the encoder too, so it needs no
@@ -25,15 +26,18 @@ pub struct DiffusionTrunk {
     #[cfg_attr(feature = "train", schemars(with = "gdrd_core::recipe::RecipePath"))]
     pub weights: String,
     /// Height and width that faces are brought to before the encoder, in pixels.
+    #[cfg_attr(feature = "train", schemars(range(min = 4, max = LARGEST_INPUT)))]
     pub encoder_size: usize,
     /// The feature map that the head sees.
     #[serde(default = "default_tap")]
     pub tap: Tap,
     /// The diffusion step that the encoder is told, 0 to 999; the face gets no noise.
     #[serde(default)]
+    #[cfg_attr(feature = "train", schemars(range(max = STEPS - 1)))]
     pub timestep: usize,
     /// Values in an embedding.
     #[serde(default = "default_embedding")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub embedding: usize,
     /// The head.
     #[serde(default)]
@@ -51,11 +55,10 @@ fn default_embedding() -> usize {
 impl StudentConfig for DiffusionTrunk {
     fn check(&self) -> Vec<Problem> {
         let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
-        let embedding = Problem::unless(self.embedding > 0, "embedding", || "expected at least 1, found 0".into());
-        let step = Problem::unless(self.timestep < STEPS, "timestep", || {
-            format!("expected 0 to {}, found {}", STEPS - 1, self.timestep)
-        });
-        [network, step, embedding, self.head.check()].into_iter().flatten().collect()
+        let size = Problem::within("encoder_size", self.encoder_size, 4..=LARGEST_INPUT);
+        let step = Problem::within("timestep", self.timestep, 0..=STEPS - 1);
+        let embedding = Problem::within("embedding", self.embedding, 1..=WIDEST);
+        [network, size, step, embedding, self.head.check()].into_iter().flatten().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {

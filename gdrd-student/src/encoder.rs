@@ -11,7 +11,7 @@ use gdrd_core::nn::{Inference, Mode};
 use gdrd_core::student::{Student, StudentConfig, StudentFile, StudentHeader, StudentKinds};
 use serde::de::DeserializeOwned;
 
-use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
 
 /// A trained student, ready to embed faces. Threads may share it.
 ///
@@ -63,7 +63,7 @@ impl FaceEncoder {
     /// # Errors
     /// As [`open`](FaceEncoder::open).
     pub fn with_kinds(bytes: &[u8], device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
-        let StudentFile { header, student } = StudentFile::open(bytes, device, kinds)?;
+        let StudentFile { header, student, .. } = StudentFile::open(bytes, device, kinds)?;
         let width = header
             .card
             .embedding
@@ -142,9 +142,11 @@ impl StudentKinds for BuiltIn {
             "resnet-trunk" => read::<ResnetTrunk>(kind, options),
             "diffusion-trunk" => read::<DiffusionTrunk>(kind, options),
             "diffusion-unet" => read::<DiffusionUnet>(kind, options),
+            "mobilefacenet" => read::<MobileFaceNetStudent>(kind, options),
+            "iresnet" => read::<IresnetStudent>(kind, options),
             other => Err(Error::weights(format!(
-                "a student of kind `{other}`; this program has `resnet-trunk`, `diffusion-trunk` and `diffusion-unet`. The \
-                 program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
+                "a student of kind `{other}`; this program has `resnet-trunk`, `mobilefacenet`, `iresnet`, `diffusion-trunk` \
+                 and `diffusion-unet`. The program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
             ))),
         }
     }

@@ -2,10 +2,12 @@
 
 use candle_core::{D, Tensor};
 use gdrd_core::error::{Error, Problem, Result};
-use gdrd_core::nn::{Activation, BatchNorm, Linear, Map, Mode, Plan, Weights, relu};
+use gdrd_core::nn::{Activation, BatchNorm, Dropout, Linear, Map, Mode, Plan, Weights, relu};
+use gdrd_core::student::LastLinear;
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
+use crate::bounds::{MOST_BLOCKS, WIDEST};
 
 /// The options of a head. The paper says "ReLU fully-connected layers" and no more, and not where the backbone ends: the
 /// default ends it after the last convolution.
@@ -14,20 +16,34 @@ use crate::blocks::BasicBlock;
 #[serde(deny_unknown_fields, default)]
 pub struct HeadOptions {
     /// Channels of convolutional stages that belong to the head, each of which halves the map; none by default.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub channels: Vec<usize>,
     /// Basic blocks of each of these stages.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST_BLOCKS)))]
     pub blocks: usize,
     /// How the map becomes a vector.
     pub pool: Pool,
     /// Widths of fully connected layers with batch normalisation and ReLU before the embedding.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub hidden: Vec<usize>,
+    /// Share of the values before the last fully connected layer that a training step leaves out, 0 to below 1; 0.4 is usual
+    /// for recognisers.
+    #[cfg_attr(feature = "train", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
+    pub dropout: f64,
     /// Whether the embedding is batch-normalised, as in ArcFace's networks.
     pub normalise: bool,
 }
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self { channels: Vec::new(), blocks: 1, pool: Pool::default(), hidden: Vec::new(), normalise: false }
+        Self {
+            channels: Vec::new(),
+            blocks: 1,
+            pool: Pool::default(),
+            hidden: Vec::new(),
+            dropout: 0.0,
+            normalise: false,
+        }
     }
 }
 
@@ -46,15 +62,25 @@ pub enum Pool {
 impl HeadOptions {
     /// What is wrong with the options.
     pub fn check(&self) -> Option<Problem> {
-        let positive = !self.hidden.contains(&0) && !self.channels.contains(&0) && self.blocks > 0;
-        Problem::unless(positive, "head", || "expected at least 1 in `channels`, `blocks` and `hidden`, found 0".into())
+        let problem = Problem::all_within("channels", &self.channels, 1..=WIDEST)
+            .or_else(|| Problem::within("blocks", self.blocks, 1..=MOST_BLOCKS))
+            .or_else(|| Problem::all_within("hidden", &self.hidden, 1..=WIDEST))
+            .or_else(|| {
+                Problem::unless((0.0..1.0).contains(&self.dropout), "dropout", || {
+                    format!("expected at least 0 and below 1, found {}", self.dropout)
+                })
+            })?;
+        Some(Problem::new("head", format!("`{}`: {}", problem.key, problem.message)))
     }
 }
 
 pub(crate) struct Head {
     blocks: Vec<BasicBlock>,
+    /// Blocks of each of its stages.
+    depth: usize,
     pool: Pool,
     hidden: Vec<(Linear, BatchNorm)>,
+    dropout: Dropout,
     embedding: Linear,
     norm: Option<BatchNorm>,
 }
@@ -82,14 +108,42 @@ impl Head {
         let norm = options.normalise.then(|| BatchNorm::new(embedding, &weights.pp("norm"))).transpose()?;
         Ok(Self {
             blocks,
+            depth: options.blocks,
             pool: options.pool,
             hidden,
+            dropout: Dropout::new(options.dropout, "head.embedding"),
             embedding: Linear::new(width, embedding, !options.normalise, &weights.pp("embedding"))?,
             norm,
         })
     }
 
-    pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// The last layer, whose variables lie below `place`; none if its values are normalised after it.
+    pub(crate) fn last_linear(&self, place: &str) -> Option<LastLinear> {
+        let (outputs, inputs) = self.embedding.weight().dims2().ok()?;
+        let name = |of: &str| format!("{place}.embedding.{of}");
+        self.norm.is_none().then(|| LastLinear { weight: name("weight"), bias: name("bias"), inputs, outputs })
+    }
+
+    /// The maps after each of its convolutional stages, as it evaluates.
+    pub(crate) fn maps(&self, map: &Tensor) -> Result<Vec<Tensor>> {
+        let mut map = map.clone();
+        let mut maps = Vec::new();
+        for blocks in self.blocks.chunks(self.depth) {
+            for block in blocks {
+                map = block.forward(&map, Mode::Evaluate)?;
+            }
+            maps.push(map.clone());
+        }
+        Ok(maps)
+    }
+
+    /// The names of those maps.
+    pub(crate) fn map_names(&self) -> impl Iterator<Item = String> {
+        (0..self.blocks.len() / self.depth).map(|at| format!("head.stage{at}"))
+    }
+
+    /// What the last layer is given, `[batch, inputs]`.
+    pub(crate) fn before_last(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         if map.rank() != 4 {
             return Err(Error::component(format!(
                 "expected a feature map [batch, channels, height, width], found {:?}",
@@ -107,7 +161,11 @@ impl Head {
         for (linear, norm) in &self.hidden {
             x = relu(&norm.forward(&linear.forward(&x)?, mode)?)?;
         }
-        let x = self.embedding.forward(&x)?;
+        self.dropout.forward(&x, mode)
+    }
+
+    pub(crate) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        let x = self.embedding.forward(&self.before_last(map, mode)?)?;
         match &self.norm {
             Some(norm) => norm.forward(&x, mode),
             None => Ok(x),

@@ -4,10 +4,14 @@
 //! students for recipes.
 
 mod blocks;
+mod bounds;
 mod diffusion_trunk;
 mod diffusion_unet;
 mod encoder;
 mod head;
+mod iresnet;
+mod mobilefacenet;
+mod recogniser;
 mod resnet_trunk;
 #[cfg(feature = "train")]
 mod training;
@@ -19,6 +23,9 @@ pub use gdrd_core::embedder::{Embedder, Embeddings};
 pub use gdrd_core::error::{Error, Result};
 pub use gdrd_core::face::{Face, Kernel};
 pub use head::{HeadOptions, Pool};
+pub use iresnet::{IresnetLayout, IresnetStudent};
+pub use mobilefacenet::{MobileFaceNetLayout, MobileFaceNetStudent};
+pub use recogniser::RecogniserHead;
 pub use resnet_trunk::ResnetTrunk;
 #[cfg(feature = "train")]
 pub use training::{StudentTeacher, register};

@@ -5,10 +5,11 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{Activation, ConvNorm, Inference, Mode, Plan};
-use gdrd_core::student::{Student, StudentCard, StudentConfig};
+use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig, named};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::{BasicBlock, conv_norm};
+use crate::bounds::{MOST_BLOCKS, MOST_STRIDE, WIDEST};
 use crate::head::{Head, HeadOptions};
 
 /// A 3x3 stem and stages of basic blocks. The defaults are the paper's student at 16x16 (15.3 M parameters): channels 128,
@@ -21,17 +22,22 @@ use crate::head::{Head, HeadOptions};
 #[serde(deny_unknown_fields, default)]
 pub struct ResnetTrunk {
     /// Channels of each stage; the stem has those of the first.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = WIDEST))))]
     pub channels: Vec<usize>,
     /// Basic blocks of each stage.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = MOST_BLOCKS))))]
     pub blocks: Vec<usize>,
     /// Stride of the first block of each stage.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = MOST_STRIDE))))]
     pub strides: Vec<usize>,
     /// Stride of the stem; 1 for small faces.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST_STRIDE)))]
     pub stem_stride: usize,
     /// Whether the last block ends in a ReLU. Without it the feature map has negative values too, as a diffusion
     /// encoder's has.
     pub last_relu: bool,
     /// Values in an embedding.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub embedding: usize,
     /// The head.
     pub head: HeadOptions,
@@ -55,16 +61,17 @@ impl StudentConfig for ResnetTrunk {
     fn check(&self) -> Vec<Problem> {
         let stages = self.channels.len();
         let same = self.blocks.len() == stages && self.strides.len() == stages;
-        let positive = |values: &[usize]| values.iter().all(|v| *v > 0);
         [
-            Problem::unless(stages > 0 && positive(&self.channels), "channels", || "expected positive numbers".into()),
+            Problem::unless(stages > 0, "channels", || "expected at least one stage, found none".into()),
+            Problem::all_within("channels", &self.channels, 1..=WIDEST),
             Problem::unless(same, "blocks", || {
                 let (blocks, strides) = (self.blocks.len(), self.strides.len());
-                format!("expected {stages} `blocks` and `strides` (one for each of `channels`), found {blocks} and {strides}")
+                format!("expected as many `blocks` and `strides` as `channels`, {stages}, found {blocks} and {strides}")
             }),
-            Problem::unless(positive(&self.blocks), "blocks", || "expected positive numbers".into()),
-            Problem::unless(positive(&self.strides) && self.stem_stride > 0, "strides", || "expected positive numbers".into()),
-            Problem::unless(self.embedding > 0, "embedding", || "expected at least 1, found 0".into()),
+            Problem::all_within("blocks", &self.blocks, 1..=MOST_BLOCKS),
+            Problem::all_within("strides", &self.strides, 1..=MOST_STRIDE),
+            Problem::within("stem_stride", self.stem_stride, 1..=MOST_STRIDE),
+            Problem::within("embedding", self.embedding, 1..=WIDEST),
             self.head.check(),
         ]
         .into_iter()
@@ -77,28 +84,28 @@ impl StudentConfig for ResnetTrunk {
         let backbone = weights.pp("backbone");
         let mut size = input_size.div_ceil(self.stem_stride);
         let stem = conv_norm(3, self.channels[0], 3, self.stem_stride, Activation::Relu, &backbone.pp("stem"))?;
-        let mut blocks = Vec::new();
+        let mut stages = Vec::new();
         let mut inputs = self.channels[0];
         for (stage, &outputs) in self.channels.iter().enumerate() {
             let (stride, count) = (self.strides[stage], self.blocks[stage]);
             let place = backbone.pp(format!("stage{stage}"));
-            blocks.extend(BasicBlock::stage(inputs, outputs, stride, count, &place)?);
+            stages.push(BasicBlock::stage(inputs, outputs, stride, count, &place)?);
             (inputs, size) = (outputs, size.div_ceil(stride));
         }
-        if let (Some(last), false) = (blocks.last_mut(), self.last_relu) {
+        if let (Some(last), false) = (stages.last_mut().and_then(|stage| stage.last_mut()), self.last_relu) {
             last.second.activation = Activation::Identity;
         }
         let map = [inputs, size, size];
         let head = Head::new(&self.head, map, self.embedding, &weights.pp("head"))?;
         let card = StudentCard { input_size, map, embedding: Some(self.embedding) };
-        Ok(Box::new(Network { card, stem, blocks, head }))
+        Ok(Box::new(Network { card, stem, stages, head }))
     }
 }
 
 struct Network {
     card: StudentCard,
     stem: ConvNorm,
-    blocks: Vec<BasicBlock>,
+    stages: Vec<Vec<BasicBlock>>,
     head: Head,
 }
 
@@ -111,21 +118,50 @@ impl Student for Network {
         // [0, 1] to [-1, 1], the range of the recognisers and diffusion models that students learn from.
         let x = faces.tensor().affine(2.0, -1.0)?;
         let mut x = self.stem.forward(&x, None, mode)?;
-        for block in &self.blocks {
+        for block in self.stages.iter().flatten() {
             x = block.forward(&x, mode)?;
         }
         Ok(x)
+    }
+
+    fn maps(&self) -> Vec<String> {
+        let inner = (0..self.stages.len() - 1).map(|at| format!("stage{at}"));
+        let backbone = std::iter::once("stem".to_string()).chain(inner).chain([BACKBONE.to_string()]);
+        backbone.chain(self.head.map_names()).collect()
+    }
+
+    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
+        let x = faces.tensor().affine(2.0, -1.0)?;
+        let mut x = self.stem.forward(&x, None, Mode::Evaluate)?;
+        let mut found = vec![x.clone()];
+        for stage in &self.stages {
+            for block in stage {
+                x = block.forward(&x, Mode::Evaluate)?;
+            }
+            found.push(x.clone());
+        }
+        found.extend(self.head.maps(&x)?);
+        let found: Vec<(String, Tensor)> = self.maps().into_iter().zip(found).collect();
+        named(&found, names)
     }
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
         self.head.forward(map, mode)
     }
 
+    fn last_linear(&self) -> Option<LastLinear> {
+        self.head.last_linear("head")
+    }
+
+    fn before_last_linear(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.head.before_last(map, mode)
+    }
+
     fn inference(&self) -> Result<Option<Inference>> {
         let (mut plan, faces) = Plan::new([3, self.card.input_size, self.card.input_size]);
         let x = plan.affine(faces, 2.0, -1.0);
         let mut x = self.stem.plan(&mut plan, x, None)?;
-        for block in &self.blocks {
+        for block in self.stages.iter().flatten() {
             x = block.plan(&mut plan, x)?;
         }
         let embedding = self.head.plan(&mut plan, x)?;
@@ -205,7 +241,7 @@ mod tests {
     fn the_inference_form_gives_the_same_embeddings() {
         let heads = [
             HeadOptions::default(),
-            HeadOptions { pool: Pool::Average, normalise: true, ..HeadOptions::default() },
+            HeadOptions { pool: Pool::Average, dropout: 0.4, normalise: true, ..HeadOptions::default() },
             HeadOptions { channels: vec![6], hidden: vec![9, 8], ..HeadOptions::default() },
         ];
         for head in heads {
@@ -248,6 +284,48 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn dropout_is_of_training_alone_and_has_bounds() {
+        let head = HeadOptions { dropout: 0.5, ..HeadOptions::default() };
+        let config =
+            ResnetTrunk { channels: vec![4], blocks: vec![1], strides: vec![1], head, ..ResnetTrunk::default() };
+        let (student, _) = build(&config, 8);
+        let map = Tensor::ones((2, 4, 8, 8), DType::F32, &Device::Cpu).expect("map");
+        let embed = |mode| student.head(&map, mode).and_then(|e| Ok(e.to_vec2::<f32>()?));
+        let used = embed(Mode::Evaluate).expect("embeddings");
+        assert_eq!(used[0], used[1]);
+        assert!(embed(Mode::Train).is_err(), "there is no step to draw for");
+        let _pass = gdrd_core::nn::Pass::step(1).set();
+        let trained = embed(Mode::Train).expect("embeddings");
+        assert_ne!(trained[0], trained[1]);
+        for rate in [1.0, -0.1, f64::NAN] {
+            let head = HeadOptions { dropout: rate, ..HeadOptions::default() };
+            assert!(head.check().expect("a problem").message.contains("at least 0 and below 1, found"), "{rate}");
+        }
+    }
+
+    #[test]
+    fn maps_are_those_on_the_way_to_the_embedding() {
+        let head = HeadOptions { channels: vec![5, 7], blocks: 2, ..HeadOptions::default() };
+        let (channels, blocks, strides) = (vec![3, 4], vec![1, 2], vec![1, 2]);
+        let config = ResnetTrunk { channels, blocks, strides, embedding: 6, head, ..ResnetTrunk::default() };
+        let (student, _) = build(&config, 16);
+        let names = student.maps();
+        assert_eq!(names, ["stem", "stage0", "backbone", "head.stage0", "head.stage1"]);
+        let faces = Tensor::rand(0f32, 1.0, (2, 3, 16, 16), &Device::Cpu).expect("faces");
+        let faces = FaceBatch::from_tensor(faces).expect("a batch");
+        let maps = student.features(&faces, &names).expect("maps");
+        let shapes: Vec<&[usize]> = maps.iter().map(|map| &map.dims()[1..]).collect();
+        assert_eq!(shapes, [[3, 16, 16], [3, 16, 16], [4, 8, 8], [5, 4, 4], [7, 2, 2]]);
+        let values = |map: &Tensor| map.flatten_all().and_then(|map| map.to_vec1::<f32>()).expect("values");
+        let backbone = student.backbone(&faces, Mode::Evaluate).expect("a map");
+        assert!(values(&backbone) == values(&maps[2]));
+        let last = student.before_last_linear(&backbone, Mode::Evaluate).expect("features");
+        assert!(values(&last) == values(&maps[4]), "a head without hidden layers embeds its last map");
+        let text = student.features(&faces, &["neck".into()]).expect_err("no such map").to_string();
+        assert!(text.contains("`neck`; there are [\"stem\""), "{text}");
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! The kinds of students, and trained students as teachers, for recipes.
 
-use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
-use gdrd_core::error::Result;
+use gdrd_core::error::{Error, Result};
 use gdrd_core::face::{FaceBatch, Kernel};
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Registry;
-use gdrd_core::student::{Student, StudentFile, StudentHeader};
-use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
+use gdrd_core::student::{BACKBONE, Student, StudentFile, StudentHeader};
+use gdrd_core::teacher::{
+    Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, TeacherWeights, cannot_offer,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DiffusionTrunk, DiffusionUnet, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
 
 /// Registers everything of this crate.
 ///
@@ -23,6 +27,8 @@ pub fn register(registry: &mut Registry) -> Result<()> {
     registry.students.register::<ResnetTrunk>()?;
     registry.students.register::<DiffusionUnet>()?;
     registry.students.register::<DiffusionTrunk>()?;
+    registry.students.register::<MobileFaceNetStudent>()?;
+    registry.students.register::<IresnetStudent>()?;
     registry.teachers.register::<StudentTeacher>()
 }
 
@@ -41,6 +47,16 @@ impl Kind for DiffusionTrunk {
     const PURPOSE: &'static str = "a diffusion encoder as backbone, and a head (ablation SR)";
 }
 
+impl Kind for MobileFaceNetStudent {
+    const NAME: &'static str = "mobilefacenet";
+    const PURPOSE: &'static str = "MobileFaceNet on small faces blown up; it may start from a teacher";
+}
+
+impl Kind for IresnetStudent {
+    const NAME: &'static str = "iresnet";
+    const PURPOSE: &'static str = "ArcFace's iresnet on small faces blown up; it may start from a teacher";
+}
+
 /// A student file as a teacher: with a face size of 112, a discriminative teacher that gdrd trained itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +72,7 @@ impl Kind for StudentTeacher {
 
 impl TeacherConfig for StudentTeacher {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {
-        let StudentFile { header, student } = cx.student_file(&self.weights)?;
+        let StudentFile { header, student, tensors } = cx.student_file(&self.weights)?;
         let prepare = &header.prepare;
         let usual = prepare.kernel == Kernel::Bicubic && prepare.antialias;
         let card = TeacherCard {
@@ -64,16 +80,32 @@ impl TeacherConfig for StudentTeacher {
             input_size: usual.then_some(prepare.size),
             preprocessing: Preprocessing::none(),
             views: vec![HIGH.into()],
-            default_map: Some("backbone".into()),
+            default_map: Some(BACKBONE.into()),
         };
-        Ok(Box::new(Frozen { header, student, card }))
+        let blank =
+            FaceBatch::from_tensor(Tensor::zeros((1, 3, prepare.size, prepare.size), DType::F32, cx.device())?)?;
+        let names = student.maps();
+        let shapes = student.features(&blank, &names)?.into_iter().map(|map| map.dims()[1..].to_vec());
+        let maps = names.into_iter().zip(shapes).collect();
+        Ok(Box::new(Frozen { header, student, tensors, card, maps }))
     }
 }
 
 struct Frozen {
     header: StudentHeader,
     student: Box<dyn Student>,
+    tensors: BTreeMap<String, Tensor>,
     card: TeacherCard,
+    /// The names and shapes of its maps, in their order.
+    maps: Vec<(String, Vec<usize>)>,
+}
+
+impl Frozen {
+    fn cannot(&self, output: &Output) -> Error {
+        let maps: Vec<String> = self.maps.iter().map(|(name, _)| format!("`map {name}`")).collect();
+        let embedding = self.header.card.embedding.map_or("", |_| "`embedding`, ");
+        cannot_offer(output, &format!("{embedding}{}", maps.join(", ")))
+    }
 }
 
 impl Teacher for Frozen {
@@ -83,15 +115,17 @@ impl Teacher for Frozen {
 
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
         match output {
-            Output::Embedding => self
-                .header
-                .card
-                .embedding
-                .map(|width| vec![width])
-                .ok_or_else(|| cannot_offer(output, "`map backbone`")),
-            Output::Map(name) if name == "backbone" => Ok(self.header.card.map.to_vec()),
-            other => Err(cannot_offer(other, "`embedding` and `map backbone`")),
+            Output::Embedding => self.header.card.embedding.map(|width| vec![width]).ok_or_else(|| self.cannot(output)),
+            Output::Map(name) => {
+                let found = self.maps.iter().find(|(of, _)| of == name).map(|(_, shape)| shape.clone());
+                found.ok_or_else(|| self.cannot(output))
+            }
+            other => Err(self.cannot(other)),
         }
+    }
+
+    fn weights(&self) -> Result<TeacherWeights> {
+        Ok(TeacherWeights { tensors: self.tensors.clone(), preprocessing: self.student.preprocessing() })
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
@@ -101,12 +135,24 @@ impl Teacher for Frozen {
         let faces = shown.faces().to_faces()?;
         let small = faces.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
         let faces = FaceBatch::from_faces(&small, shown.faces().tensor().device())?;
-        let map = student.backbone(&faces, Evaluate)?.detach();
+        let name = |output: &Output| match output {
+            Output::Map(name) => Some(name.clone()),
+            _ => None,
+        };
+        let mut names: Vec<String> = outputs.iter().filter_map(name).collect();
+        // The embedding is made of the backbone's map.
+        names.push(BACKBONE.to_string());
+        let maps = student.features(&faces, &names)?;
+        let mut asked = maps.iter();
         let offer = |output: &Output| match output {
-            Output::Embedding => Ok(student.head(&map, Evaluate)?.detach()),
-            Output::Map(name) if name == "backbone" => Ok(map.clone()),
-            other => Err(cannot_offer(other, "`embedding` and `map backbone`")),
+            Output::Embedding => Ok(student.head(&maps[names.len() - 1], Evaluate)?.detach()),
+            Output::Map(_) => asked.next().map(Tensor::detach).ok_or_else(|| self.cannot(output)),
+            other => Err(self.cannot(other)),
         };
         outputs.iter().map(offer).collect()
+    }
+
+    fn maps(&self) -> Vec<String> {
+        self.maps.iter().map(|(name, _)| name.clone()).collect()
     }
 }

@@ -35,12 +35,14 @@ pub struct DiffusionEncoder {
     pub network: UnetConfig,
     /// Height and width that faces are brought to, in pixels; the network's own `image_size` when left out.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 4096))]
     pub input_size: Option<usize>,
     /// The feature map that is meant when a loss names none.
     #[serde(default = "default_tap")]
     pub tap: Tap,
     /// The diffusion step that the network is told, 0 to 999.
     #[serde(default)]
+    #[schemars(range(max = STEPS - 1))]
     pub timestep: usize,
     /// Whether the face gets the noise of that step.
     #[serde(default)]
@@ -58,14 +60,8 @@ impl Kind for DiffusionEncoder {
 
 impl TeacherConfig for DiffusionEncoder {
     fn check(&self) -> Vec<Problem> {
-        let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
-        let step = Problem::unless(self.timestep < STEPS, "timestep", || {
-            format!("expected 0 to {}, found {}", STEPS - 1, self.timestep)
-        });
-        let size = Problem::unless(self.input_size.is_none_or(|size| size >= 4), "input_size", || {
-            "expected at least 4 pixels".into()
-        });
-        [network, step, size].into_iter().flatten().collect()
+        let network = self.network.check().err();
+        network.map(|error| Problem::new("network", error.to_string())).into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {

@@ -39,6 +39,7 @@ pub struct Precomputed {
     pub images: Option<RecipePath>,
     /// Height and width that these images are read at, in pixels: the dataset's; their native size when left out.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 4096))]
     pub size: Option<usize>,
     /// The feature map that is meant when a loss names none; may be left out where the file has one map.
     #[serde(default)]
@@ -57,12 +58,10 @@ fn is_npy(path: &Path) -> bool {
 impl TeacherConfig for Precomputed {
     fn check(&self) -> Vec<Problem> {
         let listed = self.images.is_some() || !is_npy(self.file.as_path());
-        let good = self.size.is_none_or(|size| size >= 4);
-        let size = Problem::unless(good, "size", || format!("expected at least 4, found {:?}", self.size));
         let images = Problem::unless(listed, "file", || {
             "a .npy file does not say which faces its rows belong to; list their images with `images`".into()
         });
-        [size, images].into_iter().flatten().collect()
+        images.into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {

@@ -6,13 +6,14 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
-use gdrd_core::error::{Context, Error, Problem, Result};
-use gdrd_core::nn::l2_normalise;
-use gdrd_core::nn::weights::check_finite;
+use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::nn::recogniser::Trunk;
+use gdrd_core::nn::weights::{check_finite, listed};
+use gdrd_core::nn::{Mode, l2_normalise};
 use gdrd_core::recipe::RecipePath;
-use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
+use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherWeights, cannot_offer};
 
-use crate::weights::{self, HEADS, listed};
+use crate::weights::{self, HEADS};
 
 /// A frozen network that embeds faces.
 pub(crate) trait Network: Send + Sync {
@@ -22,8 +23,16 @@ pub(crate) trait Network: Send + Sync {
     /// Width of the embedding.
     fn width(&self) -> usize;
 
-    /// The embedding `[batch, width]`, not normalised, of preprocessed faces.
-    fn embed(&self, x: &Tensor) -> Result<Tensor>;
+    /// The layers up to the last feature map; before the first are preprocessed faces.
+    fn trunk(&self) -> &Trunk;
+
+    /// The embedding `[batch, width]`, not normalised, of the last feature map.
+    fn head(&self, map: &Tensor) -> Result<Tensor>;
+}
+
+/// The name of the map after the block at `at`.
+fn map_name(at: usize) -> String {
+    format!("blocks.{at}")
 }
 
 /// What recipes say of a recogniser, beside its architecture.
@@ -40,22 +49,11 @@ pub(crate) fn default_logit_scale() -> f64 {
     64.0
 }
 
-/// What is wrong with the options that recognisers share.
-pub(crate) fn check(logit_scale: f64, preprocessing: Option<&Preprocessing>) -> Vec<Problem> {
-    let good = logit_scale.is_finite() && logit_scale > 0.0;
-    let scale = Problem::unless(good, "logit_scale", || format!("expected a positive number, found {logit_scale}"));
-    scale.into_iter().chain(preprocessing.into_iter().flat_map(check_preprocessing)).collect()
-}
-
-/// What is wrong with the option `preprocessing`.
-pub(crate) fn check_preprocessing(preprocessing: &Preprocessing) -> impl Iterator<Item = Problem> {
-    let nested = |problem: Problem| Problem::new("preprocessing", format!("`{}`: {}", problem.key, problem.message));
-    preprocessing.check().into_iter().map(nested)
-}
-
 /// A network and perhaps its margin head as a teacher.
 pub(crate) struct Recogniser<N> {
     network: N,
+    /// The network's, by the names in its file.
+    tensors: BTreeMap<String, Tensor>,
     card: TeacherCard,
     /// `[classes, width]`, rows of unit length.
     classes: Option<Tensor>,
@@ -73,7 +71,7 @@ impl<N: Network + 'static> Recogniser<N> {
         let place = || format!("`{}`", options.weights);
         let mut tensors = weights::read(&cx.file(options.weights)?.path, options.key, &[], |_| true)?;
         let mut classes = take_class_weights(&mut tensors).at(place)?;
-        let (network, usual) = read(tensors).at(place)?;
+        let (network, usual) = read(tensors.clone()).at(place)?;
         let mut classes_file = options.weights;
         if let Some(path) = options.class_weights {
             (classes, classes_file) = (Some(read_class_weights(&cx.file(path)?.path)?), path);
@@ -83,15 +81,25 @@ impl<N: Network + 'static> Recogniser<N> {
         let preprocessing = options.preprocessing.unwrap_or(usual);
         let views = vec![HIGH.into()];
         let card = TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, views, default_map: None };
-        Ok(Box::new(Self { network, card, classes, scale: options.logit_scale }))
+        Ok(Box::new(Self { network, tensors, card, classes, scale: options.logit_scale }))
+    }
+
+    /// The place of the block after which the map of this name lies.
+    fn place(&self, output: &Output) -> Option<usize> {
+        let Output::Map(name) = output else { return None };
+        (0..self.network.trunk().len()).find(|&at| map_name(at) == *name)
     }
 
     fn classes(&self, output: &Output) -> Result<&Tensor> {
+        let last = map_name(self.network.trunk().len().saturating_sub(1));
+        let maps = format!("`map blocks.0` to `map {last}`");
         let offers = match self.classes {
-            Some(_) => "`embedding` and `logits`",
-            None => "`embedding`; for `logits`, `class_weights` must name the margin head's class weights",
+            Some(_) => format!("`embedding`, `logits`, {maps}"),
+            None => {
+                format!("`embedding`, {maps}; for `logits`, `class_weights` must name the margin head's class weights")
+            }
         };
-        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, offers))
+        self.classes.as_ref().filter(|_| *output == Output::Logits).ok_or_else(|| cannot_offer(output, &offers))
     }
 }
 
@@ -101,22 +109,53 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
     }
 
     fn shape(&self, output: &Output, _: usize) -> Result<Vec<usize>> {
-        match output {
-            Output::Embedding => Ok(vec![self.network.width()]),
-            other => Ok(vec![self.classes(other)?.dim(0)?]),
+        match (output, self.place(output)) {
+            (Output::Embedding, _) => Ok(vec![self.network.width()]),
+            (_, Some(at)) => Ok(self.network.trunk().output(at + 1, N::INPUT_SIZE).to_vec()),
+            (other, None) => Ok(vec![self.classes(other)?.dim(0)?]),
         }
     }
 
+    fn weights(&self) -> Result<TeacherWeights> {
+        let preprocessing = Some(self.card.preprocessing);
+        Ok(TeacherWeights { tensors: self.tensors.clone(), preprocessing })
+    }
+
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        let embedding = self.network.embed(&self.card.preprocessing.apply(shown.faces())?)?.detach();
-        let offer = |output: &Output| match output {
-            Output::Embedding => Ok(embedding.clone()),
-            other => {
-                let cosines = l2_normalise(&embedding)?.matmul(&self.classes(other)?.t()?)?;
+        let places: Vec<Option<usize>> = outputs.iter().map(|output| self.place(output)).collect();
+        let embeds = places.contains(&None);
+        let last =
+            if embeds { self.network.trunk().len() } else { places.iter().flatten().max().map_or(0, |at| at + 1) };
+        let mut x = self.card.preprocessing.apply(shown.faces())?;
+        if x.dims()[1..] != [3, N::INPUT_SIZE, N::INPUT_SIZE] {
+            let (size, found) = (N::INPUT_SIZE, x.dims());
+            return Err(Error::component(format!("expected faces [batch, 3, {size}, {size}], found {found:?}")));
+        }
+        let mut maps: BTreeMap<usize, Tensor> = BTreeMap::new();
+        for at in 0..last {
+            x = self.network.trunk().forward(at..at + 1, &x, Mode::Evaluate)?;
+            if places.contains(&Some(at)) {
+                maps.insert(at, x.detach());
+            }
+        }
+        let embedding = if embeds { Some(self.network.head(&x)?.detach()) } else { None };
+        let offer = |output: &Output| match (output, &embedding) {
+            (Output::Embedding, Some(embedding)) => Ok(embedding.clone()),
+            (Output::Map(_), _) if self.place(output).is_some() => {
+                let map = self.place(output).and_then(|at| maps.get(&at)).cloned();
+                map.ok_or_else(|| Error::component("a map was asked for and not kept"))
+            }
+            (other, None) => Err(cannot_offer(other, "maps")),
+            (other, Some(embedding)) => {
+                let cosines = l2_normalise(embedding)?.matmul(&self.classes(other)?.t()?)?;
                 Ok((cosines * self.scale)?.detach())
             }
         };
         outputs.iter().map(offer).collect()
+    }
+
+    fn maps(&self) -> Vec<String> {
+        (0..self.network.trunk().len()).map(map_name).collect()
     }
 }
 
@@ -162,6 +201,13 @@ fn unit_rows(classes: &Tensor, width: usize, device: &Device) -> Result<Tensor> 
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
+    use gdrd_core::face::FaceBatch;
+    use gdrd_core::nn::Weights;
+    use gdrd_core::nn::mobilefacenet::{Layout, MobileFaceNet};
+    use gdrd_core::nn::weights::Draw;
+
     use super::*;
 
     fn tensors(names: &[(&str, (usize, usize))]) -> BTreeMap<String, Tensor> {
@@ -187,6 +233,33 @@ mod tests {
         assert!(take_class_weights(&mut tensors(&[("fc.weight", (5, 3))])).expect("no head").is_none());
         let mut two = tensors(&[("head.weight", (5, 3)), ("classifier.weight", (5, 3))]);
         assert!(take_class_weights(&mut two).expect_err("two heads").to_string().contains("`head`"));
+    }
+
+    #[test]
+    fn maps_are_those_before_the_embedding() {
+        let draw: Rc<Draw> = Rc::new(|name, count, _| {
+            let least = if name.ends_with("running_var") { 0.5 } else { -0.1 };
+            (0..count).map(|at| ((name.len() * 31 + at * 7919) % 201) as f32 / 900.0 + least).collect()
+        });
+        let made = Weights::create(&Device::Cpu, draw, |weights| MobileFaceNet::new(Layout::Foamliu, weights));
+        let (network, _) = made.expect("a network");
+        let views = vec![HIGH.into()];
+        let card =
+            TeacherCard { input_size: Some(112), preprocessing: Preprocessing::none(), views, default_map: None };
+        let teacher = Recogniser { network, tensors: BTreeMap::new(), card, classes: None, scale: 64.0 };
+        let names = teacher.maps();
+        assert_eq!((names.len(), names[0].as_str()), (17, "blocks.0"));
+        let map = |name: &str| Output::Map(name.to_string());
+        assert_eq!(teacher.shape(&map("blocks.16"), 112).expect("the last map"), [512, 7, 7]);
+        let faces = Tensor::rand(0f32, 1.0, (1, 3, 112, 112), &Device::Cpu).expect("a face");
+        let shown = Shown::from(FaceBatch::from_tensor(faces).expect("a batch"));
+        let outputs = [map("blocks.16"), Output::Embedding, map("blocks.0")];
+        let found = teacher.features(&shown, &outputs).expect("features");
+        assert_eq!((found[0].dims(), found[2].dims()), (&[1, 512, 7, 7][..], &[1, 64, 56, 56][..]));
+        let embedding = teacher.network.head(&found[0]).and_then(|e| Ok(e.to_vec2::<f32>()?)).expect("an embedding");
+        assert_eq!(embedding, found[1].to_vec2::<f32>().expect("an embedding"));
+        let text = teacher.shape(&map("blocks.17"), 112).expect_err("no such block").to_string();
+        assert!(text.contains("cannot offer `map blocks.17`") && text.contains("to `map blocks.16`"), "{text}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use gdrd_tests::{Bench, Said, on_cpu};
 use crate::{gdrd, refused};
 
 /// A stage of cross-entropy on `data.train`, which `data` describes; faces of its folder come from [`faces`].
-fn recipe(data: &str) -> String {
+pub(crate) fn recipe(data: &str) -> String {
     format!(
         "format = 1\nstages = [\"recognition\"]\n[data.train]\n{data}\n[student]\nkind = \"resnet-trunk\"\n\
          channels = [4]\nblocks = [1]\nstrides = [2]\nembedding = 8\n[degradation]\nkind = \"downscale\"\nsize = 16\n\
@@ -16,10 +16,11 @@ fn recipe(data: &str) -> String {
     )
 }
 
-const FOLDERS: &str = "kind = \"identity-folders\"\nfolders = [\"faces\"]\nsize = 32";
+/// A folder of people at 32 pixels.
+pub(crate) const FOLDERS: &str = "kind = \"identity-folders\"\nfolders = [\"faces\"]\nsize = 32";
 
 /// Writes `faces/<person>/<person>_000N.jpg`.
-fn faces(bench: &Bench, people: &[(&str, usize)]) {
+pub(crate) fn faces(bench: &Bench, people: &[(&str, usize)]) {
     for (at, (person, count)) in people.iter().enumerate() {
         let config = SyntheticFaces {
             identities: 1,

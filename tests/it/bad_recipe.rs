@@ -70,10 +70,10 @@ fn values_out_of_range_are_named() {
         ("stage.generative.epochs=2", "expected exactly one of `epochs` and `steps`"),
         ("stage.generative.learning_rate=-1", "`learning_rate`: expected above 0, found -1"),
         ("stage.generative.trains=[]", "`trains`: expected `backbone`, `head` or both"),
-        ("stage.discriminative.loss.relation.temperature=0", "`temperature`: expected a positive number, found 0"),
-        ("degradation.size=2", "`size`: expected 4 to 512 pixels, found 2"),
+        ("stage.discriminative.loss.relation.temperature=0", "`temperature`: expected at least 1e-6, found 0"),
+        ("degradation.size=2", "`size`: expected at least 4, found 2"),
         ("data.train.identities=0", "`identities`: expected at least 1, found 0"),
-        ("teacher.generative.timestep=1000", "`timestep`: expected 0 to 999, found 1000"),
+        ("teacher.generative.timestep=1000", "`timestep`: expected at most 999, found 1000"),
         ("evaluate.verification.folds=1", "`folds`: expected at least 2, found 1"),
         ("run.checkpoint_steps=0", "`checkpoint_steps`: expected at least 1, found 0"),
         ("run.keep_checkpoints=0", "`keep_checkpoints`: expected at least 1, found 0"),
@@ -119,7 +119,7 @@ fn a_precision_that_the_device_does_not_have_is_refused() {
     let bench = Bench::empty();
     bench.write("tiny.toml", TINY);
     let text = refused(&bench, "tiny.toml", &["run.precision=tf32"], 2);
-    assert!(text.contains("`run.precision`: expected `float32` on Cpu, found `tf32`"), "{text}");
+    assert!(text.contains("`run.precision`: expected `float32` on the CPU, found `tf32`"), "{text}");
     let text = refused(&bench, "tiny.toml", &["run.precision=half"], 2);
     assert!(text.contains("float32") && text.contains("bfloat16"), "{text}");
 }

@@ -159,6 +159,7 @@ fn an_input_is_never_an_output() {
         &["evaluate", "r.toml", "--student", "s", "--out", "r.toml"],
         &["evaluate", "r.toml", "--student", "s", "--out", "./s"],
         &["evaluate", "r.toml", "--student", "s", "--set", folder, "--out", "faces/Ann/1.png"],
+        &["evaluate", "r.toml", "--student", "a/student.safetensors", "--set", "student.initial=s", "--out", "s"],
     ] {
         let said = said(&bench, arguments).with_code(2);
         assert!(said.stderr.contains("would be lost; name another output"), "{said:#?}");

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gdrd_core::plugin::bounds::bounds;
 use gdrd_tests::{files_below, registry, root};
+use serde_json::Value as Json;
 
 /// The longest a Rust file may be.
 const LINES: usize = 400;
@@ -13,7 +15,7 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "error",
     "digest",
     "files",
@@ -29,6 +31,7 @@ const ORDER: [&str; 22] = [
     "data",
     "teacher",
     "loss",
+    "closed_form",
     "trainer",
     "student",
     "evaluation",
@@ -127,6 +130,27 @@ fn modules_of_core_follow_the_flow() {
 }
 
 #[test]
+fn every_contract_shows_an_example_that_runs() {
+    let mut wrong = Vec::new();
+    for path in
+        rust_files().into_iter().filter(|path| shown(path).starts_with("gdrd-") && !shown(path).contains("/tests/"))
+    {
+        let source = text(&path);
+        let lines: Vec<&str> = code(&source).map(|(_, line)| line).collect();
+        let all: Vec<&str> = source.lines().collect();
+        for line in lines.into_iter().filter(|line| line.starts_with("pub trait ")) {
+            let at = all.iter().position(|other| *other == line).expect("a line of the file");
+            let above = all[..at].iter().rev().take_while(|line| line.starts_with("///") || line.starts_with("#["));
+            let above: Vec<&&str> = above.collect();
+            if above.iter().filter(|line| line.trim_end() == "/// ```").count() != 2 {
+                wrong.push(format!("{}: `{}` has no example that runs", shown(&path), line.trim_end_matches(" {")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn libraries_never_print() {
     let mut wrong = Vec::new();
     for path in rust_files() {
@@ -185,6 +209,51 @@ fn every_kind_is_named_where_a_reader_or_a_test_can_find_it() {
         .map(|kind| format!("{} `{}`", kind.family, kind.name))
         .collect();
     assert!(silent.is_empty(), "no recipe, text or test names {silent:?}");
+}
+
+/// Numbers that need no bounds, by their place in the recipe's schema, each with its reason.
+const UNBOUNDED: [(&str, &str); 0] = [];
+
+/// Collects the places of numbers without a lower and an upper bound.
+fn without_bounds(schema: &Json, place: &str, found: &mut Vec<String>) {
+    let is_number = |kind: &Json| kind == "integer" || kind == "number";
+    let kinds = schema.get("type");
+    if kinds.is_some_and(|kinds| is_number(kinds) || kinds.as_array().is_some_and(|all| all.iter().any(is_number)))
+        && bounds(schema).is_none()
+    {
+        found.push(place.to_string());
+    }
+    match schema {
+        Json::Object(table) => {
+            for (key, below) in table.iter().filter(|(key, _)| *key != "default") {
+                without_bounds(below, &format!("{place}/{key}"), found);
+            }
+        }
+        Json::Array(items) => {
+            for (at, below) in items.iter().enumerate() {
+                // A kind by its name, which stays when others come.
+                let kind = below.pointer("/properties/kind/const").and_then(Json::as_str);
+                let key = kind.map_or_else(|| at.to_string(), str::to_string);
+                without_bounds(below, &format!("{place}/{key}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_number_of_a_recipe_has_bounds() {
+    let mut found = Vec::new();
+    without_bounds(&gdrd_core::experiment::schema(&registry()), "", &mut found);
+    let excepted = |place: &String| UNBOUNDED.iter().any(|(known, _)| known == place);
+    let wrong: Vec<&String> = found.iter().filter(|place| !excepted(place)).collect();
+    assert!(
+        wrong.is_empty(),
+        "numbers without `minimum` or `maximum`; `#[schemars(range(min = .., max = ..))]` at the field sets both, \
+         `inner(range(..))` those of a list's numbers: {wrong:#?}"
+    );
+    let idle: Vec<_> = UNBOUNDED.iter().filter(|(known, _)| !found.iter().any(|place| place == known)).collect();
+    assert!(idle.is_empty(), "{idle:?} have bounds and need not be excepted");
 }
 
 #[test]

@@ -27,13 +27,29 @@ fn ends(values: &[f64]) -> (f64, f64) {
 fn every_loss_goes_down() {
     let bench = Bench::with_teachers();
     let cases = [
-        ("cross-entropy", "loss.term.kind = \"cross-entropy\"\nloss.term.label_smoothing = 0.1"),
+        ("cross-entropy", "loss.term.kind = \"cross-entropy\"\nloss.term.classes.label_smoothing = 0.1"),
         ("arcface", "loss.term.kind = \"arcface\"\nloss.term.scale = 16.0\nloss.term.margin = 0.2"),
         ("cosface", "loss.term.kind = \"cosface\"\nloss.term.scale = 16.0\nloss.term.margin = 0.2"),
         ("feature-regression", "loss.term.kind = \"feature-regression\"\nloss.term.teacher = \"generative\""),
+        (
+            "rare",
+            "loss.term.kind = \"cross-entropy\"\nloss.term.classes = { min_images = 9, rare_weight = 0.5, sample = 0.7 }",
+        ),
+        ("sample", "loss.term.kind = \"arcface\"\nloss.term.scale = 16.0\nloss.term.classes.sample = 0.5"),
         ("embedding-regression", "loss.term.kind = \"embedding-regression\""),
+        (
+            "other-photo",
+            "images_per_person = 4\n\
+             loss.term = { kind = \"embedding-regression\", other_photo = 0.5, queue = 30, distance = \"smooth-l1\", beta = 0.1 }",
+        ),
         ("relation-similarity", "loss.term.kind = \"relation-similarity\""),
+        ("queue", "loss.term = { kind = \"relation-similarity\", distance = \"smooth-l1\", queue = 20 }"),
         ("relational-contrastive", "loss.term = { kind = \"relational-contrastive\", hidden = 16, relation = 8 }"),
+        (
+            "critic",
+            "loss.term = { kind = \"relational-contrastive\", hidden = 16, relation = 8, negatives = \"any-pair\", \
+             unit_length = false, centre_scores = true, connector = true, queue = 20, partners = 4 }",
+        ),
         (
             "logit-distillation",
             "loss.identity.kind = \"cross-entropy\"\nloss.term.kind = \"logit-distillation\"\nloss.term.weight = 2.0",
@@ -44,6 +60,42 @@ fn every_loss_goes_down() {
         let (first, last) = ends(&losses(&events, Some("term")));
         assert!(last < first, "{name}: {first} at first, {last} at last");
         assert!(losses(&events, None).iter().all(|loss| loss.is_finite()), "{name}");
+    }
+}
+
+#[test]
+fn every_compared_loss_goes_down() {
+    let bench = Bench::with_teachers();
+    let margin = "scale = 16.0, margin = 0.2";
+    let cases = [
+        ("triplet", "mining = \"batch-hard\", distance = \"euclidean\", margin = 0.5"),
+        ("siamese", "margin = 1.0"),
+        ("octuplet", "margin = 0.5"),
+        // A lambda that falls would raise the loss.
+        ("sphereface", "lambda_start = 5.0"),
+        ("magface", "scale = 16.0, lambda = 1.0"),
+        ("adaface", margin),
+        ("curricularface", margin),
+        ("rival-penalised", margin),
+        ("attention-transfer", "teacher = \"generative\""),
+        ("similarity-preserving", "teacher = \"generative\""),
+        ("map-similarity", "teacher = \"generative\", relation = 0.2"),
+        ("wavelet-similarity", "teacher = \"generative\""),
+        ("pkt", "teacher = \"discriminative\""),
+        ("rkd", "angle = 2.0, distance = 1.0"),
+        // A queue that fills has more and more to be told apart.
+        ("crd", "queue = 0, width = 8"),
+        ("hybrid-order", "quadruples = 64"),
+        ("selective-regression", "share = 0.5"),
+        // A penalty that adapts grows with what is learnt.
+        ("classifier-reuse", "scale = 16.0, margin = 0.2, adaptive = false"),
+        ("mk-mmd", "kernels = 5"),
+    ];
+    for (kind, options) in cases {
+        let stage = format!("images_per_person = 4\nloss.term = {{ kind = \"{kind}\", {options} }}");
+        let (_, events) = bench.train(&alone(&bench, kind, &stage), kind);
+        let (first, last) = ends(&losses(&events, Some("term")));
+        assert!(last < first, "{kind}: {first} at first, {last} at last");
     }
 }
 

@@ -125,7 +125,7 @@ mod with_the_feature {
             assert!(text.contains(expected), "{text}");
         }
         let text = refused(&config("gone.onnx", None));
-        assert!(text.contains("gone.onnx`: No such file"), "{text}");
+        assert!(text.contains("gone.onnx`: no such file"), "{text}");
     }
 
     #[test]

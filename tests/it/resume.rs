@@ -14,10 +14,13 @@ use crate::{gdrd, kill};
 const STEPS: usize = 40;
 
 /// Long enough to be caught in the middle, with a checkpoint at every third step.
-const SETS: [&str; 4] = [
+const SETS: [&str; 7] = [
     "stage.generative.steps=40",
     "stage.discriminative.steps=40",
     "stage.generative.augment={ flip = true, shift = 1 }",
+    "stage.discriminative.images_per_person=3",
+    "stage.discriminative.loss.relation.queue=20",
+    "stage.discriminative.loss.similarity={ kind = \"relation-similarity\", queue = 30 }",
     "run.keep_checkpoints=2",
 ];
 

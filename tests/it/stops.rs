@@ -110,6 +110,28 @@ fn a_stop_is_obeyed_while_there_is_nobody_to_ask() {
 }
 
 #[test]
+fn who_ignores_a_hang_up_goes_on() {
+    let bench = bench();
+    // As `nohup` does it.
+    let mut command = Command::new("sh");
+    command.current_dir(bench.path()).args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_gdrd-under-test"));
+    let mut child = start(command.args(["train", "r.toml", "--run-dir", "a", "--set", "stage.one.steps=1000000"]));
+    let steps = || fs::read_to_string(bench.file("a/metrics.jsonl")).map_or(0, |text| text.lines().count());
+    wait_for(&mut child, "a step", || steps() > 0);
+    kill(child.id(), "HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    let then = steps();
+    wait_for(&mut child, "more steps", || steps() > then + 2);
+    stopped(child, "TERM").0.with_code(130);
+    // Without it, the end of the terminal is a wish to stop.
+    let mut command = gdrd(&bench);
+    let mut child = start(command.args(["train", "r.toml", "--run-dir", "b", "--set", "stage.one.steps=1000000"]));
+    wait_for(&mut child, "a step", || fs::metadata(bench.file("b/metrics.jsonl")).is_ok_and(|log| log.len() > 0));
+    stopped(child, "HUP").0.with_code(130);
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let bench = bench();
     let mut command = gdrd(&bench);

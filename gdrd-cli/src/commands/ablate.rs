@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gdrd_core::error::Result;
+use gdrd_core::error::{Error, Result};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Cell, ablate as run};
 
@@ -22,13 +22,26 @@ pub(crate) struct Wanted {
 }
 
 pub(crate) fn ablate(wanted: &Wanted, arguments: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
-    let mut cells = Vec::new();
-    for path in &wanted.recipes {
+    let mut cells: Vec<Cell> = Vec::new();
+    for (at, path) in wanted.recipes.iter().enumerate() {
+        let before = cells.len();
         for seed in &wanted.seeds {
             let mut sets = wanted.sets.clone();
             sets.push(format!("run.seed={seed}"));
             let experiment = load(path, &sets, registry)?;
             cells.push(Cell { row: experiment.name.clone(), experiment });
+        }
+        if let Some(twin) =
+            cells[..before].iter().position(|cell| cells.get(before).is_some_and(|new| new.row == cell.row))
+        {
+            let other = &wanted.recipes[twin / wanted.seeds.len()];
+            return Err(Error::recipe(format!(
+                "`{}` and `{}` are both called `{}`, and would be one row of the table\n\nhint: `name = \"...\"` at the \
+                 top of a recipe names its row",
+                other.display(),
+                wanted.recipes[at].display(),
+                cells[before].row
+            )));
         }
     }
     let place = place(&wanted.run_dir, arguments, Locked::new(), registry)?;

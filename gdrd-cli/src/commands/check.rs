@@ -11,6 +11,8 @@ pub(crate) fn check(paths: &[PathBuf], sets: &[String], registry: &Registry) -> 
     for path in paths {
         match Experiment::load(path, sets, registry) {
             Ok(_) => say!("{}: good", path.display()),
+            // One recipe's problems say all that there is to say.
+            Err(failure) if paths.len() == 1 => return Err(Error::from(failure)),
             Err(failure) => {
                 wrong += 1;
                 talk!("{failure}");

@@ -24,7 +24,9 @@ pub(crate) fn evaluate(
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     if recipe.evaluate.is_empty() {
-        return Err(Error::recipe("the recipe has no `[evaluate]`"));
+        return Err(Error::recipe(
+            "the recipe has no `[evaluate]`, expected at least one protocol, such as `[evaluate.lfw]`",
+        ));
     }
     if let Some(out) = out {
         check_output(out, Some(&recipe), student)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use gdrd_core::data::{Augment, Dataset, Variant};
+use gdrd_core::data::{Augment, Dataset, Variant, face_as_it_is};
 use gdrd_core::digest;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
@@ -58,7 +58,7 @@ pub(crate) fn features(
         for start in (0..dataset.len()).step_by(BATCH) {
             let indices = start..(start + BATCH).min(dataset.len());
             for index in indices.clone() {
-                let face = dataset.face(index)?;
+                let face = face_as_it_is(&*dataset, index)?;
                 let face = if mirrored { face.flipped() } else { face };
                 digests.extend_from_slice(&digest::of_bytes(face.pixels()));
                 names.push(dataset.place(index));
@@ -89,10 +89,14 @@ pub(crate) fn features(
     Ok(())
 }
 
-/// The embedding and the logits, where the teacher has them, and the taps that are asked for, or all.
+/// The embedding and the logits, where the teacher has them, and the taps that are asked for. Where none is, all maps of a teacher
+/// that has a default one; the many large ones of a recogniser are written when they are named.
 fn outputs(teacher: &dyn Teacher, taps: &[String], size: usize) -> Result<Vec<Output>> {
     let offered = [Output::Embedding, Output::Logits].into_iter().filter(|o| teacher.shape(o, size).is_ok());
-    let taps = if taps.is_empty() { teacher.maps() } else { taps.to_vec() };
+    let taps = match teacher.card().default_map {
+        Some(_) if taps.is_empty() => teacher.maps(),
+        _ => taps.to_vec(),
+    };
     let outputs: Vec<Output> = offered.chain(taps.into_iter().map(Output::Map)).collect();
     outputs.iter().try_for_each(|output| teacher.shape(output, size).map(drop))?;
     Ok(outputs)

@@ -1,6 +1,8 @@
 //! `kinds`.
 
 use gdrd_core::error::{Error, Result};
+use gdrd_core::loss::{Needs, Wanted};
+use gdrd_core::plugin::bounds::bounds;
 use gdrd_core::recipe::diagnostic::suggest;
 use gdrd_core::registry::{Listed, Registry};
 
@@ -42,11 +44,56 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
                 Some(serde_json::Value::Null) | None => "optional".to_string(),
                 Some(value) => format!("default {value}"),
             };
-            say!("  {name} ({default})");
+            let bounds = bounds(option).map_or_else(String::new, |bounds| format!("; {bounds}"));
+            say!("  {name} ({default}{bounds})");
             for line in option.get("description").and_then(|d| d.as_str()).unwrap_or_default().lines() {
                 say!("      {line}");
             }
         }
     }
     Ok(())
+}
+
+/// A Markdown table of all losses, with their options as they are when nothing is given.
+pub(crate) fn table(registry: &Registry) -> Result<()> {
+    say!("| loss | equation | of teachers | of the student | labels | memory of a batch |");
+    say!("|---|---|---|---|---|---|");
+    for (name, _) in registry.losses.list() {
+        // A loss of which something has to be said in a recipe cannot say what it needs without that.
+        let Ok(config) = registry.losses.from_json(name, &serde_json::json!({})) else {
+            say!("| `{name}` | | | | | |");
+            continue;
+        };
+        let (needs, about) = (config.needs(), config.about());
+        let (teachers, student) = (of_teachers(&needs), of_student(&needs));
+        let labels = if needs.labels { "yes" } else { "no" };
+        // A bar would end the column.
+        let equation = about.equation.replace('|', "\\|");
+        say!("| `{name}` | {equation} | {teachers} | {student} | {labels} | {} |", about.memory);
+    }
+    say!("\nb faces, embeddings of w values, c people, maps of h w pixels, p pairs, a queue of q faces");
+    Ok(())
+}
+
+fn of_teachers(needs: &Needs) -> String {
+    let output = |wanted: &Wanted| match wanted {
+        Wanted::Embedding => "embedding".to_string(),
+        Wanted::Logits => "logits".to_string(),
+        Wanted::Map(name) => format!("map {name}"),
+        Wanted::DefaultMap => "map".to_string(),
+    };
+    let centres = needs.centres.then(|| "mean of each person".to_string());
+    let all: Vec<String> = needs.teachers.iter().map(|need| output(&need.output)).chain(centres).collect();
+    if all.is_empty() { "-".to_string() } else { all.join(", ") }
+}
+
+fn of_student(needs: &Needs) -> String {
+    let all = [
+        (needs.map, "map"),
+        (needs.embedding, "embedding"),
+        (needs.logits_of.is_some(), "logits of another term"),
+        (needs.denoiser, "denoiser"),
+    ];
+    let wanted: Vec<&str> = all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name).collect();
+    if wanted.is_empty() { "-".to_string() } else { wanted.join(", ") }
 }

@@ -25,6 +25,7 @@ mod features;
 mod hub;
 mod kinds;
 mod plan;
+mod probe;
 mod schema;
 mod train;
 mod verify;
@@ -55,8 +56,10 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         }
         Command::Check { recipes, sets } => check::check(&recipes, &sets, registry),
         Command::Plan { recipe, place } => plan::plan(&recipe, &place, registry),
+        Command::Probe(wanted) => probe::probe(&wanted, registry),
         Command::Doctor(Doctor::Teacher(wanted)) => doctor::teacher(&wanted, registry),
-        Command::Kinds { kind } => kinds::kinds(kind.as_deref(), registry),
+        Command::Kinds { table: true, .. } => kinds::table(registry),
+        Command::Kinds { kind, .. } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
         Command::Hub(command) => hub::hub(command, registry),
     }

@@ -38,11 +38,11 @@ pub(crate) fn plan(arguments: &RecipeArguments, place: &PlaceArguments, registry
         for (name, shape) in &stage.loss_variables {
             say!("  trains {name}, {shape:?}");
         }
-        say!(
-            "  {} trained parameters, {} with gradients and optimiser",
-            stage.trained,
-            HumanBytes(stage.state_bytes as u64)
-        );
+        let bytes = HumanBytes(stage.state_bytes as u64);
+        match stage.solved {
+            true => say!("  {} parameters solved in closed form, {bytes} of sums", stage.trained),
+            false => say!("  {} trained parameters, {bytes} with gradients and optimiser", stage.trained),
+        }
         if stage.store_bytes > 0 {
             let once = HumanDuration(std::time::Duration::from_secs_f64(stage.teacher_seconds));
             say!("  teachers once: {once}, {} of features", HumanBytes(stage.store_bytes as u64));

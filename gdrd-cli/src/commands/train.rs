@@ -52,7 +52,8 @@ pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Arc<Registr
     folder.must_be_idle()?;
     match folder.state()? {
         State::Empty => {
-            Err(Error::recipe(format!("`{}` is no run folder: it has no recipe.resolved.toml", path.display())))
+            let found = if path.exists() { "it has no recipe.resolved.toml" } else { "it does not exist" };
+            Err(Error::recipe(format!("`{}` is no run folder: {found}", path.display())))
         }
         State::Finished => {
             talk!("this run is finished");

@@ -4,7 +4,8 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Problem, Result};
+use super::Mixup;
+use crate::error::Result;
 use crate::face::{Face, Warp};
 use crate::seed::{Seed, Stream};
 
@@ -16,19 +17,27 @@ pub struct Augment {
     /// Whether half of the faces are mirrored.
     pub flip: bool,
     /// The student's view alone moves by up to so many of its pixels in both directions; teachers' views do not.
+    #[schemars(range(max = 64))]
     pub shift: u32,
     /// Largest move in both directions, as a share of the face's width: 0.05 is 5.6 pixels of 112.
+    #[schemars(range(min = 0, max = 0.5))]
     pub translate: f64,
     /// Largest change of size: 0.1 is 0.9 to 1.1 times.
+    #[schemars(range(min = 0, max = 0.9))]
     pub scale: f64,
     /// Largest rotation in degrees, both ways.
+    #[schemars(range(min = 0, max = 180))]
     pub rotate: f64,
     /// Largest change of brightness and contrast: 0.2 is 0.8 to 1.2 times the contrast, and up to 0.2 of the range brighter or
     /// darker.
+    #[schemars(range(min = 0, max = 1))]
     pub light: f64,
     /// How many different changes a face has in all, the first of them none. Features of teachers are stored for each. Only of
     /// use with `translate`, `scale`, `rotate` or `light`.
+    #[schemars(range(min = 1, max = 1024))]
     pub draws: u32,
+    /// Mixtures of two faces.
+    pub mixup: Option<Mixup>,
 }
 
 impl Default for Augment {
@@ -47,39 +56,25 @@ pub struct Variant {
 }
 
 /// What chance decided for one face in one epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drawn {
     /// The change that all views share.
     pub variant: Variant,
     /// How far the student's view moves, in its pixels.
     pub shift: (i32, i32),
+    /// Its share of the face that is shown: 1 unless it is mixed with another.
+    pub share: f32,
 }
 
 impl Augment {
     /// Faces as they are.
     pub fn none() -> Self {
-        Self { flip: false, shift: 0, translate: 0.0, scale: 0.0, rotate: 0.0, light: 0.0, draws: 1 }
+        Self { flip: false, shift: 0, translate: 0.0, scale: 0.0, rotate: 0.0, light: 0.0, draws: 1, mixup: None }
     }
 
-    /// What is wrong with the options.
-    pub fn check(&self) -> Vec<Problem> {
-        let bounds = [
-            ("shift", f64::from(self.shift), 64.0),
-            ("translate", self.translate, 0.5),
-            ("scale", self.scale, 0.9),
-            ("rotate", self.rotate, 180.0),
-            ("light", self.light, 1.0),
-        ];
-        let outside = bounds.into_iter().filter(|(_, value, most)| !(0.0..=*most).contains(value));
-        let draws = Problem::unless((1..=1024).contains(&self.draws), "augment", || {
-            format!("`draws`: expected at least 1 and at most 1024, found {}", self.draws)
-        });
-        outside
-            .map(|(key, value, most)| {
-                Problem::new("augment", format!("`{key}`: expected at least 0 and at most {most}, found {value}"))
-            })
-            .chain(draws)
-            .collect()
+    /// Faces that are mirrored if they are here, and otherwise as they are.
+    pub fn mirrored_alone(&self) -> Self {
+        Self { flip: self.flip, ..Self::none() }
     }
 
     fn changes_the_face(&self) -> bool {
@@ -106,7 +101,11 @@ impl Augment {
         let shift = (stream.random_range(-reach..=reach), stream.random_range(-reach..=reach));
         let draws = self.draws_of_a_face();
         let draw = if draws > 1 { stream.random_range(0..draws) } else { 0 };
-        (Drawn { variant: Variant { draw, mirrored }, shift }, stream)
+        let share = self.mixup.as_ref().map_or(1.0, |mixup| {
+            // A stream of its own: what else is drawn does not depend on mixtures.
+            mixup.draw(&mut seed.stream(&format!("mixup/{stage}"), &[epoch, index as u64]))
+        });
+        (Drawn { variant: Variant { draw, mirrored }, shift, share }, stream)
     }
 
     /// Digest of what a variant does to a face, mirroring apart; equal for all options without a change.
@@ -156,13 +155,5 @@ mod tests {
         assert_ne!(changed(), face);
         assert_eq!(augment.changed(face.clone(), 5, Variant::default()).expect("a face"), face);
         assert_ne!(augment.content(variant), augment.content(Variant::default()));
-    }
-
-    #[test]
-    fn options_out_of_bounds_are_named() {
-        let wrong = Augment { shift: u32::MAX, rotate: f64::NAN, draws: 0, ..Augment::none() };
-        let problems: Vec<String> = wrong.check().into_iter().map(|problem| problem.message).collect();
-        assert!(problems[0].starts_with("`shift`: expected at least 0 and at most 64"), "{problems:?}");
-        assert!(problems[1].starts_with("`rotate`") && problems[2].starts_with("`draws`"), "{problems:?}");
     }
 }

@@ -69,15 +69,20 @@ pub fn read_image(path: &Path, how: Decoding) -> Result<Face> {
 /// # Errors
 /// As [`read_image`].
 pub fn read_face(path: &Path, size: Option<usize>) -> Result<Face> {
-    read_square(path, size, Decoding::default())
-}
-
-/// [`read_face`] with its choice of decoding.
-pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Result<Face> {
-    let face = read_image(path, how)?.centre_square();
+    let face = read_image(path, Decoding::default())?.centre_square();
     match size {
         Some(size) => face.resized(size, Kernel::Bicubic, true),
         None => Ok(face),
+    }
+}
+
+/// Reads an image file as a square face of at most `size` pixels, with its choice of decoding; a smaller one stays as it is, see
+/// [`Dataset::size`](super::Dataset::size).
+pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Result<Face> {
+    let face = read_image(path, how)?.centre_square();
+    match size {
+        Some(size) if face.width() > size => face.resized(size, Kernel::Bicubic, true),
+        _ => Ok(face),
     }
 }
 
@@ -255,7 +260,8 @@ mod tests {
             (b"II*\0\x08\0\0\0", "it is a TIFF image"),
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
             (b"<html>", "it is a web page"),
-            (b"abcdefgh", "it begins with `6162636465666768`"),
+            (b"abcdefgh", "it is text that begins with `abcdefgh`"),
+            (b"ab\x01\xff", "it begins with the bytes `616201ff`"),
         ] {
             let error = decode(bytes, Decoding::default()).expect_err(expected).to_string();
             assert!(error.contains(expected) && error.contains("gdrd reads JPEG, PNG, BMP, WebP and GIF"), "{error}");

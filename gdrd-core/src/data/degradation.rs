@@ -44,6 +44,54 @@ pub trait Degradation: Send + Sync {
 }
 
 /// What a recipe says of a degradation.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::data::{Degradation, DegradationConfig};
+/// use gdrd_core::degrade::Downscale;
+/// use gdrd_core::error::Result;
+/// use gdrd_core::face::Face;
+/// use gdrd_core::plugin::Kind;
+/// use gdrd_core::seed::{Seed, Stream};
+///
+/// /// A reduction without its lowest bits.
+/// #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Coarse {
+///     /// Height and width, in pixels.
+///     size: usize,
+/// }
+///
+/// impl Kind for Coarse {
+///     const NAME: &'static str = "coarse";
+///     const PURPOSE: &'static str = "a reduction to four bits a value";
+/// }
+///
+/// impl DegradationConfig for Coarse {
+///     fn build(&self, _: &BuildContext) -> Result<Box<dyn Degradation>> {
+///         Ok(Box::new(Small(Downscale { size: self.size, ..Downscale::default() })))
+///     }
+/// }
+///
+/// struct Small(Downscale);
+///
+/// impl Degradation for Small {
+///     fn downscale(&self) -> Option<&Downscale> {
+///         Some(&self.0)
+///     }
+///     fn degrade(&self, face: &Face, _: &mut Stream) -> Result<Face> {
+///         let small = self.0.apply(face)?;
+///         let pixels = small.pixels().iter().map(|value| value & 0xf0).collect();
+///         Face::new(small.width(), small.height(), pixels)
+///     }
+/// }
+///
+/// let coarse = Coarse { size: 4 }.build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// let face = Face::new(8, 8, vec![0x7f; 3 * 64])?;
+/// assert_eq!(coarse.degrade(&face, &mut Seed(7).stream("doc", &[]))?.pixels()[0], 0x70);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait DegradationConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {

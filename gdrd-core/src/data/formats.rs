@@ -54,8 +54,12 @@ pub(super) fn describe(bytes: &[u8]) -> String {
         _ if words.starts_with(b"<svg") => "it is an SVG",
         _ if words.starts_with(b"<") => "it is a web page or XML",
         _ => {
-            let start: String = bytes.iter().take(12).map(|b| format!("{b:02x}")).collect();
-            return format!("it begins with `{start}`");
+            let start = &bytes[..bytes.len().min(12)];
+            if start.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
+                return format!("it is text that begins with `{}`", String::from_utf8_lossy(start));
+            }
+            let start: String = start.iter().map(|b| format!("{b:02x}")).collect();
+            return format!("it begins with the bytes `{start}`");
         }
     };
     named.to_string()

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, check_whole, read_square};
 use super::formats::{READ, is_image_name};
-use super::{Dataset, DatasetConfig};
+use super::{Dataset, DatasetConfig, composed};
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Problem, Result};
 use crate::face::Face;
@@ -23,14 +23,17 @@ pub struct IdentityFolders {
     /// Folders that hold one folder for each person.
     pub folders: Vec<RecipePath>,
     /// Height and width that faces are brought to, in pixels; their native size when left out. An image that is not square is
-    /// cropped to its centre first.
+    /// cropped to its centre first. A smaller face is enlarged for who sees faces as they are; one who sees a few pixels has
+    /// them from its own size, in one step.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 4096))]
     pub size: Option<usize>,
     /// Whether images are turned as their EXIF orientation says.
     #[serde(default = "default_exif_orientation")]
     pub exif_orientation: bool,
     /// Fewest images that a person must have; someone with fewer is an error.
     #[serde(default = "default_min_images")]
+    #[schemars(range(max = 1_000_000_000))]
     pub min_images: usize,
     /// Whether people of the same name in two folders are one person or two.
     #[serde(default)]
@@ -66,14 +69,8 @@ impl Kind for IdentityFolders {
 
 impl DatasetConfig for IdentityFolders {
     fn check(&self) -> Vec<Problem> {
-        [
-            Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into()),
-            check_size(self.size),
-            Problem::within("min_images", self.min_images, 0..=1_000_000_000),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let some = Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into());
+        some.into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
@@ -82,6 +79,7 @@ impl DatasetConfig for IdentityFolders {
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut too_few = Vec::new();
         let mut passed_over = PassedOver::default();
+        let mut seen: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
         for root in &self.folders {
             let before = files.len();
             if self.same_name == SameName::Apart {
@@ -93,11 +91,24 @@ impl DatasetConfig for IdentityFolders {
                     continue;
                 }
                 let (images, others): (Vec<_>, Vec<_>) =
-                    visible(&folder)?.into_iter().partition(|path| !path.is_dir() && is_image_name(path));
+                    visible(&folder)?.into_iter().partition(|path| !path.is_dir() && is_image(path));
                 others.iter().for_each(|path| passed_over.add(path));
-                let name = file_name(&folder);
+                let name = composed(&file_name(&folder));
                 if images.len() < self.min_images {
                     too_few.push(format!("`{name}` ({})", images.len()));
+                }
+                let itself = folder.canonicalize().map_err(|e| Error::io(&folder, e))?;
+                if let Some(other) = seen.insert(itself, folder.clone()) {
+                    if other == folder {
+                        return Err(Error::data(format!(
+                            "`folders`: `{root}` is listed twice, expected each folder once"
+                        )));
+                    }
+                    return Err(Error::data(format!(
+                        "`{}` and `{}` are one folder; expected a folder for each person, each once",
+                        other.display(),
+                        folder.display()
+                    )));
                 }
                 if !images.is_empty() {
                     let number = *numbers.entry(name.clone()).or_insert_with(|| {
@@ -163,6 +174,10 @@ impl Dataset for Opened {
         self.low_resolution
     }
 
+    fn size(&self, _: usize) -> Option<usize> {
+        self.size
+    }
+
     fn face(&self, index: usize) -> Result<Face> {
         read_square(&self.files[index].0, self.size, self.how)
     }
@@ -170,12 +185,6 @@ impl Dataset for Opened {
     fn notes(&self) -> &[String] {
         &self.notes
     }
-}
-
-/// A size of faces that is left out or makes sense.
-pub(super) fn check_size(size: Option<usize>) -> Option<Problem> {
-    let good = size.is_none_or(|size| (4..=4096).contains(&size));
-    Problem::unless(good, "size", || format!("expected 4 to 4096 pixels, found {}", size.unwrap_or_default()))
 }
 
 impl BuildContext<'_> {
@@ -188,6 +197,11 @@ impl BuildContext<'_> {
         let check = |path: &Path, bytes: &[u8]| check_whole(bytes).map(drop).at(|| format!("`{}`", path.display()));
         self.fingerprint(folder, files, &check)
     }
+}
+
+/// Whether a path is an image by its name, and no pipe or device. A link that leads nowhere is one: reading it is the error.
+pub(super) fn is_image(path: &Path) -> bool {
+    is_image_name(path) && std::fs::metadata(path).map_or(true, |found| found.is_file())
 }
 
 /// `<person>/<image>` without the ending.
@@ -340,6 +354,27 @@ mod tests {
         let one = built(&both(SameName::OnePerson)).expect("a dataset");
         assert_eq!(one.people(), ["Ann", "Bob"]);
         assert_eq!((0..4).map(|index| one.person(index)).collect::<Vec<_>>(), [0, 0, 0, 1].map(Some));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn one_folder_is_one_person() {
+        let folder = tree(&[("Ann", 2), ("Bob", 1)]);
+        std::os::unix::fs::symlink("Ann", folder.path().join("Cleo")).expect("a link");
+        let error = built(&config(folder.path(), 1)).err().expect("one folder twice").to_string();
+        assert!(error.contains("Ann`") && error.contains("Cleo` are one folder"), "{error}");
+        std::fs::remove_file(folder.path().join("Cleo")).expect("removed");
+        let twice = vec![RecipePath::from(folder.path()), RecipePath::from(folder.path())];
+        let error = built(&IdentityFolders { folders: twice, ..config(folder.path(), 1) }).err().expect("twice");
+        assert!(error.to_string().contains("is listed twice, expected each folder once"), "{error}");
+        // A selection of people by links is as good as the people.
+        let chosen = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink(folder.path().join("Ann"), chosen.path().join("Ann")).expect("a link");
+        assert_eq!(built(&config(chosen.path(), 1)).expect("a dataset").len(), 2);
+        // A link that leads nowhere is no image that one may pass over.
+        std::os::unix::fs::symlink("gone.png", folder.path().join("Bob/Bob_0002.png")).expect("a link");
+        let error = built(&config(folder.path(), 1)).err().expect("no file").to_string();
+        assert!(error.contains("Bob_0002.png"), "{error}");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Faces of nobody in particular, for a generative teacher or for distillation without labels.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, read_square};
-use super::formats::{READ, is_image_name};
-use super::identity_folders::{PassedOver, check_size, default_exif_orientation, key, visible};
+use super::formats::READ;
+use super::identity_folders::{PassedOver, default_exif_orientation, is_image, key, visible};
 use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
@@ -22,8 +23,10 @@ pub struct ImageFolder {
     /// Folders that are searched, with all folders below them.
     pub folders: Vec<RecipePath>,
     /// Height and width that faces are brought to, in pixels; their native size when left out. An image that is not square is
-    /// cropped to its centre first.
+    /// cropped to its centre first. A smaller face is enlarged for who sees faces as they are; one who sees a few pixels has
+    /// them from its own size, in one step.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 4096))]
     pub size: Option<usize>,
     /// Whether images are turned as their EXIF orientation says.
     #[serde(default = "default_exif_orientation")]
@@ -41,36 +44,64 @@ impl Kind for ImageFolder {
 impl DatasetConfig for ImageFolder {
     fn check(&self) -> Vec<Problem> {
         let some = Problem::unless(!self.folders.is_empty(), "folders", || "expected at least one folder".into());
-        some.into_iter().chain(check_size(self.size)).collect()
+        some.into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
-        let (mut files, mut passed_over) = (Vec::new(), PassedOver::default());
+        let (mut files, mut passed_over, mut seen) = (Vec::new(), PassedOver::default(), Seen::default());
         for folder in &self.folders {
             let before = files.len();
-            collect(folder.as_path(), &mut files, &mut passed_over)?;
-            if files.len() == before {
+            let is_new = collect(folder.as_path(), &mut files, &mut passed_over, &mut seen)?;
+            if files.len() == before && is_new {
                 return Err(Error::data(format!("`{folder}` holds no image ({READ})")));
             }
             cx.images(folder, &files[before..])?;
         }
         let how = Decoding { exif_orientation: self.exif_orientation };
-        let notes = passed_over.notes();
+        let notes = passed_over.notes().into_iter().chain(seen.notes()).collect();
         Ok(Box::new(Opened { files, size: self.size, how, notes, low_resolution: self.low_resolution }))
     }
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver) -> Result<()> {
+/// All images below a folder; false if it has been looked through already.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver, seen: &mut Seen) -> Result<bool> {
+    if !seen.is_new(folder)? {
+        return Ok(false);
+    }
     for path in visible(folder)? {
         if path.is_dir() {
-            collect(&path, files, passed_over)?;
-        } else if is_image_name(&path) {
+            collect(&path, files, passed_over, seen)?;
+        } else if is_image(&path) {
             files.push(path);
         } else {
             passed_over.add(&path);
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// The folders that were looked through, by what they are and not by what they are called: a link may lead to any of them.
+#[derive(Default)]
+struct Seen {
+    folders: BTreeSet<PathBuf>,
+    again: Vec<String>,
+}
+
+impl Seen {
+    fn is_new(&mut self, folder: &Path) -> Result<bool> {
+        let is_new = self.folders.insert(folder.canonicalize().map_err(|e| Error::io(folder, e))?);
+        if !is_new {
+            self.again.push(format!("`{}`", folder.display()));
+        }
+        Ok(is_new)
+    }
+
+    fn notes(self) -> Option<String> {
+        let shown = self.again.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let more = if self.again.len() > 5 { ", ..." } else { "" };
+        (!self.again.is_empty())
+            .then(|| format!("passed over, other names of folders that were read: {}: {shown}{more}", self.again.len()))
+    }
 }
 
 struct Opened {
@@ -106,6 +137,10 @@ impl Dataset for Opened {
         self.low_resolution
     }
 
+    fn size(&self, _: usize) -> Option<usize> {
+        self.size
+    }
+
     fn face(&self, index: usize) -> Result<Face> {
         read_square(&self.files[index], self.size, self.how)
     }
@@ -134,5 +169,30 @@ mod tests {
         let data = config.build(&BuildContext::new(&Workbench::new(Device::Cpu))).expect("dataset");
         assert_eq!((data.len(), data.people().len()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn each_folder_is_read_once_whatever_leads_to_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for place in ["a", "a/deep"] {
+            std::fs::create_dir(folder.path().join(place)).expect("a folder");
+            image::RgbImage::new(8, 8).save(folder.path().join(place).join("1.png")).expect("an image");
+        }
+        std::os::unix::fs::symlink("..", folder.path().join("a/deep/up")).expect("a link");
+        std::os::unix::fs::symlink("a", folder.path().join("b")).expect("a link");
+        let pipe = folder.path().join("a/pipe.png");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().expect("mkfifo").success());
+        let config = ImageFolder {
+            folders: vec![RecipePath::from(folder.path()), RecipePath::from(folder.path().join("a"))],
+            size: None,
+            exif_orientation: true,
+            low_resolution: false,
+        };
+        let data = config.build(&BuildContext::new(&Workbench::new(Device::Cpu))).expect("data");
+        assert_eq!(data.len(), 2);
+        let [pipe, again] = data.notes() else { panic!("{:?}", data.notes()) };
+        assert!(pipe.contains(": 1: ") && pipe.contains("pipe.png"), "{pipe}");
+        assert!(again.starts_with("passed over, other names of folders that were read: 3: "), "{again}");
     }
 }

@@ -121,6 +121,11 @@ impl Dataset for Opened {
         self.low_resolution
     }
 
+    fn size(&self, index: usize) -> Option<usize> {
+        let (part, index) = self.part(index);
+        part.dataset.size(index)
+    }
+
     fn face(&self, index: usize) -> Result<Face> {
         let (part, index) = self.part(index);
         part.dataset.face(index)

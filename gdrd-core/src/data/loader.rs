@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::augment::{Augment, Variant};
+use super::augment::Augment;
+use super::batch::{Batch, Wanted};
+use super::groups::Groups;
 use super::views::Views;
 use crate::error::{Error, ErrorKind, Result};
-use crate::face::{Face, Kernel};
 use crate::seed::{Seed, shuffled};
 
 /// Batches that are ready before they are asked for.
@@ -27,6 +28,21 @@ pub struct Order {
     pub batch_size: usize,
     /// Number of samples in the dataset; the rest of an epoch that fills no batch is left out of it.
     pub samples: usize,
+    /// How many images of a person follow each other, and whose each sample is; none if people do not matter.
+    pub groups: Option<Groups>,
+    /// Random changes.
+    pub augment: Augment,
+    /// The view that the student sees.
+    pub view: String,
+    /// The batches at the end that are shown otherwise, if there are some.
+    pub last: Option<LastPhaseOrder>,
+}
+
+/// How faces are shown at the end of a stage.
+#[derive(Clone, Debug)]
+pub struct LastPhaseOrder {
+    /// The first step, in batches, that is shown so.
+    pub from: u64,
     /// Random changes.
     pub augment: Augment,
     /// The view that the student sees.
@@ -39,32 +55,22 @@ impl Order {
         (self.samples / self.batch_size) as u64
     }
 
-    fn of_epoch(&self, epoch: u64) -> Vec<usize> {
-        shuffled(&mut self.seed.stream(&format!("order/{}", self.stage), &[epoch]), self.samples)
+    /// The random changes and the student's view at a step.
+    pub(super) fn shown(&self, step: u64) -> (&Augment, &str) {
+        match self.last.as_ref().filter(|last| step >= last.from) {
+            Some(last) => (&last.augment, &last.view),
+            None => (&self.augment, &self.view),
+        }
     }
-}
 
-/// The faces of one step.
-pub struct Batch {
-    /// The step that it is for.
-    pub step: u64,
-    /// The samples' indices.
-    pub indices: Vec<usize>,
-    /// Which change each of them shows, in all views.
-    pub variants: Vec<Variant>,
-    /// The student's view.
-    pub faces: Vec<Face>,
-    /// Views for teachers that run live, in the order asked for.
-    pub views: Vec<Vec<Face>>,
-}
-
-/// A view that a live teacher needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The view's name in the recipe.
-    pub view: String,
-    /// Height and width that it is brought to; its own when none.
-    pub size: Option<usize>,
+    fn of_epoch(&self, epoch: u64) -> Vec<usize> {
+        let mut stream = self.seed.stream(&format!("order/{}", self.stage), &[epoch]);
+        let order = shuffled(&mut stream, self.samples);
+        match &self.groups {
+            None => order,
+            Some(groups) => groups.together(&order, &mut stream),
+        }
+    }
 }
 
 /// Worker threads that make batches in the order of their steps.
@@ -198,34 +204,8 @@ impl Shared {
         let size = self.order.batch_size;
         let start = (step % self.order.steps_per_epoch()) as usize * size;
         let indices = order[start..start + size].to_vec();
-        let mut batch = Batch {
-            step,
-            variants: Vec::with_capacity(size),
-            faces: Vec::with_capacity(size),
-            views: self.wanted.iter().map(|_| Vec::with_capacity(size)).collect(),
-            indices,
-        };
-        for &index in &batch.indices {
-            if self.closed.load(Ordering::Relaxed) {
-                return Err(Error::data("nobody waits for this batch any longer"));
-            }
-            let (drawn, random) = self.order.augment.draw(self.order.seed, &self.order.stage, epoch, index);
-            // Each view takes its own copy of the stream, so that views behind one degradation show one and the same small face.
-            let form =
-                |view: &str| self.views.face(index, view, (&self.order.augment, drawn.variant), &mut random.clone());
-            let face = form(&self.order.view)?;
-            let (dx, dy) = drawn.shift;
-            batch.faces.push(if (dx, dy) == (0, 0) { face } else { face.shifted(dx, dy) });
-            batch.variants.push(drawn.variant);
-            for (faces, Wanted { view, size }) in batch.views.iter_mut().zip(&self.wanted) {
-                let face = form(view)?;
-                faces.push(match size {
-                    Some(size) => face.resized(*size, Kernel::Bicubic, true)?,
-                    None => face,
-                });
-            }
-        }
-        Ok(batch)
+        let is_over = || self.closed.load(Ordering::Relaxed);
+        Batch::make((step, epoch), indices, &self.order, &self.views, &self.wanted, &is_over)
     }
 }
 
@@ -239,10 +219,15 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 mod tests {
     use super::*;
     use crate::context::{Bare, BuildContext};
-    use crate::data::{AsIs, DatasetConfig, HIGH, LOW, SyntheticFaces};
+    use crate::data::{AsIs, DatasetConfig, HIGH, LOW, Mixup, SyntheticFaces, Targets};
     use crate::degrade::Downscale;
+    use crate::face::Face;
 
     fn loader(from: u64, workers: usize) -> Loader {
+        shown(Augment { flip: true, shift: 1, ..Augment::none() }, None, from, workers)
+    }
+
+    fn shown(augment: Augment, last: Option<LastPhaseOrder>, from: u64, workers: usize) -> Loader {
         let config = SyntheticFaces {
             identities: 5,
             images_per_identity: 2,
@@ -255,9 +240,16 @@ mod tests {
         let views = Views::new(dataset.into(), "test")
             .with(LOW, Arc::new(Downscale { size: 8, ..Downscale::default() }), "low")
             .with(HIGH, Arc::new(AsIs {}), "high");
-        let augment = Augment { flip: true, shift: 1, ..Augment::none() };
-        let order =
-            Order { seed: Seed(7), stage: "test".into(), batch_size: 4, samples: 10, augment, view: LOW.into() };
+        let order = Order {
+            seed: Seed(7),
+            stage: "test".into(),
+            batch_size: 4,
+            samples: 10,
+            groups: None,
+            augment,
+            view: LOW.into(),
+            last,
+        };
         let wanted = vec![Wanted { view: HIGH.into(), size: Some(12) }];
         Loader::start(views, order, wanted, from..7, workers).expect("threads")
     }
@@ -281,6 +273,41 @@ mod tests {
         let (whole, rest) = (all(loader(0, 2)), all(loader(5, 2)));
         assert_eq!(whole[5].indices, rest[0].indices);
         assert_eq!(whole[6].faces, rest[1].faces);
+    }
+
+    #[test]
+    fn mixtures_are_of_a_batch_and_teachers_see_them_when_asked() {
+        let mixing = |targets| {
+            let mixup = Some(Mixup { faces: 0.5, targets, ..Mixup::default() });
+            all(shown(Augment { flip: true, mixup, ..Augment::none() }, None, 0, 2))
+        };
+        let plain = all(shown(Augment { flip: true, ..Augment::none() }, None, 0, 2));
+        let (seen, unseen) = (mixing(Targets::Teacher), mixing(Targets::Mixed));
+        let mut mixtures = 0;
+        for ((plain, seen), unseen) in plain.iter().zip(&seen).zip(&unseen) {
+            assert_eq!((&plain.indices, &plain.variants), (&seen.indices, &seen.variants));
+            assert_eq!((&seen.faces, &plain.views), (&unseen.faces, &unseen.views));
+            let shares = &seen.mixed.as_ref().expect("mixed").shares;
+            for (at, share) in shares.iter().enumerate() {
+                let other = (at + 2) % 4;
+                let of = |faces: &[Face]| faces[at].mixed(&faces[other], *share).expect("a mixture");
+                assert_eq!((&seen.faces[at], &seen.views[0][at]), (&of(&plain.faces), &of(&plain.views[0])));
+                mixtures += usize::from(*share < 1.0);
+            }
+        }
+        assert!((7..=21).contains(&mixtures), "{mixtures} of 28");
+    }
+
+    #[test]
+    fn the_last_phase_is_shown_otherwise() {
+        let augment = Augment { shift: 3, flip: true, ..Augment::none() };
+        let last = LastPhaseOrder { from: 4, augment: augment.mirrored_alone(), view: HIGH.into() };
+        let (whole, changed) = (all(shown(augment.clone(), None, 0, 2)), all(shown(augment, Some(last), 0, 2)));
+        for (step, (whole, changed)) in whole.iter().zip(&changed).enumerate() {
+            assert_eq!(whole.indices, changed.indices);
+            assert_eq!(whole.faces == changed.faces, step < 4);
+            assert_eq!(changed.faces[0].width(), if step < 4 { 8 } else { 16 });
+        }
     }
 
     #[test]
@@ -321,7 +348,16 @@ mod tests {
     fn broken(workers: usize) -> Loader {
         let views = Views::new(Arc::new(Broken), "broken").with(LOW, Arc::new(AsIs {}), "low");
         let (stage, augment) = ("test".to_string(), Augment::none());
-        let order = Order { seed: Seed(7), stage, batch_size: 2, samples: 8, augment, view: LOW.into() };
+        let order = Order {
+            seed: Seed(7),
+            stage,
+            batch_size: 2,
+            samples: 8,
+            groups: None,
+            augment,
+            view: LOW.into(),
+            last: None,
+        };
         Loader::start(views, order, Vec::new(), 0..40, workers).expect("threads")
     }
 

@@ -3,31 +3,41 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
-use crate::face::Face;
+use crate::face::{Face, Kernel};
 
 mod augment;
+mod batch;
 mod decode;
 mod degradation;
 mod formats;
+mod groups;
 mod identity_folders;
 mod image_folder;
 mod joined;
 mod loader;
+mod mixup;
+mod random_downscale;
 mod sheet;
 mod synthetic;
 pub mod synthetic_faces;
 mod views;
 
 pub use augment::{Augment, Drawn, Variant};
+pub use batch::{Batch, Wanted};
 pub use decode::{Decoding, MAX_BYTES, MAX_PIXELS, decode, read_face, read_image};
 pub use degradation::{AsIs, Degradation, DegradationConfig};
 pub use formats::is_image_name;
+pub use groups::Groups;
 pub use identity_folders::{IdentityFolders, SameName};
 pub use image_folder::ImageFolder;
 pub use joined::Joined;
-pub use loader::{Batch, Loader, Order, Wanted};
+pub use loader::{LastPhaseOrder, Loader, Order};
+pub use mixup::{Mixed, Mixup, Targets};
+pub use random_downscale::RandomDownscale;
 pub use sheet::write_sheet;
 pub use synthetic::SyntheticFaces;
 pub use views::{HIGH, LOW, Views};
@@ -80,7 +90,8 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are.
+    /// The names of the people that are known, by their numbers; empty if nobody knows who the faces are. Each name stands once, the
+    /// order is the same at every call, and everybody has a face.
     fn people(&self) -> &[String];
 
     /// The number of the person whose face this is, below `people().len()`; none if nobody knows.
@@ -117,6 +128,16 @@ pub trait Dataset: Send + Sync {
         false
     }
 
+    /// Height and width, in pixels, at which a view that leaves faces as they are shows this one; the face's own unless the dataset
+    /// says more. [`face`](Dataset::face) may give a smaller one: enlarged and reduced again, it would be another face.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn size(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
     /// The face itself, at its native size. Called from many threads.
     ///
     /// # Errors
@@ -133,6 +154,65 @@ pub trait Dataset: Send + Sync {
 }
 
 /// What a recipe says of a dataset.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::data::{Dataset, DatasetConfig, Decoding, decode};
+/// use gdrd_core::error::{Error, Result};
+/// use gdrd_core::face::Face;
+/// use gdrd_core::plugin::{Kind, Workbench};
+/// use gdrd_core::recipe::RecipePath;
+///
+/// /// One photograph of one person.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct OneFace {
+///     /// The photograph.
+///     image: RecipePath,
+/// }
+///
+/// impl Kind for OneFace {
+///     const NAME: &'static str = "one-face";
+///     const PURPOSE: &'static str = "a single photograph";
+/// }
+///
+/// impl DatasetConfig for OneFace {
+///     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
+///         // What is read through `cx` is noticed when it changes.
+///         let file = cx.file(&self.image)?;
+///         let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+///         Ok(Box::new(Opened { people: vec!["Ann".into()], face: decode(&bytes, Decoding::default())? }))
+///     }
+/// }
+///
+/// struct Opened {
+///     people: Vec<String>,
+///     face: Face,
+/// }
+///
+/// impl Dataset for Opened {
+///     fn len(&self) -> usize {
+///         1
+///     }
+///     fn people(&self) -> &[String] {
+///         &self.people
+///     }
+///     fn person(&self, _: usize) -> Option<usize> {
+///         Some(0)
+///     }
+///     fn key(&self, _: usize) -> String {
+///         "Ann/Ann_0001".into()
+///     }
+///     fn face(&self, _: usize) -> Result<Face> {
+///         Ok(self.face.clone())
+///     }
+/// }
+///
+/// let config: OneFace = serde_json::from_str(r#"{ "image": "nowhere.png" }"#).expect("options");
+/// let bench = Workbench::new(Device::Cpu);
+/// assert!(config.build(&BuildContext::new(&bench)).is_err(), "there is no such file");
+/// ```
 pub trait DatasetConfig: Send + Sync {
     /// What is wrong with the options, without touching the disk.
     fn check(&self) -> Vec<Problem> {
@@ -161,6 +241,23 @@ impl BuildContext<'_> {
     }
 }
 
+/// A face of a dataset as a view that leaves faces as they are shows it: at the dataset's [`size`](Dataset::size).
+///
+/// # Errors
+/// If it cannot be read.
+pub fn face_as_it_is(dataset: &dyn Dataset, index: usize) -> Result<Face> {
+    let face = dataset.face(index)?;
+    match dataset.size(index) {
+        Some(size) => face.resized(size, Kernel::Bicubic, true),
+        None => Ok(face),
+    }
+}
+
+/// A name with its accents composed (Unicode NFC): macOS writes them apart, most lists do not.
+pub(crate) fn composed(name: &str) -> String {
+    name.nfc().collect()
+}
+
 /// Faces by their keys. Two faces may have one key, where folders with people of the same name are joined.
 pub struct Keys(BTreeMap<String, Vec<usize>>);
 
@@ -169,7 +266,7 @@ impl Keys {
     pub fn of(dataset: &dyn Dataset) -> Self {
         let mut keys: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for index in 0..dataset.len() {
-            keys.entry(dataset.key(index)).or_default().push(index);
+            keys.entry(composed(&dataset.key(index))).or_default().push(index);
         }
         Self(keys)
     }
@@ -179,7 +276,7 @@ impl Keys {
     /// # Errors
     /// If there are several; the error says where they are.
     pub fn find(&self, key: &str, dataset: &dyn Dataset) -> Result<Option<usize>> {
-        match self.0.get(key).map(Vec::as_slice) {
+        match self.0.get(&composed(key)).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
             Some([one]) => Ok(Some(*one)),
             Some(several) => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::synthetic_faces::{Identity, Nuisance, draw};
 use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
-use crate::error::{Problem, Result};
+use crate::error::Result;
 use crate::face::Face;
 use crate::plugin::Kind;
 
@@ -16,14 +16,18 @@ use crate::plugin::Kind;
 #[serde(deny_unknown_fields)]
 pub struct SyntheticFaces {
     /// Number of people.
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub identities: usize,
     /// Faces of each person.
+    #[schemars(range(min = 1, max = 100_000))]
     pub images_per_identity: usize,
     /// The first person's number.
     #[serde(default)]
+    #[schemars(range(max = 1u64 << 62))]
     pub first_identity: u64,
     /// Height and width of a face, in pixels.
     #[serde(default = "default_size")]
+    #[schemars(range(min = 8, max = 4096))]
     pub size: usize,
     /// Whether a person's skin tone, hair and beard are the same on every face. If not, they are drawn anew for each, and
     /// only the face's geometry and marks tell people apart: hard at 16 pixels, as real faces are.
@@ -41,18 +45,6 @@ impl Kind for SyntheticFaces {
 }
 
 impl DatasetConfig for SyntheticFaces {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("identities", self.identities, 1..=100_000_000),
-            Problem::within("images_per_identity", self.images_per_identity, 1..=100_000),
-            Problem::within("first_identity", self.first_identity, 0..=1 << 62),
-            Problem::within("size", self.size, 8..=4096),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Dataset>> {
         let person = |number: usize| format!("drawn person {}", self.first_identity + number as u64);
         let people = (0..self.identities).map(person).collect();

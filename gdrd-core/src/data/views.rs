@@ -8,7 +8,7 @@ use crate::data::Augment;
 use crate::degrade::Downscale;
 use crate::digest;
 use crate::error::{Context, Error, Result};
-use crate::face::Face;
+use crate::face::{Face, Kernel};
 use crate::seed::{Seed, Stream};
 
 /// The view of faces as the dataset has them, unless the recipe has another `[view.high]`.
@@ -95,7 +95,10 @@ impl Views {
         match self.downscale(view)? {
             Some(small) => Ok(small.size),
             None if self.dataset.is_empty() => Err(Error::data("the dataset has no face")),
-            None => Ok(self.dataset.face(0).at(|| self.dataset.place(0))?.width()),
+            None => match self.dataset.size(0) {
+                Some(size) => Ok(size),
+                None => Ok(self.dataset.face(0).at(|| self.dataset.place(0))?.width()),
+            },
         }
     }
 
@@ -117,8 +120,16 @@ impl Views {
             Some(face) => face.clone(),
             None => {
                 let place = || self.dataset.place(index);
-                let face = augment.changed(self.dataset.face(index)?, index, variant).at(place)?;
-                let face = match form.degradation.downscale().filter(|_| self.dataset.is_low_resolution()) {
+                let own = self.dataset.face(index)?;
+                let small = form.degradation.downscale();
+                // A face that never had more pixels than the view is not enlarged to be reduced again.
+                let shown = self.dataset.size(index).filter(|_| small.is_none_or(|small| own.width() > small.size));
+                let own = match shown {
+                    Some(size) => own.resized(size, Kernel::Bicubic, true).at(place)?,
+                    None => own,
+                };
+                let face = augment.changed(own, index, variant).at(place)?;
+                let face = match small.filter(|_| self.dataset.is_low_resolution()) {
                     Some(small) => small.apply(&face).at(place)?,
                     None => form.degradation.degrade(&face, random).at(place)?,
                 };
@@ -137,5 +148,65 @@ impl Views {
     /// As [`face`](Views::face).
     pub fn plain(&self, index: usize, view: &str) -> Result<Face> {
         self.face(index, view, (&Augment::none(), Variant::default()), &mut Seed(0).stream("unused", &[]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One face of its own size, in a dataset that brings faces to 32 pixels.
+    struct One(Face);
+
+    impl Dataset for One {
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn people(&self) -> &[String] {
+            &[]
+        }
+
+        fn person(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn key(&self, _: usize) -> String {
+            "one".into()
+        }
+
+        fn size(&self, _: usize) -> Option<usize> {
+            Some(32)
+        }
+
+        fn face(&self, _: usize) -> Result<Face> {
+            Ok(self.0.clone())
+        }
+    }
+
+    fn views(size: usize) -> (Views, Face) {
+        let pixels = (0..3 * size * size).map(|at| (at * 83 % 251) as u8).collect();
+        let face = Face::new(size, size, pixels).expect("a face");
+        let small = Downscale { size: 8, ..Downscale::default() };
+        let views = Views::new(Arc::new(One(face.clone())), "one");
+        (views.with(HIGH, Arc::new(crate::data::AsIs {}), "high").with(LOW, Arc::new(small), "low"), face)
+    }
+
+    #[test]
+    fn a_face_that_is_small_already_is_not_resampled_twice() {
+        let resized = |face: &Face, size| face.resized(size, Kernel::Bicubic, true).expect("resized");
+        for size in [4, 8, 16, 32, 64] {
+            let (views, own) = views(size);
+            let whole = resized(&own, 32);
+            assert_eq!(views.plain(0, HIGH).expect("high"), whole, "{size} pixels");
+            assert_eq!((views.size(HIGH).expect("a size"), views.size(LOW).expect("a size")), (32, 8));
+            // Below the view's size in one step from its own; above as ever.
+            let expected = if size <= 8 { resized(&own, 8) } else { resized(&whole, 8) };
+            assert_eq!(views.plain(0, LOW).expect("low"), expected, "{size} pixels");
+            if size == 8 {
+                assert_eq!(expected, own);
+                assert_ne!(resized(&whole, 8), own, "there and back is another face");
+            }
+        }
     }
 }

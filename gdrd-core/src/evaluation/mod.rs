@@ -68,6 +68,53 @@ pub trait Protocol: Send + Sync {
 }
 
 /// What a recipe says of a protocol.
+///
+/// Who is called when: `gdrd check` and every command call [`check`](ProtocolConfig::check); the run calls
+/// [`build`](ProtocolConfig::build) before the first step.
+///
+/// ```
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::embedder::Embedder;
+/// use gdrd_core::error::{Error, Problem, Result};
+/// use gdrd_core::evaluation::{Figure, Outcome, Protocol, ProtocolConfig, Unit, embed};
+/// use gdrd_core::plugin::{DatasetName, Kind};
+///
+/// /// How alike the first two faces of a dataset are.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct FirstTwo {
+///     /// The dataset.
+///     data: DatasetName,
+/// }
+///
+/// impl Kind for FirstTwo {
+///     const NAME: &'static str = "first-two";
+///     const PURPOSE: &'static str = "similarity of the first two faces";
+/// }
+///
+/// impl ProtocolConfig for FirstTwo {
+///     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
+///         let dataset = cx.dataset(&self.data)?;
+///         if dataset.len() < 2 {
+///             return Err(Error::data(format!("`data`: expected at least 2 faces, found {}", dataset.len())));
+///         }
+///         Ok(Box::new(Ready(dataset)))
+///     }
+/// }
+///
+/// /// The protocol with its dataset.
+/// struct Ready(std::sync::Arc<dyn gdrd_core::data::Dataset>);
+///
+/// impl Protocol for Ready {
+///     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
+///         let found = embed(embedder, &self.0, &[0, 1], cx)?;
+///         let alike = f64::from(found.similarity(0, 1));
+///         let figures = vec![Figure::plain("similarity", alike, Unit::Cosine, 1)];
+///         let (curves, matrices) = (Vec::new(), Vec::new());
+///         Ok(Outcome { what: "pairs".into(), headline: "similarity".into(), figures, curves, matrices, items: vec![alike] })
+///     }
+/// }
+/// ```
 pub trait ProtocolConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {

@@ -149,11 +149,13 @@ pub struct Curve {
     pub y: String,
     /// Whether the horizontal axis is logarithmic.
     pub log_x: bool,
-    /// At most [`CURVE_POINTS`] points.
+    /// At most [`CURVE_POINTS`] points, in the units that the labels name: rates are fractions in `[0, 1]` unless a label says `%`.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A table, such as a confusion matrix or ranks.
+/// A table of numbers, such as a confusion matrix or ranks. It is shown whole in `report.md`: a list of confusions has a row for
+/// each pair that was confused (`Ann for Eve`), the most frequent ones alone; what is known of every item belongs in
+/// [`Outcome::items`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {

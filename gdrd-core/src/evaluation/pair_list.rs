@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::pairs::Pair;
+use crate::data::composed;
 use crate::error::{Context, Error, Result};
 
 /// An image as `pairs.txt` names it.
@@ -59,8 +60,9 @@ impl PairList {
 
     /// Reads `text`: a header `folds pairs-per-class` (or only `pairs-per-class`: one fold, as in
     /// `pairsDevTest.txt`), then for each fold that many lines `name i j` and that many lines
-    /// `name1 i name2 j`. Words are separated by tabs or spaces, numbers count from one, empty
-    /// lines are skipped. `source` names the text in errors.
+    /// `name1 i name2 j`. Words are separated by tabs, or by spaces in a line without tabs; numbers
+    /// count from one, empty lines are skipped. Names are composed (Unicode NFC), as the keys of
+    /// datasets are. `source` names the text in errors.
     ///
     /// # Errors
     /// If the text is anything else; the error names the line, what was expected and what was found.
@@ -144,23 +146,31 @@ impl PairList {
     }
 }
 
+/// The words of a line: between tabs, where a name may have spaces, or between spaces if there is no tab.
+fn words_of(line: &str) -> Vec<&str> {
+    match line.contains('\t') {
+        true => line.split('\t').map(str::trim).filter(|word| !word.is_empty()).collect(),
+        false => line.split_whitespace().collect(),
+    }
+}
+
 /// A number from one.
 fn count(word: &str) -> Option<usize> {
     word.parse().ok().filter(|&number| number >= 1)
 }
 
 fn same_pair(words: &str) -> Option<(NamedImage, NamedImage)> {
-    let words: Vec<&str> = words.split_whitespace().collect();
+    let words = words_of(words);
     let [name, left, right] = words[..] else { return None };
-    let image = |number| Some(NamedImage { name: name.to_string(), number: count(number)? });
+    let image = |number| Some(NamedImage { name: composed(name), number: count(number)? });
     // An image compared with itself says nothing.
     Some((image(left)?, image(right)?)).filter(|(left, right)| left != right)
 }
 
 fn different_pair(words: &str) -> Option<(NamedImage, NamedImage)> {
-    let words: Vec<&str> = words.split_whitespace().collect();
+    let words = words_of(words);
     let [left, i, right, j] = words[..] else { return None };
-    let image = |name: &str, number| Some(NamedImage { name: name.to_string(), number: count(number)? });
+    let image = |name: &str, number| Some(NamedImage { name: composed(name), number: count(number)? });
     Some((image(left, i)?, image(right, j)?)).filter(|(left, right)| left.name != right.name)
 }
 
@@ -169,6 +179,17 @@ mod tests {
     use super::*;
 
     const LIST: &str = "2\t1\nAnn\t1\t2\nAnn\t1\tBob\t3\n\nBob 2 3\r\nBob 1 Cy 1\n";
+
+    #[test]
+    fn names_may_have_spaces_between_tabs_and_accents_in_either_form() {
+        let list = PairList::parse("1\t1\nAnn Lee\t1\t2\nZoe\u{308}\t1\tAnn Lee \t3\n", "p.txt").expect("good");
+        let names: Vec<(&str, &str)> =
+            list.lines.iter().map(|l| (l.left.name.as_str(), l.right.name.as_str())).collect();
+        assert_eq!(names, [("Ann Lee", "Ann Lee"), ("Zo\u{eb}", "Ann Lee")]);
+        // One person in two forms is no different pair.
+        assert!(PairList::parse("1\t1\nA\t1\t2\nZoe\u{308}\t1\tZo\u{eb}\t3\n", "p.txt").is_err());
+        assert!(PairList::parse("1 1\nAnn Lee 1 2\nA 1 B 1\n", "p.txt").is_err(), "spaces alone cannot tell");
+    }
 
     #[test]
     fn a_list_is_read() {

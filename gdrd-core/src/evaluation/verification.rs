@@ -32,15 +32,18 @@ pub struct Verification {
     pub pairs: Option<RecipePath>,
     /// Number of pairs to draw, half of them of the same person.
     #[serde(default = "default_drawn")]
+    #[schemars(range(min = 2, max = 100_000_000))]
     pub drawn_pairs: usize,
     /// Folds of drawn pairs; a list brings its own.
     #[serde(default = "default_folds")]
+    #[schemars(range(min = 2, max = 10_000))]
     pub folds: usize,
     /// Whether the embeddings of a face and of its mirror image are summed.
     #[serde(default)]
     pub flip: bool,
     /// False accept rates at which the true accept rate is reported.
     #[serde(default = "default_far")]
+    #[schemars(inner(range(min = 1e-9, max = 0.999_999)))]
     pub far: Vec<f64>,
 }
 
@@ -63,19 +66,10 @@ impl Kind for Verification {
 
 impl ProtocolConfig for Verification {
     fn check(&self) -> Vec<Problem> {
-        let rates = self.far.iter().all(|far| *far > 0.0 && *far < 1.0);
-        [
-            Problem::unless(self.folds >= 2, "folds", || format!("expected at least 2, found {}", self.folds)),
-            Problem::unless(
-                self.pairs.is_some() || self.drawn_pairs > 0 && self.drawn_pairs.is_multiple_of(2 * self.folds.max(1)),
-                "drawn_pairs",
-                || format!("expected a multiple of {} (two a fold), found {}", 2 * self.folds, self.drawn_pairs),
-            ),
-            Problem::unless(rates, "far", || format!("expected rates between 0 and 1, found {:?}", self.far)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let several = self.folds.saturating_mul(2).max(1);
+        let good = self.pairs.is_some() || self.drawn_pairs.is_multiple_of(several);
+        let message = || format!("expected a multiple of {several} (two a fold), found {}", self.drawn_pairs);
+        Problem::unless(good, "drawn_pairs", message).into_iter().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
@@ -86,20 +80,29 @@ impl ProtocolConfig for Verification {
                 let list = PairList::read(&cx.file(path)?.path)?;
                 list.resolve(|name, number| keys.find(&format!("{name}/{name}_{number:04}"), &*dataset))?
             }
-            None if dataset.people().is_empty() => {
-                return Err(Error::data("pairs can only be drawn from a dataset with identities"));
-            }
-            None => {
-                let known: Vec<usize> = (0..dataset.len()).filter(|&index| dataset.person(index).is_some()).collect();
-                let people: Vec<usize> = known.iter().filter_map(|&index| dataset.person(index)).collect();
-                // Not the run's seed: the pairs are a part of the measure, not of the experiment.
-                let mut stream = Seed(7).stream("verification pairs", &[]);
-                let drawn = generated(&people, self.drawn_pairs, self.folds, &mut stream)?;
-                let placed = |pair: Pair| Pair { left: known[pair.left], right: known[pair.right], ..pair };
-                drawn.into_iter().map(placed).collect()
-            }
+            None => return self.clone().over(dataset),
         };
         Ok(Box::new(Pairs { config: self.clone(), dataset, pairs }))
+    }
+}
+
+impl Verification {
+    /// The protocol with pairs that are drawn from `dataset`, whatever the recipe's name of it.
+    ///
+    /// # Errors
+    /// If the dataset does not give that many pairs.
+    pub(crate) fn over(self, dataset: Arc<dyn Dataset>) -> Result<Box<dyn Protocol>> {
+        if dataset.people().is_empty() {
+            return Err(Error::data("pairs can only be drawn from a dataset with identities"));
+        }
+        let known: Vec<usize> = (0..dataset.len()).filter(|&index| dataset.person(index).is_some()).collect();
+        let people: Vec<usize> = known.iter().filter_map(|&index| dataset.person(index)).collect();
+        // Not the run's seed: the pairs are a part of the measure, not of the experiment.
+        let mut stream = Seed(7).stream("verification pairs", &[]);
+        let drawn = generated(&people, self.drawn_pairs, self.folds, &mut stream)?;
+        let placed = |pair: Pair| Pair { left: known[pair.left], right: known[pair.right], ..pair };
+        let pairs = drawn.into_iter().map(placed).collect();
+        Ok(Box::new(Pairs { config: self, dataset, pairs }))
     }
 }
 

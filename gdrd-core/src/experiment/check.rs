@@ -31,6 +31,9 @@ impl Rules<'_> {
             self.names(&["teacher", name], part);
         }
         self.named(ViewName::FORMAT, &experiment.student.view, &["student", "view"]);
+        if let Some(teacher) = &experiment.student.initial_teacher {
+            self.named(TeacherName::FORMAT, teacher, &["student", "initial_teacher"]);
+        }
         for (name, part) in &experiment.evaluate {
             self.names(&["evaluate", name], part);
         }
@@ -42,6 +45,9 @@ impl Rules<'_> {
                 self.problems.push(Diagnostic::new(message, span.unwrap_or(self.table.span)));
             }
         }
+        let stages = experiment.stages.iter().map(|stage| stage.name.as_str()).collect();
+        self.apart("stage", stages);
+        self.apart("evaluate", experiment.evaluate.keys().map(String::as_str).collect());
         for (at, stage) in experiment.stages.iter().enumerate() {
             if experiment.stages[..at].iter().any(|other| other.name == stage.name) {
                 self.problem(format!("stage `{}` is listed twice", stage.name), &["stages"]);
@@ -53,13 +59,32 @@ impl Rules<'_> {
         }
     }
 
+    /// Names that become names of files: where a file system takes two of them for one, one would write over the other.
+    fn apart(&mut self, section: &str, names: Vec<&str>) {
+        for (at, name) in names.iter().enumerate() {
+            let is_twin = |other: &&&str| **other != *name && other.to_lowercase() == name.to_lowercase();
+            if let Some(other) = names[..at].iter().find(is_twin) {
+                let span = self.table.get(section).and_then(Node::as_table).and_then(|table| table.key_span(name));
+                let message =
+                    format!("`{name}` and `{other}` differ in capitals alone; expected names that tell files apart");
+                self.problems.push(Diagnostic::new(message, span.unwrap_or(self.table.span)));
+            }
+        }
+    }
+
     fn stage(&mut self, stage: &StageSpec) {
         let path = ["stage", stage.name.as_str()];
         self.named(DatasetName::FORMAT, &stage.options.data, &[&path[..], &["data"]].concat());
         if let Some(view) = &stage.options.view {
             self.named(ViewName::FORMAT, view, &[&path[..], &["view"]].concat());
         }
-        if stage.losses.is_empty() {
+        if let Some(view) = stage.options.last.as_ref().and_then(|last| last.view.as_ref()) {
+            self.named(ViewName::FORMAT, view, &[&path[..], &["last", "view"]].concat());
+        }
+        if let Some(teacher) = stage.closed_form.as_ref().and_then(|solved| solved.teacher.as_ref()) {
+            self.named(TeacherName::FORMAT, teacher, &[&path[..], &["closed_form", "teacher"]].concat());
+        }
+        if stage.losses.is_empty() && stage.closed_form.is_none() {
             self.problem(format!("stage `{}` has no loss", stage.name), &path);
         }
         let needs: Vec<(&String, Needs)> =

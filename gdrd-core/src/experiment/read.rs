@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::run_options::RunOptions;
+use super::schema::weight_schema;
 use super::spec::{Experiment, StageSpec, StudentSpec, TermSpec};
 use crate::data::{DegradationConfig, HIGH, LOW};
 use crate::error::Problem;
-use crate::plugin::{Component, Family};
+use crate::plugin::bounds::out_of_bounds;
+use crate::plugin::{Component, Family, TeacherName};
 use crate::recipe::RecipePath;
 use crate::recipe::diagnostic::{Diagnostic, suggest};
 use crate::recipe::node::{Entry, Node, Table, Value};
@@ -15,6 +17,8 @@ use crate::recipe::read::{read, read_node};
 use crate::recipe::source::{Sources, Span};
 use crate::registry::Registry;
 use crate::trainer::StageOptions;
+
+mod solved;
 
 const TOP: [&str; 11] =
     ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
@@ -70,9 +74,8 @@ impl<'a> Reader<'a> {
         let empty = Table::new(table.span);
         let section = self.sub(table, "run");
         let section = section.unwrap_or(&empty);
-        let options: RunOptions = self.options(section)?;
-        self.note(section, options.check());
-        self.write("run", toml::Value::try_from(&options));
+        let (options, written) = self.options(section, |_: &RunOptions| Vec::new())?;
+        self.resolved.insert("run".into(), toml::Value::Table(written));
         Some(options)
     }
 
@@ -121,8 +124,17 @@ impl<'a> Reader<'a> {
             }
             None => Some(None),
         };
+        let initial_teacher = match section.take("initial_teacher") {
+            Some(node) => self.text(&node).map(|name| Some((TeacherName::from(name), node.span))),
+            None => Some(None),
+        };
         let network = self.component(&section, &self.registry.students, |config| config.check());
-        let (network, view, initial) = (network?, view?, initial?);
+        let (network, view, initial, initial_teacher) = (network?, view?, initial?, initial_teacher?);
+        if let (Some(_), Some((_, span))) = (&initial, &initial_teacher) {
+            let message = "expected either `initial`, a student file, or `initial_teacher`, found both";
+            self.problems.push(Diagnostic::new(message, *span));
+        }
+        let initial_teacher = initial_teacher.map(|(name, _)| name);
         let mut resolved = network.resolved.clone();
         if view != LOW {
             resolved.insert("view".into(), toml::Value::String(view.clone()));
@@ -130,8 +142,11 @@ impl<'a> Reader<'a> {
         if let Some(path) = &initial {
             resolved.insert("initial".into(), toml::Value::String(path.written()));
         }
+        if let Some(name) = &initial_teacher {
+            resolved.insert("initial_teacher".into(), toml::Value::String(name.to_string()));
+        }
         self.resolved.insert("student".into(), toml::Value::Table(resolved));
-        Some(StudentSpec { network, view, initial })
+        Some(StudentSpec { network, view, initial, initial_teacher })
     }
 
     /// All components below `[section.*]`, by name.
@@ -165,7 +180,9 @@ impl<'a> Reader<'a> {
     ) -> Option<Component<D>> {
         match family.resolve(table, self.sources) {
             Ok(component) => {
-                self.note(table, check(&component.config));
+                if let Some(schema) = family.schema(&component.kind) {
+                    self.note(table, &schema, &component.resolved, check(&component.config));
+                }
                 Some(component)
             }
             Err(problems) => {
@@ -208,12 +225,12 @@ impl<'a> Reader<'a> {
 
     fn stage(&mut self, name: &str, table: &Table) -> Option<(StageSpec, toml::Table)> {
         let mut plain = table.clone();
+        if let Some(solved) = plain.take("closed_form") {
+            return self.solved_stage(name, &plain, &solved);
+        }
         let parts = ["optimizer", "schedule", "loss"].map(|key| plain.take(key));
         let [optimizer, schedule, losses] = parts;
-        let options: Option<StageOptions> = self.options(&plain);
-        if let Some(options) = &options {
-            self.note(&plain, options.check());
-        }
+        let options = self.options(&plain, StageOptions::check);
         let registry = self.registry;
         let optimizer = self.or_default(optimizer.as_ref(), "sgd", table.span, &registry.optimizers, |c| c.check());
         let schedule = self.or_default(schedule.as_ref(), "constant", table.span, &registry.schedules, |c| c.check());
@@ -224,7 +241,7 @@ impl<'a> Reader<'a> {
             let Some(options) = self.table(&entry.node) else { continue };
             let mut options = options.clone();
             let weight = match options.take("weight") {
-                Some(node) => self.number(&node),
+                Some(node) => self.weight(&node),
                 None => Some(1.0),
             };
             let loss = self.component(&options, &registry.losses, |config| config.check());
@@ -235,12 +252,14 @@ impl<'a> Reader<'a> {
                 terms.insert(term.to_string(), TermSpec { weight, loss });
             }
         }
-        let (options, optimizer, schedule) = (options?, optimizer?, schedule?);
-        let mut written = toml::Table::try_from(&options).expect("plain options can be written");
+        let ((options, mut written), optimizer, schedule) = (options?, optimizer?, schedule?);
         written.insert("optimizer".into(), toml::Value::Table(optimizer.resolved.clone()));
         written.insert("schedule".into(), toml::Value::Table(schedule.resolved.clone()));
         written.insert("loss".into(), toml::Value::Table(written_terms));
-        Some((StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms }, written))
+        Some((
+            StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms, closed_form: None },
+            written,
+        ))
     }
 
     fn or_default<D: ?Sized>(
@@ -262,13 +281,29 @@ impl<'a> Reader<'a> {
         self.component(table, family, check)
     }
 
-    fn options<T: serde::de::DeserializeOwned>(&mut self, table: &Table) -> Option<T> {
-        read(table).map_err(|problems| self.problems.extend(problems)).ok()
+    /// Plain options, and how they are written out.
+    fn options<T: serde::de::DeserializeOwned + serde::Serialize + schemars::JsonSchema>(
+        &mut self,
+        table: &Table,
+        check: impl Fn(&T) -> Vec<Problem>,
+    ) -> Option<(T, toml::Table)> {
+        let options: T = read(table).map_err(|problems| self.problems.extend(problems)).ok()?;
+        let written = toml::Table::try_from(&options).expect("plain options can be written");
+        self.note(table, &schemars::schema_for!(T), &written, check(&options));
+        Some((options, written))
     }
 
-    /// Puts problems that a configuration found in itself at their keys.
-    fn note(&mut self, table: &Table, problems: Vec<Problem>) {
-        for problem in problems {
+    /// Puts numbers that are out of their bounds, and the problems that a configuration found in itself, at their keys.
+    fn note(&mut self, table: &Table, schema: &schemars::Schema, written: &toml::Table, problems: Vec<Problem>) {
+        let outside = out_of_bounds(schema, written);
+        for number in &outside {
+            let message = format!("`{}`: {}", number.key(), number.message);
+            self.problems.push(Diagnostic::new(message, span_of(table, &number.keys)));
+        }
+        // Of a number that is out of its bounds there is nothing more to say.
+        let known =
+            |problem: &Problem| outside.iter().any(|number| number.keys.first().is_some_and(|k| k == problem.key));
+        for problem in problems.into_iter().filter(|problem| !known(problem)) {
             let span = table.get(problem.key).map_or(table.span, |node| node.span);
             self.problems.push(Diagnostic::new(format!("`{}`: {}", problem.key, problem.message), span));
         }
@@ -294,9 +329,13 @@ impl<'a> Reader<'a> {
         found
     }
 
-    fn number(&mut self, node: &Node) -> Option<f64> {
-        let found = read_node::<f64>(node);
-        found.map_err(|problems| self.problems.extend(problems)).ok()
+    fn weight(&mut self, node: &Node) -> Option<f64> {
+        let weight = read_node::<f64>(node).map_err(|problems| self.problems.extend(problems)).ok()?;
+        let schema = schemars::json_schema!({ "properties": { "weight": weight_schema() } });
+        for number in out_of_bounds(&schema, &toml::Table::from_iter([("weight".into(), weight.into())])) {
+            self.problems.push(Diagnostic::new(format!("`weight`: {}", number.message), node.span));
+        }
+        Some(weight)
     }
 
     fn names(&mut self, node: &Node) -> Option<Vec<(String, Span)>> {
@@ -307,10 +346,22 @@ impl<'a> Reader<'a> {
         };
         items.iter().map(|item| Some((self.text(item)?.to_string(), item.span))).collect()
     }
+}
 
-    fn write(&mut self, key: &str, value: Result<toml::Value, toml::ser::Error>) {
-        self.resolved.insert(key.to_string(), value.expect("plain options can be written"));
+/// The place of what `keys` lead to; of what stands above it where it is a default.
+fn span_of(table: &Table, keys: &[String]) -> Span {
+    let Some((key, rest)) = keys.split_first() else { return table.span };
+    let Some(mut node) = table.get(key) else { return table.span };
+    for key in rest {
+        let below = match &node.value {
+            Value::Table(table) => table.get(key),
+            Value::Array(items) => key.parse().ok().and_then(|at: usize| items.get(at)),
+            _ => None,
+        };
+        let Some(below) = below else { break };
+        node = below;
     }
+    node.span
 }
 
 /// The table `{ kind = "name" }`, for a part that the recipe leaves out.

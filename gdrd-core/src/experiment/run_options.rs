@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Problem;
 use crate::nn::kernels::Precision;
 
 /// Options of a run as a whole.
@@ -11,12 +10,16 @@ use crate::nn::kernels::Precision;
 #[serde(deny_unknown_fields, default)]
 pub struct RunOptions {
     /// Every random number of the run follows from it; 7 in the paper.
+    #[schemars(range(max = i64::MAX as u64))]
     pub seed: u64,
     /// Steps between checkpoints; there is one at the end of every stage too.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub checkpoint_steps: u64,
     /// How many checkpoints stay.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub keep_checkpoints: usize,
     /// Threads that read and degrade faces.
+    #[schemars(range(min = 1, max = 256))]
     pub workers: usize,
     /// Whether the student file holds half-precision numbers, at half the size.
     pub half_precision: bool,
@@ -36,18 +39,5 @@ impl Default for RunOptions {
             half_precision: false,
             precision: Precision::Float32,
         }
-    }
-}
-
-impl RunOptions {
-    pub(super) fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("checkpoint_steps", self.checkpoint_steps, 1..=1_000_000_000),
-            Problem::within("keep_checkpoints", self.keep_checkpoints, 1..=1_000_000),
-            Problem::within("workers", self.workers, 1..=256),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }

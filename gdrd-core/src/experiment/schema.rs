@@ -3,14 +3,20 @@
 use serde_json::{Map, Value, json};
 
 use super::run_options::RunOptions;
+use crate::closed_form::ClosedForm;
 use crate::registry::{Listed, Registry};
 use crate::trainer::StageOptions;
 
 /// Keys that `[student]` has whatever its kind is.
-const STUDENT_KEYS: [(&str, &str); 2] = [
+const STUDENT_KEYS: [(&str, &str); 3] = [
     (
         "initial",
         "A student file of the same kind and sizes whose weights the student begins with: this is how one fine-tunes.",
+    ),
+    (
+        "initial_teacher",
+        "A teacher of the recipe whose weights the student begins with; their names and shapes must be the student's, but for a \
+         head of its own.",
     ),
     ("view", "The view that the student sees; `low` when left out."),
 ];
@@ -30,10 +36,10 @@ pub fn schema(registry: &Registry) -> Value {
         properties.insert("schedule".into(), one_of("schedule"));
         let mut loss = one_of("loss");
         for option in loss["oneOf"].as_array_mut().into_iter().flatten() {
-            let weight = json!({ "type": "number", "default": 1.0, "description": "Factor in the stage's sum." });
-            option["properties"]["weight"] = weight;
+            option["properties"]["weight"] = weight_schema();
         }
         properties.insert("loss".into(), tables(loss));
+        properties.insert("closed_form".into(), plain(schemars::schema_for!(ClosedForm)));
     }
     let mut student = one_of("student");
     for option in student["oneOf"].as_array_mut().into_iter().flatten() {
@@ -61,6 +67,17 @@ pub fn schema(registry: &Registry) -> Value {
             "stage": tables(stage),
             "evaluate": tables(one_of("protocol")),
         },
+    })
+}
+
+/// The factor of a loss.
+pub(super) fn weight_schema() -> Value {
+    json!({
+        "type": "number",
+        "default": 1.0,
+        "minimum": -1e9,
+        "maximum": 1e9,
+        "description": "Factor in the stage's sum.",
     })
 }
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::read::Reader;
 use super::run_options::RunOptions;
+use crate::closed_form::ClosedForm;
 use crate::data::{DatasetConfig, DegradationConfig};
 use crate::digest;
 use crate::evaluation::ProtocolConfig;
 use crate::loss::LossConfig;
-use crate::plugin::{Component, Marked};
+use crate::plugin::{Component, Marked, TeacherName};
 use crate::recipe::path::PATH_FORMAT;
 use crate::recipe::{Failure, HubAddress, RecipePath, overlay};
 use crate::registry::Registry;
@@ -49,6 +50,8 @@ pub struct StudentSpec {
     pub view: String,
     /// The student file whose weights it begins with.
     pub initial: Option<RecipePath>,
+    /// The teacher whose weights it begins with.
+    pub initial_teacher: Option<TeacherName>,
 }
 
 /// A stage of a recipe.
@@ -63,6 +66,8 @@ pub struct StageSpec {
     pub schedule: Component<dyn ScheduleConfig>,
     /// What is minimised, by name.
     pub losses: BTreeMap<String, TermSpec>,
+    /// What is solved in closed form instead; then nothing of training has a meaning.
+    pub closed_form: Option<ClosedForm>,
 }
 
 /// A loss of a stage.
@@ -101,7 +106,8 @@ impl Experiment {
     /// Every file that the recipe was read from, and every path that it names, as far as it leads to something on this machine.
     pub fn paths(&self) -> Vec<PathBuf> {
         let named = self.marked().into_iter().map(|(_, option)| PathBuf::from(&option.written));
-        self.texts.iter().cloned().chain(named).filter(|path| path.exists()).collect()
+        let initial = self.student.initial.iter().map(|path| path.as_path().to_path_buf());
+        self.texts.iter().cloned().chain(named).chain(initial).filter(|path| path.exists()).collect()
     }
 
     /// The run's seed.

@@ -16,7 +16,7 @@ mod sealed;
 pub(crate) use disk::{make_folder, make_folders, now, rename, sync, write_all};
 pub use disk::{open, read, read_to_string};
 pub use name::{NAME_RULE, is_name, plain_name};
-pub(crate) use sealed::{Seal, unsealed};
+pub(crate) use sealed::{Seal, sealed, unsealed};
 
 /// How the name of a file that is not complete begins and ends.
 const PARTIAL: (&str, &str) = (".gdrd-", ".partial");

@@ -51,6 +51,13 @@ impl Seal {
     }
 }
 
+/// Bytes with their seal behind them.
+pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut seal = Seal::default();
+    seal.update(bytes);
+    [bytes, &seal.finish()].concat()
+}
+
 /// The bytes before the seal. Reads all of them once, on all cores.
 ///
 /// # Errors
@@ -72,7 +79,7 @@ pub(crate) fn unsealed(file: &[u8]) -> Result<&[u8]> {
 mod tests {
     use super::*;
 
-    fn sealed(bytes: &[u8], step: usize) -> Vec<u8> {
+    fn in_steps(bytes: &[u8], step: usize) -> Vec<u8> {
         let mut seal = Seal::default();
         bytes.chunks(step).for_each(|part| seal.update(part));
         [bytes, &seal.finish()].concat()
@@ -82,15 +89,16 @@ mod tests {
     fn what_is_sealed_is_read_again_however_it_was_written() {
         for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE] {
             let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            let file = sealed(&bytes, 100_003);
-            assert_eq!(file, sealed(&bytes, PIECE + 7));
+            let file = sealed(&bytes);
+            assert_eq!(file, in_steps(&bytes, 100_003));
+            assert_eq!(file, in_steps(&bytes, PIECE + 7));
             assert!(unsealed(&file).expect("whole") == bytes);
         }
     }
 
     #[test]
     fn every_change_is_found() {
-        let file = sealed(&[7; 1000], 64);
+        let file = sealed(&[7; 1000]);
         for at in 0..file.len() {
             let mut damaged = file.clone();
             damaged[at] ^= 1;

@@ -5,7 +5,7 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossConfig, LossInputs, LossValue, Needs};
+use super::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
 use crate::context::BuildContext;
 use crate::error::Result;
 use crate::nn::diffusion::{Diffusion, NoiseSchedule, STEPS};
@@ -29,6 +29,10 @@ impl Kind for Denoising {
 impl LossConfig for Denoising {
     fn needs(&self) -> Needs {
         Needs { denoiser: true, ..Needs::default() }
+    }
+
+    fn about(&self) -> About {
+        About { equation: "|| noise - U(x_t, t) ||^2", memory: "the network's maps" }
     }
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Loss>> {

@@ -8,27 +8,35 @@ use crate::face::FaceBatch;
 use crate::seed::Stream;
 use crate::student::Student;
 
-mod cross_entropy;
 mod denoising;
-mod embedding_regression;
-mod feature_regression;
+mod distance;
+mod distillation;
 mod logged;
-mod logit_distillation;
-mod margin;
+mod maps;
 mod needs;
-mod relation_similarity;
-mod relational_contrastive;
+mod pairwise;
+mod queue;
+mod recognition;
+#[cfg(test)]
+mod testing;
 
-pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use denoising::Denoising;
-pub use embedding_regression::EmbeddingRegression;
-pub use feature_regression::{Connector, FeatureRegression};
+pub use distance::{Distance, smooth_l1, softplus};
+pub use distillation::{
+    AttentionDistance, AttentionTransfer, ClassifierReuse, Compared, Connector, Crd, EmbeddingDistance,
+    EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, MapSimilarity, MkMmd, Negatives, Pkt,
+    RelationSimilarity, RelationalContrastive, Rkd, SelectiveRegression, SimilarityPreserving, TeacherLogits,
+    WaveletSimilarity,
+};
 pub use logged::LoggedScalar;
-pub use logit_distillation::{LogitDistillation, TeacherLogits};
-pub use margin::{ArcFace, CosFace};
+pub use maps::pooled;
 pub use needs::{Labels, Needs, Offered, StageFacts, TeacherNeed, Wanted};
-pub use relation_similarity::RelationSimilarity;
-pub use relational_contrastive::RelationalContrastive;
+pub use pairwise::{Metric, root, squared_distances};
+pub use queue::{Held, Queue};
+pub use recognition::{
+    AdaFace, ArcFace, Classes, CosFace, CrossEntropy, CurricularFace, MagFace, Mining, Octuplet, RivalPenalised,
+    Siamese, SphereFace, Triplet, cross_entropy,
+};
 
 /// What there is at a step: exactly what [`Needs`] asked for. The rest is an error.
 #[derive(Default)]
@@ -116,8 +124,9 @@ impl From<Tensor> for LossValue {
 /// A term of a stage's objective. Its own variables live under `loss.<stage>.<name>`; they are trained and saved in
 /// checkpoints, but not in the student file.
 ///
-/// Who is called when: [`LossConfig::needs`] before anything is built, [`LossConfig::build`] before the first step of the run,
-/// [`compute`](Loss::compute) at every step, in the recipe's order but for terms that use another's logits, which come last.
+/// Who is called when: [`LossConfig::needs`] before anything is built, [`LossConfig::build`] before the first step of
+/// the run, [`compute`](Loss::compute) at every step, in the recipe's order but for terms that use another's logits,
+/// which come last.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -147,7 +156,58 @@ pub trait Loss {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue>;
 }
 
+/// What a list of all losses says of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// The equation, in a line; S and T are the student's and the teacher's embeddings or maps.
+    pub equation: &'static str,
+    /// How many numbers a step holds in memory beyond what it is given, with b faces, embeddings of w values, c
+    /// people, maps of h w pixels, p pairs and a queue of q faces.
+    pub memory: &'static str,
+}
+
 /// What a recipe says of a loss.
+///
+/// ```
+/// use gdrd_core::context::BuildContext;
+/// use gdrd_core::error::{Problem, Result};
+/// use gdrd_core::loss::{Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
+/// use gdrd_core::plugin::Kind;
+///
+/// /// Mean absolute difference of the student's and a teacher's embedding, times a factor.
+/// #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Absolute {
+///     /// The factor.
+///     factor: f64,
+/// }
+///
+/// impl Kind for Absolute {
+///     const NAME: &'static str = "absolute";
+///     const PURPOSE: &'static str = "mean absolute difference of embeddings";
+/// }
+///
+/// impl LossConfig for Absolute {
+///     fn check(&self) -> Vec<Problem> {
+///         Problem::within("factor", self.factor, 0.0..=1e6).into_iter().collect()
+///     }
+///     fn needs(&self) -> Needs {
+///         Needs::embedding_and(None, Wanted::Embedding)
+///     }
+///     fn build(&self, _: &BuildContext) -> Result<Box<dyn Loss>> {
+///         Ok(Box::new(self.clone()))
+///     }
+/// }
+///
+/// impl Loss for Absolute {
+///     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
+///         let gap = (inputs.embedding()? - inputs.teacher(0)?)?;
+///         Ok((gap.abs()?.mean_all()? * self.factor)?.into())
+///     }
+/// }
+///
+/// assert_eq!(Absolute { factor: -1.0 }.check()[0].key, "factor");
+/// ```
 pub trait LossConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
@@ -156,6 +216,11 @@ pub trait LossConfig: Send + Sync {
 
     /// What the loss has to be given; by the options alone.
     fn needs(&self) -> Needs;
+
+    /// What a list of all losses says of it, with the options as they are.
+    fn about(&self) -> About {
+        About::default()
+    }
 
     /// The loss, with its variables in `cx.weights()`, for the stage `cx.stage()`.
     ///

@@ -57,6 +57,12 @@ impl Needs {
         let need = TeacherNeed { teacher: teacher.cloned(), output };
         Self { teachers: vec![need], embedding: true, ..Self::default() }
     }
+
+    /// A feature map of a teacher, its own default when `tap` names none, and the student's map.
+    pub fn map_and(teacher: Option<&String>, tap: Option<&String>) -> Self {
+        let output = tap.cloned().map_or(Wanted::DefaultMap, Wanted::Map);
+        Self { teachers: vec![TeacherNeed { teacher: teacher.cloned(), output }], map: true, ..Self::default() }
+    }
 }
 
 /// An output of a teacher that a stage has.
@@ -86,6 +92,10 @@ pub struct StageFacts {
     pub student: StudentCard,
     /// Number of people in the stage's data; zero if nobody is known.
     pub people: usize,
+    /// Number of faces of each of them.
+    pub images: Vec<usize>,
+    /// Number of faces in the stage's data.
+    pub faces: usize,
     /// What was asked of teachers, in the order of [`Needs::teachers`].
     pub teachers: Vec<Offered>,
 }

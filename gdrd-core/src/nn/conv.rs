@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Tensor};
 
 use super::inference::{Map, Plan};
-use super::kernels::{self, FrozenConv};
+use super::kernels::{self, FrozenConv, Link, LinkActivation};
 use super::weights::{Init, Weights};
 use super::{Activation, BatchNorm, Mode};
 use crate::error::Result;
@@ -64,6 +64,18 @@ impl Conv2d {
     /// The 3x3 convolution that keeps the size at stride 1.
     pub fn same3(inputs: usize, outputs: usize, stride: usize, bias: bool, weights: &Weights) -> Result<Self> {
         Self::new(inputs, outputs, 3, ConvConfig { stride, padding: 1, groups: 1, bias }, weights)
+    }
+
+    /// Takes every `stride`th pixel of each channel: one weight of 1, which nobody trains.
+    pub(super) fn subsample(channels: usize, stride: usize, device: &Device) -> Result<Self> {
+        let weight = Tensor::ones((channels, 1, 1, 1), DType::F32, device)?;
+        let config = ConvConfig { stride, groups: channels, ..ConvConfig::default() };
+        Ok(Self { weight, bias: None, config, frozen: Frozen::new(false) })
+    }
+
+    /// The convolution, perhaps a normalisation, and an activation as part of a network's inference form.
+    pub fn plan(&self, plan: &mut Plan, x: Map, norm: Option<&BatchNorm>, activation: &Activation) -> Result<Map> {
+        plan.conv(x, self.freeze(norm, activation)?, None)
     }
 
     /// The convolution of `x`.
@@ -177,6 +189,25 @@ impl ConvNorm {
 }
 
 impl ConvNorm {
+    /// The layer as a link of a chain; none with a bias.
+    pub(super) fn link(&self) -> Option<Link<'_>> {
+        let ConvConfig { stride, padding, groups, bias } = self.conv.config;
+        let (gamma, beta, eps) = self.norm.parameters();
+        let activation = match &self.activation {
+            Activation::Identity => LinkActivation::Identity,
+            Activation::Relu => LinkActivation::Relu,
+            Activation::Relu6 => LinkActivation::Relu6,
+            Activation::PRelu(prelu) => LinkActivation::PRelu(&prelu.slope),
+        };
+        let weight = &self.conv.weight;
+        (!bias).then_some(Link { weight, gamma, beta, eps, stride, padding, groups, activation })
+    }
+
+    /// Moves the running statistics by mean and biased variance of `count` values.
+    pub(super) fn count(&self, count: usize, mean: &Tensor, var: &Tensor) -> Result<()> {
+        self.norm.move_by(count, mean, var)
+    }
+
     fn freeze(&self) -> Result<FrozenConv> {
         self.conv.freeze(Some(&self.norm), &self.activation)
     }

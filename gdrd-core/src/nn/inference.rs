@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::entrance::Entrance;
 use super::kernels::{FrozenConv, averages};
 use crate::error::{Error, Result};
 
@@ -49,6 +50,10 @@ enum Operation {
     Conv(Box<FrozenConv>),
     /// The mean of each channel.
     Average,
+    /// A factor and a summand for each channel.
+    ScaleShift(Vec<f32>, Vec<f32>),
+    /// Faces at the size and in the range of a network.
+    Enter(Box<Entrance>),
 }
 
 impl Plan {
@@ -61,6 +66,17 @@ impl Plan {
     /// `scale * x + shift`.
     pub fn affine(&mut self, x: Map, scale: f32, shift: f32) -> Map {
         self.push(Operation::Affine(scale, shift), x, None, x.dims)
+    }
+
+    /// `scale * x + shift` with numbers for each channel.
+    pub(super) fn scale_shift(&mut self, x: Map, scale: Vec<f32>, shift: Vec<f32>) -> Map {
+        self.push(Operation::ScaleShift(scale, shift), x, None, x.dims)
+    }
+
+    /// Faces as `entrance` makes a network's input of them.
+    pub(super) fn enter(&mut self, x: Map, entrance: Entrance) -> Map {
+        let size = entrance.size();
+        self.push(Operation::Enter(Box::new(entrance)), x, None, [x.dims[0], size, size])
     }
 
     /// The mean of each channel, `[channels, 1, 1]`.
@@ -166,6 +182,14 @@ impl Layer {
         match &self.kind {
             Operation::Affine(scale, shift) => x.iter().zip(y).for_each(|(x, y)| *y = x * scale + shift),
             Operation::Average => averages(x, self.x.dims[1] * self.x.dims[2], y),
+            Operation::ScaleShift(scale, shift) => {
+                let plane = self.x.dims[1] * self.x.dims[2];
+                for (at, (x, y)) in x.chunks_exact(plane).zip(y.chunks_exact_mut(plane)).enumerate() {
+                    let (scale, shift) = (scale[at % scale.len()], shift[at % shift.len()]);
+                    x.iter().zip(y).for_each(|(x, y)| *y = x * scale + shift);
+                }
+            }
+            Operation::Enter(entrance) => entrance.write(x, self.x.dims[1], y),
             Operation::Conv(layer) => layer.write(self.x.of(images), x, self.add.map(map), y)?,
         }
         Ok(())

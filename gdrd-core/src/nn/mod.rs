@@ -4,12 +4,21 @@
 //! faster kernel drops in at one place.
 
 mod activation;
+mod chain;
 mod conv;
 pub mod diffusion;
+mod dropout;
+mod entrance;
 mod inference;
+pub mod iresnet;
 pub mod kernels;
 mod linear;
+mod misfits;
+pub mod mobilefacenet;
 mod norm;
+mod pass;
+mod preprocessing;
+pub mod recogniser;
 mod resize;
 pub mod unet;
 pub(crate) mod weight_file;
@@ -17,9 +26,13 @@ pub mod weights;
 
 pub use activation::{Activation, PRelu, add_relu, l2_normalise, relu, silu};
 pub use conv::{Conv2d, ConvConfig, ConvNorm};
+pub use dropout::Dropout;
+pub use entrance::Entrance;
 pub use inference::{Inference, Map, Plan};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, standardise};
+pub use pass::{Pass, PassGuard};
+pub use preprocessing::{Alignment, Colour, Preprocessing};
 pub use resize::resize_bicubic;
 pub use weights::{Init, Weights};
 

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::pass::Pass;
 use super::weights::{Init, Weights};
-use super::{Mode, kernels};
+use super::{Map, Mode, Plan, kernels};
 use crate::error::Result;
 
 /// Batch normalisation over `[batch, channels, h, w]` or `[batch, channels]`, with PyTorch's names and defaults.
@@ -15,9 +16,6 @@ pub struct BatchNorm {
     running_var: Var,
     eps: f64,
 }
-
-/// Share of the running statistics that one batch replaces.
-const MOMENTUM: f64 = 0.1;
 
 impl BatchNorm {
     /// `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; `eps` is 1e-5.
@@ -60,10 +58,26 @@ impl BatchNorm {
 
     /// Moves the running statistics by those of a batch.
     fn count(&self, x: &Tensor, (y, mean, var): (Tensor, Tensor, Tensor)) -> Result<Tensor> {
-        let count = (x.elem_count() / self.weight.elem_count()) as f64;
-        kernels::move_average(&self.running_mean, &mean, 1.0, MOMENTUM)?;
-        kernels::move_average(&self.running_var, &var, count / (count - 1.0).max(1.0), MOMENTUM)?;
+        self.move_by(x.elem_count() / self.weight.elem_count(), &mean, &var)?;
         Ok(y)
+    }
+
+    /// Moves the running statistics by mean and biased variance of `count` values.
+    pub(super) fn move_by(&self, count: usize, mean: &Tensor, var: &Tensor) -> Result<()> {
+        let (count, momentum) = (count as f64, Pass::now().momentum);
+        kernels::move_average(&self.running_mean, mean, 1.0, momentum)?;
+        Ok(kernels::move_average(&self.running_var, var, count / (count - 1.0).max(1.0), momentum)?)
+    }
+
+    /// Factors, summands, and what is added to variances.
+    pub(super) fn parameters(&self) -> (&Tensor, &Tensor, f64) {
+        (&self.weight, &self.bias, self.eps)
+    }
+
+    /// The normalisation in [`Mode::Evaluate`] as part of a network's inference form.
+    pub fn plan(&self, plan: &mut Plan, x: Map) -> Result<Map> {
+        let (scale, shift) = self.scale_and_shift()?;
+        Ok(plan.scale_shift(x, scale.to_vec1()?, shift.to_vec1()?))
     }
 
     /// What it is in [`Mode::Evaluate`]: `scale * x + shift`, each `[channels]`.

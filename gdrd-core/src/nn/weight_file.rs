@@ -100,12 +100,31 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 /// As [`read_safetensors`].
 pub fn parse_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| {
-        let text = e.to_string();
-        let text = text.lines().next().unwrap_or_default();
+        let text = Error::from(e);
         Error::weights(format!("not a complete safetensors file: {text}{}", looks(bytes)))
     })?;
     tensors.iter().try_for_each(|(name, tensor)| check_finite(name, tensor))?;
     Ok(tensors.into_iter().collect())
+}
+
+/// What was found in a file, for an error: how many tensors, and the first of them.
+pub fn listed(tensors: &BTreeMap<String, Tensor>) -> String {
+    listed_names(tensors.len(), tensors.iter().map(|(name, tensor)| format!("`{name}` {:?}", tensor.dims())))
+}
+
+/// The same of `count` names.
+pub fn listed_names(count: usize, names: impl Iterator<Item = String>) -> String {
+    match count {
+        0 => "the file has no tensors".into(),
+        _ => format!("the file has {count} tensors: {}", first_of(count, names)),
+    }
+}
+
+/// The first of `count` things, and how many there are more.
+pub fn first_of(count: usize, names: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 6;
+    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if count > SHOWN { format!("{shown} and {} more", count - SHOWN) } else { shown }
 }
 
 #[cfg(test)]

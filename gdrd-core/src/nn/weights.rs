@@ -6,8 +6,11 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
+use super::misfits::Misfits;
 use super::weight_file::not_finite;
-pub use super::weight_file::{check_finite, is_safetensors, looks_like, parse_safetensors, read_safetensors};
+pub use super::weight_file::{
+    check_finite, first_of, is_safetensors, listed, listed_names, looks_like, parse_safetensors, read_safetensors,
+};
 use crate::error::{Error, Result};
 
 /// How a new parameter is filled.
@@ -90,8 +93,17 @@ struct Source {
 }
 
 enum Kind {
-    New { draw: Rc<Draw>, made: RefCell<Variables>, initial: RefCell<BTreeMap<String, Tensor>> },
-    File { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>>, misfits: RefCell<Misfits> },
+    New {
+        draw: Rc<Draw>,
+        made: RefCell<Variables>,
+        initial: RefCell<BTreeMap<String, Tensor>>,
+        offered: RefCell<BTreeMap<String, Tensor>>,
+    },
+    File {
+        tensors: BTreeMap<String, Tensor>,
+        used: RefCell<BTreeSet<String>>,
+        misfits: RefCell<Misfits>,
+    },
 }
 
 impl Weights {
@@ -101,7 +113,8 @@ impl Weights {
         draw: Rc<Draw>,
         build: impl FnOnce(&Weights) -> Result<T>,
     ) -> Result<(T, Variables)> {
-        let kind = Kind::New { draw, made: RefCell::default(), initial: RefCell::default() };
+        let kind =
+            Kind::New { draw, made: RefCell::default(), initial: RefCell::default(), offered: RefCell::default() };
         let weights = Self { source: Rc::new(Source { device: device.clone(), kind }), path: String::new() };
         let network = build(&weights)?;
         let Kind::New { made, initial, .. } = &weights.source.kind else {
@@ -142,6 +155,11 @@ impl Weights {
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
         let path = self.full(&name.to_string());
         Self { source: self.source.clone(), path }
+    }
+
+    /// The path of this place: what the names of tensors here begin with, before a dot.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The device that tensors are on.
@@ -185,6 +203,13 @@ impl Weights {
         }
     }
 
+    /// Lets new variables begin with those of these tensors that have their names below this place; others may be left over.
+    pub fn offer(&self, tensors: BTreeMap<String, Tensor>) {
+        if let Kind::New { offered, .. } = &self.source.kind {
+            offered.borrow_mut().extend(tensors.into_iter().map(|(name, tensor)| (self.full(&name), tensor)));
+        }
+    }
+
     /// Whether the tensors are those of a file, which nobody trains.
     pub fn are_frozen(&self) -> bool {
         matches!(self.source.kind, Kind::File { .. })
@@ -211,14 +236,22 @@ impl Weights {
     }
 
     fn make(&self, name: &str, shape: &Shape, init: Init) -> Result<Var> {
-        let Kind::New { draw, initial, .. } = &self.source.kind else { unreachable!("only called for new weights") };
-        if let Some(tensor) = initial.borrow_mut().remove(&self.full(name)) {
+        let Kind::New { draw, initial, offered, .. } = &self.source.kind else {
+            unreachable!("only called for new weights")
+        };
+        let full = self.full(name);
+        let found = initial.borrow_mut().remove(&full).or_else(|| offered.borrow().get(&full).cloned());
+        if let Some(mut tensor) = found {
+            if tensor.dims() == [1] && shape.rank() == 1 {
+                // A slope that all channels share.
+                tensor = tensor.broadcast_as(shape)?;
+            }
             let mut misfits = Misfits::default();
-            misfits.compare(&self.full(name), shape, tensor.shape());
+            misfits.compare(&full, shape, tensor.shape());
             misfits.into_result()?;
             return Ok(Var::from_tensor(&tensor.to_dtype(DType::F32)?.to_device(&self.source.device)?.copy()?)?);
         }
-        let values = draw(&self.full(name), shape.elem_count(), init);
+        let values = draw(&full, shape.elem_count(), init);
         Ok(Var::from_tensor(&Tensor::from_vec(values, shape, &self.source.device)?)?)
     }
 
@@ -240,75 +273,8 @@ impl Weights {
                 return Ok(tensor.to_device(&self.source.device)?);
             }
         }
-        // What a file asks for by its options may be larger than any memory, or never end.
-        let count = shape.dims().iter().try_fold(1usize, |count, size| count.checked_mul(*size));
-        let left = misfits.borrow().room(tensors).checked_sub(count.unwrap_or(usize::MAX).saturating_add(STAND_IN));
-        match left {
-            Some(_) => {
-                misfits.borrow_mut().stood_in += shape.elem_count() + STAND_IN;
-                Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?)
-            }
-            None => Err(Error::weights(format!("a tensor of {:?}, and more than the file could hold", shape.dims()))),
-        }
-    }
-}
-
-/// Values that may stand in for misfits, beside as many as the file has, and what each of them counts at least.
-const MOST: usize = 1 << 22;
-const STAND_IN: usize = 1 << 10;
-
-/// What does not fit between a network and a set of tensors.
-#[derive(Default)]
-struct Misfits {
-    missing: Vec<String>,
-    unused: Vec<String>,
-    misshapen: Vec<String>,
-    not_finite: Vec<String>,
-    /// Values that stand in for those that do not fit.
-    stood_in: usize,
-}
-
-impl Misfits {
-    /// How many more values may stand in for misfits.
-    fn room(&self, tensors: &BTreeMap<String, Tensor>) -> usize {
-        let values: usize = tensors.values().map(Tensor::elem_count).sum();
-        (MOST + values).saturating_sub(self.stood_in)
-    }
-
-    fn compare(&mut self, name: &str, expected: &Shape, found: &Shape) {
-        if expected != found {
-            self.misshapen.push(format!("`{name}` expected {:?}, found {:?}", expected.dims(), found.dims()));
-        }
-    }
-
-    fn empty(&mut self, name: &str, found: &Shape) {
-        self.misshapen.push(format!("`{name}` holds no values: {:?}", found.dims()));
-    }
-
-    fn into_result(self) -> Result<()> {
-        const SHOWN: usize = 20;
-        let mut lines = Vec::new();
-        let mut list = |what: &str, items: Vec<String>| {
-            if !items.is_empty() {
-                lines.push(format!("{} {what}:", items.len()));
-                lines.extend(items.iter().take(SHOWN).map(|item| format!("  {item}")));
-                if items.len() > SHOWN {
-                    lines.push(format!("  and {} more", items.len() - SHOWN));
-                }
-            }
-        };
-        let nearest = |name: &String| {
-            let best = self.unused.iter().map(|other| (strsim::jaro_winkler(name, other), other));
-            match best.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.85) {
-                Some((_, other)) => format!("`{name}` (nearest in the file: `{other}`)"),
-                None => format!("`{name}`"),
-            }
-        };
-        list("missing", self.missing.iter().map(nearest).collect());
-        list("with another shape", self.misshapen);
-        list("not known to the network", self.unused.iter().map(|name| format!("`{name}`")).collect());
-        list("with a value that is not finite", self.not_finite);
-        if lines.is_empty() { Ok(()) } else { Err(Error::weights(format!("tensors do not fit\n{}", lines.join("\n")))) }
+        misfits.borrow_mut().stand_in(shape, tensors)?;
+        Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?)
     }
 }
 

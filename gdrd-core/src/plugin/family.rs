@@ -6,6 +6,7 @@ use std::fmt;
 
 use schemars::Schema;
 
+use super::bounds::out_of_bounds_json;
 use super::kind::Kind;
 use super::paths::{Marked, listed, resolve, with_revision};
 use crate::error::{Error, Result};
@@ -178,7 +179,7 @@ impl<D: ?Sized> Family<D> {
     /// The config of the kind `name` with these options, as a file keeps them.
     ///
     /// # Errors
-    /// If there is no such kind, or the options are not its.
+    /// If there is no such kind, the options are not its, or a number is out of its bounds.
     pub fn from_json(&self, name: &str, options: &serde_json::Value) -> Result<Box<D>> {
         let Some(registered) = self.kinds.get(name) else {
             return Err(Error::component(format!(
@@ -187,8 +188,11 @@ impl<D: ?Sized> Family<D> {
                 list(self.names())
             )));
         };
-        (registered.from_json)(options)
-            .map_err(|error| Error::component(format!("options of the {} `{name}`: {error}", self.what)))
+        let wrong = |text: String| Error::component(format!("options of the {} `{name}`: {text}", self.what));
+        if let Some(outside) = out_of_bounds_json(&(registered.schema)(), options).into_iter().next() {
+            return Err(wrong(format!("`{}`: {}", outside.key(), outside.message)));
+        }
+        (registered.from_json)(options).map_err(|error| wrong(error.to_string()))
     }
 }
 

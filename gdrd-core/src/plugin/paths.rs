@@ -5,6 +5,7 @@ use schemars::Schema;
 use serde_json::{Value as Json, json};
 
 use super::names::{DatasetName, TeacherName, ViewName};
+use super::walk::walk;
 use crate::recipe::HubAddress;
 use crate::recipe::diagnostic::Diagnostic;
 use crate::recipe::node::{Node, Table, Value};
@@ -113,57 +114,13 @@ pub(super) fn listed(options: &toml::Table, schema: &Schema) -> Vec<Marked> {
 
 /// Where the strings of `value` are whose schema has a format, each once.
 fn places(schema: &Json, value: &Json, format: &str) -> Vec<Vec<String>> {
-    let mut walk = Walk { root: schema, format, at: Vec::new(), found: Vec::new() };
-    walk.go(schema, value);
-    walk.found
-}
-
-/// A way through a value beside its schema.
-struct Walk<'a> {
-    root: &'a Json,
-    format: &'a str,
-    at: Vec<String>,
-    found: Vec<Vec<String>>,
-}
-
-impl Walk<'_> {
-    fn go(&mut self, schema: &Json, value: &Json) {
-        if let Some(name) = schema.get("$ref").and_then(Json::as_str).and_then(|name| name.strip_prefix('#'))
-            && let Some(definition) = self.root.pointer(name)
-        {
-            self.go(definition, value);
+    let mut found = Vec::new();
+    walk(schema, value, &mut |schema, value, at| {
+        if has_format(schema, format) && value.is_string() && !found.iter().any(|there| there == at) {
+            found.push(at.to_vec());
         }
-        if has_format(schema, self.format) && value.is_string() && !self.found.contains(&self.at) {
-            self.found.push(self.at.clone());
-        }
-        for several in ["anyOf", "oneOf", "allOf"] {
-            for one in schema.get(several).and_then(Json::as_array).into_iter().flatten() {
-                self.go(one, value);
-            }
-        }
-        match value {
-            Json::Object(table) => {
-                for (key, value) in table {
-                    let own = schema.get("properties").and_then(|properties| properties.get(key));
-                    self.below(key.clone(), own.or_else(|| schema.get("additionalProperties")), value);
-                }
-            }
-            Json::Array(items) => {
-                for (index, value) in items.iter().enumerate() {
-                    self.below(index.to_string(), schema.get("items"), value);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn below(&mut self, key: String, schema: Option<&Json>, value: &Json) {
-        if let Some(schema) = schema {
-            self.at.push(key);
-            self.go(schema, value);
-            self.at.pop();
-        }
-    }
+    });
+    found
 }
 
 /// A node as JSON; only tables, arrays and strings matter here.

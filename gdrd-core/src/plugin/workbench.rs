@@ -1,7 +1,7 @@
 //! A host for one plug-in at a time: for unit tests, and for tools that build a teacher or a dataset without a recipe.
 
-use std::any::Any;
-use std::collections::BTreeMap;
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,13 +37,28 @@ use crate::error::{Error, Result};
 /// ```
 pub struct Workbench {
     device: Device,
+    seed: u64,
     parts: BTreeMap<(&'static str, String), Part>,
+    services: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
 
 impl Workbench {
     /// A workbench without parts.
     pub fn new(device: Device) -> Self {
-        Self { device, parts: BTreeMap::new() }
+        Self { device, seed: 0, parts: BTreeMap::new(), services: HashMap::new() }
+    }
+
+    /// The same with another seed than 0.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The same with something that there is once: with the [`Registry`](crate::registry::Registry), `cx.student_file` works.
+    #[must_use]
+    pub fn with_service<T: Any + Send + Sync>(mut self, service: T) -> Self {
+        self.services.insert(TypeId::of::<T>(), Box::new(service));
+        self
     }
 
     /// The same with a part of a family, such as a `dataset`.
@@ -61,6 +76,14 @@ impl Workbench {
 impl Host for Workbench {
     fn device(&self) -> &Device {
         &self.device
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn service(&self, id: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        self.services.get(&id).map(AsRef::as_ref)
     }
 
     fn file(&self, path: &str) -> Result<LocalFile> {

@@ -178,6 +178,25 @@ pub struct HubFile {
 }
 
 /// A way to files on the Hub: from the cache, or from the network.
+///
+/// ```
+/// use gdrd_core::error::{Error, Result};
+/// use gdrd_core::observe::{Observer, Silent};
+/// use gdrd_core::recipe::{Fetch, HubAddress, HubFile};
+///
+/// /// A machine without a network and without a cache.
+/// struct Nowhere;
+///
+/// impl Fetch for Nowhere {
+///     fn fetch(&self, address: &HubAddress, _: &dyn Observer) -> Result<HubFile> {
+///         Err(Error::data(format!("`{address}`: not on this machine")))
+///     }
+/// }
+///
+/// let address: HubAddress = "hf://org/name/model.safetensors".parse().expect("an address");
+/// let error = Nowhere.fetch(&address, &Silent).expect_err("nothing is here");
+/// assert!(error.to_string().contains("hf://org/name/model.safetensors"));
+/// ```
 pub trait Fetch: Send + Sync {
     /// The file at an address, at the commit that a lock holds the run to, if there is one.
     ///

@@ -185,7 +185,11 @@ fn syntax(faults: Vec<toml::de::Error>, start: usize) -> Vec<Diagnostic> {
         Some(span) => Span::new(start + span.start, start + span.end),
         None => Span::empty(start),
     };
-    faults.into_iter().map(|fault| Diagnostic::new(fault.message().trim(), place(fault.span()))).collect()
+    let words = |fault: &toml::de::Error| match fault.message().trim() {
+        "duplicate key" => "this key stands here a second time, expected each key once".to_string(),
+        message => message.to_string(),
+    };
+    faults.into_iter().map(|fault| Diagnostic::new(words(&fault), place(fault.span()))).collect()
 }
 
 struct Converting {

@@ -9,6 +9,7 @@ use super::node::{Node, Table, Value, parse};
 use super::path::expand;
 use super::set::{join, parse_set};
 use super::source::{Sources, Span};
+use crate::error::io_reason;
 
 /// The recipe format that this gdrd reads, the value of the key `format`.
 pub const FORMAT: i64 = 1;
@@ -71,7 +72,7 @@ impl Loading {
                 Ok(read) => read,
                 Err(error) => {
                     let what = if asked_at.is_some() { "parent recipe" } else { "recipe" };
-                    let message = format!("cannot read the {what} `{}`: {error}", path.display());
+                    let message = format!("cannot read the {what} `{}`: {}", path.display(), io_reason(&error));
                     self.problems.push(Diagnostic { message, span: asked_at, hint: None });
                     break;
                 }
@@ -321,14 +322,14 @@ mod tests {
             load_files(&[("a.toml", "format = 1\nextends = \"b.toml\"")], &["t.x=[1"]).expect_err("no parent");
         assert!(
             problem.starts_with(
-                "error: cannot read the parent recipe `b.toml`: No such file or directory (os error 2)\n --> a.toml:2:11\n  \
+                "error: cannot read the parent recipe `b.toml`: no such file or folder\n --> a.toml:2:11\n  \
                  | extends = \"b.toml\"\n  |           ^^^^^^^^\nerror: "
             ),
             "{problem}"
         );
         assert!(problem.contains(" --> --set:1:"), "{problem}");
         let problem = load_files(&[], &[]).expect_err("no file");
-        assert_eq!(problem, "error: cannot read the recipe `a.toml`: No such file or directory (os error 2)");
+        assert_eq!(problem, "error: cannot read the recipe `a.toml`: no such file or folder");
         let problem = load_files(&[("a.toml", "format = 1\nextends = [\"b\"]")], &[]).expect_err("two parents");
         assert!(problem.starts_with("error: expected the path of one parent recipe, found an array\n"), "{problem}");
     }

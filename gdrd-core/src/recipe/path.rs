@@ -99,6 +99,16 @@ pub(crate) fn resolve(text: &str, span: Span, sources: &Sources) -> std::result:
     if text.is_empty() {
         return Err("a path cannot be empty".to_string());
     }
+    // Before the scheme: pasted from a browser, such an address is one of the Hub too.
+    if let Some(address) = HubAddress::of_web_address(&text) {
+        return Ok(address.to_string());
+    }
+    if text.starts_with("https://") || text.starts_with("http://") {
+        return Err(format!(
+            "`{text}` is a web address, but not that of a file on huggingface.co, which gdrd fetches; expected a path on this \
+             machine or {HUB_SCHEME}ORG/REPOSITORY/FILE"
+        ));
+    }
     if text.starts_with(HUB_SCHEME) {
         return text.parse::<HubAddress>().map(|address| address.to_string());
     }
@@ -149,6 +159,15 @@ mod tests {
         assert_eq!(resolve("hf://a/b/c", Span::empty(7), &sources), Ok("hf://a/b/c".to_string()));
         assert!(resolve("hf://a/b", Span::empty(7), &sources).is_err());
         assert_eq!(resolve("s3://a/b", Span::empty(7), &sources), Ok("s3://a/b".to_string()));
+        let pasted = "https://huggingface.co/o/n/blob/main/w/x.pth?download=true";
+        assert_eq!(resolve(pasted, Span::empty(7), &sources), Ok("hf://o/n/w/x.pth".to_string()));
+        let pasted = "https://huggingface.co/datasets/o/n/resolve/refs%2Fpr%2F3/x.pth";
+        assert_eq!(resolve(pasted, Span::empty(7), &sources), Ok("hf://datasets/o/n@refs%2Fpr%2F3/x.pth".to_string()));
+        for other in ["https://huggingface.co/o/n", "https://huggingface.co/o/n/tree/main", "http://example.org/x.pth"]
+        {
+            let error = resolve(other, Span::empty(7), &sources).expect_err("no file of the Hub");
+            assert!(error.contains("is a web address") && error.contains("hf://ORG/REPOSITORY/FILE"), "{error}");
+        }
         let here = std::env::current_dir().expect("a current folder").join("x");
         assert_eq!(resolve("x", Span::empty(set), &sources), Ok(here.display().to_string()));
         assert!(resolve("", Span::empty(7), &sources).is_err());

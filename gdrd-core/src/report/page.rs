@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::chart::{Axis, Series, line_chart};
 use super::table::{Align, Table};
 use crate::error::Result;
@@ -43,7 +45,33 @@ pub fn chart_name(curve: &Curve, protocol: &str) -> String {
     format!("{plain}-{protocol}")
 }
 
-/// `report.md`: results, loss curves, what the numbers rest on. The curves' pictures are written into `folder`.
+/// What the log of a stage draws, each as (step, value).
+#[derive(Clone, Debug, Default)]
+pub struct StageCurves {
+    /// The stage's name.
+    pub stage: String,
+    /// The loss of each step.
+    pub loss: Vec<(f64, f64)>,
+    /// The length of each weighted term's gradient, where it was measured.
+    pub gradients: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
+/// What is known of a stage that was solved in closed form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SolvedLayer {
+    /// Faces, each of their variants counted.
+    pub rows: usize,
+    /// Values that the layer is given.
+    pub inputs: usize,
+    /// Values that it gives.
+    pub outputs: usize,
+    /// The share of the target's variance that it explains on these faces; none if targets do not vary.
+    pub explained: Option<f64>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// `report.md`: results, curves of the training, what the numbers rest on. The curves' pictures are written into `folder`.
 ///
 /// # Errors
 /// If a picture cannot be drawn or written.
@@ -51,7 +79,7 @@ pub fn run_page(
     title: &str,
     provenance: &[String],
     measured: &BTreeMap<String, Vec<Measured>>,
-    curves: &[(String, Vec<(f64, f64)>)],
+    (curves, solved): (&[StageCurves], &[(String, SolvedLayer)]),
     folder: &Path,
 ) -> Result<String> {
     let mut page = format!("# {title}\n\n");
@@ -92,9 +120,9 @@ pub fn run_page(
             }
         }
     }
-    if !curves.is_empty() {
+    if !curves.is_empty() || !solved.is_empty() {
         page.push_str("## Training\n\n");
-        for (stage, points) in curves {
+        for StageCurves { stage, loss: points, gradients } in curves {
             let name = format!("loss-{stage}");
             let series = [Series { label: stage.clone(), points: smoothed(points) }];
             line_chart(&format!("Loss, stage {stage}"), Axis::linear("step"), Axis::linear("loss"), &series)?
@@ -102,7 +130,28 @@ pub fn run_page(
             let last = points.last().map_or(0.0, |p| p.1);
             writeln!(page, "Stage `{stage}`: {} steps, last loss {last:.4}.\n\n![loss]({name}.svg)\n", points.len())
                 .expect("text grows");
+            if gradients.is_empty() {
+                continue;
+            }
+            let name = format!("gradients-{stage}");
+            let series =
+                |(term, points): (&String, &Vec<(f64, f64)>)| Series { label: term.clone(), points: smoothed(points) };
+            let series: Vec<Series> = gradients.iter().map(series).collect();
+            let title = format!("Gradients of the weighted terms, stage {stage}");
+            line_chart(&title, Axis::linear("step"), Axis::linear("length"), &series)?.write(&folder.join(&name))?;
+            writeln!(page, "![gradients]({name}.svg)\n").expect("text grows");
         }
+    }
+    for (stage, SolvedLayer { rows, inputs, outputs, explained, seconds }) in solved {
+        let explained = explained.map_or("targets do not vary".into(), |share| {
+            format!("it explains {:.1} % of the target's variance on these faces", 100.0 * share)
+        });
+        writeln!(
+            page,
+            "Stage `{stage}`: solved in closed form in {seconds:.1} s, {inputs} to {outputs} values from {rows} faces; \
+             {explained}.\n"
+        )
+        .expect("text grows");
     }
     page.push_str(
         "## Samples\n\nFaces as the dataset has them, above what the student sees.\n\n![samples](samples.png)\n\n",

@@ -53,6 +53,12 @@ pub fn ablate(
     let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
     let protocol = shared_protocol(cells)?;
     let base = row(cells, against)?;
+    for (at, cell) in cells.iter().enumerate() {
+        let seed = cell.experiment.run.seed;
+        if cells[..at].iter().any(|other| other.row == cell.row && other.experiment.run.seed == seed) {
+            return Err(Error::recipe(format!("row `{}` has seed {seed} twice; expected each seed once", cell.row)));
+        }
+    }
     claim_ablation(folder, &["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")))?;
     for cell in cells {
         let row = cell.experiment.plain_name();

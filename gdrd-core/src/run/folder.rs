@@ -18,11 +18,8 @@ use crate::evaluation::Measured;
 use crate::experiment::Experiment;
 use crate::files::{self, remove, sweep, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
-use crate::report;
+use crate::report::{self, SolvedLayer, StageCurves};
 use crate::trainer::{Checkpoint, Position};
-
-/// A stage, and (step, loss) of each of its steps.
-pub(super) type LossCurve = (String, Vec<(f64, f64)>);
 
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
 /// `student.safetensors`, `evaluation/*.json`, `report.md`, and, when all of them are there, `checksums.json`.
@@ -157,7 +154,8 @@ impl RunFolder {
         measured: &BTreeMap<String, Vec<Measured>>,
         pictures: &Path,
     ) -> Result<String> {
-        report::run_page(&experiment.name, &provenance(experiment, lock), measured, &self.curves()?, pictures)
+        let (provenance, curves, solved) = (provenance(experiment, lock), self.curves()?, self.solved()?);
+        report::run_page(&experiment.name, &provenance, measured, (&curves, &solved), pictures)
     }
 
     /// The results of a finished run, by protocol.
@@ -182,20 +180,39 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// The loss of each step, by stage, in the order in which the stages ran.
-    pub(super) fn curves(&self) -> Result<Vec<LossCurve>> {
+    /// The lines of the log of steps.
+    pub(super) fn metrics(&self) -> Result<Vec<serde_json::Value>> {
         let path = self.path.join("metrics.jsonl");
         let text = files::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let mut curves: Vec<LossCurve> = Vec::new();
-        for line in text.lines() {
-            let value: serde_json::Value =
-                serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
+        let read = |line| serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())));
+        text.lines().map(read).collect()
+    }
+
+    /// The stages that were solved in closed form, in the order in which they ran.
+    fn solved(&self) -> Result<Vec<(String, SolvedLayer)>> {
+        let solved = |mut line: serde_json::Value| {
+            let found = line.get_mut("solved").map(serde_json::Value::take)?;
+            Some((line["stage"].as_str()?.to_string(), serde_json::from_value(found).ok()?))
+        };
+        Ok(self.metrics()?.into_iter().filter_map(solved).collect())
+    }
+
+    /// What is drawn of each stage, in the order in which the stages ran.
+    fn curves(&self) -> Result<Vec<StageCurves>> {
+        let mut curves: Vec<StageCurves> = Vec::new();
+        for value in self.metrics()? {
             if let (Some(stage), Some(step), Some(loss)) =
                 (value["stage"].as_str(), value["step"].as_f64(), value["loss"].as_f64())
             {
-                match curves.iter_mut().find(|(name, _)| name == stage) {
-                    Some((_, points)) => points.push((step, loss)),
-                    None => curves.push((stage.to_string(), vec![(step, loss)])),
+                if curves.iter().all(|curve| curve.stage != stage) {
+                    curves.push(StageCurves { stage: stage.to_string(), ..StageCurves::default() });
+                }
+                let Some(curve) = curves.iter_mut().find(|curve| curve.stage == stage) else { continue };
+                curve.loss.push((step, loss));
+                for (name, value) in value["terms"].as_object().into_iter().flatten() {
+                    if let (Some(term), Some(length)) = (name.strip_suffix(".gradient"), value.as_f64()) {
+                        curve.gradients.entry(term.to_string()).or_default().push((step, length));
+                    }
                 }
             }
         }
@@ -261,17 +278,25 @@ impl StepLog {
 
 impl Observer for StepLog {
     fn on(&self, event: &Event) -> Flow {
-        let Event::StepDone { stage, step, loss, terms, rate, gradient_norm, images_per_second, .. } = event else {
-            return Flow::Continue;
-        };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = match event {
+            Event::StepDone { stage, step, loss, terms, rate, gradient_norm, images_per_second, .. } => {
+                let terms: serde_json::Map<String, serde_json::Value> =
+                    terms.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
+                serde_json::json!({
+                    "total_step": state.total + 1, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
+                    "gradient_norm": gradient_norm, "images_per_second": images_per_second,
+                })
+            }
+            Event::StageSolved { stage, rows, inputs, outputs, explained, seconds } => serde_json::json!({
+                "total_step": state.total + 1, "stage": stage,
+                "solved": SolvedLayer {
+                    rows: *rows, inputs: *inputs, outputs: *outputs, explained: *explained, seconds: *seconds,
+                },
+            }),
+            _ => return Flow::Continue,
+        };
         state.total += 1;
-        let terms: serde_json::Map<String, serde_json::Value> =
-            terms.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
-        let line = serde_json::json!({
-            "total_step": state.total, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
-            "gradient_norm": gradient_norm, "images_per_second": images_per_second,
-        });
         let line = format!("{line}\n");
         state.digest.update(&line);
         if let Err(error) = files::write_all(&mut state.file, &self.path, line.as_bytes()) {

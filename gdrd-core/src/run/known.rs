@@ -114,6 +114,11 @@ fn stamps(files: &[PathBuf]) -> Result<Vec<Stamp>> {
 
 fn stamp(path: &Path) -> Result<Stamp> {
     let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    // A pipe would be read here, and be empty or never end where its bytes are wanted.
+    if !metadata.is_file() {
+        let found = if metadata.is_dir() { "a folder" } else { "a pipe or a device" };
+        return Err(Error::data(format!("`{}` is {found}, expected a file", path.display())));
+    }
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let modified = modified.map_or(u64::MAX, |time| time.as_nanos() as u64);
     #[cfg(unix)]
@@ -164,5 +169,19 @@ mod tests {
         std::fs::write(&file, "another").expect("a file");
         known.of_file(&file).expect("a digest");
         known.unchanged().expect("only what was asked for counts, from then on");
+    }
+
+    #[test]
+    fn what_is_no_file_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let known = Known::open(folder.path().join("known"));
+        let said = |path: &Path| known.of_file(path).expect_err("no file").to_string();
+        assert!(said(folder.path()).ends_with("` is a folder, expected a file"));
+        #[cfg(unix)]
+        {
+            let pipe = folder.path().join("pipe");
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+            assert!(said(&pipe).ends_with("` is a pipe or a device, expected a file"));
+        }
     }
 }

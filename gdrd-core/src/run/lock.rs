@@ -34,6 +34,9 @@ pub struct Lock {
     pub views: BTreeMap<String, String>,
     /// Digests of everything that each teacher is, by name.
     pub teachers: BTreeMap<String, String>,
+    /// What the student took from the teacher that it starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<LockedStart>,
     /// Files of the Hub, by address.
     #[serde(default)]
     pub files: BTreeMap<String, LockedFile>,
@@ -50,6 +53,17 @@ pub struct Lock {
     pub protocols: BTreeMap<String, String>,
     /// The machine.
     pub machine: BTreeMap<String, String>,
+}
+
+/// A student that starts from a teacher, in a [`Lock`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedStart {
+    /// The teacher's name in the recipe.
+    pub teacher: String,
+    /// How many tensors the student has from it.
+    pub taken: usize,
+    /// The student's tensors that were drawn.
+    pub drawn: Vec<String>,
 }
 
 /// A dataset in a [`Lock`].
@@ -112,6 +126,7 @@ impl Lock {
             program: parts.program().to_string(),
             name: experiment.name.clone(),
             recipe: experiment.digest(),
+            student: prepared.started.clone(),
             views,
             teachers,
             files: locked.collect(),
@@ -138,7 +153,8 @@ impl Lock {
     /// If the file cannot be read or is no lock.
     pub fn read_file(path: &Path) -> Result<Self> {
         let text = files::read(path).map_err(|e| Error::io(path, e))?;
-        serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::data(format!("`{}` is no lock.json of gdrd: {e}", path.display())))
     }
 
     /// What differs that decides the numbers: the recipe, a teacher, a dataset, a file.

@@ -220,8 +220,8 @@ impl RunFolder {
     pub(super) fn written(&self) -> Result<Vec<String>> {
         let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
         let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
-        let charts =
-            charts.into_iter().filter(|name| is_name(name)).chain(stages.iter().map(|stage| format!("loss-{stage}")));
+        let of_stages = stages.iter().flat_map(|stage| [format!("loss-{stage}"), format!("gradients-{stage}")]);
+        let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
         let charts = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]);
         let scores = protocols.iter().map(|name| format!("evaluation/{name}.json"));
         let ours = [REPORT, "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
@@ -254,17 +254,22 @@ fn utc(seconds: u64) -> String {
 
 /// Refuses to write the table of an ablation over files that no ablation has written.
 pub(super) fn claim_ablation(folder: &Path, names: &[String]) -> Result<()> {
-    let mark = folder.join("gdrd-ablation.json");
+    claim(folder, "ablation", "--run-dir", names)
+}
+
+/// Refuses to write files of `what` over others; the command line's `option` names the folder.
+pub(super) fn claim(folder: &Path, what: &str, option: &str, names: &[String]) -> Result<()> {
+    let mark = folder.join(format!("gdrd-{what}.json"));
     let there = names.iter().map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
     if let (Some(file), false) = (there, mark.is_file()) {
         return Err(Error::recipe(format!(
-            "`{}` would be overwritten, and no ablation of gdrd is known to have written it; name another folder with \
-             `--run-dir`, or move the file",
+            "`{}` would be overwritten, and no {what} of gdrd is known to have written it; name another folder with \
+             `{option}`, or move the file",
             file.display()
         )));
     }
     files::make_folders(folder).map_err(|e| Error::io(folder, e))?;
-    let text = serde_json::json!({"gdrd_ablation": 1, "files": names}).to_string();
+    let text = serde_json::json!({format!("gdrd_{what}"): 1, "files": names}).to_string();
     write_atomically(&mark, text.as_bytes())
 }
 
@@ -327,6 +332,7 @@ mod tests {
             "lock.json",
             "roc-lfw.svg",
             "loss-one.png",
+            "gradients-one.svg",
             "evaluation/lfw.json",
             "samples.png",
         ];

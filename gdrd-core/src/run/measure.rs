@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::evaluation::{Measured, Outcome, Protocol, Role};
 use crate::experiment::Experiment;
 use crate::face::{Face, FaceBatch};
-use crate::files::{self, write_atomically};
+use crate::files::{self, sealed, unsealed, write_atomically};
 use crate::nn::{Mode, kernels};
 use crate::observe::{Event, Observer, tell};
 use crate::student::StudentFile;
@@ -48,7 +48,7 @@ impl Embedder for StudentEmbedder<'_> {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let StudentFile { header, student } = self.file;
+        let StudentFile { header, student, .. } = self.file;
         let small = faces.iter().map(|face| header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
         let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
         let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;
@@ -115,8 +115,8 @@ pub(super) fn evaluate(
 }
 
 fn read(path: &Path) -> Result<Outcome> {
-    let text = files::read(path).map_err(|e| Error::io(path, e))?;
-    Outcome::from_json(&String::from_utf8_lossy(&text))
+    let bytes = files::read(path).map_err(|e| Error::io(path, e))?;
+    Outcome::from_json(&String::from_utf8_lossy(unsealed(&bytes)?))
 }
 
 /// One protocol while it measures.
@@ -150,7 +150,7 @@ impl Host for Named<'_> {
 impl Bench<'_> {
     /// Measures `embedder`, or takes the outcome kept under the key `kept`, or under that and the seed where the protocol draws.
     fn measure(&mut self, embedder: &dyn Embedder, role: Role, kept: Option<String>) -> Result<()> {
-        let path = |key: &String| self.parts.store().folder().join(format!("{key}.json"));
+        let path = |key: &String| self.parts.store().folder().join(format!("{key}.outcome"));
         let seeded = |key: &String| digest::of_value(&(key, self.parts.seed()));
         let places = kept.iter().flat_map(|key| [path(key), path(&seeded(key))]);
         let outcome = match places.into_iter().find(|path| path.exists()) {
@@ -176,7 +176,7 @@ impl Bench<'_> {
                     let path = if cx.record().seed.is_some() { path(&seeded(key)) } else { path(key) };
                     let store = self.parts.store().folder();
                     files::make_folders(store).map_err(|e| Error::io(store, e))?;
-                    write_atomically(&path, text.as_bytes())?;
+                    write_atomically(&path, &sealed(text.as_bytes()))?;
                 }
                 outcome
             }

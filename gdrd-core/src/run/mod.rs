@@ -13,7 +13,9 @@ mod measure;
 mod new_student;
 mod plan;
 mod prepared;
+pub mod probe;
 mod provenance;
+mod solved;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -25,13 +27,14 @@ use candle_core::Device;
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
 pub use folder::RunFolder;
-pub use lock::{Lock, LockedData};
+pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::State;
 pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
 pub use verify::{Finding, Verdict, is_good, verify, verify_again};
 
+use crate::closed_form::ClosedForm;
 use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::evaluation::Role;
@@ -41,7 +44,7 @@ use crate::observe::{Event, FanOut, Observer, tell};
 use crate::recipe::Fetch;
 use crate::registry::Registry;
 use crate::student::{STUDENT_FORMAT, StudentFile, StudentHeader};
-use crate::trainer::{Checkpoint, Optimizer, Outcome, Position};
+use crate::trainer::{Checkpoint, Optimizer, Outcome, Position, Saving};
 
 /// Where a run happens, and what the program has.
 #[derive(Clone)]
@@ -110,7 +113,22 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     }
     let log = folder.log(&position, observer)?;
     let all = prepared.variables(&terms);
+    let listeners = FanOut(vec![observer, &log]);
     for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {
+        if let Some(closed_form) = &stage.closed_form {
+            let (stage, objective) = (stage.name.clone(), objective(stage));
+            tell(observer, &Event::StageStarted { stage, objective, from_step: 0, steps: 1 })?;
+            prepared.solved(&experiment.stages[at], closed_form, true)?.run(&listeners)?;
+            let log = Some(log.sync()?);
+            parts.unchanged()?;
+            position =
+                Position { total_steps: position.total_steps + 1, stage: at + 1, stage_steps: 0, log, ..position };
+            let (position, variables) = (position.clone(), all.tensors());
+            let checkpoint = Checkpoint { position, variables, optimizer: Default::default() };
+            let written = folder.save(&checkpoint, experiment.run.keep_checkpoints)?;
+            tell(observer, &Event::CheckpointWritten { folder: written })?;
+            continue;
+        }
         let mut ready = prepared.stage(stage, std::mem::take(&mut terms[at]))?;
         if let Some(state) = optimizer_state.take().filter(|_| position.stage_steps > 0) {
             ready.optimizer.restore(state)?;
@@ -123,9 +141,9 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
         )?;
         let before = position.total_steps - from;
         let mut written = None;
-        let mut save = |done: u64, optimizer: &dyn Optimizer, stopping: bool| -> Result<()> {
-            let over = done == steps;
-            if !(over || stopping || done.is_multiple_of(experiment.run.checkpoint_steps)) {
+        let mut save = |done: u64, optimizer: &dyn Optimizer, saving: Saving| -> Result<()> {
+            let over = saving == Saving::Over;
+            if saving == Saving::Step && !done.is_multiple_of(experiment.run.checkpoint_steps) {
                 return Ok(());
             }
             // A checkpoint stands for steps that were logged, of data that is what the lock says.
@@ -138,7 +156,7 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             written = Some(folder.save(&checkpoint, experiment.run.keep_checkpoints)?);
             Ok(())
         };
-        let outcome = ready.run(from, &FanOut(vec![observer, &log]), &mut save);
+        let outcome = ready.run(from, &listeners, &mut save);
         log.sync()?;
         if let Some(folder) = written {
             // A wish to stop is told with its step below, or at the next event.
@@ -170,6 +188,10 @@ fn objective(stage: &StageSpec) -> String {
         1.0 => format!("{name} ({})", term.loss.kind),
         weight => format!("{weight} {name} ({})", term.loss.kind),
     };
+    if let Some(ClosedForm { ridge, whiten, .. }) = &stage.closed_form {
+        let whitened = if *whiten > 0.0 { format!(", predictions whitened by C^-{whiten}") } else { String::new() };
+        return format!("the last layer in closed form, ridge {ridge}{whitened}");
+    }
     let parts: Vec<String> = stage.options.trains.iter().map(|part| format!("{part:?}").to_lowercase()).collect();
     format!("train {}; L = {}", parts.join(" and "), stage.losses.iter().map(term).collect::<Vec<_>>().join(" + "))
 }
@@ -196,10 +218,14 @@ fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
     options.remove("kind");
     let view = prepared.parts.context().part::<dyn crate::data::Degradation>("view", &experiment.student.view)?;
     let prepare = view.downscale().cloned().ok_or_else(|| Error::recipe("the student's view has no size"))?;
+    let mut options = serde_json::to_value(options).expect("TOML tables have a JSON form");
+    if let Some(preprocessing) = prepared.student.preprocessing() {
+        options["preprocessing"] = serde_json::to_value(preprocessing).expect("numbers have a JSON form");
+    }
     Ok(StudentHeader {
         format: STUDENT_FORMAT,
         kind: network.kind.clone(),
-        options: serde_json::to_value(options).expect("TOML tables have a JSON form"),
+        options,
         card: prepared.student.card().clone(),
         prepare,
         recipe: experiment.digest(),

@@ -4,8 +4,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::prepared::{Prepared, wanted};
+use crate::closed_form::{ClosedForm, Moments};
 use crate::data::{Augment, Variant};
 use crate::error::Result;
+use crate::experiment::StageSpec;
 use crate::observe::{Event, Flow, Observer};
 use crate::student::Part;
 use crate::teacher::Output;
@@ -31,6 +33,9 @@ pub struct StagePlan {
     pub seconds_per_step: f64,
     /// Seconds that the teachers need for the dataset, once for all runs.
     pub teacher_seconds: f64,
+    /// Whether the stage is one step that is solved in closed form. Its bytes are then those of the sums, and nothing is trained
+    /// by gradients.
+    pub solved: bool,
 }
 
 /// Steps that are timed, after one that is not.
@@ -41,6 +46,10 @@ const TIMED: u64 = 3;
 pub fn plan(prepared: &Prepared) -> Result<Vec<StagePlan>> {
     let mut plans = Vec::new();
     for stage in &prepared.parts.experiment().stages {
+        if let Some(closed_form) = &stage.closed_form {
+            plans.push(of_solved(prepared, stage, closed_form)?);
+            continue;
+        }
         let views = prepared.views(&stage.options.data)?;
         let faces = views.dataset().len();
         let sides = stage.options.augment.variants().len();
@@ -83,9 +92,47 @@ pub fn plan(prepared: &Prepared) -> Result<Vec<StagePlan>> {
             store_bytes: if stored { 2 * values * faces * sides } else { 0 },
             seconds_per_step: if stored { (live - teacher_step).max(live * 0.05) } else { live },
             teacher_seconds: if stored { teacher_step * batches } else { 0.0 },
+            solved: false,
         });
     }
     Ok(plans)
+}
+
+/// Faces of which features are timed.
+const TIMED_FACES: usize = 8;
+
+/// The plan of a stage that is solved: from the time of a few faces and of one product of matrices.
+fn of_solved(prepared: &Prepared, stage: &StageSpec, closed_form: &ClosedForm) -> Result<StagePlan> {
+    let (last, offered) = prepared.last_linear(stage, closed_form)?;
+    let faces = prepared.views(&stage.options.data)?.dataset().len();
+    let variants = stage.options.augment.variants().len();
+    let none = Augment::none();
+    let source = prepared.source(stage, &offered.teacher, &none, Variant::default())?;
+    let count = TIMED_FACES.min(faces);
+    source.seconds(count, &offered.output)?;
+    let teacher = source.seconds(count, &offered.output)? / count as f64;
+    let ready = prepared.solved(stage, closed_form, false)?;
+    let rows = || ready.rows(0..count, Variant::default(), 0);
+    rows()?;
+    let since = Instant::now();
+    rows()?;
+    let live = since.elapsed().as_secs_f64() / count as f64;
+    let stored = stage.options.store_features;
+    let of_face = if stored { (live - teacher).max(live * 0.05) } else { live };
+    let rows = (faces * variants) as f64;
+    let bytes = if stored { 2 * offered.width() * faces * variants } else { 0 };
+    Ok(StagePlan {
+        stage: stage.name.clone(),
+        steps: 1,
+        trained: (last.inputs + 1) * last.outputs,
+        state_bytes: Moments::bytes(last.inputs, last.outputs),
+        taps: vec![(offered.teacher, offered.output, offered.shape)],
+        loss_variables: Vec::new(),
+        store_bytes: bytes,
+        seconds_per_step: rows * of_face + Moments::seconds(last.inputs, rows, ready.device)?,
+        teacher_seconds: if stored { teacher * rows } else { 0.0 },
+        solved: true,
+    })
 }
 
 struct Clock(Mutex<Times>);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
+use super::lock::LockedStart;
 use super::new_student::{draw, new_student};
 use crate::context::Host;
 use crate::data::{Augment, Variant, Views};
@@ -18,7 +19,7 @@ use crate::observe::{Event, tell};
 use crate::seed::Seed;
 use crate::student::{Part, Student};
 use crate::teacher::{Output, Source, Stored, Teacher, class_centres};
-use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term};
+use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term, with_average};
 
 /// The parts of a run.
 pub struct Prepared<'a> {
@@ -26,7 +27,9 @@ pub struct Prepared<'a> {
     pub parts: &'a Assembly<'a>,
     /// The student.
     pub student: Box<dyn Student>,
-    variables: Variables,
+    pub(super) variables: Variables,
+    /// What the student has from the teacher that it starts from.
+    pub(super) started: Option<LockedStart>,
     /// The data of every stage, by the dataset's name.
     views: BTreeMap<String, Arc<Views>>,
     /// The teachers that losses use, by name.
@@ -49,7 +52,8 @@ impl<'a> Prepared<'a> {
         let experiment = parts.experiment();
         let cx = parts.context();
         let device = cx.device();
-        experiment.run.precision.check(device).map_err(|e| Error::recipe(format!("`run.precision`: {e}")))?;
+        let precision = experiment.run.precision.check(device);
+        precision.map_err(|e| Error::recipe(format!("`run.precision`: {}", Error::from(e))))?;
         let mut views = BTreeMap::new();
         for stage in &experiment.stages {
             views.insert(stage.options.data.clone(), cx.views(&stage.options.data)?);
@@ -59,8 +63,8 @@ impl<'a> Prepared<'a> {
         }
         let names = experiment.teachers.keys();
         let teachers = names.map(|name| Ok((name.clone(), cx.teacher(name)?))).collect::<Result<_>>()?;
-        let (student, variables) = new_student(parts).at(|| "student".into())?;
-        Ok(Self { parts, student, variables, views, teachers })
+        let (student, variables, started) = new_student(parts).at(|| "student".into())?;
+        Ok(Self { parts, student, variables, started, views, teachers })
     }
 
     fn experiment(&self) -> &'a Experiment {
@@ -82,7 +86,12 @@ impl<'a> Prepared<'a> {
     pub(super) fn stage_terms(&self, stage: &StageSpec) -> Result<StageTerms> {
         let views = self.views(&stage.options.data)?;
         let place = || format!("stage `{}`", stage.name);
+        if let Some(closed_form) = &stage.closed_form {
+            // What does not fit is said before the first step of any stage.
+            return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
+        }
         stage.options.total_steps(views.dataset().len()).at(place)?;
+        self.check_views(stage).at(place)?;
         let mut made = StageTerms::default();
         for (name, term) in &stage.losses {
             let place = || format!("stage `{}`, loss `{name}`", stage.name);
@@ -111,9 +120,27 @@ impl<'a> Prepared<'a> {
         Ok(made)
     }
 
+    /// Whether the views that a stage shows the student have the size of its input.
+    fn check_views(&self, stage: &StageSpec) -> Result<()> {
+        let expected = self.student.card().input_size;
+        let last = stage.options.last.as_ref().and_then(|last| last.view.as_ref());
+        for view in stage.options.view.iter().chain(last) {
+            let found = self.views(&stage.options.data)?.size(view)?;
+            if found != expected {
+                return Err(Error::recipe(format!(
+                    "the view `{view}` has {found} pixels; expected {expected}, as the student's input"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// What a loss can know of its stage.
     fn facts(&self, stage: &StageSpec, needs: &Needs) -> Result<StageFacts> {
-        let people = self.views(&stage.options.data)?.dataset().people().len();
+        let dataset = self.views(&stage.options.data)?.dataset();
+        let people = dataset.people().len();
+        let mut images = vec![0; people];
+        (0..dataset.len()).filter_map(|index| dataset.person(index)).for_each(|person| images[person] += 1);
         let least = if needs.gives_logits { 2 } else { usize::from(needs.labels || needs.centres) };
         if people < least {
             return Err(Error::data(format!(
@@ -122,11 +149,18 @@ impl<'a> Prepared<'a> {
             )));
         }
         let teachers = needs.teachers.iter().map(|need| self.offered(stage, need)).collect::<Result<_>>()?;
-        Ok(StageFacts { name: stage.name.clone(), student: self.student.card().clone(), people, teachers })
+        Ok(StageFacts {
+            name: stage.name.clone(),
+            student: self.student.card().clone(),
+            people,
+            images,
+            faces: dataset.len(),
+            teachers,
+        })
     }
 
     /// The output that a need means.
-    fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
+    pub(super) fn offered(&self, stage: &StageSpec, need: &TeacherNeed) -> Result<Offered> {
         let of = |name: &String, teacher: &Arc<dyn Teacher>| -> Result<Offered> {
             let output = match &need.output {
                 Wanted::Embedding => Output::Embedding,
@@ -240,7 +274,7 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
+    pub(super) fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
         let Variant { draw, mirrored } = source.variant;
         let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
         let side = if mirrored { ", mirrored" } else { "" };
@@ -270,7 +304,7 @@ impl<'a> Prepared<'a> {
             for view in &teacher.card().views {
                 random |= views.is_random(view)?;
             }
-            if random || !stage.options.store_features {
+            if random || !stage.options.store_features || stage.options.shows_mixtures_to_teachers() {
                 teachers.add_live(&name, &**teacher, outputs);
                 continue;
             }
@@ -312,7 +346,7 @@ impl<'a> Prepared<'a> {
             buffers,
             terms: terms.terms,
             teachers,
-            optimizer: stage.optimizer.config.build(&cx)?,
+            optimizer: with_average(stage.optimizer.config.build(&cx)?, stage.options.ema),
             schedule: stage.schedule.config.build(&cx)?,
             exchange: &Alone,
             views: self.views(&stage.options.data)?,

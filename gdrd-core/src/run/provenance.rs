@@ -1,6 +1,6 @@
 //! What a run's numbers rest on, in words.
 
-use super::lock::{Lock, LockedData};
+use super::lock::{Lock, LockedData, LockedStart};
 use crate::experiment::Experiment;
 
 /// What a run's numbers rest on, a line each: the recipe, the program, views, teachers, files of the Hub, datasets, the machine.
@@ -16,6 +16,10 @@ pub(super) fn provenance(experiment: &Experiment, lock: &Lock) -> Vec<String> {
     }
     for (name, digest) in &lock.teachers {
         lines.push(format!("teacher `{name}`: sha256 `{digest}`"));
+    }
+    if let Some(LockedStart { teacher, taken, drawn }) = &lock.student {
+        let new = if drawn.is_empty() { "nothing".into() } else { format!("`{}`", drawn.join("`, `")) };
+        lines.push(format!("student: starts with {taken} tensors of teacher `{teacher}`; {new} is new"));
     }
     for (address, file) in &lock.files {
         lines.push(format!(

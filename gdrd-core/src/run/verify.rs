@@ -246,13 +246,13 @@ fn differing(
 
 /// Whether every step was logged.
 fn steps(folder: &RunFolder, last: Option<&Checkpoint>, book: &mut Book) {
-    let Some(curves) = book.keep("metrics.jsonl", folder.curves(), |curves| format!("{} stages", curves.len())) else {
-        return;
-    };
-    let logged: usize = curves.iter().map(|(_, points)| points.len()).sum();
+    let read = folder.metrics();
+    let Some(lines) = book.keep("metrics.jsonl", read, |lines| format!("{} lines", lines.len())) else { return };
     match last {
-        Some(last) => book.same("metrics.jsonl: steps", &last.position.total_steps, &(logged as u64)),
-        None => book.add("metrics.jsonl: steps", Verdict::Unknown, format!("{logged}, and no checkpoint to compare")),
+        Some(last) => book.same("metrics.jsonl: steps", &last.position.total_steps, &(lines.len() as u64)),
+        None => {
+            book.add("metrics.jsonl: steps", Verdict::Unknown, format!("{}, and no checkpoint to compare", lines.len()))
+        }
     }
 }
 

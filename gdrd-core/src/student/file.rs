@@ -88,7 +88,7 @@ impl StudentHeader {
         }
         header.agrees()?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-            .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}")))?;
+            .map_err(|e| Error::weights(format!("not a complete safetensors file: {}", Error::from(e))))?;
         let single = |(name, tensor): (String, Tensor)| match tensor.dtype() {
             dtype if dtype.is_float() => Ok((name, tensor.to_dtype(DType::F32)?)),
             dtype => Err(Error::weights(format!("`{name}`: expected floats, found {dtype:?}"))),
@@ -106,7 +106,7 @@ impl StudentHeader {
             wrong.push(format!("faces are prepared at {size} pixels for an input of {input_size}"));
         }
         if map.contains(&0) || *embedding == Some(0) {
-            wrong.push(format!("a map of {map:?} and an embedding of {embedding:?} values"));
+            wrong.push(sizes(&self.card));
         }
         match wrong.is_empty() {
             true => Ok(()),
@@ -127,12 +127,21 @@ fn seal(header: &serde_json::Value, tensors: &SafeTensors) -> String {
     digest::of_value(&(header, tensors))
 }
 
+/// The sizes of a card in words.
+fn sizes(card: &StudentCard) -> String {
+    let embedding =
+        card.embedding.map_or("no embedding".to_string(), |width| format!("an embedding of {width} values"));
+    format!("an input of {} pixels, a map of {:?} and {embedding}", card.input_size, card.map)
+}
+
 /// A trained student.
 pub struct StudentFile {
     /// What the file says of itself.
     pub header: StudentHeader,
     /// The network.
     pub student: Box<dyn Student>,
+    /// Its tensors.
+    pub tensors: BTreeMap<String, Tensor>,
 }
 
 impl StudentFile {
@@ -147,15 +156,16 @@ impl StudentFile {
             return Err(Error::weights(format!("the file's option `{}`: {}", problem.key, problem.message)));
         }
         let (size, host) = (header.card.input_size, Bare(device.clone()));
-        let student = Weights::read(tensors, device, |_| false, |weights| build(&*config, size, weights, &host))?;
+        let student =
+            Weights::read(tensors.clone(), device, |_| false, |weights| build(&*config, size, weights, &host))?;
         if *student.card() != header.card {
             return Err(Error::weights(format!(
-                "the file declares {:?}, its options make {:?}",
-                header.card,
-                student.card()
+                "the file declares {}; its options make {}",
+                sizes(&header.card),
+                sizes(student.card())
             )));
         }
-        Ok(Self { header, student })
+        Ok(Self { header, student, tensors })
     }
 }
 
@@ -240,7 +250,7 @@ mod tests {
         refused(&|header| header.prepare.size = 0, "`prepare.size`: expected 4 to 512 pixels, found 0");
         refused(&|header| header.card.input_size = 24, "faces are prepared at 16 pixels for an input of 24");
         refused(&|header| header.card.map[0] = 0, "a map of [0, 8, 8]");
-        refused(&|header| header.card.embedding = Some(0), "an embedding of Some(0) values");
+        refused(&|header| header.card.embedding = Some(0), "an embedding of 0 values");
         let integers = BTreeMap::from([("a".to_string(), Tensor::new(&[3u32], &Device::Cpu).expect("a tensor"))]);
         let text = StudentHeader::from_bytes(&header().to_bytes(&integers).expect("bytes")).expect_err("integers");
         assert!(text.to_string().contains("`a`: expected floats, found U32"), "{text}");

@@ -1,5 +1,6 @@
 //! Teachers: frozen networks that a student learns from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,12 +14,15 @@ use crate::error::{Error, Problem, Result};
 use crate::face::{Face, FaceBatch, Kernel};
 
 mod centres;
-mod preprocessing;
 mod store;
+mod transformed;
+mod whitening;
 
+pub use crate::nn::{Alignment, Colour, Preprocessing};
 pub use centres::class_centres;
-pub use preprocessing::{Alignment, Colour, Preprocessing};
 pub use store::{FeatureStore, Source, Stored, gather};
+pub use transformed::Transformed;
+pub(crate) use whitening::symmetric_power;
 
 /// One thing that a teacher can offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,14 +88,33 @@ impl Shown {
         &self.views[0]
     }
 
+    /// The mirror images of the same samples.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn mirrored(&self) -> Result<Self> {
+        let mirrored = |faces: &FaceBatch| FaceBatch::from_tensor(faces.tensor().flip(&[3])?);
+        Ok(Self { views: self.views.iter().map(mirrored).collect::<Result<_>>()?, keys: self.keys.clone() })
+    }
+
     /// All views, in the order of the card's.
     pub fn views(&self) -> &[FaceBatch] {
         &self.views
     }
 
-    /// The samples' keys; empty for faces of no dataset.
+    /// The samples' keys: none for faces of no dataset, and an empty one for a mixture of two samples.
     pub fn keys(&self) -> &[String] {
         &self.keys
+    }
+
+    /// The samples from `start` on, `count` of them.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub(crate) fn part(&self, start: usize, count: usize) -> Result<Self> {
+        let of = |view: &FaceBatch| FaceBatch::from_tensor(view.tensor().narrow(0, start, count)?.contiguous()?);
+        let views = self.views.iter().map(of).collect::<Result<_>>()?;
+        Ok(Self { views, keys: self.keys.iter().skip(start).take(count).cloned().collect() })
     }
 }
 
@@ -159,13 +182,86 @@ pub trait Teacher: Send + Sync {
         self.card().default_map.iter().cloned().collect()
     }
 
+    /// Its tensors, for a student that starts from it.
+    ///
+    /// # Errors
+    /// If it has none to give.
+    fn weights(&self) -> Result<TeacherWeights> {
+        Err(Error::component("its kind gives no student its weights"))
+    }
+
     /// Whether it answers for any face. One that only repeats what was computed before is not measured by protocols.
     fn knows_any_face(&self) -> bool {
         true
     }
 }
 
+/// What a student starts with that starts from a teacher.
+#[derive(Clone, Debug)]
+pub struct TeacherWeights {
+    /// Parameters and running statistics, by the names that the network's own layout has for them.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What the network expects of its input; none if that is no option of it.
+    pub preprocessing: Option<Preprocessing>,
+}
+
 /// What a recipe says of a teacher.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::error::{Problem, Result};
+/// use gdrd_core::plugin::{Kind, ViewName};
+/// use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherConfig, cannot_offer};
+///
+/// /// The face's pixels as its embedding.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Pixels {
+///     /// Height and width to which faces are brought, in pixels.
+///     size: usize,
+///     /// The view that it is shown.
+///     view: ViewName,
+/// }
+///
+/// impl Kind for Pixels {
+///     const NAME: &'static str = "pixels";
+///     const PURPOSE: &'static str = "a face's pixels";
+/// }
+///
+/// impl TeacherConfig for Pixels {
+///     fn check(&self) -> Vec<Problem> {
+///         Problem::within("size", self.size, 1..=64).into_iter().collect()
+///     }
+///     fn build(&self, _: &BuildContext) -> Result<Box<dyn Teacher>> {
+///         let views = vec![self.view.to_string()];
+///         let (input_size, preprocessing) = (Some(self.size), Preprocessing::none());
+///         Ok(Box::new(Ready(TeacherCard { input_size, preprocessing, views, default_map: None })))
+///     }
+/// }
+///
+/// struct Ready(TeacherCard);
+///
+/// impl Teacher for Ready {
+///     fn card(&self) -> &TeacherCard {
+///         &self.0
+///     }
+///     fn shape(&self, output: &Output, input: usize) -> Result<Vec<usize>> {
+///         match output {
+///             Output::Embedding => Ok(vec![3 * input * input]),
+///             other => Err(cannot_offer(other, "`embedding`")),
+///         }
+///     }
+///     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
+///         outputs.iter().map(|_| Ok(shown.faces().tensor().flatten_from(1)?.detach())).collect()
+///     }
+/// }
+///
+/// let config: Pixels = serde_json::from_str(r#"{ "size": 8, "view": "low" }"#).expect("options");
+/// let teacher = config.build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// assert_eq!(teacher.shape(&Output::Embedding, 8)?, [192]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait TeacherConfig: Send + Sync {
     /// What is wrong with the options, without touching disk or device.
     fn check(&self) -> Vec<Problem> {
@@ -235,9 +331,10 @@ impl<'a> TeacherEmbedder<'a> {
         faces: &[Face],
         change: impl Fn(FaceBatch) -> Result<FaceBatch>,
     ) -> Result<Embeddings> {
-        let pixels = faces.first().map_or(1, |face| face.width() * face.height());
         let mut values = Vec::with_capacity(self.width * faces.len());
-        for batch in faces.chunks((PIXELS / pixels).max(1)) {
+        // A teacher of any size may be given faces of several.
+        let alike = faces.chunk_by(|a, b| a.width() == b.width());
+        for batch in alike.flat_map(|faces| faces.chunks((PIXELS / faces[0].width().pow(2)).max(1))) {
             let view = |downscale: &Option<Downscale>| {
                 let small = |face: &Face| {
                     let face = downscale.as_ref().map_or_else(|| Ok(face.clone()), |small| small.apply(face))?;

@@ -61,9 +61,13 @@ impl Feed {
         let faces = FaceBatch::from_tensor(put(faces.tensor().clone())?)?;
         let dataset = stage.views.dataset();
         let teachers = stage.teachers.given(&batch, dataset, &mut put)?;
+        if maps.as_ref().is_some_and(|maps| !maps.serve(batch.step)) {
+            *maps = None;
+        }
         let map = maps.as_ref().map(|maps| put(maps.gather(&batch)?)).transpose()?;
         let labels = if stage.terms.iter().any(|term| term.needs.labels) {
-            let people = batch.indices.iter().map(|&index| dataset.person(index)).collect();
+            let person = |(at, &index): (usize, &usize)| dataset.person(index).filter(|_| !batch.mixes(at));
+            let people = batch.indices.iter().enumerate().map(person).collect();
             Some(Labels::new(people, &mut put)?)
         } else {
             None

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use super::options::FrozenStatistics;
 use super::stage::Stage;
 use crate::data::{Batch, Variant};
 use crate::error::{Error, Result};
@@ -21,11 +22,14 @@ const KEPT_BYTES: usize = 1 << 30;
 pub(super) struct FrozenMaps {
     shape: Vec<usize>,
     maps: BTreeMap<Variant, Vec<f32>>,
+    /// The first batch, counted from the stage's beginning, for which the backbone changes.
+    until: u64,
 }
 
 impl FrozenMaps {
-    /// Computes the maps if the backbone is frozen, views repeat, memory allows, and there is more than one epoch.
-    pub(super) fn when_it_pays(stage: &Stage, steps: u64, observer: &dyn Observer) -> Result<Option<Self>> {
+    /// Computes the maps if the backbone is frozen at the batch `from`, views repeat, memory allows, and it is frozen for more than
+    /// one epoch in all.
+    pub(super) fn when_it_pays(stage: &Stage, from: u64, steps: u64, observer: &dyn Observer) -> Result<Option<Self>> {
         let options = stage.options;
         let used = stage.terms.iter().any(|term| term.needs.embedding || term.needs.map);
         let samples = stage.views.dataset().len();
@@ -33,10 +37,15 @@ impl FrozenMaps {
         let sides = variants.len();
         let map = stage.student.card().map;
         let bytes = samples * sides * map.iter().product::<usize>() * 4;
-        let seen = (steps as usize).saturating_mul(options.accumulate).saturating_mul(options.batch_size);
-        let repeats =
-            !stage.trains(Part::Backbone) && options.augment.shift == 0 && !stage.views.is_random(&stage.view)?;
-        if !used || !repeats || bytes > KEPT_BYTES || seen <= samples * sides {
+        let until = options.first_change(Part::Backbone, steps).unwrap_or(steps) * options.accumulate as u64;
+        let seen = (until as usize).saturating_mul(options.batch_size);
+        let last_view = options.last.as_ref().and_then(|last| last.view.as_ref());
+        let repeats = options.frozen_statistics == FrozenStatistics::Kept
+            && options.augment.shift == 0
+            && options.augment.mixup.is_none()
+            && last_view.is_none_or(|view| *view == stage.view)
+            && !stage.views.is_random(&stage.view)?;
+        if from >= until || !used || !repeats || bytes > KEPT_BYTES || seen <= samples * sides {
             return Ok(None);
         }
         let of_variant = |variant: Variant| -> Result<Vec<f32>> {
@@ -62,7 +71,12 @@ impl FrozenMaps {
             Ok(values)
         };
         let maps = variants.into_iter().map(|variant| Ok((variant, of_variant(variant)?))).collect::<Result<_>>()?;
-        Ok(Some(Self { shape: map.to_vec(), maps }))
+        Ok(Some(Self { shape: map.to_vec(), maps, until }))
+    }
+
+    /// Whether the backbone that makes this batch's maps is still the one that made these.
+    pub(super) fn serve(&self, batch: u64) -> bool {
+        batch < self.until
     }
 
     /// The maps of a batch, in main memory.

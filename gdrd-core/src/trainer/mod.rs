@@ -1,5 +1,6 @@
 //! Training of one stage: batches in, steps out. What is trained, by which losses and how long, is the recipe's.
 
+mod average;
 mod checkpoint;
 mod features;
 mod feed;
@@ -9,13 +10,18 @@ mod optimizer;
 mod options;
 mod run_stage;
 mod schedule;
+mod solve;
 mod stage;
+mod statistics;
 mod step;
+mod term_gradients;
 
+pub(crate) use average::with_average;
 pub use checkpoint::{Checkpoint, Position};
 pub use features::{OutputOf, TeacherFeatures};
 pub use optimizer::{AdamW, Optimizer, OptimizerConfig, Sgd};
-pub use options::StageOptions;
-pub use run_stage::Outcome;
-pub use schedule::{Constant, Cosine, Schedule, ScheduleConfig, StepSchedule};
+pub use options::{FrozenStatistics, LastPhase, StageEdge, StageOptions};
+pub use run_stage::{Outcome, Saving};
+pub use schedule::{Constant, Cosine, OneCycle, Schedule, ScheduleConfig, StepSchedule};
+pub use solve::SolvedStage;
 pub use stage::{Alone, Exchange, Stage, Term};

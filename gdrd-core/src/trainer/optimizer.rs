@@ -51,9 +51,31 @@ pub trait Optimizer {
     /// # Errors
     /// If it is the state of another optimiser.
     fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<()>;
+
+    /// The stage has made its last step: what stands in the parameters then is what it leaves behind. Nothing changes unless an
+    /// optimiser says more.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn finish(&mut self, parameters: &BTreeMap<String, Var>) -> Result<()> {
+        let _ = parameters;
+        Ok(())
+    }
 }
 
 /// What a recipe says of an optimiser.
+///
+/// ```
+/// use candle_core::Device;
+/// use gdrd_core::context::{Bare, BuildContext};
+/// use gdrd_core::trainer::{OptimizerConfig, Sgd};
+///
+/// let sgd = Sgd { momentum: 2.0, ..Sgd::default() };
+/// assert_eq!(sgd.check()[0].key, "momentum");
+/// let optimizer = Sgd::default().build(&BuildContext::new(&Bare(Device::Cpu)))?;
+/// assert!(optimizer.state().is_empty(), "nothing is kept before the first step");
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait OptimizerConfig: Send + Sync {
     /// What is wrong with the options.
     fn check(&self) -> Vec<Problem> {
@@ -73,8 +95,10 @@ pub trait OptimizerConfig: Send + Sync {
 #[serde(deny_unknown_fields, default)]
 pub struct Sgd {
     /// Share of the last step's direction that is kept.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub momentum: f64,
     /// Pull of every parameter towards zero.
+    #[schemars(range(min = 0, max = 1000))]
     pub weight_decay: f64,
     /// Whether to look ahead.
     pub nesterov: bool,
@@ -93,18 +117,8 @@ impl Kind for Sgd {
 
 impl OptimizerConfig for Sgd {
     fn check(&self) -> Vec<Problem> {
-        [
-            Problem::unless((0.0..1.0).contains(&self.momentum), "momentum", || {
-                format!("expected 0 to below 1, found {}", self.momentum)
-            }),
-            Problem::unless(self.weight_decay >= 0.0, "weight_decay", || {
-                format!("expected 0 or more, found {}", self.weight_decay)
-            }),
-            Problem::unless(!self.nesterov || self.momentum > 0.0, "nesterov", || "needs a momentum above 0".into()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let good = !self.nesterov || self.momentum > 0.0;
+        Problem::unless(good, "nesterov", || "needs a momentum above 0".into()).into_iter().collect()
     }
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Optimizer>> {
@@ -152,12 +166,16 @@ impl Optimizer for SgdState {
 #[serde(deny_unknown_fields, default)]
 pub struct AdamW {
     /// Decay of the mean gradient.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub beta1: f64,
     /// Decay of the mean square gradient.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub beta2: f64,
     /// Added to the root of the mean square.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub eps: f64,
     /// Pull of every parameter towards zero.
+    #[schemars(range(min = 0, max = 1000))]
     pub weight_decay: f64,
 }
 
@@ -173,21 +191,6 @@ impl Kind for AdamW {
 }
 
 impl OptimizerConfig for AdamW {
-    fn check(&self) -> Vec<Problem> {
-        let share = |v: f64| (0.0..1.0).contains(&v);
-        [
-            Problem::unless(share(self.beta1), "beta1", || format!("expected 0 to below 1, found {}", self.beta1)),
-            Problem::unless(share(self.beta2), "beta2", || format!("expected 0 to below 1, found {}", self.beta2)),
-            Problem::unless(self.eps > 0.0, "eps", || format!("expected above 0, found {}", self.eps)),
-            Problem::unless(self.weight_decay >= 0.0, "weight_decay", || {
-                format!("expected 0 or more, found {}", self.weight_decay)
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Optimizer>> {
         Ok(Box::new(AdamWState { config: self.clone(), steps: BTreeMap::new(), moments: BTreeMap::new() }))
     }
@@ -307,7 +310,7 @@ impl Optimizer for AdamWState {
 }
 
 /// A state that was read from a checkpoint, where the gradients are.
-fn beside(state: &mut Tensor, gradient: &Tensor) -> Result<()> {
+pub(super) fn beside(state: &mut Tensor, gradient: &Tensor) -> Result<()> {
     if !gradient.device().same_device(state.device()) {
         *state = state.to_device(gradient.device())?;
     }

@@ -9,6 +9,7 @@ use super::feed::Feed;
 use super::frozen_maps::FrozenMaps;
 use super::numbers::Numbers;
 use super::optimizer::Optimizer;
+use super::options::StageEdge;
 use super::stage::{Kept, Stage, factor};
 use super::step::StepSum;
 use crate::data::Loader;
@@ -25,6 +26,17 @@ struct Made {
     numbers: Numbers,
 }
 
+/// Why a stage offers to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saving {
+    /// A step was made.
+    Step,
+    /// The observer wants to stop: this is what the run goes on from.
+    Stopping,
+    /// The stage is over.
+    Over,
+}
+
 /// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -35,8 +47,8 @@ pub enum Outcome {
 }
 
 impl Stage<'_> {
-    /// Runs the steps from `from` on. After every step `save` is told how many are done and may write a checkpoint;
-    /// it is given the optimiser.
+    /// Runs the steps from `from` on, and what is to be done before the first and after the last. After every step `save` is told
+    /// how many are done and may write a checkpoint; it is given the optimiser.
     ///
     /// # Errors
     /// If a loss is not finite (the error names the step and the term), or anything below fails. The variables are
@@ -45,21 +57,28 @@ impl Stage<'_> {
         &mut self,
         from: u64,
         observer: &dyn Observer,
-        save: &mut dyn FnMut(u64, &dyn Optimizer, bool) -> Result<()>,
+        save: &mut dyn FnMut(u64, &dyn Optimizer, Saving) -> Result<()>,
     ) -> Result<Outcome> {
         let steps = self.steps()?;
         let options = self.options;
         let accumulate = options.accumulate as u64;
         let _precision = self.precision.set();
-        let maps = FrozenMaps::when_it_pays(self, steps, observer)?;
+        if from == 0
+            && options.estimates(StageEdge::Begin)
+            && self.estimate(StageEdge::Begin, steps, observer)?.is_none()
+        {
+            return Ok(Outcome::Stopped(0));
+        }
+        let maps = FrozenMaps::when_it_pays(self, from * accumulate, steps, observer)?;
         let range = from * accumulate..steps * accumulate;
-        let loader = Loader::start(self.views.clone(), self.order(), self.teachers.wanted(), range, self.workers)?;
+        let order = self.order(steps);
+        let loader = Loader::start(self.views.clone(), order, self.teachers.wanted(), range, self.workers)?;
         let mut feed = Feed::new(loader, maps, self.device)?;
         let (mut made, mut since) = (Vec::new(), Instant::now());
         for step in from..steps {
             let place = || format!("stage `{}`, step {step}", self.name);
-            let before = Kept::of(&self.buffers)?;
-            let (mut gradients, numbers) = match self.step(step, &mut feed, observer) {
+            let before = Kept::of(self.buffers.values())?;
+            let (mut gradients, numbers) = match self.step(step, steps, &mut feed, observer) {
                 Ok(made) => made,
                 Err(error) if error.kind() == ErrorKind::Stopped => {
                     before.restore()?;
@@ -68,7 +87,7 @@ impl Stage<'_> {
                         self.tell(&mut made, &mut since, steps, observer)?;
                     }
                     if step > from {
-                        save(step, &*self.optimizer, true)?;
+                        save(step, &*self.optimizer, Saving::Stopping)?;
                     }
                     return Ok(Outcome::Stopped(step));
                 }
@@ -86,12 +105,34 @@ impl Stage<'_> {
             let done = step + 1;
             let is_due = made.len() == READ_TOGETHER || done == steps || done.is_multiple_of(self.checkpoint_steps);
             let stop = (!self.device.is_cuda() || is_due) && self.tell(&mut made, &mut since, steps, observer)?;
-            save(done, &*self.optimizer, stop)?;
             if stop {
+                save(done, &*self.optimizer, Saving::Stopping)?;
                 return Ok(Outcome::Stopped(done));
             }
+            if done < steps {
+                save(done, &*self.optimizer, Saving::Step)?;
+            }
         }
+        drop(feed);
+        if !self.finish(steps, observer)? {
+            save(steps, &*self.optimizer, Saving::Stopping)?;
+            return Ok(Outcome::Stopped(steps));
+        }
+        save(steps, &*self.optimizer, Saving::Over)?;
         Ok(Outcome::Finished)
+    }
+
+    /// What comes after the last step; false if the observer wants to stop, and then nothing has changed.
+    fn finish(&mut self, steps: u64, observer: &dyn Observer) -> Result<bool> {
+        if !self.options.estimates(StageEdge::End) {
+            return Ok(true);
+        }
+        let before = Kept::of(self.trained.values())?;
+        self.optimizer.finish(&self.trained)?;
+        match self.estimate(StageEdge::End, steps, observer)? {
+            Some(()) => Ok(true),
+            None => before.restore().map(|()| false),
+        }
     }
 
     /// Tells the steps that were made; says whether the run shall stop.
@@ -124,10 +165,16 @@ impl Stage<'_> {
         Ok(stop && last + 1 < steps)
     }
 
-    fn step(&self, step: u64, feed: &mut Feed, observer: &dyn Observer) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
-        let mut sum = StepSum::new(self, step);
+    fn step(
+        &self,
+        step: u64,
+        steps: u64,
+        feed: &mut Feed,
+        observer: &dyn Observer,
+    ) -> Result<(BTreeMap<String, Tensor>, Numbers)> {
+        let mut sum = StepSum::new(self, step, steps);
         for _ in 0..self.options.accumulate {
-            sum.add(feed.next(self, observer)?)?;
+            sum.add(feed.next(self, observer)?, observer)?;
         }
         sum.finish(self.options.clip_norm)
     }

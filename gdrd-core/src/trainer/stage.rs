@@ -8,7 +8,7 @@ use super::features::TeacherFeatures;
 use super::optimizer::Optimizer;
 use super::options::StageOptions;
 use super::schedule::Schedule;
-use crate::data::{Order, Views};
+use crate::data::{Groups, LastPhaseOrder, Order, Views};
 use crate::error::Result;
 use crate::loss::{Loss, Needs};
 use crate::nn::kernels::Precision;
@@ -116,20 +116,27 @@ impl Stage<'_> {
     }
 
     /// Which faces make which step.
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self, steps: u64) -> Order {
+        let last = self.options.last_phase(steps).map(|(first, last, augment)| LastPhaseOrder {
+            from: first * self.options.accumulate as u64,
+            augment,
+            view: last.view.clone().unwrap_or_else(|| self.view.clone()),
+        });
         Order {
             seed: self.seed,
             stage: self.name.to_string(),
             batch_size: self.options.batch_size,
             samples: self.views.dataset().len(),
+            groups: self.options.images_per_person.map(|size| Groups::new(size, self.views.dataset())),
             augment: self.options.augment.clone(),
             view: self.view.clone(),
+            last,
         }
     }
 
-    /// Whether this stage trains `part`.
-    pub fn trains(&self, part: Part) -> bool {
-        self.options.trains.contains(&part)
+    /// Whether `part` changes at a step.
+    pub fn trains(&self, part: Part, step: u64, steps: u64) -> bool {
+        self.options.first_change(part, steps).is_some_and(|first| step >= first)
     }
 
     /// The learning rate of a step, of what has no factor of its own.
@@ -140,18 +147,22 @@ impl Stage<'_> {
     }
 }
 
-/// The factor of the learning rate of the variable `name`: that of its part of the student, if it has one.
-pub(super) fn factor(student: &dyn Student, parts: &BTreeMap<Part, f64>, name: &str) -> f64 {
-    let part = name.strip_prefix("student.").map(|name| student.part(name));
-    part.and_then(|part| parts.get(&part)).copied().unwrap_or(1.0)
+/// The part of the student that the variable `name` belongs to; none if it is a loss's.
+pub(super) fn part_of(student: &dyn Student, name: &str) -> Option<Part> {
+    name.strip_prefix("student.").map(|name| student.part(name))
 }
 
-/// The running statistics before a step.
+/// The factor of the learning rate of the variable `name`: that of its part of the student, if it has one.
+pub(super) fn factor(student: &dyn Student, parts: &BTreeMap<Part, f64>, name: &str) -> f64 {
+    part_of(student, name).and_then(|part| parts.get(&part)).copied().unwrap_or(1.0)
+}
+
+/// Variables as they were, such as running statistics before a step.
 pub(super) struct Kept(Vec<(Var, Tensor)>);
 
 impl Kept {
-    pub(super) fn of(variables: &BTreeMap<String, Var>) -> Result<Self> {
-        variables.values().map(|var| Ok((var.clone(), var.as_tensor().copy()?))).collect::<Result<_>>().map(Self)
+    pub(super) fn of<'v>(variables: impl IntoIterator<Item = &'v Var>) -> Result<Self> {
+        variables.into_iter().map(|var| Ok((var.clone(), var.as_tensor().copy()?))).collect::<Result<_>>().map(Self)
     }
 
     /// Puts them back.

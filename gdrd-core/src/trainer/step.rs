@@ -2,48 +2,73 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Tensor, backprop::GradStore};
+use candle_core::{Tensor, Var, backprop::GradStore};
+use rand::Rng;
 
 use super::feed::Ready;
 use super::numbers::Numbers;
-use super::stage::Stage;
+use super::options::FrozenStatistics;
+use super::stage::{Stage, part_of};
+use super::term_gradients::measure;
 use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
 use crate::loss::{LoggedScalar, LossInputs, Needs};
-use crate::nn::Mode;
+use crate::nn::{Mode, Pass};
+use crate::observe::Observer;
 use crate::student::Part;
 
 /// The sum over the batches of one step.
 pub(super) struct StepSum<'a> {
     stage: &'a Stage<'a>,
+    /// The parts that change at this step.
+    parts: Vec<Part>,
+    /// The variables that change, by name.
+    trained: Vec<(&'a str, &'a Var)>,
+    /// Whether the terms' gradients are measured.
+    measures: bool,
     batches: usize,
     numbers: Numbers,
     gradients: BTreeMap<String, Tensor>,
 }
 
 impl<'a> StepSum<'a> {
-    pub(super) fn new(stage: &'a Stage<'a>, step: u64) -> Self {
-        Self { stage, batches: 0, numbers: Numbers::new(step), gradients: BTreeMap::new() }
+    pub(super) fn new(stage: &'a Stage<'a>, step: u64, steps: u64) -> Self {
+        let parts = [Part::Backbone, Part::Head].into_iter().filter(|part| stage.trains(*part, step, steps));
+        let parts: Vec<Part> = parts.collect();
+        let changes = |name: &str| part_of(stage.student, name).is_none_or(|part| parts.contains(&part));
+        let named = stage.trained.iter().map(|(name, var)| (name.as_str(), var));
+        let trained = named.filter(|(name, _)| changes(name)).collect();
+        let measures = stage.options.term_gradients.is_some_and(|every| step.is_multiple_of(every));
+        let (numbers, gradients) = (Numbers::new(step), BTreeMap::new());
+        Self { stage, parts, trained, measures, batches: 0, numbers, gradients }
     }
 
-    pub(super) fn add(&mut self, ready: Ready) -> Result<()> {
+    fn mode(&self, part: Part) -> Mode {
+        match self.parts.contains(&part) || self.stage.options.frozen_statistics == FrozenStatistics::Moving {
+            true => Mode::Train,
+            false => Mode::Evaluate,
+        }
+    }
+
+    pub(super) fn add(&mut self, ready: Ready, observer: &dyn Observer) -> Result<()> {
         let stage = self.stage;
         let wants = |need: fn(&Needs) -> bool| stage.terms.iter().any(|term| need(&term.needs));
         let Ready { batch, faces, teachers, map, labels } = ready;
-        let teachers = stage.teachers.of(teachers)?;
+        let teachers = stage.teachers.of(teachers, observer)?;
+        let _pass = Pass::step(stage.seed.stream(&format!("dropout/{}", stage.name), &[batch.step]).random()).set();
         let wants_embedding = wants(|needs| needs.embedding);
         let map = match map {
             Some(map) => Some(map),
             None if wants_embedding || wants(|needs| needs.map) => Some(self.map(&faces)?),
             None => None,
         };
-        let head_mode = if stage.trains(Part::Head) { Mode::Train } else { Mode::Evaluate };
         let embedding = match &map {
-            Some(map) if wants_embedding => Some(stage.student.head(map, head_mode)?),
+            Some(map) if wants_embedding => Some(stage.student.head(map, self.mode(Part::Head))?),
             _ => None,
         };
         let mut logits: BTreeMap<&str, Tensor> = BTreeMap::new();
         let mut total: Option<Tensor> = None;
+        let mut measured = Vec::new();
         for term in &stage.terms {
             let needs = &term.needs;
             let inputs = LossInputs {
@@ -63,6 +88,9 @@ impl<'a> StepSum<'a> {
                 self.numbers.detail(format!("{}.{detail}", term.name), number);
             }
             let weighted = (value.value * term.weight)?;
+            if self.measures {
+                measured.push((term.name.as_str(), weighted.clone()));
+            }
             total = Some(match total {
                 Some(total) => (total + weighted)?,
                 None => weighted,
@@ -72,6 +100,11 @@ impl<'a> StepSum<'a> {
             }
         }
         let total = total.ok_or_else(|| Error::component("the stage has no loss"))?;
+        if self.measures {
+            let of_student = self.trained.iter().filter(|(name, _)| part_of(stage.student, name).is_some());
+            let of_student: Vec<&Var> = of_student.map(|(_, var)| *var).collect();
+            measure(&measured, &of_student, &mut self.numbers)?;
+        }
         self.collect(&total.backward()?)?;
         self.batches += 1;
         Ok(())
@@ -79,23 +112,20 @@ impl<'a> StepSum<'a> {
 
     /// The student's map; a frozen backbone leaves no graph behind.
     fn map(&self, faces: &FaceBatch) -> Result<Tensor> {
-        if self.stage.trains(Part::Backbone) {
-            self.stage.student.backbone(faces, Mode::Train)
-        } else {
-            Ok(self.stage.student.backbone(faces, Mode::Evaluate)?.detach())
-        }
+        let map = self.stage.student.backbone(faces, self.mode(Part::Backbone))?;
+        Ok(if self.parts.contains(&Part::Backbone) { map } else { map.detach() })
     }
 
     fn collect(&mut self, found: &GradStore) -> Result<()> {
-        for (name, var) in &self.stage.trained {
+        for (name, var) in &self.trained {
             if let Some(gradient) = found.get(var.as_tensor()) {
                 // Detached: a gradient must not hold the graph that it came from.
                 let gradient = gradient.detach();
-                let sum = match self.gradients.get(name) {
+                let sum = match self.gradients.get(*name) {
                     Some(sum) => (sum + gradient)?,
                     None => gradient,
                 };
-                self.gradients.insert(name.clone(), sum);
+                self.gradients.insert(name.to_string(), sum);
             }
         }
         Ok(())

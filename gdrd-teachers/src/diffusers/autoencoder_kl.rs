@@ -35,6 +35,7 @@ pub struct AutoencoderKl {
     pub network: Option<AutoencoderNetwork>,
     /// Height and width that faces are brought to, in pixels; the network's own `sample_size` when left out.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 4096))]
     pub input_size: Option<usize>,
     /// The feature map that is meant when a loss names none.
     #[serde(default = "mid_block")]
@@ -47,17 +48,22 @@ pub struct AutoencoderKl {
 pub struct AutoencoderNetwork {
     /// Side of the images that the network was made for, in pixels.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 8192))]
     pub sample_size: Option<usize>,
     /// Channels of each level; each level halves the size.
+    #[schemars(inner(range(min = 1, max = 16384)))]
     pub block_out_channels: Vec<usize>,
     /// Residual blocks of each level.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
     pub layers_per_block: usize,
     /// Channels of the latent image.
     #[serde(default = "four")]
+    #[schemars(range(min = 1, max = 16384))]
     pub latent_channels: usize,
     /// Groups of every group normalisation; must divide the channels of every level.
     #[serde(default = "thirty_two")]
+    #[schemars(range(min = 1, max = 16384))]
     pub norm_num_groups: usize,
     /// Whether the middle has attention.
     #[serde(default = "yes")]
@@ -89,11 +95,7 @@ const CLASS: Class = Class {
 
 impl AutoencoderNetwork {
     fn faults(&self) -> Vec<String> {
-        let mut faults = super::faults(&self.block_out_channels, self.layers_per_block, self.norm_num_groups, None);
-        if self.latent_channels == 0 {
-            faults.push("`latent_channels` must be at least 1, found 0".into());
-        }
-        faults
+        super::faults(&self.block_out_channels, self.norm_num_groups, None)
     }
 
     fn layout(&self) -> Layout<'_> {
@@ -119,8 +121,8 @@ impl Kind for AutoencoderKl {
 impl TeacherConfig for AutoencoderKl {
     fn check(&self) -> Vec<Problem> {
         let faults = self.network.iter().flat_map(AutoencoderNetwork::faults);
-        let shared = Source::check(self.input_size, self.config.is_some() && self.network.is_some());
-        faults.map(|fault| Problem::new("network", fault)).chain(shared).collect()
+        let once = Source::described_once(self.config.is_some() && self.network.is_some());
+        faults.map(|fault| Problem::new("network", fault)).chain(once).collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {

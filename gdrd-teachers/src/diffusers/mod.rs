@@ -11,8 +11,10 @@ use gdrd_core::data::LOW;
 use gdrd_core::error::{Context, Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{Weights, resize_bicubic};
+use gdrd_core::plugin::bounds::out_of_bounds_json;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Alignment, Output, Preprocessing, Shown, Teacher, TeacherCard, cannot_offer};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -46,7 +48,7 @@ impl Class {
     ///
     /// # Errors
     /// If there is no such file, or it asks for what gdrd does not have: every such key is named.
-    fn read<T: DeserializeOwned>(
+    fn read<T: DeserializeOwned + JsonSchema>(
         &self,
         weights: &RecipePath,
         config: Option<&RecipePath>,
@@ -62,7 +64,7 @@ impl Class {
         self.parse(&text, faults).at(|| format!("`{path}`"))
     }
 
-    fn parse<T: DeserializeOwned>(&self, text: &str, faults: impl Fn(&T) -> Vec<String>) -> Result<T> {
+    fn parse<T: DeserializeOwned + JsonSchema>(&self, text: &str, faults: impl Fn(&T) -> Vec<String>) -> Result<T> {
         let mut keys: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| Error::recipe(format!("not a JSON object: {e}")))?;
         let mut wrong = Vec::new();
@@ -79,7 +81,10 @@ impl Class {
         for (key, value) in self.absent {
             keys.entry(*key).or_insert(serde_json::from_str(value).unwrap_or_default());
         }
-        match serde_json::from_value(Value::Object(keys)) {
+        let keys = Value::Object(keys);
+        let outside = out_of_bounds_json(&schemars::schema_for!(T), &keys);
+        wrong.extend(outside.iter().map(|number| format!("`{}`: {}", number.key(), number.message)));
+        match serde_json::from_value(keys) {
             Err(error) => wrong.push(error.to_string()),
             Ok(network) => {
                 wrong.extend(faults(&network));
@@ -102,16 +107,13 @@ fn means(found: &Value, expected: &str) -> bool {
 }
 
 /// What does not fit in the options that both networks have.
-fn faults(channels: &[usize], layers: usize, groups: usize, head: Option<usize>) -> Vec<String> {
+fn faults(channels: &[usize], groups: usize, head: Option<usize>) -> Vec<String> {
     let mut faults = Vec::new();
-    if channels.is_empty() || channels.contains(&0) {
-        faults.push(format!("`block_out_channels` needs levels of at least 1, found {channels:?}"));
-    }
-    if layers == 0 {
-        faults.push("`layers_per_block` must be at least 1, found 0".into());
+    if channels.is_empty() {
+        faults.push("`block_out_channels`: expected at least one level, found none".into());
     }
     for (key, divisor) in [("norm_num_groups", Some(groups)), ("attention_head_dim", head)] {
-        let misfit = |divisor: usize| channels.iter().find(|channels| divisor == 0 || *channels % divisor != 0);
+        let misfit = |divisor: usize| channels.iter().find(|channels| !channels.is_multiple_of(divisor));
         if let Some((divisor, channels)) = divisor.and_then(|divisor| Some((divisor, misfit(divisor)?))) {
             faults.push(format!("`{key}` {divisor} does not divide {channels} channels"));
         }
@@ -132,11 +134,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn check(input_size: Option<usize>, described_twice: bool) -> impl Iterator<Item = Problem> {
-        let size = input_size.is_none_or(|size| size >= 4);
-        let size = Problem::unless(size, "input_size", || "expected at least 4 pixels".into());
-        let once = Problem::unless(!described_twice, "config", || "expected `config` or `network`, found both".into());
-        size.into_iter().chain(once)
+    fn described_once(described_twice: bool) -> Option<Problem> {
+        Problem::unless(!described_twice, "config", || "expected `config` or `network`, found both".into())
     }
 
     /// The teacher, from the tensors of the weight file that `wanted` names; some names begin with a word in `own`.

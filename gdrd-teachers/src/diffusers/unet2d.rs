@@ -35,12 +35,14 @@ pub struct DiffusersUnet2d {
     pub network: Option<Unet2dNetwork>,
     /// Height and width that faces are brought to, in pixels; the network's own `sample_size` when left out.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 4096))]
     pub input_size: Option<usize>,
     /// The feature map that is meant when a loss names none.
     #[serde(default = "mid_block")]
     pub tap: String,
     /// The diffusion step that the network is told, 0 to 999.
     #[serde(default)]
+    #[schemars(range(max = 999))]
     pub timestep: usize,
 }
 
@@ -54,34 +56,42 @@ pub(super) fn mid_block() -> String {
 pub struct Unet2dNetwork {
     /// Side of the images that the network was made for, in pixels.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 8192))]
     pub sample_size: Option<usize>,
     /// Channels of each level; each level halves the size.
+    #[schemars(inner(range(min = 1, max = 16384)))]
     pub block_out_channels: Vec<usize>,
     /// Whether the residual blocks of each level are followed by attention.
     pub down_block_types: Vec<DownBlock>,
     /// Residual blocks of each level.
     #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 1024))]
     pub layers_per_block: usize,
     /// Border of the convolutions that halve the size: 1 on all sides, or 0, which stands for 1 on the right and below.
     #[serde(default = "one")]
+    #[schemars(range(max = 1))]
     pub downsample_padding: usize,
     /// Whether the time embedding begins with its cosines.
     #[serde(default = "yes")]
     pub flip_sin_to_cos: bool,
     /// Subtracted from the number of frequencies in their exponent's divisor.
     #[serde(default)]
+    #[schemars(range(max = 16384))]
     pub freq_shift: u32,
     /// Channels of an attention head; one head when left out (in `config.json`, one for `null`, 8 channels when left out).
     #[serde(default)]
+    #[schemars(range(min = 1, max = 16384))]
     pub attention_head_dim: Option<usize>,
     /// Whether the middle has attention.
     #[serde(default = "yes")]
     pub add_attention: bool,
     /// Groups of every group normalisation; must divide the channels of every level.
     #[serde(default = "thirty_two")]
+    #[schemars(range(min = 1, max = 16384))]
     pub norm_num_groups: usize,
     /// Added to the variances of group normalisation.
     #[serde(default = "norm_eps")]
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub norm_eps: f64,
 }
 
@@ -137,25 +147,14 @@ const CLASS: Class = Class {
 impl Unet2dNetwork {
     /// What does not fit; empty if everything does.
     fn faults(&self) -> Vec<String> {
-        let mut faults = super::faults(
-            &self.block_out_channels,
-            self.layers_per_block,
-            self.norm_num_groups,
-            self.attention_head_dim,
-        );
+        let mut faults = super::faults(&self.block_out_channels, self.norm_num_groups, self.attention_head_dim);
         let (levels, types) = (self.block_out_channels.len(), self.down_block_types.len());
         if levels != types {
             faults.push(format!("`down_block_types` has {types} values for {levels} levels"));
         }
-        if self.downsample_padding > 1 {
-            faults.push(format!("`downsample_padding` must be 0 or 1, found {}", self.downsample_padding));
-        }
         let first = self.block_out_channels.first().copied().unwrap_or(4);
         if first % 2 == 1 || first as u64 / 2 <= u64::from(self.freq_shift) {
             faults.push(format!("{first} channels and `freq_shift` {} make no time embedding", self.freq_shift));
-        }
-        if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
-            faults.push(format!("`norm_eps` must be above 0 and below 1, found {}", self.norm_eps));
         }
         faults
     }
@@ -183,10 +182,8 @@ impl Kind for DiffusersUnet2d {
 impl TeacherConfig for DiffusersUnet2d {
     fn check(&self) -> Vec<Problem> {
         let faults = self.network.iter().flat_map(Unet2dNetwork::faults);
-        let step =
-            Problem::unless(self.timestep < 1000, "timestep", || format!("expected 0 to 999, found {}", self.timestep));
-        let shared = Source::check(self.input_size, self.config.is_some() && self.network.is_some());
-        faults.map(|fault| Problem::new("network", fault)).chain(step).chain(shared).collect()
+        let once = Source::described_once(self.config.is_some() && self.network.is_some());
+        faults.map(|fault| Problem::new("network", fault)).chain(once).collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Teacher>> {

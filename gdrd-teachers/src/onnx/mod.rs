@@ -8,8 +8,6 @@ use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::recogniser;
-
 #[cfg(feature = "onnx")]
 mod model;
 #[cfg(feature = "onnx")]
@@ -30,6 +28,7 @@ pub struct OnnxTeacher {
     pub weights: RecipePath,
     /// Height and width of the input, in pixels.
     #[serde(default = "default_size")]
+    #[schemars(range(min = 1, max = 4096))]
     pub size: usize,
     /// What the network expects of its input: RGB in `[-1, 1]` where a key is left out, as insightface's and AuraFace's.
     pub preprocessing: Preprocessing,
@@ -53,8 +52,7 @@ impl TeacherConfig for OnnxTeacher {
             "this gdrd is built without ONNX models; `cargo build --release --features onnx` builds one with them"
                 .into()
         });
-        let size = Problem::unless(self.size > 0, "size", || "expected at least 1 pixel, found 0".into());
-        available.into_iter().chain(size).chain(recogniser::check_preprocessing(&self.preprocessing)).collect()
+        available.into_iter().collect()
     }
 
     #[cfg(feature = "onnx")]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use gdrd_core::error::{Context, Error, ErrorKind, Result};
-use gdrd_core::nn::weights::{is_safetensors, looks_like};
+use gdrd_core::nn::weights::{is_safetensors, listed_names, looks_like};
 use gdrd_core::recipe::HubAddress;
 
 mod harmless;
@@ -127,7 +127,10 @@ impl Choice<'_> {
             && !all.iter().any(|one| below(describe(one).0).is_some())
         {
             let names = all.iter().map(&describe).map(|(name, shape, _)| format!("`{name}` {shape:?}"));
-            return Err(Error::weights(format!("no tensor's name begins with `{key}.`; {}", found(all.len(), names))));
+            return Err(Error::weights(format!(
+                "no tensor's name begins with `{key}.`; {}",
+                listed_names(all.len(), names)
+            )));
         }
         let mut chosen: Vec<(String, T)> = Vec::new();
         let mut origins: BTreeMap<String, String> = BTreeMap::new();
@@ -147,25 +150,6 @@ impl Choice<'_> {
         }
         Ok(chosen)
     }
-}
-
-/// What was found in a file, for an error: how many tensors, and the first of them.
-pub(crate) fn listed(tensors: &BTreeMap<String, Tensor>) -> String {
-    found(tensors.len(), tensors.iter().map(|(name, tensor)| format!("`{name}` {:?}", tensor.dims())))
-}
-
-fn found(count: usize, names: impl Iterator<Item = String>) -> String {
-    match count {
-        0 => "the file has no tensors".into(),
-        _ => format!("the file has {count} tensors: {}", summary(count, names)),
-    }
-}
-
-/// The first of `count` things.
-fn summary(count: usize, names: impl Iterator<Item = String>) -> String {
-    const SHOWN: usize = 6;
-    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
-    if count > SHOWN { format!("{shown} and {} more", count - SHOWN) } else { shown }
 }
 
 /// A key below a path of keys.

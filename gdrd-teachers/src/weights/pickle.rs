@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Shape};
 use gdrd_core::error::{Error, Result};
+use gdrd_core::nn::weights::first_of;
 
 use super::value::{Id, Pickle, Value};
-use super::{HEADS, harmless, join, summary};
+use super::{HEADS, harmless, join};
 
 /// Keys under which training programs keep a state dict beside other things.
 const CONTAINERS: [&str; 21] = [
@@ -311,7 +312,7 @@ pub(super) fn shown(pickle: &Pickle, id: Id) -> String {
         Value::Tuple(_) => "a tuple".into(),
         Value::Dict(_) => {
             let keys: Vec<&str> = pickle.entries(id).map(|(key, _)| key).collect();
-            format!("a dictionary of {}", summary(keys.len(), keys.iter().map(|key| format!("`{key}`"))))
+            format!("a dictionary of {}", first_of(keys.len(), keys.iter().map(|key| format!("`{key}`"))))
         }
         Value::Outside(_) => "a storage".into(),
         Value::Int(_) | Value::Long(_) => "a number".into(),

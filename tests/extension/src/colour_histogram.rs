@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct ColourHistogram {
     /// Bins of each channel; the embedding has three times as many values for each view.
+    #[schemars(range(min = 1, max = 256))]
     bins: usize,
     /// The views, by their names in the recipe.
     views: Vec<ViewName>,
@@ -34,11 +35,12 @@ impl Kind for ColourHistogram {
 }
 
 impl TeacherConfig for ColourHistogram {
-    /// A view that the recipe does not have is found without this: the type `ViewName` says what the option is.
+    /// A view that the recipe does not have is found without this, and so is a number out of its bounds: the type `ViewName` and
+    /// the attribute `range` say what the options are.
     fn check(&self) -> Vec<Problem> {
         let views =
             Problem::unless(!self.views.is_empty(), "views", || "expected at least one view, found none".into());
-        Problem::within("bins", self.bins, 1..=256).into_iter().chain(views).collect()
+        views.into_iter().collect()
     }
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Teacher>> {

@@ -2,7 +2,7 @@
 
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::{Attribute, Dataset, DatasetConfig, Decoding, decode};
-use gdrd_core::error::{Context, Error, Problem, Result};
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, Kernel};
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
@@ -18,6 +18,7 @@ pub struct FacesPack {
     file: RecipePath,
     /// Height and width of the faces, in pixels; their own when left out.
     #[serde(default)]
+    #[schemars(range(min = 4, max = 1024))]
     size: Option<usize>,
 }
 
@@ -27,11 +28,6 @@ impl Kind for FacesPack {
 }
 
 impl DatasetConfig for FacesPack {
-    /// Called by `gdrd check`: nothing may touch the disk here.
-    fn check(&self) -> Vec<Problem> {
-        self.size.and_then(|size| Problem::within("size", size, 4..=1024)).into_iter().collect()
-    }
-
     /// What is read through `cx` is part of what the dataset is: with another file, stored features are made anew.
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         let path = cx.file(&self.file)?.path;

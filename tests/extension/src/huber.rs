@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
-use gdrd_core::error::{Problem, Result};
+use gdrd_core::error::Result;
 use gdrd_core::loss::{Loss, LossConfig, LossInputs, LossValue, Needs, Wanted};
 use gdrd_core::nn::Linear;
 use gdrd_core::plugin::Kind;
@@ -17,6 +17,7 @@ pub struct Huber {
     /// The teacher's name in the recipe; may be left out when only one has embeddings.
     teacher: Option<String>,
     /// Where the square becomes a straight line.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     delta: f64,
 }
 
@@ -32,11 +33,6 @@ impl Kind for Huber {
 }
 
 impl LossConfig for Huber {
-    fn check(&self) -> Vec<Problem> {
-        let found = || format!("expected a positive number, found {}", self.delta);
-        Problem::unless(self.delta > 0.0, "delta", found).into_iter().collect()
-    }
-
     /// Everything that the loss is given, at its build and at every step; a teacher that the recipe does not have is an error of
     /// `gdrd check`.
     fn needs(&self) -> Needs {
@@ -98,7 +94,14 @@ mod tests {
     fn it_is_built_for_its_stage_and_takes_what_it_asked_for() {
         let student = StudentCard { input_size: 16, map: [4, 4, 4], embedding: Some(2) };
         let offered = Offered { teacher: "colours".into(), output: Output::Embedding, shape: vec![3] };
-        let facts = StageFacts { name: "distil".into(), student, people: 0, teachers: vec![offered] };
+        let facts = StageFacts {
+            name: "distil".into(),
+            student,
+            people: 0,
+            images: Vec::new(),
+            faces: 1,
+            teachers: vec![offered],
+        };
         let bench = Workbench::new(Device::Cpu);
         let ones = Rc::new(|_: &str, count, _| vec![1.0; count]);
         let build = |weights: &Weights| {

@@ -7,7 +7,7 @@ use candle_core::{Tensor, Var};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::Dataset;
 use gdrd_core::embedder::{Embedder, Embeddings};
-use gdrd_core::error::{Error, Problem, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::evaluation::bootstrap::{RESAMPLES, mean_interval};
 use gdrd_core::evaluation::outcome::CURVE_POINTS;
 use gdrd_core::evaluation::{Curve, Figure, Matrix, Outcome, Protocol, ProtocolConfig, Unit, embed};
@@ -28,9 +28,11 @@ pub struct Identification {
     probes: DatasetName,
     /// Steps of gradient descent.
     #[serde(default = "default_steps")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     steps: usize,
     /// Length of a step.
     #[serde(default = "default_rate")]
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     learning_rate: f64,
 }
 
@@ -48,14 +50,6 @@ impl Kind for Identification {
 }
 
 impl ProtocolConfig for Identification {
-    /// A dataset that the recipe does not have is found without this: the type `DatasetName` says what the option is.
-    fn check(&self) -> Vec<Problem> {
-        let good = self.learning_rate > 0.0 && self.learning_rate.is_finite();
-        let rate = || format!("expected a finite number above 0, found {}", self.learning_rate);
-        let rate = Problem::unless(good, "learning_rate", rate);
-        Problem::within("steps", self.steps, 1..=1_000_000).into_iter().chain(rate).collect()
-    }
-
     /// Called before anything is trained: data that does not fit is an error here.
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
         let (gallery, probes) = (cx.dataset(&self.gallery)?, cx.dataset(&self.probes)?);

@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 use gdrd_core::context::BuildContext;
-use gdrd_core::error::{Error, Problem, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, Linear, Mode, Weights, relu};
 use gdrd_core::plugin::Kind;
@@ -15,14 +15,19 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Mixer {
     /// Height and width of a patch, in pixels; the view's size is a multiple of it.
+    #[schemars(range(min = 1, max = 64))]
     patch: usize,
     /// Values of a patch.
+    #[schemars(range(min = 1, max = 4096))]
     channels: usize,
     /// Blocks.
+    #[schemars(range(min = 1, max = 64))]
     blocks: usize,
     /// Values between the two layers of a mixture.
+    #[schemars(range(min = 1, max = 16384))]
     hidden: usize,
     /// Values in an embedding.
+    #[schemars(range(min = 1, max = 4096))]
     embedding: usize,
 }
 
@@ -38,19 +43,6 @@ impl Kind for Mixer {
 }
 
 impl StudentConfig for Mixer {
-    fn check(&self) -> Vec<Problem> {
-        [
-            Problem::within("patch", self.patch, 1..=64),
-            Problem::within("channels", self.channels, 1..=4096),
-            Problem::within("blocks", self.blocks, 1..=64),
-            Problem::within("hidden", self.hidden, 1..=16384),
-            Problem::within("embedding", self.embedding, 1..=4096),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     /// Every tensor comes from `cx.weights()`: new ones are drawn, those of a student file are read, and one that does not fit is
     /// an error with its name.
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {

@@ -131,6 +131,23 @@ def embeddings():
     x = given("embedding", 6, WIDTH)
     pairwise = [F.cosine_similarity(a[:, None], a[None], dim=2) for a in (x, teacher)]
     record("relation_similarity", F.mse_loss(*pairwise), {"embedding": x})
+    x = given("embedding", 6, WIDTH)
+    pairwise = [F.cosine_similarity(a[:, None], a[None], dim=2) for a in (x, teacher)]
+    record("relation_similarity_smooth", F.smooth_l1_loss(*pairwise, beta=0.3), {"embedding": x})
+    # The first two faces were the batch before, whose embeddings have no gradient any longer.
+    x = given("embedding", 6, WIDTH)
+    found, wanted = (F.cosine_similarity(a[2:, None], b[None], dim=2) for a, b in (
+        (x, torch.cat([x[2:], x[:2].detach()])), (teacher, torch.cat([teacher[2:], teacher[:2]]))))
+    record("relation_similarity_queue", F.mse_loss(found, wanted), {"embedding": x})
+    out["relation_similarity_queue.d_embedding"] = x.grad[2:]
+    for name, unit, loss in (
+        ("embedding_squared", True, lambda a, b: F.mse_loss(a, b, reduction="sum")),
+        ("embedding_squared_raw", False, lambda a, b: F.mse_loss(a, b, reduction="sum")),
+        ("embedding_smooth", True, lambda a, b: F.smooth_l1_loss(a, b, reduction="sum", beta=0.2)),
+    ):
+        x = given("wide embedding", 6, WIDE)
+        pair = (F.normalize(x), F.normalize(teacher)) if unit else (x, teacher)
+        record(name, loss(*pair) / 6, {"embedding": x})
 
 
 class Relation(nn.Module):
@@ -149,8 +166,11 @@ class Relation(nn.Module):
 
 
 class Relations(nn.Module):
-    def __init__(self, teacher, student, hidden, width, bias):
+    def __init__(self, teacher, student, hidden, width, bias, connected):
         super().__init__()
+        if connected:
+            self.connector = nn.Linear(student, teacher)
+            student = teacher
         self.f_t = Relation(teacher, teacher, hidden, width, bias)
         self.f_ts = Relation(teacher, student, hidden, width, bias)
         self.h1 = nn.Linear(width, width, bias=bias)
@@ -160,24 +180,45 @@ class Relations(nn.Module):
 def relational_contrastive():
     """Eq. (2) of the paper, pair by pair. The batches leave no choice of negatives."""
     cases = (
-        ("relational", WIDTH, 0.4, (0, 1, 2), False, False),
-        ("relational_sum", WIDTH, 0.4, (0, 0, 1), True, False),
-        ("relational_wide", WIDE, 0.1, (0, 1, 2), False, False),
-        ("relational_wide_sum", WIDE, 0.1, (2, 1, 1), True, False),
-        ("relational_centred", WIDTH, 0.4, (0, 1, 2), False, True),
-        ("relational_wide_centred", WIDE, 0.1, (2, 1, 1), False, True),
+        ("relational", WIDTH, 0.4, (0, 1, 2), {}),
+        ("relational_sum", WIDTH, 0.4, (0, 0, 1), {"total"}),
+        ("relational_wide", WIDE, 0.1, (0, 1, 2), {}),
+        ("relational_wide_sum", WIDE, 0.1, (2, 1, 1), {"total"}),
+        ("relational_centred", WIDTH, 0.4, (0, 1, 2), {"centred"}),
+        ("relational_wide_centred", WIDE, 0.1, (2, 1, 1), {"centred"}),
+        ("relational_plain", WIDTH, 0.4, (0, 1, 2), {"centred", "plain"}),
+        ("relational_scores", WIDTH, 0.4, (0, 1, 2), {"scores"}),
+        ("relational_connected", WIDTH, 0.4, (0, 1, 2), {"connected"}),
+        ("relational_any", WIDTH, 0.4, (0, 0), {"any"}),
+        ("relational_queue", WIDTH, 0.4, (0, 1, 2), {"queue"}),
     )
-    for name, width, tau, identities, total, centred in cases:
-        module = filled(name, Relations(WIDE, width, 10, 7, bias=not centred))
-        raw = image("teacher", (3, WIDE)).double()
-        x = given("small batch", 3, width)
+    for name, width, tau, identities, options in cases:
+        centred = "centred" in options
+        module = filled(name, Relations(WIDE, width, 10, 7, not centred, "connected" in options))
+        raw = image("teacher", (len(identities), WIDE)).double()
+        x = given("small batch", len(identities), width)
         teacher, student = F.normalize(raw), F.normalize(x)
-        triples = []
-        for i in range(3):
-            for j in (j for j in range(3) if j != i):
-                fits = [k for k in range(3) if k not in (i, j) and identities[k] != identities[j]]
+        if "connected" in options:
+            student = F.normalize(module.connector(x))
+        # With a queue, the batch is the last two faces, and the first was the batch before.
+        batch = [1, 2] if "queue" in options else list(range(len(identities)))
+        anchors = list(range(len(identities)))
+        quads = []
+        for i in anchors:
+            for j in (j for j in batch if j != i):
+                if "any" in options:
+                    pairs = [(i, k) for i in anchors for k in batch if i != k]
+                    same = [identities[n] for n in (i, j)]
+                    fits = [p for p in pairs if p != (i, j) and [identities[n] for n in p] != same]
+                else:
+                    fits = [(i, k) for k in batch if k not in (i, j) and identities[k] != identities[j]]
                 assert len(fits) <= 1
-                triples += [(i, j, k) for k in fits]
+                quads += [(i, j, *fit) for fit in fits]
+        if name == "relational_any":
+            # Two faces of one person: each pair's only other pair is of the same people. Of two people, it is not.
+            assert not quads
+            identities = (0, 1)
+            quads = [(0, 1, 1, 0), (1, 0, 0, 1)]
         ratio = 0.5  # n/m: as many negative pairs as positive ones
 
         def own(i, j):
@@ -188,18 +229,28 @@ def relational_contrastive():
 
         first_mean = second_mean = 0.0
         if centred:
-            first_mean = torch.stack([own(i, j) for i, j, _ in triples]).mean(0)
-            second_mean = torch.stack([cross(i, o) for i, j, k in triples for o in (j, k)]).mean(0)
+            first_mean = torch.stack([own(i, j) for i, j, _, _ in quads]).mean(0)
+            second_mean = torch.stack([cross(a, b) for i, j, l, k in quads for a, b in ((i, j), (l, k))]).mean(0)
 
-        def h(i, j, other):
-            first = F.normalize(own(i, j) - first_mean, dim=0)
-            second = F.normalize(cross(i, other) - second_mean, dim=0)
-            score = torch.exp(torch.dot(first, second) / tau)
-            return score / (score + ratio)
+        def score(i, j, l, k):
+            first, second = own(i, j) - first_mean, cross(l, k) - second_mean
+            if "plain" not in options:
+                first, second = F.normalize(first, dim=0), F.normalize(second, dim=0)
+            return torch.dot(first, second)
 
-        value = -sum(torch.log(h(i, j, j)) + torch.log(1 - h(i, j, k)) for i, j, k in triples)
-        value = value / 3 if total else value / len(triples)
+        offset = 0.0
+        if "scores" in options:
+            offset = torch.stack([score(i, j, a, b) for i, j, l, k in quads for a, b in ((i, j), (l, k))]).mean()
+
+        def h(*numbers):
+            power = torch.exp((score(*numbers) - offset) / tau)
+            return power / (power + ratio)
+
+        value = -sum(torch.log(h(i, j, i, j)) + torch.log(1 - h(i, j, l, k)) for i, j, l, k in quads)
+        value = value / len(anchors) if "total" in options else value / len(quads)
         record(name, value, {"embedding": x}, module)
+        if "queue" in options:
+            out[f"{name}.d_embedding"] = out[f"{name}.d_embedding"][1:]
 
 
 def main():

@@ -63,8 +63,8 @@ impl Precision {
             return Ok(());
         }
         bail!(
-            "expected `float32` on {:?}, found `{self}`, which needs an NVIDIA GPU (--device cuda:0)",
-            device.location()
+            "expected `float32` on the {}, found `{self}`, which needs an NVIDIA GPU (--device cuda:0)",
+            if device.is_cpu() { "CPU" } else { "device" }
         )
     }
 }

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of a large page, which takes one address translation where small ones take 512.
 const LARGE_PAGE: usize = 2 << 20;
@@ -173,6 +174,53 @@ impl<T> Deref for List<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `len` values were written.
         unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.len) }
+    }
+}
+
+/// Values for longer than a kernel runs, which any thread may give back; whoever takes as many again has the same memory. What they
+/// hold is left from earlier work.
+pub(super) struct Pooled(ManuallyDrop<Values>);
+
+/// Bytes that nobody uses and that stay for later, at most: the maps of a training step.
+const POOLED: usize = 4 << 30;
+
+/// Values not in use, the longest unused first.
+static POOL: Mutex<Vec<Values>> = Mutex::new(Vec::new());
+
+impl Pooled {
+    /// `len` values.
+    pub(super) fn take(len: usize) -> Self {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = pool.iter().rposition(|values| values.len == len).map(|at| pool.remove(at));
+        drop(pool);
+        Self(ManuallyDrop::new(found.unwrap_or_else(|| Values::zeros(len))))
+    }
+}
+
+impl Deref for Pooled {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        // SAFETY: it is taken out once, here.
+        let values = unsafe { ManuallyDrop::take(&mut self.0) };
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.push(values);
+        let mut bytes: usize = pool.iter().map(|values| 4 * values.len).sum();
+        while bytes > POOLED && !pool.is_empty() {
+            bytes -= 4 * pool.remove(0).len;
+        }
     }
 }
 

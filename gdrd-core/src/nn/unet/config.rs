@@ -3,7 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::tap::Tap;
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
+
+/// Most channels of a level, or of a part of it.
+const WIDEST: usize = 16_384;
+/// Largest image that a network is made for, in pixels.
+const LARGEST_SIZE: usize = 8_192;
+/// Most blocks of a level, heads of a block, and multiples of `model_channels`.
+const MOST: usize = 1_024;
 
 /// The options of a U-Net of guided-diffusion.
 ///
@@ -18,28 +25,36 @@ use crate::error::{Error, Result};
 #[serde(deny_unknown_fields)]
 pub struct UnetConfig {
     /// Side of the images that the network was made for, in pixels.
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = LARGEST_SIZE)))]
     pub image_size: usize,
     /// Channels of the input image.
     #[serde(default = "three")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub in_channels: usize,
     /// Channels that `channel_mult` multiplies; a quarter of the width of the time embedding.
+    #[cfg_attr(feature = "train", schemars(range(min = 2, max = WIDEST)))]
     pub model_channels: usize,
     /// Channels of the output: 3 for the noise alone, 6 where the network also learnt the variance.
     #[serde(default = "three")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub out_channels: usize,
     /// Channels of each level, as multiples of `model_channels`; each level halves the size.
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = MOST))))]
     pub channel_mult: Vec<usize>,
     /// Residual blocks of each level.
     #[serde(default = "two_blocks")]
     pub num_res_blocks: PerLevel,
     /// Sizes, in pixels, of the levels that have attention; the middle always has.
     #[serde(default)]
+    #[cfg_attr(feature = "train", schemars(inner(range(min = 1, max = LARGEST_SIZE))))]
     pub attention_resolutions: Vec<usize>,
     /// Attention heads, unless `num_head_channels` is given.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST)))]
     pub num_heads: usize,
     /// Channels of an attention head; guided-diffusion's -1 is left out here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub num_head_channels: Option<usize>,
     /// Whether the time embedding scales and shifts the features, or is added to them.
     #[serde(default = "yes")]
@@ -53,9 +68,11 @@ pub struct UnetConfig {
     pub new_attn_order: bool,
     /// Groups of every group normalisation; must divide the channels of every level.
     #[serde(default = "thirty_two")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub norm_groups: usize,
     /// Dropout that the network was trained with. It is recorded, never applied.
     #[serde(default)]
+    #[cfg_attr(feature = "train", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub dropout: f64,
 }
 
@@ -65,12 +82,20 @@ pub struct UnetConfig {
 #[serde(untagged)]
 pub enum PerLevel {
     /// The same number at every level.
-    All(usize),
+    All(#[cfg_attr(feature = "train", schemars(range(max = MOST)))] usize),
     /// A number for each level, the first at full size.
-    Each(Vec<usize>),
+    Each(#[cfg_attr(feature = "train", schemars(inner(range(max = MOST))))] Vec<usize>),
 }
 
 impl PerLevel {
+    /// All numbers.
+    fn numbers(&self) -> &[usize] {
+        match self {
+            Self::All(number) => std::slice::from_ref(number),
+            Self::Each(numbers) => numbers,
+        }
+    }
+
     /// The number of `level`, if there is one.
     pub fn at(&self, level: usize) -> Option<usize> {
         match self {
@@ -174,22 +199,25 @@ impl UnetConfig {
     /// Names every option that does not fit.
     pub fn check(&self) -> Result<()> {
         let mut problems = Vec::new();
-        for (name, value) in [
-            ("image_size", self.image_size),
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("num_heads", self.num_heads),
-            ("norm_groups", self.norm_groups),
-        ] {
-            if value == 0 {
-                problems.push(format!("`{name}` must be at least 1, found 0"));
-            }
+        let mut within = |name: &'static str, values: &[usize], range: std::ops::RangeInclusive<usize>| {
+            let outside = Problem::all_within(name, values, range);
+            problems.extend(outside.map(|problem| format!("`{name}`: {}", problem.message)));
+        };
+        within("image_size", &[self.image_size], 1..=LARGEST_SIZE);
+        within("in_channels", &[self.in_channels], 1..=WIDEST);
+        within("model_channels", &[self.model_channels], 2..=WIDEST);
+        within("out_channels", &[self.out_channels], 1..=WIDEST);
+        within("channel_mult", &self.channel_mult, 1..=MOST);
+        within("num_res_blocks", self.num_res_blocks.numbers(), 0..=MOST);
+        within("attention_resolutions", &self.attention_resolutions, 1..=LARGEST_SIZE);
+        within("num_heads", &[self.num_heads], 1..=MOST);
+        within("num_head_channels", self.num_head_channels.as_slice(), 1..=WIDEST);
+        within("norm_groups", &[self.norm_groups], 1..=WIDEST);
+        if !self.model_channels.is_multiple_of(2) {
+            problems.push(format!("`model_channels`: expected an even number, found {}", self.model_channels));
         }
-        if self.model_channels == 0 || self.model_channels % 2 == 1 {
-            problems.push(format!("`model_channels` must be even and at least 2, found {}", self.model_channels));
-        }
-        if self.channel_mult.is_empty() || self.channel_mult.contains(&0) {
-            problems.push(format!("`channel_mult` needs levels of at least 1, found {:?}", self.channel_mult));
+        if self.channel_mult.is_empty() {
+            problems.push("`channel_mult`: expected at least one level, found none".into());
         }
         if let PerLevel::Each(numbers) = &self.num_res_blocks
             && numbers.len() != self.channel_mult.len()
@@ -223,7 +251,7 @@ impl UnetConfig {
                 Some(width) => ("num_head_channels", width),
                 None => ("num_heads", self.num_heads),
             };
-            if (middle || self.attends(level)) && (divisor == 0 || !channels.is_multiple_of(divisor)) {
+            if (middle || self.attends(level)) && !channels.is_multiple_of(divisor) {
                 problems.push(format!("`{name}` {divisor} does not divide {channels} channels"));
             }
         }
