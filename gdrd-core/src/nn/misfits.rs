@@ -20,7 +20,7 @@ pub(super) struct Misfits {
     pub(super) misshapen: Vec<String>,
     pub(super) not_finite: Vec<String>,
     /// Values that stand in for those that do not fit.
-    stood_in: usize,
+    pub(super) stood_in: usize,
 }
 
 impl Misfits {

@@ -11,7 +11,7 @@ use super::weight_file::not_finite;
 pub use super::weight_file::{
     check_finite, first_of, is_safetensors, listed, listed_names, looks_like, parse_safetensors, read_safetensors,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How a new parameter is filled.
 #[derive(Clone, Copy, Debug, PartialEq)]

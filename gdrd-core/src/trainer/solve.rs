@@ -100,7 +100,8 @@ impl SolvedStage<'_> {
         let map = self.student.backbone(&faces, Mode::Evaluate)?.detach();
         let x = self.student.before_last_linear(&map, Mode::Evaluate)?.detach();
         let mut put = |tensor: Tensor| Ok(tensor.to_device(self.device)?);
-        let mut found = self.teachers.of(self.teachers.given(&batch, self.views.dataset(), &mut put)?)?;
+        let given = self.teachers.given(&batch, self.views.dataset(), &mut put)?;
+        let mut found = self.teachers.of(given, &crate::observe::Silent)?;
         let found = found.remove(&self.target);
         let y = found.ok_or_else(|| Error::component("the target was not asked for"))?.flatten_from(1)?;
         let unit = self.closed_form.unit_length && self.target.1 == Output::Embedding;
