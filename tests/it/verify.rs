@@ -84,7 +84,7 @@ fn every_change_is_found_by_its_name() {
         ("evaluation/drawn.json", &text("\"items\": \"", "\"items\": \"0"), "evaluation: wrong"),
         ("evaluation/drawn.json", &remove, "evaluation: wrong"),
         ("metrics.jsonl", &lines, "metrics.jsonl: steps: wrong"),
-        ("metrics.jsonl", &text("\"loss\":", "\"loss\":7"), "report.md: text: wrong"),
+        ("metrics.jsonl", &text("\"loss\":", "\"loss\":7"), "loss-one.svg: wrong"),
         ("loss-one.svg", &grey, "loss-one.svg: wrong"),
         ("samples.png", &flip, "samples.png: checksum: wrong"),
         ("lock.json", &text("\"recipe\": \"", "\"recipe\": \"0"), "recipe.resolved.toml: digest: wrong"),

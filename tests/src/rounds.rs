@@ -72,7 +72,7 @@ impl Rounds {
         bench.write("r.toml", RECIPE);
         for (person, number) in (0..4).flat_map(|person| (0..4).map(move |number| (person, number))) {
             let pixel =
-                |x, y| image::Rgb([40 * person as u8 + x as u8, 11 * y as u8, 60 * number as u8 + (x * y) as u8]);
+                |x, y| image::Rgb([40 * person as u8 + x as u8, 11 * y as u8, (60 * number + x * y % 60) as u8]);
             let path = bench.file(&format!("faces/p{person}/{number}.png"));
             std::fs::create_dir_all(path.parent().expect("below")).expect("a folder");
             image::RgbImage::from_fn(16, 16, pixel).save(path).expect("an image");

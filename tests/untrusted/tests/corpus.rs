@@ -21,7 +21,7 @@ fn the_corpus_is_read_within_its_bounds() {
             std::fs::read_dir(corpus.join(target.name)).unwrap_or_else(|error| panic!("{}: {error}", target.name));
         let mut inputs: Vec<_> = entries.map(|entry| entry.expect("an input").path()).collect();
         inputs.sort();
-        assert!(inputs.len() >= 2, "`{}` has no corpus", target.name);
+        assert!(!inputs.is_empty(), "`{}` has no corpus", target.name);
         // What is made once, such as a registry, is no input's.
         (target.read)(b"");
         let mut most = 0;
