@@ -39,6 +39,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: PlaceArguments,
     },
+    /// Read every checksum of a run folder, and say whether each number of its report still follows from what lies there
+    Verify {
+        /// Folder of the run
+        run: PathBuf,
+        /// Open the data and the teachers too, and evaluate the student again
+        #[arg(long)]
+        again: bool,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
     /// Run several recipes with several seeds and compare them in one table
     Ablate {
         /// Recipe files, one for each row

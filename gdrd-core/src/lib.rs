@@ -6,6 +6,7 @@
 
 pub mod context;
 pub mod degrade;
+pub mod digest;
 pub mod embedder;
 pub mod error;
 pub mod face;
@@ -16,8 +17,6 @@ pub mod student;
 pub mod closed_form;
 #[cfg(feature = "train")]
 pub mod data;
-#[cfg(feature = "train")]
-pub mod digest;
 #[cfg(feature = "train")]
 pub mod evaluation;
 #[cfg(feature = "train")]

@@ -126,7 +126,7 @@ impl BuildContext<'_> {
     pub fn student_file(&self, path: &RecipePath) -> Result<StudentFile> {
         let registry: &Registry = self.service()?;
         let file = self.file(path)?;
-        let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+        let bytes = crate::files::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
         StudentFile::open(&bytes, self.device(), registry).at(|| format!("`{path}`"))
     }
 }

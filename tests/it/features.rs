@@ -106,7 +106,7 @@ fn embeddings_of_other_programs_are_matched_by_a_list_of_images() {
     let teacher = build(&config).expect("a teacher");
     assert_eq!(rows(&*teacher, &faces)[1..], [[9.0, 10.0, 11.0], [0.0, 1.0, 2.0], [6.0, 7.0, 8.0]]);
     let error = build(&Precomputed { file: list.clone().into(), ..config.clone() }).err().expect("no tensors");
-    assert!(error.to_string().contains("order.txt` is not a complete safetensors file"), "{error}");
+    assert!(error.to_string().contains("order.txt`: not a complete safetensors file"), "{error}");
     bench.write("lists/order.txt", "../2.png\n../0.png\n../3.png\n");
     let error = build(&config).err().expect("three images").to_string();
     assert!(error.contains("e.npy`: `embedding` has 4 rows for 3 faces"), "{error}");

@@ -34,6 +34,7 @@ mod golden_training;
 mod house;
 mod hub;
 mod hub_refuses;
+mod licences;
 mod losses;
 mod onnx;
 mod probe;
@@ -41,8 +42,10 @@ mod protocols;
 mod reported;
 mod resume;
 mod review;
+mod rounds;
 mod stops;
 mod training_options;
+mod verify;
 mod weight_files;
 
 /// The `gdrd` command, started in the bench's folder.

@@ -15,6 +15,7 @@ use gdrd_core::run::{Place, RunFolder, train};
 use tempfile::TempDir;
 
 pub mod hub_server;
+pub mod rounds;
 
 /// Both teachers, both stages, one protocol.
 pub const TINY: &str = include_str!("recipes/tiny.toml");

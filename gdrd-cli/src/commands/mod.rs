@@ -28,6 +28,7 @@ mod plan;
 mod probe;
 mod schema;
 mod train;
+mod verify;
 
 /// Runs the command that the arguments name.
 pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> {
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
             train::train(&recipe, run_dir, fresh, lock.as_deref(), &place, registry)
         }
         Command::Resume { run, place } => train::resume(&run, &place, registry),
+        Command::Verify { run, again, json, place } => verify::verify(&run, again, json, &place, registry),
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }

@@ -90,7 +90,7 @@ pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Re
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let failed = |e| Error::io(path, e);
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    crate::files::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(unreadable(&format!("it has more than {MAX_BYTES} bytes")).at(format!("`{}`", path.display())));
     }

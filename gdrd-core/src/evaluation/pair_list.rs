@@ -47,7 +47,7 @@ impl PairList {
     /// # Errors
     /// If the file cannot be read, or as `parse`.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = crate::files::read(path).map_err(|e| Error::io(path, e))?;
         let source = path.display().to_string();
         let text = String::from_utf8(bytes).map_err(|e| {
             Error::data(format!(

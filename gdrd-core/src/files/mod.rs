@@ -7,9 +7,14 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
+mod disk;
+#[cfg(feature = "faults")]
+mod faults;
 mod name;
 mod sealed;
 
+pub(crate) use disk::{make_folder, make_folders, now, rename, sync, write_all};
+pub use disk::{open, read, read_to_string};
 pub use name::{NAME_RULE, is_name, plain_name};
 pub(crate) use sealed::{Seal, sealed, unsealed};
 
@@ -45,7 +50,8 @@ pub(crate) fn is_partial(name: &str) -> bool {
 /// written by someone else.
 pub(crate) fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let old = |file: &File| file.metadata().and_then(|m| m.modified()).ok()?.elapsed().ok().map(|age| age > LEFT);
+        let age = |file: &File| now().duration_since(file.metadata().and_then(|m| m.modified()).ok()?).ok();
+        let old = |file: &File| age(file).map(|age| age > LEFT);
         if entry.file_name().to_str().is_some_and(is_partial)
             && let Ok(file) = File::open(entry.path())
             && old(&file) == Some(true)
@@ -77,13 +83,13 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Ok(older) = std::fs::metadata(&target) {
         file.as_file().set_permissions(older.permissions()).map_err(failed)?;
     }
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    write_all(&mut file, &target, bytes).and_then(|()| sync(file.as_file(), &target)).map_err(failed)?;
     persist(file, &target)
 }
 
 /// Gives a partial file its name, and makes sure that it has it after a loss of power.
 pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    file.persist(path).map_err(|e| Error::io(path, e.error))?;
+    disk::persist(file, path).map_err(|e| Error::io(path, e))?;
     sync_folder(folder_of(path))
 }
 
@@ -165,7 +171,7 @@ fn target(path: &Path) -> Result<Target> {
 /// If it cannot be removed.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.is_dir() => std::fs::remove_file(path).map_err(|e| Error::io(path, e)),
+        Ok(found) if !found.is_dir() => disk::remove_file(path).map_err(|e| Error::io(path, e)),
         _ => Ok(()),
     }
 }

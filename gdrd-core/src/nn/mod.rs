@@ -13,6 +13,7 @@ mod inference;
 pub mod iresnet;
 pub mod kernels;
 mod linear;
+mod misfits;
 pub mod mobilefacenet;
 mod norm;
 mod pass;

@@ -91,11 +91,19 @@ pub(crate) fn looks(bytes: &[u8]) -> String {
 /// If the file cannot be read, is not a complete safetensors file, or has a value that is not finite.
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
+    parse_safetensors(&bytes).at(|| format!("`{}`", path.display()))
+}
+
+/// The same from the bytes of a file.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn parse_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| {
         let text = Error::from(e);
-        Error::weights(format!("`{}` is not a complete safetensors file: {text}{}", path.display(), looks(&bytes)))
+        Error::weights(format!("not a complete safetensors file: {text}{}", looks(bytes)))
     })?;
-    tensors.iter().try_for_each(|(name, tensor)| check_finite(name, tensor)).at(|| format!("`{}`", path.display()))?;
+    tensors.iter().try_for_each(|(name, tensor)| check_finite(name, tensor))?;
     Ok(tensors.into_iter().collect())
 }
 

@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
+use super::misfits::Misfits;
 use super::weight_file::not_finite;
 pub use super::weight_file::{
-    check_finite, first_of, is_safetensors, listed, listed_names, looks_like, read_safetensors,
+    check_finite, first_of, is_safetensors, listed, listed_names, looks_like, parse_safetensors, read_safetensors,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How a new parameter is filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -272,62 +273,8 @@ impl Weights {
                 return Ok(tensor.to_device(&self.source.device)?);
             }
         }
-        // What a file asks for by its options may be larger than any memory.
-        let count = shape.dims().iter().try_fold(1usize, |count, size| count.checked_mul(*size));
-        match count.is_some_and(|count| count <= MOST) {
-            true => Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?),
-            false => Err(Error::weights(format!("a tensor of {:?}", shape.dims()))),
-        }
-    }
-}
-
-/// More values than any tensor has that can stand in for a misfit.
-const MOST: usize = 1 << 28;
-
-/// What does not fit between a network and a set of tensors.
-#[derive(Default)]
-struct Misfits {
-    missing: Vec<String>,
-    unused: Vec<String>,
-    misshapen: Vec<String>,
-    not_finite: Vec<String>,
-}
-
-impl Misfits {
-    fn compare(&mut self, name: &str, expected: &Shape, found: &Shape) {
-        if expected != found {
-            self.misshapen.push(format!("`{name}` expected {:?}, found {:?}", expected.dims(), found.dims()));
-        }
-    }
-
-    fn empty(&mut self, name: &str, found: &Shape) {
-        self.misshapen.push(format!("`{name}` holds no values: {:?}", found.dims()));
-    }
-
-    fn into_result(self) -> Result<()> {
-        const SHOWN: usize = 20;
-        let mut lines = Vec::new();
-        let mut list = |what: &str, items: Vec<String>| {
-            if !items.is_empty() {
-                lines.push(format!("{} {what}:", items.len()));
-                lines.extend(items.iter().take(SHOWN).map(|item| format!("  {item}")));
-                if items.len() > SHOWN {
-                    lines.push(format!("  and {} more", items.len() - SHOWN));
-                }
-            }
-        };
-        let nearest = |name: &String| {
-            let best = self.unused.iter().map(|other| (strsim::jaro_winkler(name, other), other));
-            match best.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.85) {
-                Some((_, other)) => format!("`{name}` (nearest in the file: `{other}`)"),
-                None => format!("`{name}`"),
-            }
-        };
-        list("missing", self.missing.iter().map(nearest).collect());
-        list("with another shape", self.misshapen);
-        list("not known to the network", self.unused.iter().map(|name| format!("`{name}`")).collect());
-        list("with a value that is not finite", self.not_finite);
-        if lines.is_empty() { Ok(()) } else { Err(Error::weights(format!("tensors do not fit\n{}", lines.join("\n")))) }
+        misfits.borrow_mut().stand_in(shape, tensors)?;
+        Ok(Tensor::zeros(shape, DType::F32, &self.source.device)?)
     }
 }
 
@@ -381,6 +328,11 @@ mod tests {
             Weights::read(file, &Device::Cpu, |_| false, build).expect_err("no values").to_string()
         };
         assert!(read(0, 3).contains("`b` holds no values: [0, 3]"), "{}", read(0, 3));
+        let endless = |w: &Weights| -> Result<()> {
+            (0..).try_for_each(|at| w.pp(at).parameter("b", (8, 64), Init::Constant(0.0)).map(drop))
+        };
+        let text = Weights::read(BTreeMap::new(), &Device::Cpu, |_| false, endless).expect_err("endless").to_string();
+        assert!(text.contains("missing:\n  `0.b`"), "{text}");
         let text = read(usize::MAX / 2, 9);
         assert!(text.contains("`b` expected [9223372036854775807, 9], found [0, 3]"), "{text}");
     }

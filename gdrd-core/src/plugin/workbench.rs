@@ -110,7 +110,7 @@ pub(crate) fn fingerprint(files: &[PathBuf], check: &CheckBytes) -> Result<Strin
     use rayon::prelude::*;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let of_file = |path: &PathBuf| {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = crate::files::read(path).map_err(|e| Error::io(path, e))?;
         check(path, &bytes)?;
         let folder = path.parent().map(name).unwrap_or_default();
         Ok(digest::of_value(&(folder, name(path), digest::hex(&digest::of_bytes(&bytes)))))

@@ -1,6 +1,7 @@
 //! One recipe from many texts: parents first, then the file, then `--set`.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Failure};
@@ -129,8 +130,16 @@ impl Loading {
     }
 }
 
+/// The most bytes that a recipe may have.
+const LONGEST: u64 = 1 << 20;
+
 fn identify_and_read(path: &Path) -> std::io::Result<(PathBuf, String)> {
-    Ok((fs::canonicalize(path)?, fs::read_to_string(path)?))
+    let mut text = String::new();
+    // A device or a pipe may have no end.
+    if fs::File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        return Err(std::io::Error::other(format!("expected at most {LONGEST} bytes, found more")));
+    }
+    Ok((fs::canonicalize(path)?, text))
 }
 
 /// Whether `table`, a whole file, has our format. A parent may leave it out.

@@ -54,7 +54,7 @@ impl<'a> Assembly<'a> {
     pub fn new(experiment: &'a Experiment, place: &'a Place, observer: &'a dyn Observer) -> Result<Self> {
         let known = Known::open(place.store.join("known"));
         let program = std::env::current_exe().map_err(|e| Error::io("the running program", e))?;
-        let program = known.of_file(&program)?;
+        let program = known.of_program(&program)?;
         let store = FeatureStore::open(&place.store, format!("{program} {}", kernels::processor()));
         Ok(Self {
             experiment,
@@ -146,6 +146,14 @@ impl<'a> Assembly<'a> {
     /// The files of the Hub that were read, by address.
     pub fn hub_files(&self) -> BTreeMap<String, HubFile> {
         open(&self.hub).clone()
+    }
+
+    /// Whether every file that parts were built from is still the same; those that are read again and again among them.
+    ///
+    /// # Errors
+    /// Names one that is not.
+    pub(super) fn unchanged(&self) -> Result<()> {
+        self.known.unchanged()
     }
 
     /// Takes note of what a build has read, outside of the parts that others can ask for.

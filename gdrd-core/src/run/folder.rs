@@ -2,30 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
+use super::checksums::{CHECKSUMS, Checksums};
 use super::lock::Lock;
+use super::provenance::provenance;
 use crate::data::{Views, write_sheet};
-use crate::error::{Error, Result};
+use crate::digest;
+use crate::error::{Context, Error, Result};
 use crate::evaluation::Measured;
 use crate::experiment::Experiment;
-use crate::files::{sweep, write_atomically};
+use crate::files::{self, remove, sweep, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
 use crate::report::{self, SolvedLayer, StageCurves};
-use crate::trainer::Checkpoint;
+use crate::trainer::{Checkpoint, Position};
 
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
-/// `student.safetensors`, `evaluation/*.json`, `report.md`.
+/// `student.safetensors`, `evaluation/*.json`, `report.md`, and, when all of them are there, `checksums.json`.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
 }
 
 pub(super) const RECIPE: &str = "recipe.resolved.toml";
+pub(super) const REPORT: &str = "report.md";
 
 impl RunFolder {
     /// The run folder at `path`; it need not exist yet.
@@ -98,6 +102,9 @@ impl RunFolder {
             }
             circumstances = then.circumstances(lock);
         }
+        // From here on the results of an earlier end of this run are none.
+        self.write_mark(false)?;
+        remove(&self.path.join(CHECKSUMS))?;
         write_atomically(&self.recipe(), experiment.resolved().as_bytes())?;
         write_atomically(&path, &json(lock)?)?;
         Ok(circumstances)
@@ -112,18 +119,18 @@ impl RunFolder {
     }
 
     /// The log of steps, cut back to the checkpoint that the run goes on from.
-    pub(super) fn log(&self, from_step: u64) -> Result<StepLog> {
-        StepLog::open(self.path.join("metrics.jsonl"), from_step)
+    pub(super) fn log(&self, position: &Position, observer: &dyn Observer) -> Result<StepLog> {
+        StepLog::open(self.path.join("metrics.jsonl"), position, observer)
     }
 
     pub(super) fn write_results(
         &self,
         experiment: &Experiment,
-        provenance: &[String],
+        lock: &Lock,
         measured: &BTreeMap<String, Vec<Measured>>,
     ) -> Result<()> {
         let evaluation = self.path.join("evaluation");
-        std::fs::create_dir_all(&evaluation).map_err(|e| Error::io(&evaluation, e))?;
+        files::make_folder(&evaluation).map_err(|e| Error::io(&evaluation, e))?;
         sweep(&evaluation);
         for (name, rows) in measured {
             write_atomically(&evaluation.join(format!("{name}.json")), &json(rows)?)?;
@@ -133,18 +140,40 @@ impl RunFolder {
             curves.map(|curve| report::chart_name(curve, protocol)).collect::<Vec<_>>()
         };
         self.write_mark_with(false, measured.iter().flat_map(curves).collect())?;
-        let text =
-            report::run_page(&experiment.name, provenance, measured, (&self.curves()?, &self.solved()?), &self.path)?;
-        write_atomically(&self.path.join("report.md"), text.as_bytes())?;
+        let text = self.report(experiment, lock, measured, &self.path)?;
+        write_atomically(&self.path.join(REPORT), text.as_bytes())?;
+        Checksums::write(&self.path, &self.written()?)?;
         self.write_mark(true)
     }
 
+    /// The text of the report, from the run's data; its pictures are written into the folder `pictures`.
+    pub(super) fn report(
+        &self,
+        experiment: &Experiment,
+        lock: &Lock,
+        measured: &BTreeMap<String, Vec<Measured>>,
+        pictures: &Path,
+    ) -> Result<String> {
+        let (provenance, curves, solved) = (provenance(experiment, lock), self.curves()?, self.solved()?);
+        report::run_page(&experiment.name, &provenance, measured, (&curves, &solved), pictures)
+    }
+
     /// The results of a finished run, by protocol.
+    ///
+    /// # Errors
+    /// If a file of theirs is missing, or was altered since the run wrote it.
     pub fn results(&self) -> Result<BTreeMap<String, Vec<Measured>>> {
         let mut found = BTreeMap::new();
+        if self.path.join(CHECKSUMS).exists() {
+            let sums = Checksums::read(&self.path).at(|| format!("`{}`", self.path.join(CHECKSUMS).display()))?;
+            for (name, found) in sums.compare(&self.path, |name| name.starts_with("evaluation/")) {
+                let place = || format!("`{}` was altered since the run wrote it", self.path.join(name).display());
+                found.at(place)?;
+            }
+        }
         for name in self.names("evaluate") {
             let path = self.path.join("evaluation").join(format!("{name}.json"));
-            let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            let text = files::read(&path).map_err(|e| Error::io(&path, e))?;
             let rows = serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
             found.insert(name, rows);
         }
@@ -152,9 +181,9 @@ impl RunFolder {
     }
 
     /// The lines of the log of steps.
-    fn metrics(&self) -> Result<Vec<serde_json::Value>> {
+    pub(super) fn metrics(&self) -> Result<Vec<serde_json::Value>> {
         let path = self.path.join("metrics.jsonl");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = files::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let read = |line| serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())));
         text.lines().map(read).collect()
     }
@@ -205,31 +234,45 @@ pub(super) struct StepLog {
 
 struct LogState {
     file: File,
+    digest: Sha256,
     total: u64,
     failed: Option<Error>,
 }
 
 impl StepLog {
-    fn open(path: PathBuf, from_step: u64) -> Result<Self> {
+    fn open(path: PathBuf, position: &Position, observer: &dyn Observer) -> Result<Self> {
+        let (mut kept, total) = (Vec::new(), position.total_steps);
         // Steps after the checkpoint were made, logged and lost; they will be made again. A line may be cut.
         if path.exists() {
-            let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            let text = files::read(&path).map_err(|e| Error::io(&path, e))?;
             let is_kept = |line: &&[u8]| {
                 let step =
                     serde_json::from_slice(line).ok().and_then(|line: serde_json::Value| line["total_step"].as_u64());
-                step.is_some_and(|step| step <= from_step)
+                step.is_some_and(|step| step <= total)
             };
-            let kept: Vec<&[u8]> =
+            let lines: Vec<&[u8]> =
                 text.split(|byte| *byte == b'\n').filter(is_kept).flat_map(|line| [line, b"\n"]).collect();
-            write_atomically(&path, &kept.concat())?;
+            kept = lines.concat();
+            write_atomically(&path, &kept)?;
+        }
+        let digest = Sha256::new_with_prefix(&kept);
+        let expected = position.log.as_ref().is_none_or(|log| *log == digest::hex(&digest.clone().finalize()));
+        if !expected || total > 0 && kept.is_empty() {
+            let path = path.display();
+            let message =
+                format!("`{path}` is not what the first {total} steps wrote; the report shows what is left of it");
+            tell(observer, &Event::Warning { message })?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, state: Mutex::new(LogState { file, total: from_step, failed: None }) })
+        Ok(Self { path, state: Mutex::new(LogState { file, digest, total, failed: None }) })
     }
 
-    /// The first line that could not be written, as an error.
-    pub(super) fn check(&self) -> Result<()> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.take().map_or(Ok(()), Err)
+    /// Brings all lines to the disk; the first one that could not be written is the error. The digest of the file.
+    pub(super) fn sync(&self) -> Result<String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failed.take().map_or(Ok(()), Err)?;
+        files::sync(&state.file, &self.path).map_err(|e| Error::io(&self.path, e))?;
+        Ok(digest::hex(&state.digest.clone().finalize()))
     }
 }
 
@@ -254,7 +297,9 @@ impl Observer for StepLog {
             _ => return Flow::Continue,
         };
         state.total += 1;
-        if let Err(error) = state.file.write_all(format!("{line}\n").as_bytes()) {
+        let line = format!("{line}\n");
+        state.digest.update(&line);
+        if let Err(error) = files::write_all(&mut state.file, &self.path, line.as_bytes()) {
             let error = Error::io(&self.path, error);
             state.failed.get_or_insert(error);
         }

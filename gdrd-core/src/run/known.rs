@@ -1,12 +1,14 @@
 //! Digests of files that did not change since they were last read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::context::CheckBytes;
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::files::{make_folders, now, read_to_string, write_atomically};
 use crate::plugin::workbench::fingerprint;
 
 /// A file that changed so lately could change again without its time telling; its digest is not kept.
@@ -15,46 +17,89 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// A folder of digests, each named by path, size and times of the files that it is of.
 pub(super) struct Known {
     folder: PathBuf,
+    /// The files that were asked for, as they were then.
+    asked: Mutex<BTreeMap<PathBuf, Stamp>>,
 }
 
 impl Known {
     pub(super) fn open(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, asked: Mutex::default() }
     }
 
     /// Sha256 of a file's bytes.
     pub(super) fn of_file(&self, path: &Path) -> Result<String> {
-        self.digest("file", std::slice::from_ref(&path.to_path_buf()), || digest::of_file(path))
+        let files = [path.to_path_buf()];
+        let stamps = self.ask(&files)?;
+        self.digest("file", &files, stamps, || digest::of_file(path))
     }
 
     /// Sha256 over the names and bytes of files that pass `check`.
     pub(super) fn of_files(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
-        self.digest("files", files, || fingerprint(files, check))
+        let stamps = self.ask(files)?;
+        self.digest("files", files, stamps, || fingerprint(files, check))
     }
 
-    fn digest(&self, what: &str, files: &[PathBuf], compute: impl FnOnce() -> Result<String>) -> Result<String> {
-        let before = stamps(files)?;
+    /// Sha256 of the running program. It may be replaced while it runs, which does not change what runs.
+    pub(super) fn of_program(&self, path: &Path) -> Result<String> {
+        let files = [path.to_path_buf()];
+        self.digest("file", &files, stamps(&files)?, || digest::of_file(path))
+    }
+
+    /// Whether every file is still what it was when its digest was asked for: whoever read it since has read what the digest is of.
+    ///
+    /// # Errors
+    /// Names one that is not.
+    pub(super) fn unchanged(&self) -> Result<()> {
+        for (path, then) in self.asked.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if stamp(path)? != *then {
+                let path = path.display();
+                return Err(Error::data(format!(
+                    "`{path}` was changed while this run used it; put back what was there and resume, or begin a new run"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The stamps of files, by which `unchanged` will know them.
+    fn ask(&self, files: &[PathBuf]) -> Result<Vec<Stamp>> {
+        let stamps = stamps(files)?;
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        for (path, stamp) in files.iter().zip(&stamps) {
+            // The first one counts: by then somebody may have read the file.
+            asked.entry(path.clone()).or_insert_with(|| stamp.clone());
+        }
+        Ok(stamps)
+    }
+
+    fn digest(
+        &self,
+        what: &str,
+        files: &[PathBuf],
+        before: Vec<Stamp>,
+        compute: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
         let path = self.folder.join(digest::of_value(&(what, &before)));
-        if let Some(kept) = std::fs::read_to_string(&path).ok().filter(|kept| is_digest(kept)) {
-            return Ok(kept);
+        let kept = read_to_string(&path).ok();
+        if let Some((found, check)) = kept.as_deref().and_then(|kept| kept.split_once(' '))
+            && check == digest::of_value(&found)
+        {
+            return Ok(found.to_string());
         }
         let found = compute()?;
         let newest = before.iter().map(|stamp| stamp.changed).max().unwrap_or_default();
-        let settled = SystemTime::UNIX_EPOCH + Duration::from_nanos(newest) + SETTLED < SystemTime::now();
+        let settled = SystemTime::UNIX_EPOCH + Duration::from_nanos(newest) + SETTLED < now();
         if settled && stamps(files)? == before {
+            let text = format!("{found} {}", digest::of_value(&found));
             // A digest that cannot be kept is computed again; that is no reason to end a run.
-            let made = std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e));
-            let _ = made.and_then(|()| write_atomically(&path, found.as_bytes()));
+            let made = make_folders(&self.folder).map_err(|e| Error::io(&self.folder, e));
+            let _ = made.and_then(|()| write_atomically(&path, text.as_bytes()));
         }
         Ok(found)
     }
 }
 
-fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-#[derive(PartialEq, serde::Serialize)]
+#[derive(Clone, PartialEq, serde::Serialize)]
 struct Stamp {
     path: String,
     size: u64,
@@ -105,12 +150,25 @@ mod tests {
         let settled = known.of_file(&file).expect("a digest");
         let names = std::fs::read_dir(&kept).expect("kept").count();
         assert_eq!((names, known.of_file(&file).expect("a digest")), (1, settled.clone()));
+        // One that is damaged is computed again.
+        let name = std::fs::read_dir(&kept).expect("kept").next().expect("one").expect("an entry").path();
+        let damaged = std::fs::read_to_string(&name).expect("text").replace(&settled[..4], "0000");
+        std::fs::write(&name, damaged).expect("damaged");
+        assert_eq!(known.of_file(&file).expect("a digest"), settled);
         // The same size and an older time of its bytes: the entry's own time tells.
         let old = std::fs::metadata(&file).and_then(|m| m.modified()).expect("a time");
         std::fs::write(&file, "xyz").expect("a file");
         let handle = std::fs::File::options().write(true).open(&file).expect("a file");
         handle.set_modified(old).expect("a time");
         assert_ne!(known.of_file(&file).expect("a digest"), settled);
+        assert!(
+            known.unchanged().expect_err("changed").to_string().contains("weights` was changed while this run used")
+        );
+        let known = Known::open(kept);
+        known.of_program(&file).expect("a digest");
+        std::fs::write(&file, "another").expect("a file");
+        known.of_file(&file).expect("a digest");
+        known.unchanged().expect("only what was asked for counts, from then on");
     }
 
     #[test]

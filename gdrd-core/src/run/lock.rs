@@ -10,8 +10,9 @@ use super::prepared::{Prepared, StageTerms};
 use crate::context::Host;
 use crate::digest;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::nn::kernels;
-use crate::recipe::LockedFile;
+use crate::recipe::{HubFile, LockedFile};
 
 /// Everything outside the recipe that the numbers depend on: `lock.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct Lock {
     /// Sha256 of the program that ran.
     #[serde(default)]
     pub program: String,
+    /// The recipe's name, of which its digest says nothing.
+    #[serde(default)]
+    pub name: String,
     /// Digest of the recipe.
     pub recipe: String,
     /// Digests of everything that each view is, by name.
@@ -36,6 +40,9 @@ pub struct Lock {
     /// Files of the Hub, by address.
     #[serde(default)]
     pub files: BTreeMap<String, LockedFile>,
+    /// Licence and terms of those of them that gdrd knows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub licences: BTreeMap<String, String>,
     /// Sha256 of all files and folders that were read, by path or address.
     #[serde(default)]
     pub read: BTreeMap<String, String>,
@@ -109,16 +116,21 @@ impl Lock {
             (KERNELS, kernels::processor().to_string()),
             (DEVICE, format!("{:?}", parts.device().location()).to_lowercase()),
         ];
-        let locked = parts.hub_files().into_iter().map(|(address, file)| (address, file.locked));
+        let files = parts.hub_files();
+        let licence = |(address, file): (&String, &HubFile)| Some((address.clone(), file.licence.clone()?));
+        let licences = files.iter().filter_map(licence).collect();
+        let locked = files.into_iter().map(|(address, file)| (address, file.locked));
         Ok(Self {
             gdrd: env!("CARGO_PKG_VERSION").into(),
             candle: CANDLE.into(),
             program: parts.program().to_string(),
+            name: experiment.name.clone(),
             recipe: experiment.digest(),
             student: prepared.started.clone(),
             views,
             teachers,
             files: locked.collect(),
+            licences,
             read: parts.read(),
             data,
             protocols,
@@ -140,7 +152,7 @@ impl Lock {
     /// # Errors
     /// If the file cannot be read or is no lock.
     pub fn read_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let text = files::read(path).map_err(|e| Error::io(path, e))?;
         serde_json::from_slice(&text)
             .map_err(|e| Error::data(format!("`{}` is no lock.json of gdrd: {e}", path.display())))
     }
@@ -150,6 +162,9 @@ impl Lock {
         let mut changes = Vec::new();
         if self.recipe != now.recipe {
             changes.push("the recipe".to_string());
+        }
+        if self.name != now.name && !self.name.is_empty() {
+            changes.push(format!("the recipe's name (`{}` then, `{}` now)", self.name, now.name));
         }
         fn compare<T: PartialEq>(
             what: &str,

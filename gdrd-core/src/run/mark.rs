@@ -1,11 +1,12 @@
 //! How a folder is known to be a run's, who runs it, and what of it is gdrd's own.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{RECIPE, RunFolder};
+use super::checksums::CHECKSUMS;
+use super::folder::{RECIPE, REPORT, RunFolder};
 use super::lock::Lock;
 use crate::digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,7 +64,7 @@ impl RunFolder {
         };
         let begun = self.recipe().is_file();
         // A run whose results were deleted makes them again.
-        let whole = path.join("report.md").is_file() && self.student().is_file();
+        let whole = path.join(REPORT).is_file() && self.student().is_file();
         let state = |finished| match (begun, finished && whole) {
             (true, true) => State::Finished,
             (true, false) => State::Begun,
@@ -132,7 +133,7 @@ impl RunFolder {
     /// If another process runs it, or it holds anything and is no run folder.
     pub(super) fn hold(&self) -> Result<Held> {
         self.state()?;
-        std::fs::create_dir_all(self.path()).map_err(|e| Error::io(self.path(), e))?;
+        files::make_folders(self.path()).map_err(|e| Error::io(self.path(), e))?;
         let held = files::hold(&self.path().join(HELD))?.ok_or_else(|| self.held_by_another())?;
         files::sweep(self.path());
         let state = self.state()?;
@@ -148,7 +149,7 @@ impl RunFolder {
 
     /// The same, and which charts of protocols are about to be written.
     pub(super) fn write_mark_with(&self, finished: bool, charts: Vec<String>) -> Result<()> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let since = files::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
         let process = std::process::id();
         let mark = Mark { gdrd_run: 1, finished, process, machine, since, charts };
@@ -158,10 +159,18 @@ impl RunFolder {
 
     fn mark(&self) -> Result<Option<Mark>> {
         let path = self.path().join(MARK);
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-                Error::data(format!("`{}` is no mark of a run: {e}; nothing was touched", path.display()))
-            }),
+        match files::read(&path) {
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(mark) => Ok(Some(mark)),
+                // A damaged one is as good as none where the run is known without it.
+                Err(_) if self.is_unmarked_run() => Ok(None),
+                Err(error) => {
+                    let path = path.display();
+                    Err(Error::data(format!(
+                        "`{path}` is no mark of a run: {error}; nothing was touched, remove the file or name another folder"
+                    )))
+                }
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(&path, error)),
         }
@@ -177,7 +186,7 @@ impl RunFolder {
     }
 
     fn resolved(&self) -> Option<toml::Table> {
-        std::fs::read_to_string(self.path().join(RECIPE)).ok()?.parse().ok()
+        files::read_to_string(&self.path().join(RECIPE)).ok()?.parse().ok()
     }
 
     /// The keys of a table of the resolved recipe that can be parts of file names.
@@ -193,22 +202,39 @@ impl RunFolder {
     /// If a file cannot be removed.
     pub(super) fn clear(&self) -> Result<()> {
         let path = self.path();
-        let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
+        let written = self.written()?;
         self.write_mark(false)?;
-        let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
-        let of_stages = stages.iter().flat_map(|stage| [format!("loss-{stage}"), format!("gradients-{stage}")]);
-        let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
-        let charts: Vec<String> = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
-        let scores: Vec<String> = protocols.iter().map(|name| format!("evaluation/{name}.json")).collect();
-        // The recipe goes last: by it the others are known.
-        let ours = ["report.md", "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
-        let last = ["lock.json", RECIPE].map(String::from);
         Checkpoint::remove_all(&path.join("checkpoints"))?;
-        for name in ours.into_iter().chain(charts).chain(scores).chain(last) {
+        for name in [CHECKSUMS].into_iter().chain(written.iter().map(String::as_str)) {
             files::remove(&path.join(name))?;
         }
         files::remove_empty(&path.join("evaluation"));
         Ok(())
+    }
+
+    /// The paths in the folder of what a run writes there, checkpoints and what marks it apart. The recipe is the last: by it the
+    /// others are known.
+    ///
+    /// # Errors
+    /// If the mark cannot be read.
+    pub(super) fn written(&self) -> Result<Vec<String>> {
+        let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
+        let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
+        let of_stages = stages.iter().flat_map(|stage| [format!("loss-{stage}"), format!("gradients-{stage}")]);
+        let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
+        let charts = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]);
+        let scores = protocols.iter().map(|name| format!("evaluation/{name}.json"));
+        let ours = [REPORT, "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
+        let last = ["lock.json", RECIPE].map(String::from);
+        Ok(ours.into_iter().chain(charts).chain(scores).chain(last).collect())
+    }
+
+    /// Whether the run was over and had written everything, whatever of it is still there.
+    ///
+    /// # Errors
+    /// As [`RunFolder::state`].
+    pub(super) fn was_finished(&self) -> Result<bool> {
+        Ok(self.mark()?.is_some_and(|mark| mark.finished) || self.state()? == State::Finished)
     }
 }
 
@@ -242,7 +268,7 @@ pub(super) fn claim(folder: &Path, what: &str, option: &str, names: &[String]) -
             file.display()
         )));
     }
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    files::make_folders(folder).map_err(|e| Error::io(folder, e))?;
     let text = serde_json::json!({format!("gdrd_{what}"): 1, "files": names}).to_string();
     write_atomically(&mark, text.as_bytes())
 }
@@ -302,6 +328,7 @@ mod tests {
         std::fs::write(folder.recipe(), "[evaluate.lfw]\n[evaluate.\"../up\"]\n[stage.one]\n").expect("written");
         let ours = [
             "report.md",
+            "checksums.json",
             "lock.json",
             "roc-lfw.svg",
             "loss-one.png",

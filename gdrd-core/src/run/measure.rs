@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::evaluation::{Measured, Outcome, Protocol, Role};
 use crate::experiment::Experiment;
 use crate::face::{Face, FaceBatch};
-use crate::files::{sealed, unsealed, write_atomically};
+use crate::files::{self, sealed, unsealed, write_atomically};
 use crate::nn::{Mode, kernels};
 use crate::observe::{Event, Observer, tell};
 use crate::student::StudentFile;
@@ -115,7 +115,7 @@ pub(super) fn evaluate(
 }
 
 fn read(path: &Path) -> Result<Outcome> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = files::read(path).map_err(|e| Error::io(path, e))?;
     Outcome::from_json(&String::from_utf8_lossy(unsealed(&bytes)?))
 }
 
@@ -175,7 +175,7 @@ impl Bench<'_> {
                 if let Some(key) = &kept {
                     let path = if cx.record().seed.is_some() { path(&seeded(key)) } else { path(key) };
                     let store = self.parts.store().folder();
-                    std::fs::create_dir_all(store).map_err(|e| Error::io(store, e))?;
+                    files::make_folders(store).map_err(|e| Error::io(store, e))?;
                     write_atomically(&path, &sealed(text.as_bytes()))?;
                 }
                 outcome

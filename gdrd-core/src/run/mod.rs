@@ -4,6 +4,7 @@
 
 mod ablation;
 mod assembly;
+mod checksums;
 mod features;
 mod folder;
 mod known;
@@ -14,7 +15,9 @@ mod new_student;
 mod plan;
 mod prepared;
 pub mod probe;
+mod provenance;
 mod solved;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,6 +33,7 @@ pub use mark::State;
 pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
+pub use verify::{Finding, Verdict, is_good, verify, verify_again};
 
 use crate::closed_form::ClosedForm;
 use crate::embedder::Embedder;
@@ -93,6 +97,7 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     if afresh {
         folder.clear()?;
     }
+    parts.unchanged()?;
     for change in folder.lock(experiment, &lock)? {
         let message = format!("{change} changed since this run began; numbers may differ in their last bits");
         tell(observer, &Event::Warning { message })?;
@@ -100,14 +105,14 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     if let Some(stage) = experiment.stages.first() {
         folder.write_samples(prepared.views(&stage.options.data)?, &experiment.student.view)?;
     }
-    let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: experiment.digest() };
+    let mut position = Position { total_steps: 0, stage: 0, stage_steps: 0, recipe: experiment.digest(), log: None };
     let mut optimizer_state = None;
     if let Some(checkpoint) = resumed {
         prepared.variables(&terms).assign(&checkpoint.variables)?;
         position = checkpoint.position;
         optimizer_state = Some(checkpoint.optimizer);
     }
-    let log = folder.log(from_step)?;
+    let log = folder.log(&position, observer)?;
     let all = prepared.variables(&terms);
     let listeners = FanOut(vec![observer, &log]);
     for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {
@@ -115,8 +120,10 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             let (stage, objective) = (stage.name.clone(), objective(stage));
             tell(observer, &Event::StageStarted { stage, objective, from_step: 0, steps: 1 })?;
             prepared.solved(&experiment.stages[at], closed_form, true)?.run(&listeners)?;
-            log.check()?;
-            position = Position { total_steps: position.total_steps + 1, stage: at + 1, stage_steps: 0, ..position };
+            let log = Some(log.sync()?);
+            parts.unchanged()?;
+            position =
+                Position { total_steps: position.total_steps + 1, stage: at + 1, stage_steps: 0, log, ..position };
             let (position, variables) = (position.clone(), all.tensors());
             let checkpoint = Checkpoint { position, variables, optimizer: Default::default() };
             let written = folder.save(&checkpoint, experiment.run.keep_checkpoints)?;
@@ -140,6 +147,9 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             if saving == Saving::Step && !done.is_multiple_of(experiment.run.checkpoint_steps) {
                 return Ok(());
             }
+            // A checkpoint stands for steps that were logged, of data that is what the lock says.
+            position.log = Some(log.sync()?);
+            parts.unchanged()?;
             position.total_steps = before + done;
             (position.stage, position.stage_steps) = if over { (at + 1, 0) } else { (at, done) };
             let state = if over { Default::default() } else { optimizer.state() };
@@ -148,7 +158,7 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
             Ok(())
         };
         let outcome = ready.run(from, &listeners, &mut save);
-        log.check()?;
+        log.sync()?;
         if let Some(folder) = written {
             // A wish to stop is told with its step below, or at the next event.
             observer.on(&Event::CheckpointWritten { folder });
@@ -167,45 +177,11 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     let student = StudentEmbedder::new(&file, &place.device);
     let student = student.as_ref().map(|student| student as &dyn Embedder);
     let measured = measure::evaluate(&parts, student, Role::Student, true)?;
-    folder.write_results(experiment, &provenance(&parts, &lock), &measured)?;
+    parts.unchanged()?;
+    folder.write_results(experiment, &lock, &measured)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
     drop(held);
     Ok(folder)
-}
-
-/// What a run's numbers rest on, a line each.
-fn provenance(parts: &Assembly, lock: &Lock) -> Vec<String> {
-    let mut lines = vec![
-        format!("recipe digest `{}` (`recipe.resolved.toml` is the same run)", lock.recipe),
-        format!("gdrd {}, candle {}, program sha256 `{}`", lock.gdrd, lock.candle, lock.program),
-    ];
-    for (name, component) in &parts.experiment().views {
-        let plain = |(key, value): (&String, &toml::Value)| (key != "kind").then(|| format!("{key} = {value}"));
-        let options: Vec<String> = component.resolved.iter().filter_map(plain).collect();
-        lines.push(format!("view `{name}`: {} {}", component.kind, options.join(", ")).trim_end().to_string());
-    }
-    for (name, digest) in &lock.teachers {
-        lines.push(format!("teacher `{name}`: sha256 `{digest}`"));
-    }
-    if let Some(LockedStart { teacher, taken, drawn }) = &lock.student {
-        let new = if drawn.is_empty() { "nothing".into() } else { format!("`{}`", drawn.join("`, `")) };
-        lines.push(format!("student: starts with {taken} tensors of teacher `{teacher}`; {new} is new"));
-    }
-    for (address, file) in &parts.hub_files() {
-        lines.push(format!(
-            "{address}: commit `{}`, {} bytes, sha256 `{}`; licence: {}",
-            file.locked.commit,
-            file.locked.size,
-            file.locked.sha256,
-            file.licence.as_deref().unwrap_or("not known to gdrd")
-        ));
-    }
-    for (name, LockedData { fingerprint, faces, identities }) in &lock.data {
-        lines.push(format!("dataset `{name}`: {faces} faces, {identities} identities, fingerprint `{fingerprint}`"));
-    }
-    let machine: Vec<String> = lock.machine.iter().map(|(key, value)| format!("{key} {value}")).collect();
-    lines.push(format!("machine: {}", machine.join(", ")));
-    lines
 }
 
 fn objective(stage: &StageSpec) -> String {

@@ -10,6 +10,7 @@ use super::lock::LockedStart;
 use crate::context::{Host, Record};
 use crate::data::Degradation;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::nn::Weights;
 use crate::nn::weights::{Draw, Variables, first_of};
 use crate::observe::{Event, tell};
@@ -70,7 +71,7 @@ pub(super) fn new_student(parts: &Assembly) -> Result<(Box<dyn Student>, Variabl
 /// The tensors of a student file of the recipe's kind.
 fn of_file(parts: &Assembly, path: &RecipePath) -> Result<BTreeMap<String, Tensor>> {
     let file = parts.context().file(path)?;
-    let bytes = std::fs::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
+    let bytes = files::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
     let (header, tensors) = StudentHeader::from_bytes(&bytes).at(|| format!("`{path}`"))?;
     let kind = &parts.experiment().student.network.kind;
     if header.kind != *kind {

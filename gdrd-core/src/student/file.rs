@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
 use super::{Student, StudentCard, StudentKinds, build};
 use crate::context::Bare;
 use crate::degrade::Downscale;
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::nn::Weights;
 use crate::nn::weight_file::looks;
@@ -37,31 +40,38 @@ pub struct StudentHeader {
 /// The header version that this gdrd writes and reads.
 pub const STUDENT_FORMAT: u32 = 1;
 const KEY: &str = "gdrd";
+/// Beside the header's own fields: the checksum of the rest of the header and of all tensors.
+const SEAL: &str = "sha256";
 
 impl StudentHeader {
-    /// The bytes of a student file. Equal headers and tensors give equal bytes.
+    /// The bytes of a student file, with a checksum in them. Equal headers and tensors give equal bytes.
     ///
     /// # Errors
     /// If a tensor cannot be read from its device.
     pub fn to_bytes(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
-        let text = serde_json::to_string(self).map_err(|e| Error::weights(e.to_string()))?;
+        let failed = |e: &dyn std::fmt::Display| Error::weights(e.to_string());
+        let mut header = serde_json::to_value(self).map_err(|e| failed(&e))?;
+        let plain = safetensors::serialize(tensors.iter(), None).map_err(|e| failed(&e))?;
+        let seal = seal(&header, &SafeTensors::deserialize(&plain).map_err(|e| failed(&e))?);
+        header[SEAL] = seal.into();
         // One key only: a second one would make the order of the header's bytes a matter of chance.
-        let metadata = HashMap::from([(KEY.to_string(), text)]);
-        safetensors::serialize(tensors.iter(), Some(metadata)).map_err(|e| Error::weights(e.to_string()))
+        let metadata = HashMap::from([(KEY.to_string(), header.to_string())]);
+        safetensors::serialize(tensors.iter(), Some(metadata)).map_err(|e| failed(&e))
     }
 
     /// The header and the tensors of a student file, on the CPU, float32.
     ///
     /// # Errors
     /// If the bytes are no complete safetensors file, have no header of ours, one of another version or one that contradicts
-    /// itself, or hold tensors of integers. [`Weights::read`](crate::nn::Weights::read) looks at shapes and values.
+    /// itself, were altered since they were written (files of before the checksum cannot say), or hold tensors of integers. [`Weights::read`](crate::nn::Weights::read) looks at shapes and values.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Tensor>)> {
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes)
+        let (_, metadata) = SafeTensors::read_metadata(bytes)
             .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}{}", looks(bytes))))?;
         let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
             Error::weights("a safetensors file, but not a student of gdrd: its metadata has no key `gdrd`")
         })?;
-        let format = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| v.get("format")?.as_u64());
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        let format = value.get("format").and_then(serde_json::Value::as_u64);
         if format != Some(u64::from(STUDENT_FORMAT)) {
             return Err(Error::weights(format!(
                 "the student's header has format {}, this gdrd reads {STUDENT_FORMAT}",
@@ -70,6 +80,12 @@ impl StudentHeader {
         }
         let header: Self =
             serde_json::from_str(text).map_err(|e| Error::weights(format!("the student's header: {e}")))?;
+        if let Some(expected) = value.as_object_mut().and_then(|fields| fields.shift_remove(SEAL)) {
+            let file = SafeTensors::deserialize(bytes).map_err(|e| Error::weights(e.to_string()))?;
+            if expected != seal(&value, &file).as_str() {
+                return Err(Error::weights("the student file was altered or is damaged: its checksum is another"));
+            }
+        }
         header.agrees()?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
             .map_err(|e| Error::weights(format!("not a complete safetensors file: {}", Error::from(e))))?;
@@ -97,6 +113,18 @@ impl StudentHeader {
             false => Err(Error::weights(format!("the student's header contradicts itself: {}", wrong.join("; ")))),
         }
     }
+}
+
+/// Sha256 of a header without its checksum, and of every tensor: name, type, shape and bytes.
+fn seal(header: &serde_json::Value, tensors: &SafeTensors) -> String {
+    let mut all = tensors.tensors();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let of = |(name, view): &(String, TensorView)| {
+        let bytes = digest::hex(&digest::of_bytes(view.data()));
+        format!("{name} {:?} {:?} {bytes}", view.dtype(), view.shape())
+    };
+    let tensors: Vec<String> = all.iter().map(of).collect();
+    digest::of_value(&(header, tensors))
 }
 
 /// The sizes of a card in words.
@@ -169,6 +197,29 @@ mod tests {
         let (read, found) = StudentHeader::from_bytes(&bytes).expect("read");
         assert_eq!(read, header());
         assert_eq!(found["head.b"].to_vec1::<f32>().expect("values"), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn an_altered_file_is_refused_and_one_without_a_checksum_is_read() {
+        let tensors =
+            BTreeMap::from([("head.b".to_string(), Tensor::new(&[1f32, 2.0], &Device::Cpu).expect("a tensor"))]);
+        let bytes = header().to_bytes(&tensors).expect("bytes");
+        let refused = |bytes: &[u8]| StudentHeader::from_bytes(bytes).expect_err("altered").to_string();
+        for at in bytes.len() - 8..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            assert!(refused(&altered).contains("altered or is damaged: its checksum"), "{}", refused(&altered));
+        }
+        let text = String::from_utf8_lossy(&bytes[..bytes.len() - 8]).into_owned();
+        let with = |from: &str, to: &str| [text.replace(from, to).as_bytes(), &bytes[bytes.len() - 8..]].concat();
+        assert!(refused(&with("antialias\\\":true", "antialias\\\":null")).contains("header"));
+        for (from, to) in [("\\\"recipe\\\":\\\"abc", "\\\"recipe\\\":\\\"abd"), ("head.b", "head.c")] {
+            assert!(text.contains(from), "{text}");
+            assert!(refused(&with(from, to)).contains("its checksum is another"), "{from}");
+        }
+        let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(&header()).expect("JSON"))]);
+        let old = safetensors::serialize(tensors.iter(), Some(metadata)).expect("bytes");
+        StudentHeader::from_bytes(&old).expect("a file of before the checksum");
     }
 
     #[test]

@@ -5,8 +5,7 @@
 //! file with one half-precision tensor `features`, `[faces, ...]`, with a checksum behind it, and is read through a memory map.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -137,7 +136,7 @@ impl FeatureStore {
         }
         let missing: Vec<usize> = (0..outputs.len()).filter(|&at| stored[at].is_none()).collect();
         if !missing.is_empty() {
-            std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+            files::make_folders(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
             files::sweep(&self.folder);
             let mut writers = missing
                 .iter()
@@ -201,7 +200,7 @@ impl Writer {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.seal.update(bytes);
-        self.file.write_all(bytes).map_err(|e| Error::io(&self.path, e))
+        files::write_all(&mut self.file, &self.path, bytes).map_err(|e| Error::io(&self.path, e))
     }
 
     fn append(&mut self, tensor: &Tensor) -> Result<()> {
@@ -225,9 +224,9 @@ impl Writer {
         if self.values_left != 0 {
             return Err(Error::component("the teacher returns fewer values than the shape that it declares"));
         }
-        self.file.write_all(&self.seal.finish()).map_err(|e| Error::io(&self.path, e))?;
+        files::write_all(&mut self.file, &self.path, &self.seal.finish()).map_err(|e| Error::io(&self.path, e))?;
         let file = self.file.into_inner().map_err(|e| Error::io(&self.path, e.into_error()))?;
-        file.as_file().sync_all().map_err(|e| Error::io(&self.path, e))?;
+        files::sync(file.as_file(), &self.path).map_err(|e| Error::io(&self.path, e))?;
         files::persist(file, &self.path)
     }
 }
@@ -240,8 +239,12 @@ pub struct Stored {
 }
 
 impl Stored {
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    /// Opens a file of the store.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged ([`ErrorKind::Data`]).
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = files::open(path).map_err(|e| Error::io(path, e))?;
         #[allow(
             unsafe_code,
             reason = "a memory map is unsafe because another process could change the file; \
@@ -253,6 +256,10 @@ impl Stored {
             let bytes = files::unsealed(&map).map_err(|e| broken(e.to_string()))?;
             let tensors = safetensors::SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
             let view = tensors.tensor("features").map_err(|e| broken(e.to_string()))?;
+            if view.dtype() != safetensors::Dtype::F16 || view.shape().is_empty() {
+                let (dtype, shape) = (view.dtype(), view.shape());
+                return Err(broken(format!("expected float16 [faces, ...], found {dtype:?} {shape:?}")));
+            }
             (view.data().as_ptr() as usize - map.as_ptr() as usize, view.shape().to_vec())
         };
         Ok(Self { map, start, shape })

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::files::{remove, remove_empty, sync_folder, write_atomically};
-use crate::nn::weights::read_safetensors;
+use crate::files::{make_folder, read, remove, remove_empty, rename, sync_folder, write_atomically};
+use crate::nn::weights::parse_safetensors;
 
 /// Where a run was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Position {
     pub stage_steps: u64,
     /// Digest of the recipe.
     pub recipe: String,
+    /// Sha256 of the log of these steps; checkpoints of an older gdrd have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// Everything that the next step depends on. Random streams and the order of samples are functions of the step.
@@ -65,7 +68,8 @@ impl Checkpoint {
     /// # Errors
     /// If something cannot be written; then older checkpoints stay and nothing of this one does.
     pub fn write(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        // The folder that it is in must be there: a run whose folder has vanished does not begin another one.
+        make_folder(folder).map_err(|e| Error::io(folder, e))?;
         for name in names(folder)?.iter().filter(|name| is_partial(name)) {
             remove_checkpoint(&folder.join(name))?;
         }
@@ -74,7 +78,7 @@ impl Checkpoint {
         let written = self.write_into(&partial).and_then(|()| {
             // One of this step that is there already was made by a run that went on from before it, and is the same.
             remove_checkpoint(&target)?;
-            std::fs::rename(&partial, &target).map_err(|e| Error::io(&target, e))?;
+            rename(&partial, &target).map_err(|e| Error::io(&target, e))?;
             sync_folder(folder)
         });
         if let Err(error) = written {
@@ -90,7 +94,7 @@ impl Checkpoint {
 
     fn write_into(&self, folder: &Path) -> Result<()> {
         remove_checkpoint(folder)?;
-        std::fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
+        make_folder(folder).map_err(|e| Error::io(folder, e))?;
         let named = |prefix: &'static str, map: &BTreeMap<String, Tensor>| -> Vec<(String, Tensor)> {
             map.iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.clone())).collect()
         };
@@ -113,19 +117,20 @@ impl Checkpoint {
             _ => Error::io(path, e),
         };
         let damaged = |path: &Path, why: &str| Error::data(format!("checkpoint `{}`: {why}", path.display()));
-        let text = std::fs::read(&path).map_err(|e| missing(&path, e))?;
+        let text = read(&path).map_err(|e| missing(&path, e))?;
         let sealed: Sealed = serde_json::from_slice(&text)
             .map_err(|e| damaged(&path, &format!("it is damaged, or of an older gdrd: {e}")))?;
         let Sealed { position, state: expected, seal } = sealed;
         if Sealed::new(position.clone(), expected.clone()).seal != seal {
             return Err(damaged(&path, "it is damaged: its checksum is another"));
         }
-        std::fs::metadata(&state).map_err(|e| missing(&state, e))?;
-        if digest::of_file(&state)? != expected {
+        // What is checked is what is used: the file could change between two looks at it.
+        let bytes = read(&state).map_err(|e| missing(&state, e))?;
+        if digest::hex(&digest::of_bytes(&bytes)) != expected {
             return Err(damaged(&state, "it is damaged: its checksum is another"));
         }
         let (mut variables, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
-        for (name, tensor) in read_safetensors(&state).at(|| "reading a checkpoint".into())? {
+        for (name, tensor) in parse_safetensors(&bytes).at(|| format!("checkpoint `{}`", state.display()))? {
             if let Some(name) = name.strip_prefix("variable.") {
                 variables.insert(name.to_string(), tensor);
             } else if let Some(name) = name.strip_prefix("optimizer.") {
@@ -153,6 +158,14 @@ impl Checkpoint {
         Ok((None, damaged))
     }
 
+    /// The folders of all checkpoints in `folder`, oldest first.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+        Ok(all(folder)?.into_iter().map(|(_, path)| path).collect())
+    }
+
     /// Gives a damaged checkpoint a name by which it is none, so that it takes no good one's place; the new path.
     ///
     /// # Errors
@@ -161,7 +174,7 @@ impl Checkpoint {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let aside = folder.with_file_name(format!("{ASIDE}{name}"));
         remove_checkpoint(&aside)?;
-        std::fs::rename(folder, &aside).map_err(|e| Error::io(folder, e))?;
+        rename(folder, &aside).map_err(|e| Error::io(folder, e))?;
         Ok(aside)
     }
 
@@ -233,7 +246,7 @@ mod tests {
     fn checkpoint(step: u64) -> Checkpoint {
         let tensor = Tensor::new(&[step as f32], &Device::Cpu).expect("tensor");
         Checkpoint {
-            position: Position { total_steps: step, stage: 0, stage_steps: step, recipe: "r".into() },
+            position: Position { total_steps: step, stage: 0, stage_steps: step, recipe: "r".into(), log: None },
             variables: BTreeMap::from([("student.w".into(), tensor.clone())]),
             optimizer: BTreeMap::from([("velocity.student.w".into(), tensor)]),
         }

@@ -7,7 +7,8 @@ use std::fmt;
 pub struct Url(String);
 
 impl Url {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    /// The address that a text is.
+    pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 

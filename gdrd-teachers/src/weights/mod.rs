@@ -4,7 +4,6 @@
 //! one that has anything but tensors and plain values among its tensors is refused, and the error says what it names.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -21,7 +20,7 @@ mod pytorch;
 mod safetensors;
 mod value;
 
-pub(crate) use npy::read_npy;
+pub use npy::read_npy;
 
 /// Words that training programs put before the names of a network's own tensors.
 ///
@@ -94,7 +93,7 @@ struct Choice<'a> {
 
 fn read_from(path: &Path, choice: &Choice) -> Result<BTreeMap<String, Tensor>> {
     let unreadable = |e: std::io::Error| Error::new(ErrorKind::Io, e.to_string());
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = gdrd_core::files::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let mut start = Vec::new();
     file.by_ref().take(512).read_to_end(&mut start).map_err(unreadable)?;

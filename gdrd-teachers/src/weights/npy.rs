@@ -14,8 +14,8 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 ///
 /// # Errors
 /// If the file cannot be read, is no complete `.npy` file, or holds anything but such floats.
-pub(crate) fn read_npy(path: &Path) -> Result<Tensor> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+pub fn read_npy(path: &Path) -> Result<Tensor> {
+    let bytes = gdrd_core::files::read(path).map_err(|e| Error::io(path, e))?;
     parse(&bytes).at(|| format!("`{}`", path.display()))
 }
 

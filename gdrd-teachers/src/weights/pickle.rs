@@ -46,11 +46,13 @@ const STORAGES: [(&str, Option<DType>, usize); 10] = [
     ("BoolStorage", None, 1),
 ];
 
-/// How deep dictionaries may lie in each other, how often values may be named again, and how long a tensor's name may be:
-/// what state dicts never reach and crafted files use to exhaust a reader.
+/// How deep dictionaries may lie in each other, how often each value may be named on average, and how long a tensor's name
+/// may be: what state dicts never reach and crafted files use to exhaust a reader.
 const DEPTH: usize = 32;
-const VISITS: usize = 1 << 20;
+const VISITS: usize = 4;
 const NAME: usize = 1024;
+/// Bytes of names for each byte of the pickle.
+const NAMES: usize = 32;
 
 /// A tensor of the file.
 #[derive(Clone, Debug)]
@@ -77,7 +79,7 @@ pub(super) fn entries(pickle: &Pickle, key: Option<&str>) -> Result<Vec<Entry>> 
     if !matches!(pickle.of(pickle.root), Value::Dict(_)) {
         return Err(no_state_dict(pickle, pickle.root));
     }
-    let mut walk = Walk { pickle, under: key, visits: 0, entries: Vec::new() };
+    let mut walk = Walk { pickle, under: key, visits: 0, named: 0, entries: Vec::new() };
     if key.is_some() {
         walk.collect(pickle.root, "", 0)?;
         return Ok(walk.entries);
@@ -168,6 +170,8 @@ struct Walk<'a> {
     /// What is outside of this key is of no interest.
     under: Option<&'a str>,
     visits: usize,
+    /// Bytes of all names.
+    named: usize,
     entries: Vec<Entry>,
 }
 
@@ -179,8 +183,10 @@ impl Walk<'_> {
         }
         // The keys of an optimiser's state are numbers, which `entries` leaves out.
         for (key, id) in self.pickle.entries(dict) {
-            self.visits += 1;
-            if self.visits > VISITS || path.len() + key.len() > NAME {
+            let length = path.len() + key.len();
+            (self.visits, self.named) = (self.visits + 1, self.named + length);
+            let many = self.visits > VISITS * self.pickle.values.len() || self.named > NAMES * self.pickle.length;
+            if many || length > NAME {
                 return Err(strange("more values, or longer names, than any state dict has".into()));
             }
             let name = join(path, key);
