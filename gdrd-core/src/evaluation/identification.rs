@@ -258,6 +258,7 @@ impl Closed {
 mod tests {
     use super::super::testing::{Coloured, Pixel, bench};
     use super::*;
+    use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
 
     fn config(options: serde_json::Value) -> Identification {
         serde_json::from_value(options).expect("options")
@@ -342,20 +343,11 @@ mod tests {
             "gallery": "a", "probes": "a", "split": { "share": 1.5, "per_person": 0 }, "l2": -1.0, "tolerance": 0.0,
             "steps": 0, "ranks": [5, 5], "sizes": [1], "gallery_size": 1,
         });
-        let expected = [
-            "split",
-            "split",
-            "split",
-            "split",
-            "probes",
-            "l2",
-            "tolerance",
-            "steps",
-            "ranks",
-            "sizes",
-            "gallery_size",
-        ];
-        assert_eq!(keys(wrong), expected);
+        let mut outside: Vec<String> = out_of_bounds_of(&config(wrong.clone())).iter().map(OutOfBounds::key).collect();
+        outside.sort();
+        let expected = ["gallery_size", "l2", "sizes[0]", "split.per_person", "split.share", "steps", "tolerance"];
+        assert_eq!(outside, expected);
+        assert_eq!(keys(wrong), ["split", "split", "probes", "ranks"]);
         assert!(keys(serde_json::json!({ "gallery": "a", "probes": "b" })).is_empty());
     }
 }

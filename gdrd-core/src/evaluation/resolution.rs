@@ -208,10 +208,8 @@ mod tests {
 
     #[test]
     fn sizes_are_checked_and_read() {
-        assert!(check(&[8, 16], Some(GallerySize::Native)).is_empty());
-        assert_eq!(check(&[16, 8], None)[0].key, "sizes");
-        assert_eq!(check(&[0], None)[0].message, "expected at least 4, found 0");
-        assert_eq!(check(&[], Some(GallerySize::Pixels(1)))[0].key, "gallery_size");
+        assert!(check(&[8, 16]).is_none());
+        assert_eq!(check(&[16, 8]).expect("a problem").key, "sizes");
         let read = |text: &str| serde_json::from_str::<GallerySize>(text).map_err(|error| error.to_string());
         assert_eq!(read("\"native\""), Ok(GallerySize::Native));
         assert_eq!(read("112"), Ok(GallerySize::Pixels(112)));
