@@ -30,6 +30,7 @@ pub struct IresnetStudent {
     /// What makes the embedding of the last map.
     pub head: RecogniserHead,
     /// Share of the last fully connected layer's inputs that is left out in training, 0 to below 1.
+    #[cfg_attr(feature = "train", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub dropout: f64,
     /// Values in an embedding.
     #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16_384)))]

@@ -35,6 +35,9 @@ pub(crate) struct Common {
 impl Common {
     /// What is wrong with the options, for a network of `blocks` blocks.
     pub(crate) fn check(&self, blocks: usize) -> impl Iterator<Item = Problem> {
+        let nested =
+            |problem: Problem| Problem::new("preprocessing", format!("`{}`: {}", problem.key, problem.message));
+        let preprocessing = self.preprocessing.iter().flat_map(Preprocessing::check).map(nested).collect::<Vec<_>>();
         [
             Problem::within("input", self.input, 32..=512),
             Problem::within("embedding", self.embedding, 1..=16_384),
@@ -45,6 +48,7 @@ impl Common {
         ]
         .into_iter()
         .flatten()
+        .chain(preprocessing)
     }
 }
 

@@ -114,7 +114,7 @@ mod tests {
         let wrong: Vec<String> =
             found().into_iter().map(|(_, found)| found.expect_err("changed").to_string()).collect();
         assert!(wrong[0].starts_with("expected 1 bytes with sha256 6b86b273ff34"), "{wrong:?}");
-        assert!(wrong[1].contains("No such file"), "{wrong:?}");
+        assert!(wrong[1].contains("no such file or folder"), "{wrong:?}");
         let text = std::fs::read_to_string(folder.path().join(CHECKSUMS)).expect("text");
         write(CHECKSUMS, &text.replace("6b86b2", "6b86b3"));
         assert!(Checksums::read(folder.path()).expect_err("altered").to_string().contains("its checksum is another"));

@@ -114,7 +114,7 @@ impl Lock {
             ("architecture", std::env::consts::ARCH.to_string()),
             ("cores", cores.to_string()),
             (KERNELS, kernels::processor().to_string()),
-            (DEVICE, format!("{:?}", parts.device().location()).to_lowercase()),
+            (DEVICE, kernels::device_name(parts.device())?),
         ];
         let files = parts.hub_files();
         let licence = |(address, file): (&String, &HubFile)| Some((address.clone(), file.licence.clone()?));

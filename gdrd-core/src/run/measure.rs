@@ -223,6 +223,7 @@ impl Bench<'_> {
             "outcome": 1,
             "program": self.parts.program(),
             "kernels": kernels::processor(),
+            "device": kernels::device_name(self.parts.device())?,
             "teacher": self.parts.content("teacher", teacher)?,
             "name": teacher,
             "protocol": self.parts.content("protocol", self.name)?,

@@ -210,8 +210,10 @@ mod tests {
             altered[at] ^= 1;
             assert!(refused(&altered).contains("altered or is damaged: its checksum"), "{}", refused(&altered));
         }
-        let text = String::from_utf8_lossy(&bytes[..bytes.len() - 8]).into_owned();
-        let with = |from: &str, to: &str| [text.replace(from, to).as_bytes(), &bytes[bytes.len() - 8..]].concat();
+        // Behind the eight bytes that say how long the header is.
+        let text = std::str::from_utf8(&bytes[8..bytes.len() - 8]).expect("JSON");
+        let with =
+            |from: &str, to: &str| [&bytes[..8], text.replace(from, to).as_bytes(), &bytes[bytes.len() - 8..]].concat();
         assert!(refused(&with("antialias\\\":true", "antialias\\\":null")).contains("header"));
         for (from, to) in [("\\\"recipe\\\":\\\"abc", "\\\"recipe\\\":\\\"abd"), ("head.b", "head.c")] {
             assert!(text.contains(from), "{text}");

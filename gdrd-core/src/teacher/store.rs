@@ -18,6 +18,7 @@ use crate::digest;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::face::{Face, FaceBatch};
 use crate::files::{self, Seal};
+use crate::nn::kernels;
 use crate::seed::Seed;
 
 /// Faces that a teacher sees at once while features are stored.
@@ -73,7 +74,7 @@ impl Source<'_> {
         Ok(digest::of_value(&serde_json::json!({
             "store": 2,
             "program": program,
-            "device": format!("{:?}", self.device.location()),
+            "device": kernels::device_name(self.device)?,
             "teacher": self.content,
             "output": output.to_string(),
             "views": views,

@@ -14,6 +14,17 @@ pub fn cuda_device(ordinal: usize) -> Result<Device> {
     cuda::open(ordinal)
 }
 
+/// What computes on a device, for records and keys of what was computed: `cpu`, or the GPU's name, `NVIDIA H200`.
+///
+/// # Errors
+/// If the GPU does not say.
+pub fn device_name(device: &Device) -> Result<String> {
+    match cuda::name(device)? {
+        Some(name) => Ok(name),
+        None => Ok(format!("{:?}", device.location()).to_lowercase()),
+    }
+}
+
 /// `running = (1 - momentum) running + momentum factor batch`, in place; both `[channels]`.
 ///
 /// # Errors

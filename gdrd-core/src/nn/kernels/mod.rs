@@ -56,7 +56,7 @@ pub use frozen::FrozenConv;
 pub(super) use gpu::epilogue_on_gpu;
 #[cfg(feature = "train")]
 pub(crate) use gpu::{Upload, squares};
-pub use gpu::{cuda_device, move_average, put};
+pub use gpu::{cuda_device, device_name, move_average, put};
 pub use group_norm::group_norm;
 pub use in_place::{can_change, change2, change3};
 pub use instructions::{Instructions, processor};

@@ -19,6 +19,10 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
     Device::new_cuda(ordinal)
 }
 
+pub(super) fn name(_: &Device) -> Result<Option<String>> {
+    Ok(None)
+}
+
 pub(super) fn compute_capability(_: &Device) -> Result<Option<(i32, i32)>> {
     Ok(None)
 }

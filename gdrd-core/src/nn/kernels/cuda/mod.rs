@@ -20,7 +20,7 @@ use candle_core::{DType, Result, Tensor};
 
 pub(super) use activation::{add_relu, global_average_pool, prelu, relu, relu6, silu};
 pub(super) use conv::conv2d;
-pub(super) use module::{compute_capability, open};
+pub(super) use module::{compute_capability, name, open};
 pub(super) use norm::{batch_norm_relu_train, batch_norm_train, epilogue, group_norm, scale_shift};
 pub(super) use optimizer::{move_average, sgd, squares};
 pub(super) use upload::{Staging, put};

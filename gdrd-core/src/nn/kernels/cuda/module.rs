@@ -47,6 +47,12 @@ pub(in super::super) fn compute_capability(device: &Device) -> Result<Option<(i3
     cuda.cuda_stream().context().compute_capability().w().map(Some)
 }
 
+/// What a GPU is called; none of another device.
+pub(in super::super) fn name(device: &Device) -> Result<Option<String>> {
+    let Device::Cuda(cuda) = device else { return Ok(None) };
+    cuda.cuda_stream().context().name().w().map(Some)
+}
+
 /// Tells the driver not to give freed memory back whenever the host waits for the GPU.
 fn keep_memory(context: &Arc<CudaContext>) -> Result<()> {
     if !context.has_async_alloc() {
