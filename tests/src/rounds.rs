@@ -222,9 +222,10 @@ impl Rounds {
             "two" => {
                 let one = start(&mut command);
                 std::thread::sleep(moment / 4);
-                let other = end_of(start(&mut self.train()))?;
-                self.judge(&other, false, story)?;
-                end_of(one)?
+                let other = end_of(start(&mut self.train()));
+                let one = end_of(one);
+                self.judge(&other?, false, story)?;
+                one?
             }
             "swap" => {
                 let (path, _) = &self.theirs[stream.random_range(0..self.theirs.len())];

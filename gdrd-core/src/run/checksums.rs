@@ -104,7 +104,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
         let names = ["a", "b", "none"].map(String::from);
-        (write("a", "1"), write("b", "2"));
+        write("a", "1");
+        write("b", "2");
         Checksums::write(folder.path(), &names).expect("written");
         let found = || Checksums::read(folder.path()).expect("good").compare(folder.path(), |_| true);
         assert_eq!(found().len(), 2);
