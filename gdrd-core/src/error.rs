@@ -74,7 +74,12 @@ impl Error {
 
     /// A failed file operation on `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        let message = format!("`{}`: {}", path.as_ref().display(), io_reason(&source));
+        Self::io_without_place(source).at(format!("`{}`", path.as_ref().display()))
+    }
+
+    /// A failed file operation, where whoever called says on which file.
+    pub(crate) fn io_without_place(source: std::io::Error) -> Self {
+        let message = io_reason(&source);
         Self { kind: ErrorKind::Io, places: Vec::new(), message, source: Some(Box::new(source)) }
     }
 

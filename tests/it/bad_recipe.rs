@@ -20,6 +20,20 @@ fn another_format_is_refused_at_its_line() {
 }
 
 #[test]
+fn keys_that_stand_beside_the_options_are_suggested_too() {
+    let bench = Bench::with_teachers();
+    for (wrong, near) in
+        [("stage.generative.optimzer", "optimizer"), ("stage.generative.loss.regression.wieght", "weight")]
+    {
+        let text = refused(&bench, "tiny.toml", &[&format!("{wrong}=1")], 2);
+        let key = wrong.rsplit('.').next().expect("a key");
+        assert!(text.contains(&format!("unknown field `{key}`")), "{text}");
+        assert!(text.contains(&format!("did you mean `{near}`?")), "{text}");
+        assert!(text.contains("known: ") && text.matches("error: ").count() == 1, "{text}");
+    }
+}
+
+#[test]
 fn every_mistake_comes_at_once_with_line_and_nearest_name() {
     let bench = Bench::empty();
     let wrong = TINY

@@ -43,6 +43,7 @@ fn missing_misshapen_and_left_over_tensors_are_named() {
         });
         let text = refused(&bench, "tiny.toml", &[], 1);
         assert!(text.contains(&place), "{text}");
+        assert!(!bench.file("runs/refused").exists(), "a run that never began left its folder");
         let expected = format!("1 missing:\n  `{tensor}` (nearest in the file: `{tensor}x`)");
         assert!(text.contains(&expected), "{text}");
         rewrite(&bench, &file, |tensors| {

@@ -317,8 +317,11 @@ impl Rounds {
             return Err(format!("`{name}` is not that of the undisturbed run"));
         }
         let verified = Said::by(&mut self.gdrd(&["verify", RUN]));
+        let wrong = |line: &&str| line.contains("WRONG");
+        let log_alone = verified.stdout.lines().filter(wrong).all(|line| line.starts_with("| metrics.jsonl"));
         match verified.code {
             Some(0) => Ok(end),
+            Some(1) if end == End::Warned && log_alone => Ok(end),
             _ => Err(format!("`gdrd verify` is not content: {verified:#?}")),
         }
     }
@@ -338,7 +341,14 @@ fn gone(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn start(command: &mut Command) -> Child {
-    command.env("RAYON_NUM_THREADS", "2").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("gdrd starts")
+    // Where memory ends while the standard library prints the trace of a panic, it waits for itself for ever.
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env("RAYON_NUM_THREADS", "2")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("gdrd starts")
 }
 
 /// How a process ends, which it must in time. It says too little to fill a pipe.

@@ -61,7 +61,7 @@ pub fn decode(bytes: &[u8], how: Decoding) -> Result<Face> {
 /// # Errors
 /// As [`decode`], with the path; and if the file cannot be read or has more than [`MAX_BYTES`] bytes.
 pub fn read_image(path: &Path, how: Decoding) -> Result<Face> {
-    decode(&read_bytes(path)?, how).at(|| format!("`{}`", path.display()))
+    read_bytes(path).and_then(|bytes| decode(&bytes, how)).at(|| format!("`{}`", path.display()))
 }
 
 /// Reads an image file as a square face of `size` pixels, in one bicubic step from its own size, up or down; or of its own size. An image that is not square is cropped to its centre.
@@ -86,13 +86,14 @@ pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Re
     }
 }
 
-/// The bytes of a file that may be an image.
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    let failed = |e| Error::io(path, e);
+/// The bytes of a file that may be an image; whoever calls says which file.
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    crate::files::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    crate::files::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(Error::io_without_place)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(unreadable(&format!("it has more than {MAX_BYTES} bytes")).at(format!("`{}`", path.display())));
+        return Err(unreadable(&format!("it has more than {MAX_BYTES} bytes")));
     }
     Ok(bytes)
 }

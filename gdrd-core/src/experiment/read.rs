@@ -228,8 +228,9 @@ impl<'a> Reader<'a> {
         if let Some(solved) = plain.take("closed_form") {
             return self.solved_stage(name, &plain, &solved);
         }
-        let parts = ["optimizer", "schedule", "loss"].map(|key| plain.take(key));
-        let [optimizer, schedule, losses] = parts;
+        let beside = ["optimizer", "schedule", "loss"];
+        self.take_unknown(&mut plain, &schemars::schema_for!(StageOptions), &[&beside[..], &["closed_form"]].concat());
+        let [optimizer, schedule, losses] = beside.map(|key| plain.take(key));
         let options = self.options(&plain, StageOptions::check);
         let registry = self.registry;
         let optimizer = self.or_default(optimizer.as_ref(), "sgd", table.span, &registry.optimizers, |c| c.check());
@@ -240,6 +241,10 @@ impl<'a> Reader<'a> {
         for (term, entry) in losses.into_iter().flat_map(Table::iter) {
             let Some(options) = self.table(&entry.node) else { continue };
             let mut options = options.clone();
+            let kind = options.get("kind").and_then(Node::as_str).and_then(|kind| registry.losses.schema(kind));
+            if let Some(schema) = kind {
+                self.take_unknown(&mut options, &schema, &["kind", "weight"]);
+            }
             let weight = match options.take("weight") {
                 Some(node) => self.weight(&node),
                 None => Some(1.0),
@@ -260,6 +265,17 @@ impl<'a> Reader<'a> {
             StageSpec { name: name.to_string(), options, optimizer, schedule, losses: terms, closed_form: None },
             written,
         ))
+    }
+
+    /// Takes the keys out of `table` that neither `schema` nor `beside` knows, each with a problem that names all that are known.
+    fn take_unknown(&mut self, table: &mut Table, schema: &schemars::Schema, beside: &[&str]) {
+        let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+        let own = properties.into_iter().flat_map(serde_json::Map::keys).map(String::as_str);
+        let known: Vec<&str> = own.chain(beside.iter().copied()).collect();
+        let unknown: Vec<String> =
+            table.iter().map(|(key, _)| key.to_string()).filter(|key| !known.contains(&key.as_str())).collect();
+        self.problems.extend(table.unknown_fields(&known));
+        unknown.iter().for_each(|key| drop(table.take(key)));
     }
 
     fn or_default<D: ?Sized>(

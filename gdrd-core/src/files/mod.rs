@@ -49,12 +49,21 @@ pub(crate) fn is_partial(name: &str) -> bool {
 /// Removes what processes that were killed have left in `folder`. Files that cannot be removed stay, as does what is being
 /// written by someone else.
 pub(crate) fn sweep(folder: &Path) {
+    sweep_older(folder, LEFT);
+}
+
+/// The same where nobody else writes, in the folder of a run that this process holds: whatever is not complete was left behind.
+pub(crate) fn sweep_own(folder: &Path) {
+    sweep_older(folder, Duration::ZERO);
+}
+
+fn sweep_older(folder: &Path, left: Duration) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let age = |file: &File| now().duration_since(file.metadata().and_then(|m| m.modified()).ok()?).ok();
-        let old = |file: &File| age(file).map(|age| age > LEFT);
+        let old = |file: &File| left.is_zero() || age(file).is_some_and(|age| age > left);
         if entry.file_name().to_str().is_some_and(is_partial)
             && let Ok(file) = File::open(entry.path())
-            && old(&file) == Some(true)
+            && old(&file)
             && file.try_lock().is_ok()
         {
             // Rubbish that stays does no harm.

@@ -16,7 +16,7 @@ use crate::digest;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::Measured;
 use crate::experiment::Experiment;
-use crate::files::{self, remove, sweep, write_atomically};
+use crate::files::{self, remove, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
 use crate::report::{self, SolvedLayer, StageCurves};
 use crate::trainer::{Checkpoint, Position};
@@ -55,6 +55,11 @@ impl RunFolder {
     /// The lock's file.
     pub fn lock_file(&self) -> PathBuf {
         self.path.join("lock.json")
+    }
+
+    /// The folder of what protocols measured.
+    pub(super) fn evaluation(&self) -> PathBuf {
+        self.path.join("evaluation")
     }
 
     /// The newest good checkpoint, if the folder holds one of this very recipe. Damaged ones that are newer are put aside, and
@@ -128,10 +133,10 @@ impl RunFolder {
         experiment: &Experiment,
         lock: &Lock,
         measured: &BTreeMap<String, Vec<Measured>>,
+        log: &StepLog,
     ) -> Result<()> {
-        let evaluation = self.path.join("evaluation");
+        let evaluation = self.evaluation();
         files::make_folder(&evaluation).map_err(|e| Error::io(&evaluation, e))?;
-        sweep(&evaluation);
         for (name, rows) in measured {
             write_atomically(&evaluation.join(format!("{name}.json")), &json(rows)?)?;
         }
@@ -142,6 +147,10 @@ impl RunFolder {
         self.write_mark_with(false, measured.iter().flat_map(curves).collect())?;
         let text = self.report(experiment, lock, measured, &self.path)?;
         write_atomically(&self.path.join(REPORT), text.as_bytes())?;
+        // Checksums stand for what this run wrote, not for what somebody made of it since.
+        log.unchanged()?;
+        write_atomically(&self.recipe(), experiment.resolved().as_bytes())?;
+        Checkpoint::finish_removals(&self.path.join("checkpoints"))?;
         Checksums::write(&self.path, &self.written()?)?;
         self.write_mark(true)
     }
@@ -273,6 +282,19 @@ impl StepLog {
         state.failed.take().map_or(Ok(()), Err)?;
         files::sync(&state.file, &self.path).map_err(|e| Error::io(&self.path, e))?;
         Ok(digest::hex(&state.digest.clone().finalize()))
+    }
+
+    /// Whether the file holds what was written to it.
+    fn unchanged(&self) -> Result<()> {
+        let written = self.sync()?;
+        let found = files::read(&self.path).map_err(|e| Error::io(&self.path, e))?;
+        match digest::hex(&digest::of_bytes(&found)) == written {
+            true => Ok(()),
+            false => Err(Error::data(format!(
+                "`{}`: somebody changed it while this run went on; `gdrd resume` makes the report of what is left",
+                self.path.display()
+            ))),
+        }
     }
 }
 

@@ -135,10 +135,27 @@ impl RunFolder {
         self.state()?;
         files::make_folders(self.path()).map_err(|e| Error::io(self.path(), e))?;
         let held = files::hold(&self.path().join(HELD))?.ok_or_else(|| self.held_by_another())?;
-        files::sweep(self.path());
+        if held.keeps_out() {
+            [self.path(), &self.evaluation()].into_iter().for_each(files::sweep_own);
+        }
         let state = self.state()?;
         self.write_mark(state == State::Finished)?;
         Ok(held)
+    }
+
+    /// Takes the marks of a run that failed before anything was written out of the folder, and the folder with them if the run made
+    /// it. Called while the folder is held.
+    pub(super) fn abandon(&self, is_new: bool) {
+        let Ok(entries) = std::fs::read_dir(self.path()) else { return };
+        if !entries.flatten().all(|entry| entry.file_name() == MARK || entry.file_name() == HELD) {
+            return;
+        }
+        // What cannot be removed is an empty run's folder, which the next run takes.
+        let _ = std::fs::remove_file(self.path().join(MARK));
+        let _ = std::fs::remove_file(self.path().join(HELD));
+        if is_new {
+            let _ = std::fs::remove_dir(self.path());
+        }
     }
 
     /// Notes whether the run is over.

@@ -40,7 +40,7 @@ use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::evaluation::Role;
 use crate::experiment::{Experiment, StageSpec, TermSpec};
-use crate::files::write_atomically;
+use crate::files::{Held, write_atomically};
 use crate::observe::{Event, FanOut, Observer, tell};
 use crate::recipe::Fetch;
 use crate::registry::Registry;
@@ -81,7 +81,23 @@ pub fn train_afresh(experiment: &Experiment, place: &Place, observer: &dyn Obser
 
 fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Observer) -> Result<RunFolder> {
     let folder = RunFolder::new(&place.folder);
+    let is_new = !place.folder.exists();
     let held = folder.hold()?;
+    let done = run_in(&folder, &held, experiment, place, afresh, observer);
+    if done.is_err() {
+        folder.abandon(is_new);
+    }
+    done.map(|()| folder)
+}
+
+fn run_in(
+    folder: &RunFolder,
+    held: &Held,
+    experiment: &Experiment,
+    place: &Place,
+    afresh: bool,
+    observer: &dyn Observer,
+) -> Result<()> {
     if !held.keeps_out() {
         let message =
             format!("`{}`: this file system has no locks; start no other process on it", place.folder.display());
@@ -178,10 +194,8 @@ fn run(experiment: &Experiment, place: &Place, afresh: bool, observer: &dyn Obse
     let student = student.as_ref().map(|student| student as &dyn Embedder);
     let measured = measure::evaluate(&parts, student, Role::Student, true)?;
     parts.unchanged()?;
-    folder.write_results(experiment, &lock, &measured)?;
-    tell(observer, &Event::RunEnded { folder: place.folder.clone() })?;
-    drop(held);
-    Ok(folder)
+    folder.write_results(experiment, &lock, &measured, &log)?;
+    tell(observer, &Event::RunEnded { folder: place.folder.clone() })
 }
 
 fn objective(stage: &StageSpec) -> String {

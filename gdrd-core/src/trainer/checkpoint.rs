@@ -197,6 +197,21 @@ impl Checkpoint {
 /// What stands before the name of a damaged checkpoint that was put aside.
 const ASIDE: &str = "damaged-";
 
+impl Checkpoint {
+    /// Ends removals of checkpoints in `folder` that were cut off.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub(crate) fn finish_removals(folder: &Path) -> Result<()> {
+        let cut_off = |path: &PathBuf| !path.join(POSITION).exists();
+        all(folder)?
+            .iter()
+            .map(|(_, path)| path)
+            .filter(|path| cut_off(path))
+            .try_for_each(|path| remove_checkpoint(path))
+    }
+}
+
 /// Removes the files of a checkpoint and its folder; what else is in there stays, and so does the folder then.
 fn remove_checkpoint(folder: &Path) -> Result<()> {
     if folder.is_symlink() {
