@@ -42,15 +42,28 @@ impl Sum {
 }
 
 impl Checksums {
-    /// Writes the checksums of those of `names` that are in `folder`.
+    /// Those of the files among `names` that are in `folder`.
     ///
     /// # Errors
-    /// If a file cannot be read, or the checksums not be written.
-    pub(super) fn write(folder: &Path, names: &[String]) -> Result<()> {
+    /// If a file cannot be read.
+    pub(super) fn of(folder: &Path, names: &[String]) -> Result<Self> {
         let there = names.iter().filter(|name| folder.join(name).is_file());
         let files = there.map(|name| Ok((name.clone(), Sum::of(&folder.join(name))?))).collect::<Result<_>>()?;
         let seal = digest::of_value(&files);
-        let text = serde_json::to_vec_pretty(&Self { format: 1, files, seal }).expect("plain data has a JSON form");
+        Ok(Self { format: 1, files, seal })
+    }
+
+    /// Sha256 of the file that is called so.
+    pub(super) fn sha256(&self, name: &str) -> Option<&str> {
+        self.files.get(name).map(|sum| sum.sha256.as_str())
+    }
+
+    /// Writes them into `folder`.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).expect("plain data has a JSON form");
         write_atomically(&folder.join(CHECKSUMS), &text)
     }
 
@@ -106,7 +119,7 @@ mod tests {
         let names = ["a", "b", "none"].map(String::from);
         write("a", "1");
         write("b", "2");
-        Checksums::write(folder.path(), &names).expect("written");
+        Checksums::of(folder.path(), &names).and_then(|sums| sums.write(folder.path())).expect("written");
         let found = || Checksums::read(folder.path()).expect("good").compare(folder.path(), |_| true);
         assert_eq!(found().len(), 2);
         assert!(found().iter().all(|(_, found)| found.is_ok()));

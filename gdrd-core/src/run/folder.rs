@@ -29,6 +29,8 @@ pub struct RunFolder {
 }
 
 pub(super) const RECIPE: &str = "recipe.resolved.toml";
+/// The log of steps.
+const LOG: &str = "metrics.jsonl";
 pub(super) const REPORT: &str = "report.md";
 
 impl RunFolder {
@@ -125,7 +127,7 @@ impl RunFolder {
 
     /// The log of steps, cut back to the checkpoint that the run goes on from.
     pub(super) fn log(&self, position: &Position, observer: &dyn Observer) -> Result<StepLog> {
-        StepLog::open(self.path.join("metrics.jsonl"), position, observer)
+        StepLog::open(self.path.join(LOG), position, observer)
     }
 
     pub(super) fn write_results(
@@ -147,11 +149,21 @@ impl RunFolder {
         self.write_mark_with(false, measured.iter().flat_map(curves).collect())?;
         let text = self.report(experiment, lock, measured, &self.path)?;
         write_atomically(&self.path.join(REPORT), text.as_bytes())?;
-        // Checksums stand for what this run wrote, not for what somebody made of it since.
-        log.unchanged()?;
-        write_atomically(&self.recipe(), experiment.resolved().as_bytes())?;
         Checkpoint::finish_removals(&self.path.join("checkpoints"))?;
-        Checksums::write(&self.path, &self.written()?)?;
+        // Checksums stand for what this run wrote, not for what somebody made of it since.
+        let mut sums = Checksums::of(&self.path, &self.written()?)?;
+        let recipe = digest::hex(&digest::of_bytes(experiment.resolved().as_bytes()));
+        if sums.sha256(RECIPE) != Some(recipe.as_str()) {
+            write_atomically(&self.recipe(), experiment.resolved().as_bytes())?;
+            sums = Checksums::of(&self.path, &self.written()?)?;
+        }
+        if sums.sha256(LOG) != Some(log.sync()?.as_str()) {
+            return Err(Error::data(format!(
+                "`{}`: somebody changed it while this run went on; `gdrd resume` makes the report of what is left",
+                log.path.display()
+            )));
+        }
+        sums.write(&self.path)?;
         self.write_mark(true)
     }
 
@@ -282,19 +294,6 @@ impl StepLog {
         state.failed.take().map_or(Ok(()), Err)?;
         files::sync(&state.file, &self.path).map_err(|e| Error::io(&self.path, e))?;
         Ok(digest::hex(&state.digest.clone().finalize()))
-    }
-
-    /// Whether the file holds what was written to it.
-    fn unchanged(&self) -> Result<()> {
-        let written = self.sync()?;
-        let found = files::read(&self.path).map_err(|e| Error::io(&self.path, e))?;
-        match digest::hex(&digest::of_bytes(&found)) == written {
-            true => Ok(()),
-            false => Err(Error::data(format!(
-                "`{}`: somebody changed it while this run went on; `gdrd resume` makes the report of what is left",
-                self.path.display()
-            ))),
-        }
     }
 }
 
