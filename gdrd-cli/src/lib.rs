@@ -13,6 +13,7 @@
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this crate is the one that talks to people")]
 
+use std::error::Error as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,8 +34,12 @@ mod stop;
 pub fn main_with(extend: impl FnOnce(&mut Registry) -> Result<()> + Send) -> ExitCode {
     // Everything runs on a thread of the pool that the kernels share their work on: handing each kernel over from a thread
     // outside costs two switches of context. The graph of a deep network is walked recursively, so threads get the stack of
-    // a main thread. An error means that there is a pool already.
-    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    // a main thread. An error without a source means that there is a pool already.
+    if let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global()
+        && error.source().is_some()
+    {
+        return end(Err(Error::new(ErrorKind::Io, format!("the system starts no threads for this program: {error}"))));
+    }
     rayon::join(|| run(extend), || ()).0
 }
 
