@@ -203,7 +203,7 @@ impl RunFolder {
 
     /// The lines of the log of steps.
     pub(super) fn metrics(&self) -> Result<Vec<serde_json::Value>> {
-        let path = self.path.join("metrics.jsonl");
+        let path = self.path.join(LOG);
         let text = files::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let read = |line| serde_json::from_str(line).map_err(|e| Error::data(format!("`{}`: {e}", path.display())));
         text.lines().map(read).collect()
