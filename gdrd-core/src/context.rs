@@ -44,8 +44,15 @@ pub struct Record {
     pub seed: Option<u64>,
 }
 
-/// What a file's bytes must be.
-pub type CheckBytes = dyn Fn(&Path, &[u8]) -> Result<()> + Sync;
+/// What files must be, by a check that is not made again while they stay as they are.
+#[derive(Clone, Copy)]
+pub struct FileCheck<'a> {
+    /// What is checked, such as `whole images`. Another check has another name, and so has this one when it begins to check more:
+    /// files that passed one of the name before pass.
+    pub name: &'a str,
+    /// The check of one file. Its error names the file.
+    pub check: &'a (dyn Fn(&Path) -> Result<()> + Sync),
+}
 
 /// Who has what a [`BuildContext`] hands out: a run, a command, or a program that only embeds.
 ///
@@ -97,12 +104,12 @@ pub trait Host: Send + Sync {
         Err(Error::component(format!("`{path}`: this program reads no files for its plug-ins")))
     }
 
-    /// Sha256 over the names and bytes of many files, each of which passes `check`. If path, size and time of all are known,
-    /// they are not read again.
+    /// Sha256 over the names and bytes of many files, each of which passes `check`. If path, size and time of all are known
+    /// together with the check's name, they are not read again.
     ///
     /// # Errors
     /// If one cannot be read or does not pass.
-    fn fingerprint(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+    fn fingerprint(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
         let _ = (files, check);
         Err(Error::component("this program has no datasets"))
     }
@@ -209,11 +216,19 @@ impl<'a> BuildContext<'a> {
         Ok(file)
     }
 
+    /// Makes sure that files pass a check.
+    ///
+    /// # Errors
+    /// If one cannot be read or does not pass.
+    pub(crate) fn passed(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<()> {
+        self.host.fingerprint(files, check).map(drop)
+    }
+
     /// Sha256 over many files below the folder that a recipe writes as `path`.
     ///
     /// # Errors
     /// If one cannot be read.
-    pub(crate) fn read_all(&self, path: &str, files: &[PathBuf], check: &CheckBytes) -> Result<()> {
+    pub(crate) fn read_all(&self, path: &str, files: &[PathBuf], check: &FileCheck<'_>) -> Result<()> {
         let sha256 = self.host.fingerprint(files, check)?;
         self.note(|record| record.files.insert(path.to_string(), sha256));
         Ok(())

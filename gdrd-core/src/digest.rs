@@ -28,7 +28,7 @@ pub fn of_value(value: &impl Serialize) -> String {
 pub fn of_file(path: &Path) -> Result<String> {
     let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
             0 => return Ok(hex(&hash.finalize())),

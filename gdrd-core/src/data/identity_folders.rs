@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::decode::{Decoding, check_whole, read_square};
 use super::formats::{READ, is_image_name};
 use super::{Dataset, DatasetConfig, composed};
-use crate::context::BuildContext;
+use crate::context::{BuildContext, FileCheck};
 use crate::error::{Context, Error, Problem, Result};
 use crate::face::Face;
+use crate::files;
 use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
@@ -194,8 +195,11 @@ impl BuildContext<'_> {
     /// # Errors
     /// If a file cannot be read or is no whole image.
     pub fn images(&self, folder: &RecipePath, files: &[PathBuf]) -> Result<()> {
-        let check = |path: &Path, bytes: &[u8]| check_whole(bytes).map(drop).at(|| format!("`{}`", path.display()));
-        self.fingerprint(folder, files, &check)
+        let check = |path: &Path| {
+            let bytes = files::read(path).map_err(|e| Error::io(path, e))?;
+            check_whole(&bytes).map(drop).at(|| format!("`{}`", path.display()))
+        };
+        self.fingerprint(folder, files, &FileCheck { name: "whole images", check: &check })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use crate::context::{CheckBytes, Host, LocalFile, Part};
+use crate::context::{FileCheck, Host, LocalFile, Part};
 use crate::digest;
 use crate::error::{Error, Result};
 
@@ -92,7 +92,7 @@ impl Host for Workbench {
         Ok(LocalFile { sha256: digest::of_file(&path)?, path })
     }
 
-    fn fingerprint(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+    fn fingerprint(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
         fingerprint(files, check)
     }
 
@@ -106,14 +106,13 @@ impl Host for Workbench {
 ///
 /// # Errors
 /// If one cannot be read or does not pass.
-pub(crate) fn fingerprint(files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+pub(crate) fn fingerprint(files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
     use rayon::prelude::*;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let of_file = |path: &PathBuf| {
-        let bytes = crate::files::read(path).map_err(|e| Error::io(path, e))?;
-        check(path, &bytes)?;
+        (check.check)(path)?;
         let folder = path.parent().map(name).unwrap_or_default();
-        Ok(digest::of_value(&(folder, name(path), digest::hex(&digest::of_bytes(&bytes)))))
+        Ok(digest::of_value(&(folder, name(path), digest::of_file(path)?)))
     };
     let digests = files.par_iter().map(of_file).collect::<Result<Vec<String>>>()?;
     Ok(digest::of_value(&digests))

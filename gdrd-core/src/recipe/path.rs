@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hub::{HUB_SCHEME, HubAddress};
 use super::source::{Sources, Span};
-use crate::context::{BuildContext, CheckBytes, LocalFile};
+use crate::context::{BuildContext, FileCheck, LocalFile};
 use crate::error::Result;
 
 /// The format that marks a path in a JSON schema.
@@ -66,12 +66,23 @@ impl BuildContext<'_> {
         self.file_at(&path.written())
     }
 
+    /// The same of a file that must pass `check`, such as one that holds many images. While it stays as it is, it is not checked
+    /// again.
+    ///
+    /// # Errors
+    /// If it cannot be had or read, or does not pass.
+    pub fn file_checked(&self, path: &RecipePath, check: &FileCheck<'_>) -> Result<LocalFile> {
+        let file = self.file(path)?;
+        self.passed(std::slice::from_ref(&file.path), check)?;
+        Ok(file)
+    }
+
     /// Takes note of names and bytes of `files`, which lie below `folder` and must pass `check`. Files that did not change since
     /// they were last read are not read again.
     ///
     /// # Errors
     /// If one cannot be read or does not pass.
-    pub fn fingerprint(&self, folder: &RecipePath, files: &[PathBuf], check: &CheckBytes) -> Result<()> {
+    pub fn fingerprint(&self, folder: &RecipePath, files: &[PathBuf], check: &FileCheck<'_>) -> Result<()> {
         self.read_all(&folder.written(), files, check)
     }
 }

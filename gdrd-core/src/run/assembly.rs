@@ -9,7 +9,7 @@ use candle_core::Device;
 
 use super::Place;
 use super::known::Known;
-use crate::context::{BuildContext, CheckBytes, Host, LocalFile, Part, Record};
+use crate::context::{BuildContext, FileCheck, Host, LocalFile, Part, Record};
 use crate::data::{Dataset, Degradation, Views};
 use crate::degrade::Downscale;
 use crate::digest;
@@ -258,7 +258,7 @@ impl Host for Assembly<'_> {
         Ok(LocalFile { path: file.path, sha256: file.locked.sha256 })
     }
 
-    fn fingerprint(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+    fn fingerprint(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
         self.known.of_files(files, check)
     }
 

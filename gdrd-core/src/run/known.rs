@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::context::CheckBytes;
+use crate::context::FileCheck;
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::files::{make_folders, now, read_to_string, write_atomically};
@@ -14,7 +14,7 @@ use crate::plugin::workbench::fingerprint;
 /// A file that changed so lately could change again without its time telling; its digest is not kept.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// A folder of digests, each named by path, size and times of the files that it is of.
+/// A folder of digests, each named by path, size and times of the files that it is of, and by the check that they passed.
 pub(super) struct Known {
     folder: PathBuf,
     /// The files that were asked for, as they were then.
@@ -34,9 +34,9 @@ impl Known {
     }
 
     /// Sha256 over the names and bytes of files that pass `check`.
-    pub(super) fn of_files(&self, files: &[PathBuf], check: &CheckBytes) -> Result<String> {
+    pub(super) fn of_files(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
         let stamps = self.ask(files)?;
-        self.digest("files", files, stamps, || fingerprint(files, check))
+        self.digest(&format!("files, {}", check.name), files, stamps, || fingerprint(files, check))
     }
 
     /// Sha256 of the running program. It may be replaced while it runs, which does not change what runs.
@@ -169,6 +169,29 @@ mod tests {
         std::fs::write(&file, "another").expect("a file");
         known.of_file(&file).expect("a digest");
         known.unchanged().expect("only what was asked for counts, from then on");
+    }
+
+    #[test]
+    fn a_check_that_never_ran_is_not_passed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("faces.pack");
+        std::fs::write(&file, "abc").expect("a file");
+        std::thread::sleep(SETTLED + Duration::from_millis(100));
+        let known = Known::open(folder.path().join("known"));
+        let made = std::sync::atomic::AtomicUsize::new(0);
+        let good = |_: &Path| {
+            made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        };
+        let whole = FileCheck { name: "whole", check: &good };
+        for _ in 0..2 {
+            known.of_files(std::slice::from_ref(&file), &whole).expect("passed");
+        }
+        assert_eq!(made.into_inner(), 1, "a file that stays as it is is checked once");
+        let bad = |path: &Path| Err(Error::data(format!("`{}`: no face", path.display())));
+        let faces = FileCheck { name: "faces", check: &bad };
+        let error = known.of_files(&[file], &faces).expect_err("another check, which it does not pass").to_string();
+        assert!(error.ends_with("faces.pack`: no face"), "{error}");
     }
 
     #[test]
