@@ -105,9 +105,11 @@ pub(super) fn evaluate(
             }
         }
         if bench.rows.is_empty() {
-            return Err(Error::component(format!(
-                "protocol `{name}`: neither the student nor a teacher has embeddings"
-            )));
+            let what = match first {
+                None => "no teacher of the recipe has embeddings; a student file can be measured with `--student FILE`",
+                Some(_) => "neither the student nor a teacher has embeddings",
+            };
+            return Err(Error::component(format!("protocol `{name}`: {what}")));
         }
         found.insert(name.clone(), bench.rows);
     }
