@@ -11,7 +11,7 @@ use gdrd_core::nn::{Inference, Mode};
 use gdrd_core::student::{Student, StudentConfig, StudentFile, StudentHeader, StudentKinds};
 use serde::de::DeserializeOwned;
 
-use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk};
 
 /// A trained student, ready to embed faces. Threads may share it.
 ///
@@ -144,9 +144,10 @@ impl StudentKinds for BuiltIn {
             "diffusion-unet" => read::<DiffusionUnet>(kind, options),
             "mobilefacenet" => read::<MobileFaceNetStudent>(kind, options),
             "iresnet" => read::<IresnetStudent>(kind, options),
+            "mobilenet" => read::<MobileNet>(kind, options),
             other => Err(Error::weights(format!(
-                "a student of kind `{other}`; this program has `resnet-trunk`, `mobilefacenet`, `iresnet`, `diffusion-trunk` \
-                 and `diffusion-unet`. The program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
+                "a student of kind `{other}`; this program has `resnet-trunk`, `mobilefacenet`, `iresnet`, `mobilenet`, \
+                 `diffusion-trunk` and `diffusion-unet`. The program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
             ))),
         }
     }

@@ -11,6 +11,7 @@ mod encoder;
 mod head;
 mod iresnet;
 mod mobilefacenet;
+mod mobilenet;
 mod recogniser;
 mod resnet_trunk;
 #[cfg(feature = "train")]
@@ -25,6 +26,7 @@ pub use gdrd_core::face::{Face, Kernel};
 pub use head::{HeadOptions, Pool};
 pub use iresnet::{IresnetLayout, IresnetStudent};
 pub use mobilefacenet::{MobileFaceNetLayout, MobileFaceNetStudent};
+pub use mobilenet::{MobileNet, MobileNetVersion};
 pub use recogniser::RecogniserHead;
 pub use resnet_trunk::ResnetTrunk;
 #[cfg(feature = "train")]

@@ -17,7 +17,7 @@ use gdrd_core::teacher::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
+use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk};
 
 /// Registers everything of this crate.
 ///
@@ -29,6 +29,7 @@ pub fn register(registry: &mut Registry) -> Result<()> {
     registry.students.register::<DiffusionTrunk>()?;
     registry.students.register::<MobileFaceNetStudent>()?;
     registry.students.register::<IresnetStudent>()?;
+    registry.students.register::<MobileNet>()?;
     registry.teachers.register::<StudentTeacher>()
 }
 
@@ -50,6 +51,11 @@ impl Kind for DiffusionTrunk {
 impl Kind for MobileFaceNetStudent {
     const NAME: &'static str = "mobilefacenet";
     const PURPOSE: &'static str = "MobileFaceNet on small faces blown up; it may start from a teacher";
+}
+
+impl Kind for MobileNet {
+    const NAME: &'static str = "mobilenet";
+    const PURPOSE: &'static str = "MobileNetV1 and V3 for small faces";
 }
 
 impl Kind for IresnetStudent {

@@ -27,6 +27,7 @@ mod golden_data;
 mod golden_diffusers;
 mod golden_layers;
 mod golden_losses;
+mod golden_mobilenet;
 mod golden_networks;
 mod golden_protocols;
 mod golden_recognisers;
