@@ -90,8 +90,10 @@ fn written(wanted: &ImportArguments, source: &Source, form: &PackAs, what: &str)
     ]);
     let progress = Progress::new();
     let dataset: &dyn Dataset = &*source.dataset;
-    let report = &mut reporter(&progress, "importing");
-    let packing = pack(dataset, form, &wanted.out, wanted.skip_unreadable, &made_of, report);
+    let packing = {
+        let report = &mut reporter(&progress, "importing");
+        pack(dataset, form, &wanted.out, wanted.skip_unreadable, &made_of, report)
+    };
     drop(progress);
     let packing = packing?;
     let each = packing.bytes / packing.faces.max(1) as u64;
