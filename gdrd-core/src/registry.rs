@@ -2,8 +2,8 @@
 
 use crate::context::BuildContext;
 use crate::data::{
-    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, InsightfaceBin, Joined, ListedFaces,
-    MatList, MxnetRecord, NamedFiles, Occluded, Packed, RandomDownscale, SyntheticFaces, WebDataset,
+    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, InsightfaceBin, Joined, ListedFaces, MatList,
+    MxnetRecord, NamedFiles, Occluded, Packed, RandomDownscale, SyntheticFaces, WebDataset,
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, read_bytes, read_square};
 use super::formats::{READ, is_image_name};
+use super::passed_over::PassedOver;
 use super::unreadable::{Broken, Unreadable};
 use super::{Dataset, DatasetConfig, composed};
 use crate::context::BuildContext;
@@ -235,35 +236,6 @@ pub(super) fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.retain(|path| !file_name(path).starts_with('.') && file_name(path) != "__MACOSX");
     paths.sort();
     Ok(paths)
-}
-
-/// What was found beside images.
-#[derive(Default)]
-pub(super) struct PassedOver {
-    count: usize,
-    first: Vec<String>,
-    said: Vec<String>,
-}
-
-impl PassedOver {
-    pub(super) fn add(&mut self, path: &Path) {
-        self.count += 1;
-        if self.first.len() < 5 {
-            self.first.push(format!("`{}`", path.display()));
-        }
-    }
-
-    /// Something else to say.
-    pub(super) fn say(&mut self, note: String) {
-        self.said.push(note);
-    }
-
-    pub(super) fn notes(&self) -> Vec<String> {
-        let more = if self.count > self.first.len() { ", ..." } else { "" };
-        let note =
-            || format!("passed over, no image by name ({READ}): {}: {}{more}", self.count, self.first.join(", "));
-        (self.count > 0).then(note).into_iter().chain(self.said.iter().cloned()).collect()
-    }
 }
 
 fn file_name(path: &Path) -> String {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, read_bytes, read_square};
 use super::formats::READ;
-use super::identity_folders::{PassedOver, default_exif_orientation, is_image, key, visible};
+use super::identity_folders::{default_exif_orientation, is_image, key, visible};
+use super::passed_over::PassedOver;
 use super::unreadable::{Broken, Unreadable};
 use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
@@ -184,7 +185,13 @@ mod tests {
         image.save(folder.path().join("one.png")).expect("an image");
         image.save(folder.path().join("a/b/two.jpg")).expect("an image");
         let (folders, size) = (vec![RecipePath::from(folder.path())], Some(8));
-        let config = ImageFolder { folders, size, exif_orientation: true, low_resolution: false, unreadable: Unreadable::Refuse };
+        let config = ImageFolder {
+            folders,
+            size,
+            exif_orientation: true,
+            low_resolution: false,
+            unreadable: Unreadable::Refuse,
+        };
         let data = config.build(&BuildContext::new(&Workbench::new(Device::Cpu))).expect("dataset");
         assert_eq!((data.len(), data.people().len()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);

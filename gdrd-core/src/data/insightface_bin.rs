@@ -125,7 +125,10 @@ fn read(file: &[u8]) -> Result<(Vec<Image>, Vec<Compared>)> {
     let mut copied = 0;
     let mut image = |(at, id): (usize, &Id)| {
         let bytes = bytes(&pickle, *id).ok_or_else(|| {
-            Error::data(format!("image {at}: expected bytes, found {} (nothing of it was run)", described(&pickle, *id)))
+            Error::data(format!(
+                "image {at}: expected bytes, found {} (nothing of it was run)",
+                described(&pickle, *id)
+            ))
         })?;
         let start = (bytes.as_ptr() as usize).wrapping_sub(file.as_ptr() as usize);
         match bytes {
@@ -133,7 +136,9 @@ fn read(file: &[u8]) -> Result<(Vec<Image>, Vec<Compared>)> {
                 Ok(Image::There(start..start + bytes.len()))
             }
             // A crafted file could name one image many times.
-            _ if copied + bytes.len() > file.len() => Err(Error::data(format!("image {at}: it holds more than its file"))),
+            _ if copied + bytes.len() > file.len() => {
+                Err(Error::data(format!("image {at}: it holds more than its file")))
+            }
             bytes => {
                 copied += bytes.len();
                 Ok(Image::Here(bytes.into_owned()))
@@ -166,7 +171,9 @@ fn bytes<'p>(pickle: &'p Pickle, id: Id) -> Option<Cow<'p, [u8]>> {
                 let code = |c: char| u8::try_from(u32::from(c)).ok();
                 latin.then(|| text.chars().map(code).collect::<Option<Vec<u8>>>())?.map(Cow::Owned)
             }
-            (Value::Named(module, name), []) if module.contains("builtin") && name == "bytes" => Some(Cow::Borrowed(b"")),
+            (Value::Named(module, name), []) if module.contains("builtin") && name == "bytes" => {
+                Some(Cow::Borrowed(b""))
+            }
             _ => None,
         },
         _ => None,

@@ -64,7 +64,8 @@ const COLUMNS: [&str; 7] = ["path", "person", "key", "x", "y", "width", "height"
 impl DatasetConfig for ListedFaces {
     fn check(&self) -> Vec<Problem> {
         let wrong = self.columns.keys().find(|name| !COLUMNS.contains(&name.as_str()));
-        let problem = wrong.map(|name| Problem::unless(false, "columns", || format!("expected {COLUMNS:?}, found `{name}`")));
+        let problem =
+            wrong.map(|name| Problem::unless(false, "columns", || format!("expected {COLUMNS:?}, found `{name}`")));
         problem.flatten().into_iter().collect()
     }
 
@@ -103,20 +104,26 @@ impl ListedFaces {
         for name in self.columns.keys() {
             if column(name).is_none() {
                 let found: Vec<&str> = headers.iter().collect();
-                return Err(Error::data(format!("line 1: expected a column `{}`, found {found:?}", self.columns[name])));
+                return Err(Error::data(format!(
+                    "line 1: expected a column `{}`, found {found:?}",
+                    self.columns[name]
+                )));
             }
         }
         let corners = match places[3..] {
             [Some(x), Some(y), Some(width), Some(height)] => Some([x, y, width, height]),
             [None, None, None, None] => None,
-            _ => return Err(Error::data("line 1: expected all of the columns x, y, width and height, or none of them")),
+            _ => {
+                return Err(Error::data("line 1: expected all of the columns x, y, width and height, or none of them"));
+            }
         };
         let mut rows = Vec::new();
         let mut count: BTreeMap<String, usize> = BTreeMap::new();
         for record in reader.records() {
             let record = record.map_err(failed)?;
             let line = record.position().map_or(0, csv::Position::line);
-            let wrong = |expected: &str, found: &str| Error::data(format!("line {line}: expected {expected}, found `{found}`"));
+            let wrong =
+                |expected: &str, found: &str| Error::data(format!("line {line}: expected {expected}, found `{found}`"));
             let cell = |at: usize| record.get(at).unwrap_or_default();
             if cell(path).is_empty() {
                 return Err(wrong("a path", ""));
@@ -217,8 +224,13 @@ mod tests {
     fn what_is_wrong_is_named_by_its_line() {
         assert!(refused("file\na.png\n").contains("line 1: expected a column `path`, found [\"file\"]"));
         assert!(refused("path,x\na.png,1\n").contains("all of the columns x, y, width and height, or none"));
-        assert!(refused("path,x,y,width,height\na.png,1,2,z,4\n").contains("line 2: expected a number of pixels, found `z`"));
-        assert!(refused("path,x,y,width,height\na.png,1,2,0,4\n").contains("line 2: expected a box with width and height"));
+        assert!(
+            refused("path,x,y,width,height\na.png,1,2,z,4\n")
+                .contains("line 2: expected a number of pixels, found `z`")
+        );
+        assert!(
+            refused("path,x,y,width,height\na.png,1,2,0,4\n").contains("line 2: expected a box with width and height")
+        );
         assert!(refused("path,person\na.png\n").contains("line: 2"), "{}", refused("path,person\na.png\n"));
         assert!(refused("path\n").contains("expected at least one face"));
         let said = refused("path,x,y,width,height\na.png,90,90,4,4\n");

@@ -57,7 +57,9 @@ impl Mat {
                 15 => {
                     let mut unpacked = Vec::new();
                     let mut reader = flate2::read::ZlibDecoder::new(data).take(left + 1);
-                    reader.read_to_end(&mut unpacked).map_err(|e| place(Error::data(format!("cannot be unpacked: {e}"))))?;
+                    reader
+                        .read_to_end(&mut unpacked)
+                        .map_err(|e| place(Error::data(format!("cannot be unpacked: {e}"))))?;
                     left = left.checked_sub(unpacked.len() as u64).ok_or_else(|| {
                         place(Error::data(format!("more than {UNPACKED} bytes when unpacked, as no list of faces has")))
                     })?;
@@ -102,7 +104,7 @@ fn matrix(bytes: &[u8], outermost: bool) -> Result<(String, Variable)> {
     let (kind, flags, rest) = element(bytes)?;
     let class = flags.first().copied().filter(|_| kind == 6 && flags.len() == 8).ok_or_else(|| wrong("its flags"))?;
     let (kind, sizes, rest) = element(rest)?;
-    if kind != 5 || sizes.len() % 4 != 0 || sizes.len() > 32 * 4 {
+    if kind != 5 || !sizes.len().is_multiple_of(4) || sizes.len() > 32 * 4 {
         return Err(wrong("its dimensions"));
     }
     let sizes: Vec<usize> = sizes
@@ -146,7 +148,7 @@ fn matrix(bytes: &[u8], outermost: bool) -> Result<(String, Variable)> {
                 return Err(wrong(&format!("{count} characters, found {}", letters.len())));
             }
             // Column by column; a cell of no letters has no row.
-            let rows = if count == 0 { 1.min(sizes[0].max(1)) } else { sizes[0] };
+            let rows = if count == 0 { 1 } else { sizes[0] };
             let row = |row: usize| letters.iter().skip(row).step_by(rows).collect::<String>().trim_end().to_string();
             Variable::Texts((0..rows).map(row).collect())
         }

@@ -81,15 +81,19 @@ impl MatList {
             match names.as_slice() {
                 [one] => Ok((*one).clone()),
                 _ => {
-                    let wanted = wanted.as_ref().map_or(format!("one that ends with `{ending}`"), |name| format!("`{name}`"));
+                    let wanted =
+                        wanted.as_ref().map_or(format!("one that ends with `{ending}`"), |name| format!("`{name}`"));
                     let all: Vec<&String> = mat.variables.keys().collect();
                     Err(Error::data(format!("expected a variable, {wanted}, found {all:?}")))
                 }
             }
         };
         let (names, ids) = (found(&self.names, "_set")?, found(&self.ids, "_ids")?);
-        let (Variable::Texts(files), Variable::Numbers(numbers)) = (&mat.variables[&names], &mat.variables[&ids]) else {
-            return Err(Error::data(format!("expected texts in `{names}` and numbers in `{ids}`, found something else")));
+        let (Variable::Texts(files), Variable::Numbers(numbers)) = (&mat.variables[&names], &mat.variables[&ids])
+        else {
+            return Err(Error::data(format!(
+                "expected texts in `{names}` and numbers in `{ids}`, found something else"
+            )));
         };
         if files.len() != numbers.len() || files.is_empty() {
             return Err(Error::data(format!(

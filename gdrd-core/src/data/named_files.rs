@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::encoded::{Look, Names, Opened};
 use super::files::{Row, Rows};
-use super::identity_folders::{PassedOver, default_exif_orientation, is_image};
+use super::identity_folders::{default_exif_orientation, is_image};
 use super::image_folder::images_below;
+use super::passed_over::PassedOver;
 use super::unreadable::Unreadable;
 use super::{Attribute, Dataset, DatasetConfig};
 use crate::context::BuildContext;
@@ -116,7 +117,8 @@ impl Naming {
     /// Person and attributes of a name without its ending; none if it is not of this convention.
     fn read(self, stem: &str) -> Option<(String, Vec<Attribute>)> {
         let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let pairs = |pairs: Vec<(&str, String)>| pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        let pairs =
+            |pairs: Vec<(&str, String)>| pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         match self {
             Self::Ar => {
                 let [sex, person, image] = stem.split('-').collect::<Vec<_>>()[..] else { return None };

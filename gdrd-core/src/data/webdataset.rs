@@ -61,7 +61,9 @@ impl Kind for WebDataset {
 
 impl DatasetConfig for WebDataset {
     fn check(&self) -> Vec<Problem> {
-        Problem::unless(!self.shards.is_empty(), "shards", || "expected at least one archive".into()).into_iter().collect()
+        Problem::unless(!self.shards.is_empty(), "shards", || "expected at least one archive".into())
+            .into_iter()
+            .collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
@@ -90,7 +92,8 @@ impl DatasetConfig for WebDataset {
             return Err(Error::data("`shards`: no sample has an image"));
         }
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
-        let note = (passed_over > 0).then(|| format!("passed over, samples without an image, and links: {passed_over}"));
+        let note =
+            (passed_over > 0).then(|| format!("passed over, samples without an image, and links: {passed_over}"));
         Ok(Box::new(Opened::checked(all, names.people, look, self.unreadable)?.noted(note)))
     }
 }
@@ -141,7 +144,8 @@ impl WebDataset {
             let path = entry.path().map_err(failed)?.into_owned();
             let kind = entry.header().entry_type();
             let size = usize::try_from(entry.size()).ok().filter(|size| start.checked_add(*size) <= Some(map.len()));
-            let size = size.ok_or_else(|| Error::data(format!("`{}` at byte {start}: the archive is cut", path.display())))?;
+            let size =
+                size.ok_or_else(|| Error::data(format!("`{}` at byte {start}: the archive is cut", path.display())))?;
             end = start + size.next_multiple_of(BLOCK);
             if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
                 return Err(Error::data(format!(
@@ -150,7 +154,10 @@ impl WebDataset {
                 )));
             }
             if kind.is_gnu_sparse() {
-                return Err(Error::data(format!("`{}` at byte {start}: a sparse file, which is not read", path.display())));
+                return Err(Error::data(format!(
+                    "`{}` at byte {start}: a sparse file, which is not read",
+                    path.display()
+                )));
             }
             if !kind.is_file() && !kind.is_contiguous() {
                 passed_over += usize::from(!kind.is_dir());
@@ -172,7 +179,9 @@ impl WebDataset {
         }
         match map.get(end..end + BLOCK) {
             Some(block) if block.iter().all(|byte| *byte == 0) => Ok(passed_over),
-            _ => Err(Error::data(format!("it is cut: expected an empty block of {BLOCK} bytes at its end, byte {end}"))),
+            _ => {
+                Err(Error::data(format!("it is cut: expected an empty block of {BLOCK} bytes at its end, byte {end}")))
+            }
         }
     }
 
@@ -195,7 +204,9 @@ impl WebDataset {
             let Some(member) = members.iter().find(|member| member.ending == ending) else { return Ok(None) };
             let place = || format!("`{name}.{ending}` at byte {}", member.bytes.start);
             if member.bytes.len() > WORDS {
-                return Err(Error::data(format!("expected at most {WORDS} bytes, found {}", member.bytes.len())).at(place()));
+                return Err(
+                    Error::data(format!("expected at most {WORDS} bytes, found {}", member.bytes.len())).at(place())
+                );
             }
             let text = std::str::from_utf8(&map[member.bytes.clone()]);
             text.map(Some).map_err(|_| Error::data("expected text in UTF-8").at(place()))
@@ -236,10 +247,13 @@ impl WebDataset {
 
 /// The name of a sample, and the ending of its file from the first dot on; none for what systems keep for themselves.
 fn parted(path: &Path) -> Option<(String, String)> {
-    let parts: Vec<Cow<str>> = path.components().filter_map(|part| match part {
-        Component::Normal(part) => Some(part.to_string_lossy()),
-        _ => None,
-    }).collect();
+    let parts: Vec<Cow<str>> = path
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(part) => Some(part.to_string_lossy()),
+            _ => None,
+        })
+        .collect();
     let (file, folders) = parts.split_last()?;
     let (stem, ending) = file.split_once('.').filter(|(stem, _)| !stem.is_empty())?;
     let name = folders.iter().map(AsRef::as_ref).chain([stem]).collect::<Vec<&str>>().join("/");

@@ -174,7 +174,9 @@ pub fn clean(
     let count = means.people.len();
     let place: BTreeMap<usize, usize> = means.people.iter().enumerate().map(|(row, person)| (*person, row)).collect();
     if count < 2 || means.faces.iter().all(|faces| *faces < 2) {
-        return Err(Error::data(format!("expected two people at least, one of them with two faces, found {count} people")));
+        return Err(Error::data(format!(
+            "expected two people at least, one of them with two faces, found {count} people"
+        )));
     }
     // The mean that came to unit length was `length` times as long, as the sum of `faces` unit vectors.
     let own = |row: usize, person: usize| -> Option<f32> {
@@ -183,7 +185,8 @@ pub fn clean(
         if means.faces[at] < 2 {
             return None;
         }
-        let others: Vec<f32> = mean.iter().zip(embeddings.row(row)).map(|(mean, value)| mean * length - value).collect();
+        let others: Vec<f32> =
+            mean.iter().zip(embeddings.row(row)).map(|(mean, value)| mean * length - value).collect();
         let size = others.iter().map(|value| value * value).sum::<f32>().sqrt();
         Some(dot(&others, embeddings.row(row)) / size.max(f32::MIN_POSITIVE))
     };
@@ -246,7 +249,7 @@ fn halves(embeddings: &Embeddings, people: &[Option<usize>]) -> Result<Option<f3
     let means = Means::of(embeddings, &labels)?;
     let both = |at: usize| {
         let enough = means.faces[at] >= 2 && means.faces[at + 1] >= 2;
-        (means.people[at] + 1 == means.people[at + 1] && means.people[at] % 2 == 0 && enough)
+        (means.people[at] + 1 == means.people[at + 1] && means.people[at].is_multiple_of(2) && enough)
             .then(|| means.means.similarity(at, at + 1))
     };
     let mut cosines: Vec<f32> = (0..means.people.len().saturating_sub(1)).filter_map(both).collect();

@@ -30,15 +30,19 @@ pub fn pair_list(dataset: &dyn Dataset, folds: usize, each: usize, seed: Seed) -
     order.sort_by_key(|person| std::cmp::Reverse(faces[*person].len()));
     let mut text = format!("{folds}\t{each}\n");
     for fold in 0..folds {
-        let of_fold: Vec<usize> = order.iter().skip(fold).step_by(folds).flat_map(|person| faces[*person].clone()).collect();
+        let of_fold: Vec<usize> =
+            order.iter().skip(fold).step_by(folds).flat_map(|person| faces[*person].clone()).collect();
         let people: Vec<usize> = of_fold.iter().filter_map(|index| dataset.person(*index)).collect();
         let mut stream = seed.stream("pairs of a fold", &[fold as u64]);
         let pairs = generated(&people, 2 * each, 1, &mut stream).at(|| format!("fold {}", fold + 1))?;
         for Pair { left, right, same, .. } in pairs {
             let [(left, a), (right, b)] = [left, right].map(|at| named(dataset, of_fold[at]));
             let line = if same { format!("{left}\t{a}\t{b}") } else { format!("{left}\t{a}\t{right}\t{b}") };
-            if line.chars().filter(|c| c.is_control() && *c != '\t').count() > 0 {
-                return Err(Error::data(format!("`{}`: a name with a character that ends a line", line.escape_debug())));
+            if line.chars().any(|c| c.is_control() && c != '\t') {
+                return Err(Error::data(format!(
+                    "`{}`: a name with a character that ends a line",
+                    line.escape_debug()
+                )));
             }
             if line.split('\t').any(|word| word.trim().is_empty()) {
                 return Err(Error::data(format!("`{}`: an empty name", line.escape_debug())));
@@ -148,7 +152,8 @@ mod tests {
     #[test]
     fn both_sides_have_everybody_who_has_enough() {
         let sides = gallery(&Ten::new(), 0.5, 4, Seed(1)).expect("sides");
-        let of = |person: usize, side: Option<bool>| (0..35).filter(|at| at % 10 == person && sides[*at] == side).count();
+        let of =
+            |person: usize, side: Option<bool>| (0..35).filter(|at| at % 10 == person && sides[*at] == side).count();
         assert_eq!((of(0, Some(true)), of(0, Some(false)), of(9, None)), (2, 2, 3));
         assert!(gallery(&Ten::new(), 0.5, 9, Seed(1)).is_err());
     }

@@ -149,12 +149,8 @@ fn own_pairs(pairs: &[Compared], folds: usize) -> Result<Vec<Pair>> {
     }
     let (each, more) = (pairs.len() / folds, pairs.len() % folds);
     let fold = |at: usize| if at < more * (each + 1) { at / (each + 1) } else { (at - more) / each };
-    let placed = |(at, pair): (usize, &Compared)| Pair {
-        left: pair.left,
-        right: pair.right,
-        same: pair.same,
-        fold: fold(at),
-    };
+    let placed =
+        |(at, pair): (usize, &Compared)| Pair { left: pair.left, right: pair.right, same: pair.same, fold: fold(at) };
     Ok(pairs.iter().enumerate().map(placed).collect())
 }
 
@@ -259,5 +255,18 @@ impl Pairs {
             matrices: Vec::new(),
             items,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_a_dataset_are_in_folds_of_neighbours() {
+        let pairs: Vec<Compared> = (0..8).map(|at| Compared { left: at, right: at + 8, same: at < 4 }).collect();
+        let folds: Vec<usize> = own_pairs(&pairs, 3).expect("folds").iter().map(|pair| pair.fold).collect();
+        assert_eq!(folds, [0, 0, 0, 1, 1, 1, 2, 2], "as scikit-learn's KFold");
+        assert!(own_pairs(&pairs, 9).is_err());
     }
 }

@@ -48,7 +48,9 @@ pub(crate) fn clean(wanted: &CleanArguments, registry: &Arc<Registry>) -> Result
     say!("{}: {} of {} faces were judged, those with others of their person", source.name, found.judged, dataset.len());
     let (strays, below) = (found.strays.len(), found.stray_below);
     let swapped = found.strays.iter().filter(|stray| stray.cosine > stray.own && stray.cosine >= below).count();
-    say!("faces below a cosine of {below:.3} with their person's others: {strays}, of them {swapped} like somebody else");
+    say!(
+        "faces below a cosine of {below:.3} with their person's others: {strays}, of them {swapped} like somebody else"
+    );
     say_first(found.strays.iter().map(|stray| {
         let (place, nearest) = (dataset.place(stray.index), name(stray.nearest));
         format!("{place}: {:.3} with its own, {:.3} with {nearest}", stray.own, stray.cosine)

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use gdrd_core::data::census::{Seen, seen};
 use gdrd_core::data::Dataset;
+use gdrd_core::data::census::{Seen, seen};
 use gdrd_core::embedder::Embeddings;
 use gdrd_core::error::Result;
 use gdrd_core::evaluation::cleaning::{MOST, Means, alike};

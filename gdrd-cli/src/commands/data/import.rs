@@ -70,7 +70,9 @@ fn in_view(
     let parts = Assembly::new(recipe, place, &progress)?;
     let views = parts.views_over(source.dataset.clone(), &source.fingerprint)?;
     if views.is_random(view)? {
-        return Err(Error::recipe(format!("`--view {view}`: it shows a face another way each time, so that none can be stored")));
+        return Err(Error::recipe(format!(
+            "`--view {view}`: it shows a face another way each time, so that none can be stored"
+        )));
     }
     let low_resolution = views.downscale(view)?.is_some();
     let seed = recipe.seed();

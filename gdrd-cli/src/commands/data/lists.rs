@@ -39,7 +39,11 @@ pub(crate) fn pairs(wanted: &PairsArguments, registry: &Arc<Registry>) -> Result
     let (folds, each) = (wanted.folds as usize, wanted.each as usize);
     let text = pair_list(&*source.dataset, folds, each, Seed(wanted.seed))?;
     write_atomically(&wanted.out, text.as_bytes())?;
-    say!("{}: {folds} folds of {each} pairs of one person and {each} of two, seed {}", wanted.out.display(), wanted.seed);
+    say!(
+        "{}: {folds} folds of {each} pairs of one person and {each} of two, seed {}",
+        wanted.out.display(),
+        wanted.seed
+    );
     Ok(())
 }
 

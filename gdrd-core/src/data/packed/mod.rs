@@ -123,7 +123,9 @@ impl Pack {
             usize::try_from(u64::from_le_bytes(*bytes)).ok()
         };
         if !is_packed(&map) {
-            return Err(Error::data("it is no packed file, which begins with `gdrdpack`; `gdrd data import` writes one"));
+            return Err(Error::data(
+                "it is no packed file, which begins with `gdrdpack`; `gdrd data import` writes one",
+            ));
         }
         let format = map.get(8..12).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         if format != Some(FORMAT) {
@@ -141,7 +143,7 @@ impl Pack {
         let wrong = |e: serde_json::Error| Error::data(format!("its description cannot be read: {e}"));
         let description: Description = serde_json::from_slice(&map[description..tail]).map_err(wrong)?;
         let count = (texts - table) / ENTRY;
-        if count == 0 || (texts - table) % ENTRY != 0 {
+        if count == 0 || !(texts - table).is_multiple_of(ENTRY) {
             return Err(Error::data(format!("its table has {} bytes, expected {ENTRY} for each face", texts - table)));
         }
         let place = |at: u64| usize::try_from(at).ok().filter(|at| *at < count);
@@ -149,12 +151,15 @@ impl Pack {
             Some(Compared { left: place(*left)?, right: place(*right)?, same: *same })
         };
         let pairs = description.pairs.iter().map(pair).collect::<Option<Vec<_>>>();
-        let pairs = pairs.ok_or_else(|| Error::data(format!("a pair names a face beyond the {count} that there are")))?;
+        let pairs =
+            pairs.ok_or_else(|| Error::data(format!("a pair names a face beyond the {count} that there are")))?;
         let pack = Self { map, file, table, count, description, pairs };
         let mut seen = vec![false; pack.description.people.len()];
         for index in 0..count {
             let entry = pack.checked(index, texts).ok_or_else(|| {
-                Error::data(format!("the entry of face {index} leads out of the file, or to a person that there is not"))
+                Error::data(format!(
+                    "the entry of face {index} leads out of the file, or to a person that there is not"
+                ))
             })?;
             if let Some(person) = entry.person {
                 seen[person] = true;

@@ -65,8 +65,11 @@ pub fn pack(
     for start in (0..dataset.len()).step_by(CHUNK) {
         report(start, dataset.len())?;
         let range = start..(start + CHUNK).min(dataset.len());
-        let images: Vec<Result<Vec<u8>>> =
-            range.clone().into_par_iter().map(|index| image(dataset, index, form).at(|| dataset.place(index))).collect();
+        let images: Vec<Result<Vec<u8>>> = range
+            .clone()
+            .into_par_iter()
+            .map(|index| image(dataset, index, form).at(|| dataset.place(index)))
+            .collect();
         for (index, image) in range.zip(images) {
             let image = match image {
                 Ok(image) => image,
@@ -81,7 +84,8 @@ pub fn pack(
                     Some(number) => number,
                     None => {
                         let number = u32::try_from(people.len()).ok().filter(|number| *number < NOBODY);
-                        let number = number.ok_or_else(|| Error::data("a packed file has room for 4,294,967,294 people"))?;
+                        let number =
+                            number.ok_or_else(|| Error::data("a packed file has room for 4,294,967,294 people"))?;
                         people.push(dataset.people()[person].clone());
                         *numbers[person].insert(number)
                     }
@@ -89,7 +93,8 @@ pub fn pack(
             };
             let text = text(dataset, index)?;
             let length = |bytes: usize| {
-                u32::try_from(bytes).map_err(|_| Error::data(format!("`{}`: {bytes} bytes are too many", dataset.key(index))))
+                u32::try_from(bytes)
+                    .map_err(|_| Error::data(format!("`{}`: {bytes} bytes are too many", dataset.key(index))))
             };
             table.extend(out.at.to_le_bytes());
             table.extend((texts.len() as u64).to_le_bytes());
