@@ -130,7 +130,7 @@ impl Records {
         let mut records = Vec::with_capacity(index.len());
         for (key, start) in index {
             let label = header(&record_at(&map, start)?).at(|| place(key, start))?.label;
-            if with_labels && !(label >= 0.0 && label < 4e9 && label.fract() == 0.0) {
+            if with_labels && !((0.0..4e9).contains(&label) && label.fract() == 0.0) {
                 return Err(Error::data(format!(
                     "{}: expected a label that numbers a person, 0, 1 ..., found {label}; `labels = false` reads the faces of nobody \
                      in particular",

@@ -163,7 +163,7 @@ impl Naming {
             }
             Self::Survface => {
                 let [person, camera, image] = stem.split('_').collect::<Vec<_>>()[..] else { return None };
-                (number(person)?, number(image)?);
+                number(person).and(number(image))?;
                 let camera = camera.strip_prefix("cam").filter(|camera| number(camera).is_some())?;
                 Some((person.to_string(), pairs(vec![("camera", camera.to_string())])))
             }
