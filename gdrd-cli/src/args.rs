@@ -6,6 +6,8 @@ use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 use gdrd_core::error::{Context, Error, Result};
 
+use crate::commands::data::DataCommand;
+
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
 #[command(name = "gdrd", version, max_term_width = 100)]
@@ -189,6 +191,9 @@ pub(crate) enum Command {
     /// Fetch, verify and list pretrained weights on the Hugging Face Hub
     #[command(subcommand)]
     Hub(HubCommand),
+    /// Make datasets, and look into them
+    #[command(subcommand)]
+    Data(DataCommand),
 }
 
 #[derive(Subcommand)]

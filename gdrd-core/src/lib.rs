@@ -28,6 +28,8 @@ pub mod loss;
 #[cfg(feature = "train")]
 pub mod observe;
 #[cfg(feature = "train")]
+pub mod pickle;
+#[cfg(feature = "train")]
 pub mod plugin;
 #[cfg(feature = "train")]
 pub mod recipe;

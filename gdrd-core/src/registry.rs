@@ -2,8 +2,8 @@
 
 use crate::context::BuildContext;
 use crate::data::{
-    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, Joined, Occluded, RandomDownscale,
-    SyntheticFaces,
+    AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, InsightfaceBin, Joined, ListedFaces, MatList,
+    MxnetRecord, NamedFiles, Occluded, Packed, RandomDownscale, SyntheticFaces, WebDataset,
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
@@ -66,6 +66,13 @@ impl Registry {
         registry.datasets.register::<SyntheticFaces>()?;
         registry.datasets.register::<Joined>()?;
         registry.datasets.register::<Occluded>()?;
+        registry.datasets.register::<MxnetRecord>()?;
+        registry.datasets.register::<InsightfaceBin>()?;
+        registry.datasets.register::<WebDataset>()?;
+        registry.datasets.register::<Packed>()?;
+        registry.datasets.register::<ListedFaces>()?;
+        registry.datasets.register::<NamedFiles>()?;
+        registry.datasets.register::<MatList>()?;
         registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
         registry.degradations.register::<RandomDownscale>()?;

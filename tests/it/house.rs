@@ -15,10 +15,11 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "error",
     "digest",
     "files",
+    "pickle",
     "face",
     "nn",
     "context",

@@ -35,17 +35,8 @@ impl Default for Decoding {
 /// # Errors
 /// If the bytes are none of these, end too early, are damaged, or are more than [`MAX_PIXELS`] pixels.
 pub fn decode(bytes: &[u8], how: Decoding) -> Result<Face> {
-    let format = check_whole(bytes)?;
     let failed = |e: image::ImageError| unreadable(&e.to_string());
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(16 * MAX_PIXELS);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(unreadable(&format!("it has {width}x{height} pixels, more than the {MAX_PIXELS} that gdrd reads")));
-    }
+    let mut decoder = decoder(bytes)?;
     // Metadata that cannot be read says nothing.
     let exif = if how.exif_orientation { decoder.exif_metadata().ok().flatten() } else { None };
     let orientation =
@@ -54,6 +45,32 @@ pub fn decode(bytes: &[u8], how: Decoding) -> Result<Face> {
     image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     let image = if image.color().has_alpha() { on_black(&image.into_rgba8()) } else { image.into_rgb8() };
     Face::new(image.width() as usize, image.height() as usize, image.into_raw())
+}
+
+/// The decoder of an image that reaches its end and is not too large.
+fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder + '_> {
+    let format = check_whole(bytes)?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(16 * MAX_PIXELS);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|e| unreadable(&e.to_string()))?;
+    let (width, height) = decoder.dimensions();
+    match u64::from(width) * u64::from(height) > MAX_PIXELS {
+        true => Err(unreadable(&format!("it has {width}x{height} pixels, more than the {MAX_PIXELS} that gdrd reads"))),
+        false => Ok(decoder),
+    }
+}
+
+/// Whether an image begins and ends as one and is not too large; its pixels are not looked at.
+///
+/// # Errors
+/// As [`decode`], but for damage between beginning and end.
+pub(super) fn check_image(bytes: &[u8]) -> Result<()> {
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(unreadable(&format!("it has more than {MAX_BYTES} bytes")));
+    }
+    decoder(bytes).map(drop)
 }
 
 /// Reads an image file as [`decode`] does.
@@ -79,7 +96,12 @@ pub fn read_face(path: &Path, size: Option<usize>) -> Result<Face> {
 /// Reads an image file as a square face of at most `size` pixels, with its choice of decoding; a smaller one stays as it is, see
 /// [`Dataset::size`](super::Dataset::size). Whoever asks a dataset for a face says where it lies.
 pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Result<Face> {
-    let face = decode(&read_bytes(path)?, how)?.centre_square();
+    squared(decode(&read_bytes(path)?, how)?, size)
+}
+
+/// The middle of a face, of at most `size` pixels.
+pub(super) fn squared(face: Face, size: Option<usize>) -> Result<Face> {
+    let face = face.centre_square();
     match size {
         Some(size) if face.width() > size => face.resized(size, Kernel::Bicubic, true),
         _ => Ok(face),
@@ -87,7 +109,7 @@ pub(super) fn read_square(path: &Path, size: Option<usize>, how: Decoding) -> Re
 }
 
 /// The bytes of a file that may be an image; whoever calls says which file.
-fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     crate::files::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))

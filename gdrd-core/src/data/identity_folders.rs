@@ -1,18 +1,20 @@
 //! One folder for each identity, as LFW, CelebA and CASIA are laid out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{Decoding, check_whole, read_square};
+use super::decode::{Decoding, read_bytes, read_square};
 use super::formats::{READ, is_image_name};
+use super::passed_over::PassedOver;
+use super::unreadable::{Broken, Unreadable};
 use super::{Dataset, DatasetConfig, composed};
-use crate::context::{BuildContext, FileCheck};
-use crate::error::{Context, Error, Problem, Result};
+use crate::context::BuildContext;
+use crate::error::{Error, Problem, Result};
 use crate::face::Face;
-use crate::files;
 use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
@@ -42,6 +44,9 @@ pub struct IdentityFolders {
     /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
     #[serde(default)]
     pub low_resolution: bool,
+    /// What becomes of images that cannot be read.
+    #[serde(default)]
+    pub unreadable: Unreadable,
 }
 
 /// What people of the same name in two folders or datasets are.
@@ -75,12 +80,13 @@ impl DatasetConfig for IdentityFolders {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
-        let mut files = Vec::new();
+        let mut files: Vec<(PathBuf, usize)> = Vec::new();
         let mut people: Vec<String> = Vec::new();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut too_few = Vec::new();
         let mut passed_over = PassedOver::default();
         let mut seen: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+        let mut broken = Broken::default();
         for root in &self.folders {
             let before = files.len();
             if self.same_name == SameName::Apart {
@@ -125,7 +131,7 @@ impl DatasetConfig for IdentityFolders {
                 )));
             }
             let paths: Vec<PathBuf> = files[before..].iter().map(|(path, _)| path.clone()).collect();
-            cx.images(root, &paths)?;
+            broken.extend(cx.readable(root, &paths, self.unreadable)?);
         }
         if !too_few.is_empty() {
             let shown = too_few.iter().take(20).cloned().collect::<Vec<_>>().join(", ");
@@ -136,6 +142,11 @@ impl DatasetConfig for IdentityFolders {
             )));
         }
         let how = Decoding { exif_orientation: self.exif_orientation };
+        if !broken.is_empty() {
+            passed_over.say(broken.note());
+            files.retain(|(path, _)| !broken.holds(path));
+            people = renumbered(&people, &mut files);
+        }
         let notes = passed_over.notes();
         Ok(Box::new(Opened { files, people, size: self.size, how, notes, low_resolution: self.low_resolution }))
     }
@@ -183,24 +194,27 @@ impl Dataset for Opened {
         read_square(&self.files[index].0, self.size, self.how)
     }
 
+    fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
+        (self.how == Decoding::default()).then(|| read_bytes(&self.files[index].0).map(Cow::Owned))
+    }
+
     fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-impl BuildContext<'_> {
-    /// Takes note of image files below `folder`, and finds those that are truncated or no images now and not in the middle of a
-    /// run. Files that did not change since they were last looked at are not read again.
-    ///
-    /// # Errors
-    /// If a file cannot be read or is no whole image.
-    pub fn images(&self, folder: &RecipePath, files: &[PathBuf]) -> Result<()> {
-        let check = |path: &Path| {
-            let bytes = files::read(path).map_err(|e| Error::io(path, e))?;
-            check_whole(&bytes).map(drop).at(|| format!("`{}`", path.display()))
-        };
-        self.fingerprint(folder, files, &FileCheck { name: "whole images", check: &check })
+/// Leaves out people who have no file left, and numbers the others anew.
+fn renumbered(people: &[String], files: &mut [(PathBuf, usize)]) -> Vec<String> {
+    let mut number = vec![None; people.len()];
+    let mut left = Vec::new();
+    for (_, person) in files {
+        let now = *number[*person].get_or_insert_with(|| {
+            left.push(people[*person].clone());
+            left.len() - 1
+        });
+        *person = now;
     }
+    left
 }
 
 /// Whether a path is an image by its name, and no pipe or device. A link that leads nowhere is one: reading it is the error.
@@ -222,29 +236,6 @@ pub(super) fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.retain(|path| !file_name(path).starts_with('.') && file_name(path) != "__MACOSX");
     paths.sort();
     Ok(paths)
-}
-
-/// What was found beside images.
-#[derive(Default)]
-pub(super) struct PassedOver {
-    count: usize,
-    first: Vec<String>,
-}
-
-impl PassedOver {
-    pub(super) fn add(&mut self, path: &Path) {
-        self.count += 1;
-        if self.first.len() < 5 {
-            self.first.push(format!("`{}`", path.display()));
-        }
-    }
-
-    pub(super) fn notes(&self) -> Vec<String> {
-        let more = if self.count > self.first.len() { ", ..." } else { "" };
-        let note =
-            || format!("passed over, no image by name ({READ}): {}: {}{more}", self.count, self.first.join(", "));
-        (self.count > 0).then(note).into_iter().collect()
-    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -284,6 +275,7 @@ mod tests {
             min_images,
             same_name: SameName::Apart,
             low_resolution: false,
+            unreadable: Unreadable::Refuse,
         }
     }
 

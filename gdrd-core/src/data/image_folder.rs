@@ -1,14 +1,17 @@
 //! Faces of nobody in particular, for a generative teacher or for distillation without labels.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{Decoding, read_square};
+use super::decode::{Decoding, read_bytes, read_square};
 use super::formats::READ;
-use super::identity_folders::{PassedOver, default_exif_orientation, is_image, key, visible};
+use super::identity_folders::{default_exif_orientation, is_image, key, visible};
+use super::passed_over::PassedOver;
+use super::unreadable::{Broken, Unreadable};
 use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
@@ -34,6 +37,9 @@ pub struct ImageFolder {
     /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
     #[serde(default)]
     pub low_resolution: bool,
+    /// What becomes of images that cannot be read.
+    #[serde(default)]
+    pub unreadable: Unreadable,
 }
 
 impl Kind for ImageFolder {
@@ -49,18 +55,28 @@ impl DatasetConfig for ImageFolder {
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         let (mut files, mut passed_over, mut seen) = (Vec::new(), PassedOver::default(), Seen::default());
+        let mut broken = Broken::default();
         for folder in &self.folders {
             let before = files.len();
             let is_new = collect(folder.as_path(), &mut files, &mut passed_over, &mut seen)?;
             if files.len() == before && is_new {
                 return Err(Error::data(format!("`{folder}` holds no image ({READ})")));
             }
-            cx.images(folder, &files[before..])?;
+            broken.extend(cx.readable(folder, &files[before..], self.unreadable)?);
         }
+        files.retain(|path| !broken.holds(path));
         let how = Decoding { exif_orientation: self.exif_orientation };
-        let notes = passed_over.notes().into_iter().chain(seen.notes()).collect();
+        let skipped = (!broken.is_empty()).then(|| broken.note());
+        let notes = passed_over.notes().into_iter().chain(seen.notes()).chain(skipped).collect();
         Ok(Box::new(Opened { files, size: self.size, how, notes, low_resolution: self.low_resolution }))
     }
+}
+
+/// Every image below a folder, each once.
+pub(super) fn images_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(folder, &mut files, &mut PassedOver::default(), &mut Seen::default())?;
+    Ok(files)
 }
 
 /// All images below a folder; false if it has been looked through already.
@@ -145,6 +161,10 @@ impl Dataset for Opened {
         read_square(&self.files[index], self.size, self.how)
     }
 
+    fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
+        (self.how == Decoding::default()).then(|| read_bytes(&self.files[index]).map(Cow::Owned))
+    }
+
     fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -165,7 +185,13 @@ mod tests {
         image.save(folder.path().join("one.png")).expect("an image");
         image.save(folder.path().join("a/b/two.jpg")).expect("an image");
         let (folders, size) = (vec![RecipePath::from(folder.path())], Some(8));
-        let config = ImageFolder { folders, size, exif_orientation: true, low_resolution: false };
+        let config = ImageFolder {
+            folders,
+            size,
+            exif_orientation: true,
+            low_resolution: false,
+            unreadable: Unreadable::Refuse,
+        };
         let data = config.build(&BuildContext::new(&Workbench::new(Device::Cpu))).expect("dataset");
         assert_eq!((data.len(), data.people().len()), (2, 0));
         assert_eq!(data.face(1).expect("face").width(), 8);
@@ -188,6 +214,7 @@ mod tests {
             size: None,
             exif_orientation: true,
             low_resolution: false,
+            unreadable: Unreadable::Refuse,
         };
         let data = config.build(&BuildContext::new(&Workbench::new(Device::Cpu))).expect("data");
         assert_eq!(data.len(), 2);

@@ -1,5 +1,6 @@
 //! Several datasets as one: labelled faces beside an unlabelled pool, a gallery beside distractors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -124,6 +125,11 @@ impl Dataset for Opened {
     fn size(&self, index: usize) -> Option<usize> {
         let (part, index) = self.part(index);
         part.dataset.size(index)
+    }
+
+    fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
+        let (part, index) = self.part(index);
+        part.dataset.image(index)
     }
 
     fn face(&self, index: usize) -> Result<Face> {

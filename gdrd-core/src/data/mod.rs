@@ -1,5 +1,6 @@
 //! Datasets: faces and who they are.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,21 +12,35 @@ use crate::face::{Face, Kernel};
 
 mod augment;
 mod batch;
+pub mod census;
 mod decode;
 mod degradation;
+mod encoded;
+mod files;
 mod formats;
 mod groups;
 mod identity_folders;
 mod image_folder;
+mod insightface_bin;
 mod joined;
+mod listed;
 mod loader;
+mod mat;
+mod mat_list;
 mod mixup;
+mod mxnet_record;
+mod named_files;
 mod occluded;
+mod packed;
+mod passed_over;
 mod random_downscale;
+mod recordio;
 mod sheet;
 mod synthetic;
 pub mod synthetic_faces;
+mod unreadable;
 mod views;
+mod webdataset;
 
 pub use augment::{Augment, Drawn, Variant};
 pub use batch::{Batch, Wanted};
@@ -35,17 +50,36 @@ pub use formats::is_image_name;
 pub use groups::Groups;
 pub use identity_folders::{IdentityFolders, SameName};
 pub use image_folder::ImageFolder;
+pub use insightface_bin::InsightfaceBin;
 pub use joined::Joined;
+pub use listed::ListedFaces;
 pub use loader::{LastPhaseOrder, Loader, Order};
+pub use mat_list::MatList;
 pub use mixup::{Mixed, Mixup, Targets};
+pub use mxnet_record::MxnetRecord;
+pub use named_files::{NamedFiles, Naming};
 pub use occluded::{Occluded, Occlusion};
+pub use packed::{PackAs, Packed, Packing, is_packed, pack};
 pub use random_downscale::RandomDownscale;
 pub use sheet::write_sheet;
 pub use synthetic::SyntheticFaces;
+pub use unreadable::Unreadable;
 pub use views::{HIGH, LOW, Views};
+pub use webdataset::WebDataset;
 
 /// A word about a sample: `session`, `camera`, `light`, and its value.
 pub type Attribute = (String, String);
+
+/// Two faces that a dataset itself says are to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// The first face.
+    pub left: usize,
+    /// The second face.
+    pub right: usize,
+    /// Whether both show the same person.
+    pub same: bool,
+}
 
 /// Faces by index. No order, no batches, no augmentation: those are the loader's.
 ///
@@ -149,6 +183,21 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).
     fn face(&self, index: usize) -> Result<Face>;
+
+    /// The bytes of the encoded image (JPEG, PNG ...) from whose middle [`face`](Dataset::face) is made, for whoever copies it; none
+    /// if there is no such image.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
+        let _ = index;
+        None
+    }
+
+    /// The pairs that the dataset itself brings, in their order; none unless it was made of pairs.
+    fn pairs(&self) -> &[Compared] {
+        &[]
+    }
 
     /// What whoever gave the data should know, such as which files were passed over; a sentence each.
     fn notes(&self) -> &[String] {

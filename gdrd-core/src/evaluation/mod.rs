@@ -11,8 +11,10 @@
 //! for the embedder. Every protocol runs over resolutions (`resolution`).
 
 pub mod bootstrap;
+pub mod cleaning;
 mod confusion;
 pub mod contract;
+pub mod drawn_lists;
 pub mod folds;
 mod identification;
 mod measured;

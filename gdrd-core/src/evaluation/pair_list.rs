@@ -12,8 +12,24 @@ use crate::error::{Context, Error, Result};
 pub struct NamedImage {
     /// The person: the name of a folder.
     pub name: String,
-    /// The number of the image, from one: `3` is `<name>_0003.jpg`.
+    /// The number of the image, from one: `3` is `<name>_0003.jpg`; 0 if its word is no number.
     pub number: usize,
+    /// The image as the list has it: its number, or what it is called.
+    pub word: String,
+}
+
+impl NamedImage {
+    fn new(name: &str, word: &str, any: bool) -> Option<Self> {
+        let number = count(word).or(any.then_some(0))?;
+        Some(Self { name: composed(name), number, word: composed(word) })
+    }
+
+    /// The keys that the image may have in a dataset, the likeliest first.
+    pub fn keys(&self) -> Vec<String> {
+        let Self { name, number, word } = self;
+        let numbered = (*number > 0).then(|| format!("{name}/{name}_{number:04}"));
+        numbered.into_iter().chain([format!("{name}/{word}")]).collect()
+    }
 }
 
 /// One pair of `pairs.txt`.
@@ -61,7 +77,8 @@ impl PairList {
     /// Reads `text`: a header `folds pairs-per-class` (or only `pairs-per-class`: one fold, as in
     /// `pairsDevTest.txt`), then for each fold that many lines `name i j` and that many lines
     /// `name1 i name2 j`. Words are separated by tabs, or by spaces in a line without tabs; numbers
-    /// count from one, empty lines are skipped. Names are composed (Unicode NFC), as the keys of
+    /// count from one, empty lines are skipped. Between tabs, an image may be named in the place of its number: `name a b` is
+    /// `<name>/a.jpg` and `<name>/b.jpg`. Names are composed (Unicode NFC), as the keys of
     /// datasets are. `source` names the text in errors.
     ///
     /// # Errors
@@ -108,17 +125,16 @@ impl PairList {
         }
     }
 
-    /// The pairs as places in a dataset; `find` says where the image of a person with a number is.
+    /// The pairs as places in a dataset; `find` says where an image is.
     ///
     /// # Errors
     /// If images are absent: one error names all of them (the first 20, and how many more). If `find` fails.
-    pub fn resolve<'a>(&'a self, find: impl Fn(&str, usize) -> Result<Option<usize>>) -> Result<Vec<Pair>> {
+    pub fn resolve<'a>(&'a self, find: impl Fn(&NamedImage) -> Result<Option<usize>>) -> Result<Vec<Pair>> {
         let mut absent: BTreeMap<&NamedImage, usize> = BTreeMap::new();
         let mut pairs = Vec::with_capacity(self.lines.len());
         for line in &self.lines {
             let mut place = |image: &'a NamedImage| {
-                let NamedImage { name, number } = image;
-                let found = find(name, *number).at(|| format!("`{}` line {}", self.source, line.line))?;
+                let found = find(image).at(|| format!("`{}` line {}", self.source, line.line))?;
                 if found.is_none() {
                     absent.entry(image).or_insert(line.line);
                 }
@@ -134,13 +150,13 @@ impl PairList {
         let mut message = format!("`{}`: {} images are not in the dataset:", self.source, absent.len());
         for (at, (image, line)) in absent.iter().take(NAMED).enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            message += &format!("{comma} {} {} (line {line})", image.name, image.number);
+            message += &format!("{comma} {} {} (line {line})", image.name, image.word);
         }
         if absent.len() > NAMED {
             message += &format!(" and {} more", absent.len() - NAMED);
         }
-        if let Some((NamedImage { name, number }, _)) = absent.first_key_value() {
-            message += &format!("; the first was sought as `{name}/{name}_{number:04}` with the ending of an image");
+        if let Some(sought) = absent.first_key_value().and_then(|(image, _)| image.keys().into_iter().next()) {
+            message += &format!("; the first was sought as `{sought}` with the ending of an image");
         }
         Err(Error::data(message))
     }
@@ -160,17 +176,17 @@ fn count(word: &str) -> Option<usize> {
 }
 
 fn same_pair(words: &str) -> Option<(NamedImage, NamedImage)> {
-    let words = words_of(words);
+    let (words, any) = (words_of(words), words.contains('\t'));
     let [name, left, right] = words[..] else { return None };
-    let image = |number| Some(NamedImage { name: composed(name), number: count(number)? });
+    let image = |word| NamedImage::new(name, word, any);
     // An image compared with itself says nothing.
     Some((image(left)?, image(right)?)).filter(|(left, right)| left != right)
 }
 
 fn different_pair(words: &str) -> Option<(NamedImage, NamedImage)> {
-    let words = words_of(words);
+    let (words, any) = (words_of(words), words.contains('\t'));
     let [left, i, right, j] = words[..] else { return None };
-    let image = |name: &str, number| Some(NamedImage { name: composed(name), number: count(number)? });
+    let image = |name: &str, word| NamedImage::new(name, word, any);
     Some((image(left, i)?, image(right, j)?)).filter(|(left, right)| left.name != right.name)
 }
 
@@ -196,7 +212,7 @@ mod tests {
         let list = PairList::parse(LIST, "p.txt").expect("good list");
         let read: Vec<_> = list.lines.iter().map(|l| (l.line, l.left.number, l.right.number, l.fold)).collect();
         assert_eq!(read, [(2, 1, 2, 0), (3, 1, 3, 0), (5, 2, 3, 1), (6, 1, 1, 1)]);
-        let pairs = list.resolve(|name, number| Ok(Some(10 * name.len() + number))).expect("all present");
+        let pairs = list.resolve(|image| Ok(Some(10 * image.name.len() + image.number))).expect("all present");
         assert_eq!(pairs[1], Pair { left: 31, right: 33, same: false, fold: 0 });
         assert_eq!(pairs.iter().map(|p| p.same).collect::<Vec<_>>(), [true, false, true, false]);
     }
@@ -229,14 +245,14 @@ mod tests {
     #[test]
     fn all_absent_images_are_named_at_once() {
         let list = PairList::parse(LIST, "p.txt").expect("good list");
-        let error = list.resolve(|name, _| Ok((name == "Ann").then_some(0))).expect_err("Bob and Cy");
+        let error = list.resolve(|image| Ok((image.name == "Ann").then_some(0))).expect_err("Bob and Cy");
         let expected = "`p.txt`: 4 images are not in the dataset: Bob 1 (line 6), Bob 2 (line 5), Bob 3 (line 3), Cy 1 (line 6); \
             the first was sought as `Bob/Bob_0001` with the ending of an image";
         assert_eq!(error.to_string(), expected);
         let mut text = "30\n".to_string();
         text += &(1..=30).map(|i| format!("Ann {i} {}\n", i + 1)).collect::<String>();
         text += &(1..=30).map(|i| format!("Ann {i} Bob 1\n")).collect::<String>();
-        let error = PairList::parse(&text, "p.txt").and_then(|l| l.resolve(|_, _| Ok(None))).expect_err("all absent");
+        let error = PairList::parse(&text, "p.txt").and_then(|l| l.resolve(|_| Ok(None))).expect_err("all absent");
         assert!(error.to_string().contains(" and 12 more"), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use super::roc::Roc;
 use super::similarity::cosines;
 use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
-use crate::data::{Dataset, Keys};
+use crate::data::{Compared, Dataset, Keys};
 use crate::embedder::{Embedder, FlipFused};
 use crate::error::{Error, Problem, Result};
 use crate::plugin::{DatasetName, Kind};
@@ -28,14 +28,15 @@ use crate::seed::Seed;
 pub struct Verification {
     /// The dataset's name in the recipe.
     pub data: DatasetName,
-    /// A list in the format of LFW's `pairs.txt`; pairs are drawn when left out.
+    /// A list in the format of LFW's `pairs.txt`, or one that `gdrd data pairs` has written. When left out, the pairs are those that the dataset itself brings (as
+    /// `insightface-bin` does), and drawn where it brings none.
     #[serde(default)]
     pub pairs: Option<RecipePath>,
     /// Number of pairs to draw, half of them of the same person.
     #[serde(default = "default_drawn")]
     #[schemars(range(min = 2, max = 100_000_000))]
     pub drawn_pairs: usize,
-    /// Folds of drawn pairs; a list brings its own.
+    /// Folds of drawn pairs and of those that a dataset brings; a list brings its own.
     #[serde(default = "default_folds")]
     #[schemars(range(min = 2, max = 10_000))]
     pub folds: usize,
@@ -102,9 +103,19 @@ impl ProtocolConfig for Verification {
             Some(path) => {
                 let keys = Keys::of(&*dataset);
                 let list = PairList::read(&cx.file(path)?.path)?;
-                list.resolve(|name, number| keys.find(&format!("{name}/{name}_{number:04}"), &*dataset))?
+                list.resolve(|image| {
+                    let mut found = Ok(None);
+                    for key in image.keys() {
+                        found = keys.find(&key, &*dataset);
+                        if !matches!(found, Ok(None)) {
+                            break;
+                        }
+                    }
+                    found
+                })?
             }
-            None => return self.clone().over(dataset),
+            None if dataset.pairs().is_empty() => return self.clone().over(dataset),
+            None => own_pairs(dataset.pairs(), self.folds)?,
         };
         Ok(Box::new(Pairs { config: self.clone(), dataset, pairs }))
     }
@@ -128,6 +139,19 @@ impl Verification {
         let pairs = drawn.into_iter().map(placed).collect();
         Ok(Box::new(Pairs { config: self, dataset, pairs }))
     }
+}
+
+/// The pairs that a dataset brings, in folds of neighbours: insightface's, and scikit-learn's `KFold` without shuffling. Where the
+/// folds do not come out even, the first ones have a pair more.
+fn own_pairs(pairs: &[Compared], folds: usize) -> Result<Vec<Pair>> {
+    if pairs.len() < folds {
+        return Err(Error::data(format!("expected a pair for each of {folds} folds, found {}", pairs.len())));
+    }
+    let (each, more) = (pairs.len() / folds, pairs.len() % folds);
+    let fold = |at: usize| if at < more * (each + 1) { at / (each + 1) } else { (at - more) / each };
+    let placed =
+        |(at, pair): (usize, &Compared)| Pair { left: pair.left, right: pair.right, same: pair.same, fold: fold(at) };
+    Ok(pairs.iter().enumerate().map(placed).collect())
 }
 
 struct Pairs {
@@ -231,5 +255,18 @@ impl Pairs {
             matrices: Vec::new(),
             items,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_a_dataset_are_in_folds_of_neighbours() {
+        let pairs: Vec<Compared> = (0..8).map(|at| Compared { left: at, right: at + 8, same: at < 4 }).collect();
+        let folds: Vec<usize> = own_pairs(&pairs, 3).expect("folds").iter().map(|pair| pair.fold).collect();
+        assert_eq!(folds, [0, 0, 0, 1, 1, 1, 2, 2], "as scikit-learn's KFold");
+        assert!(own_pairs(&pairs, 9).is_err());
     }
 }

@@ -234,7 +234,7 @@ impl Writer {
 
 /// One output of one teacher for every face of a dataset.
 pub struct Stored {
-    map: memmap2::Mmap,
+    map: files::Mapped,
     start: usize,
     shape: Vec<usize>,
 }
@@ -245,13 +245,7 @@ impl Stored {
     /// # Errors
     /// If it cannot be read, or is damaged ([`ErrorKind::Data`]).
     pub fn open(path: &Path) -> Result<Self> {
-        let file = files::open(path).map_err(|e| Error::io(path, e))?;
-        #[allow(
-            unsafe_code,
-            reason = "a memory map is unsafe because another process could change the file; \
-                                       files of the store are written once under a name made of their content's key"
-        )]
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        let map = files::Mapped::open(path)?;
         let broken = |what: String| Error::data(format!("stored features `{}`: {what}", path.display()));
         let (start, shape) = {
             let bytes = files::unsealed(&map).map_err(|e| broken(e.to_string()))?;

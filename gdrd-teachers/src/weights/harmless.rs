@@ -1,6 +1,6 @@
 //! What may stand among the tensors of a state dict and is no tensor: what PyTorch's own `weights_only` would make, and its like.
 
-use super::value::{Id, Pickle, Value};
+use gdrd_core::pickle::{Id, Pickle, Value};
 
 /// Modules, and the names in them; all names where there are none.
 const HARMLESS: [(&str, &[&str]); 13] = [

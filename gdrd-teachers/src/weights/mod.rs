@@ -1,6 +1,6 @@
 //! Weight files as they are published: safetensors, and what PyTorch writes.
 //!
-//! Nothing in a file is executed. Pickles are read by a reader of ours (`machine.rs`) that makes plain values of what it finds;
+//! Nothing in a file is executed. Pickles are read by `gdrd_core::pickle`, which makes plain values of what it finds;
 //! one that has anything but tensors and plain values among its tensors is refused, and the error says what it names.
 
 use std::collections::BTreeMap;
@@ -13,12 +13,10 @@ use gdrd_core::nn::weights::{is_safetensors, listed_names, looks_like};
 use gdrd_core::recipe::HubAddress;
 
 mod harmless;
-mod machine;
 mod npy;
 mod pickle;
 mod pytorch;
 mod safetensors;
-mod value;
 
 pub use npy::read_npy;
 

@@ -3,8 +3,8 @@
 use candle_core::{DType, Shape};
 use gdrd_core::error::{Error, Result};
 use gdrd_core::nn::weights::first_of;
+use gdrd_core::pickle::{Id, Pickle, Value};
 
-use super::value::{Id, Pickle, Value};
 use super::{HEADS, harmless, join};
 
 /// Keys under which training programs keep a state dict beside other things.
@@ -317,6 +317,8 @@ pub(super) fn shown(pickle: &Pickle, id: Id) -> String {
         Value::Outside(_) => "a storage".into(),
         Value::Int(_) | Value::Long(_) => "a number".into(),
         Value::Text(_) => "a text".into(),
+        Value::Bool(_) => "a truth value".into(),
+        Value::Bytes(_) => "bytes".into(),
         Value::Plain(what) => (*what).into(),
     }
 }
@@ -326,7 +328,7 @@ mod tests {
     use super::*;
 
     fn read(pickle: &[u8]) -> Result<Vec<Entry>> {
-        entries(&Pickle::read(pickle)?, None)
+        entries(&Pickle::read(pickle).map_err(Error::weights)?, None)
     }
 
     #[track_caller]

@@ -7,16 +7,20 @@ use std::io::{BufReader, Read, Seek};
 
 use candle_core::{Device, Layout, Tensor};
 use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::pickle::{Pickle, Value};
 use zip::ZipArchive;
 
 use super::Choice;
 use super::pickle::{self, Entry};
-use super::value::{Pickle, Value};
 
 type Archive = ZipArchive<BufReader<File>>;
 
 /// What a file of five pickles begins with, 0x1950a86a20f9469cfc6c, the lowest byte first.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+fn read(bytes: &[u8]) -> Result<Pickle<'_>> {
+    Pickle::read(bytes).map_err(Error::weights)
+}
 
 /// The wanted tensors of an archive.
 pub(super) fn read_archive(mut file: File, choice: &Choice) -> Result<BTreeMap<String, Tensor>> {
@@ -39,7 +43,7 @@ pub(super) fn read_archive(mut file: File, choice: &Choice) -> Result<BTreeMap<S
         return Err(Error::weights("values in big-endian order, which is not read; save it on a usual machine"));
     }
     let text = bytes(&mut archive, pickle)?;
-    let chosen = chosen(&Pickle::read(&text)?, choice)?;
+    let chosen = chosen(&read(&text)?, choice)?;
     let mut kept = (String::new(), Vec::new());
     tensors(&chosen, |storage, make| {
         // Neighbours often share a storage.
@@ -56,7 +60,7 @@ pub(super) fn read_legacy(mut file: File, choice: &Choice) -> Result<BTreeMap<St
     file.rewind().and_then(|()| file.read_to_end(&mut all)).map_err(|e| Error::weights(e.to_string()))?;
     let mut at = 0;
     let mut next = || -> Result<Pickle> {
-        let pickle = Pickle::read(&all[at..])?;
+        let pickle = read(&all[at..])?;
         at += pickle.length;
         Ok(pickle)
     };
@@ -69,7 +73,7 @@ pub(super) fn read_legacy(mut file: File, choice: &Choice) -> Result<BTreeMap<St
     }
     let (_version, system) = (next()?, next()?);
     let little = system.entries(system.root).find(|(key, _)| *key == "little_endian");
-    if little.is_some_and(|(_, id)| *system.of(id) == Value::Plain("false")) {
+    if little.is_some_and(|(_, id)| *system.of(id) == Value::Bool(false)) {
         return Err(Error::weights("values in big-endian order, which is not read; save it on a usual machine"));
     }
     let (main, order) = (next()?, next()?);

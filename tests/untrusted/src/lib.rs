@@ -12,6 +12,7 @@ mod hub;
 mod image;
 mod npy;
 mod pairs;
+mod readers;
 mod recipe;
 mod records;
 mod student;
@@ -44,19 +45,25 @@ const fn target(name: &'static str, base_mib: usize, per_byte: usize, read: fn(&
 }
 
 /// All readers. Each bound is about twice what the reader was seen to need at most.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 18] = [
     target("archive", 2, 400, weights::archive),
+    target("bin", 40, 800, readers::bin),
     target("checkpoint", 2, 100, checkpoint::read),
     target("features", 9, 100, features::read),
     target("hub", 4, 100, hub::read),
     target("image", 40, 100, image::read),
+    target("listed", 4, 2000, readers::listed),
+    target("mat", 140, 2000, readers::mat),
     target("npy", 2, 40, npy::read),
+    target("packed", 40, 200, readers::packed),
     target("pairs", 2, 200, pairs::read),
     target("pickle", 2, 800, weights::pickle),
     target("recipe", 8, 2000, recipe::read),
+    target("record", 40, 400, readers::record),
     target("records", 2, 200, records::read),
     target("safetensors", 2, 200, weights::safetensors),
     target("student", 40, 200, student::read),
+    target("tar", 40, 400, readers::tar),
 ];
 
 /// The reader called `name`.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
-use gdrd_core::context::Bare;
+use gdrd_core::context::{Bare, BuildContext};
+use gdrd_core::data::{DatasetConfig, PackAs, SyntheticFaces, pack};
 use gdrd_core::nn::Weights;
 use gdrd_core::nn::weights::Init;
 use gdrd_core::student::{STUDENT_FORMAT, StudentHeader, StudentKinds, build};
@@ -36,6 +37,7 @@ fn write_the_seeds() {
     kept();
     texts();
     hub();
+    readers();
 }
 
 fn images() {
@@ -58,6 +60,40 @@ fn images() {
     let jpeg = encoded(&rgb, ImageFormat::Jpeg);
     let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     seed("image", "jpeg-turned", [&jpeg[..2], exif, &jpeg[2..]].concat());
+}
+
+fn readers() {
+    for (target, file, name) in [
+        ("bin", "lfw_py3_0.bin", "python3-0"),
+        ("bin", "lfw_py2_2.bin", "python2-2"),
+        ("bin", "lfw_py3_4.bin", "python3-4"),
+        ("mat", "gallery.mat", "plain"),
+        ("mat", "gallery_packed.mat", "packed"),
+        ("mat", "probes.mat", "rows"),
+        ("record", "train.rec", "parts"),
+        ("tar", "long_pax.tar", "pax"),
+        ("tar", "long_gnu.tar", "gnu"),
+    ] {
+        seed(target, name, read(&format!("tests/golden/readers/{file}")));
+    }
+    seed("listed", "boxes", "path,person,x,y,width,height,light\na.png,Ann,1,2,4,4,dim\n\"b, c.png\",,,,,,\n");
+    let faces = SyntheticFaces {
+        identities: 2,
+        images_per_identity: 2,
+        first_identity: 0,
+        size: 16,
+        fixed_appearance: true,
+        ..SyntheticFaces::default()
+    };
+    let faces = faces.build(&BuildContext::new(&Bare(Device::Cpu))).expect("faces");
+    let small = |index: usize| faces.face(index);
+    let raw = PackAs::Faces { face: &small, low_resolution: true };
+    for (name, form) in [("images", PackAs::Images), ("pixels", raw)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("faces.pack");
+        pack(&*faces, &form, &path, false, &Default::default(), &mut |_, _| Ok(())).expect("written");
+        seed("packed", name, std::fs::read(&path).expect("a file"));
+    }
 }
 
 fn weights() {

@@ -9,7 +9,7 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Attribute, Dataset, DatasetConfig};
+use super::{Attribute, Compared, Dataset, DatasetConfig};
 use crate::context::BuildContext;
 use crate::error::{Context, Problem, Result};
 use crate::face::Face;
@@ -146,6 +146,10 @@ impl Dataset for OccludedFaces {
         // By the face's key, so that it looks the same in every list that it is part of.
         let mut random = self.seed.stream(&format!("occlusion of {}", self.inner.key(index)), &[]);
         paint::painted(&face, self.situations[index], &mut random).at(|| self.inner.place(index))
+    }
+
+    fn pairs(&self) -> &[Compared] {
+        self.inner.pairs()
     }
 
     fn notes(&self) -> &[String] {

@@ -1,21 +1,35 @@
-//! The values of a pickle, side by side; they refer to each other by their places.
+//! Pickles of Python as plain values; nothing that they name is run.
+//!
+//! The values lie side by side and refer to each other by their places. Protocols 0 to 5 are read, as Python 2 and 3 write them.
 
 use std::borrow::Cow;
 
+mod escapes;
+mod machine;
+
 /// The place of a value.
-pub(super) type Id = usize;
+pub type Id = usize;
 
 /// A value of a pickle.
 #[derive(Debug, PartialEq)]
-pub(super) enum Value<'a> {
-    /// None, a truth value, a fraction, bytes, or anything else that is of no interest here; what it is, in words.
+pub enum Value<'a> {
+    /// None, a fraction, or anything else that is of no interest here; what it is, in words.
     Plain(&'static str),
+    /// A truth value.
+    Bool(bool),
+    /// Bytes, and strings of Python 2 that are no text.
+    Bytes(Cow<'a, [u8]>),
+    /// An integer of 64 bits.
     Int(i64),
     /// An integer beyond 64 bits: its bytes, the lowest first.
     Long(&'a [u8]),
+    /// A text.
     Text(Cow<'a, str>),
+    /// A tuple.
     Tuple(Vec<Id>),
+    /// A list or a set.
     List(Vec<Id>),
+    /// A dictionary: keys and values.
     Dict(Vec<(Id, Id)>),
     /// A class or function, by module and name.
     Named(Cow<'a, str>, Cow<'a, str>),
@@ -27,24 +41,31 @@ pub(super) enum Value<'a> {
 
 /// A pickle that was read.
 #[derive(Debug)]
-pub(super) struct Pickle<'a> {
-    pub(super) values: Vec<Value<'a>>,
-    pub(super) root: Id,
+pub struct Pickle<'a> {
+    /// All values.
+    pub values: Vec<Value<'a>>,
+    /// The place of the value that was pickled.
+    pub root: Id,
     /// Bytes up to its end.
-    pub(super) length: usize,
+    pub length: usize,
 }
 
 impl<'a> Pickle<'a> {
-    pub(super) fn of(&self, id: Id) -> &Value<'a> {
+    /// A value.
+    ///
+    /// # Panics
+    /// If it is no place of a value.
+    pub fn of(&self, id: Id) -> &Value<'a> {
         &self.values[id]
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Value<'a>> {
+    /// Every value.
+    pub fn all(&self) -> impl Iterator<Item = &Value<'a>> {
         self.values.iter()
     }
 
     /// The entries of a dictionary whose keys are texts.
-    pub(super) fn entries(&self, id: Id) -> impl Iterator<Item = (&str, Id)> {
+    pub fn entries(&self, id: Id) -> impl Iterator<Item = (&str, Id)> {
         let items = match self.of(id) {
             Value::Dict(items) => items.as_slice(),
             _ => &[],
@@ -56,7 +77,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// The values of a tuple.
-    pub(super) fn tuple(&self, id: Id) -> Option<&[Id]> {
+    pub fn tuple(&self, id: Id) -> Option<&[Id]> {
         match self.of(id) {
             Value::Tuple(items) => Some(items),
             _ => None,

@@ -7,16 +7,17 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use gdrd_core::error::{Error, Result};
+use super::{Id, Pickle, Value, escapes};
 
-use super::value::{Id, Pickle, Value};
+/// What is wrong with a pickle, as a sentence; whoever reads it knows what it was to be.
+type Result<T> = std::result::Result<T, String>;
 
 impl<'a> Pickle<'a> {
     /// Reads the pickle that `bytes` begins with; protocols 0 to 5.
     ///
     /// # Errors
     /// If it is cut or no pickle.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
+    pub fn read(bytes: &'a [u8]) -> Result<Self> {
         let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
         let mut machine = Machine { bytes, at: 0, values, stack, marks, memo, copied: 0 };
         while !machine.step()? {}
@@ -37,8 +38,8 @@ struct Machine<'a> {
     copied: usize,
 }
 
-fn broken(what: impl std::fmt::Display) -> Error {
-    Error::weights(format!("the pickle cannot be read: {what}"))
+fn broken(what: impl std::fmt::Display) -> String {
+    format!("the pickle cannot be read: {what}")
 }
 
 /// Bytes of a class's name.
@@ -81,6 +82,15 @@ impl<'a> Machine<'a> {
 
     fn text(&mut self, bytes: &'a [u8]) {
         self.push(Value::Text(String::from_utf8_lossy(bytes)));
+    }
+
+    /// What Python 2 calls a string: a text, or bytes that are none.
+    fn string(&mut self, bytes: Cow<'a, [u8]>) {
+        let value = match bytes {
+            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(|text| Value::Text(text.into())).ok(),
+            Cow::Owned(ref bytes) => std::str::from_utf8(bytes).map(|text| Value::Text(text.to_string().into())).ok(),
+        };
+        self.push(value.unwrap_or(Value::Bytes(bytes)));
     }
 
     fn pop(&mut self) -> Result<Id> {
@@ -210,12 +220,18 @@ impl<'a> Machine<'a> {
                 self.stack.push(top);
             }
             b'N' => self.push(Value::Plain("None")),
-            0x88 => self.push(Value::Plain("true")),
-            0x89 => self.push(Value::Plain("false")),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
             b'I' => {
-                // Protocol 0 writes truth values as 00 and 01.
-                let number = self.decimal()?;
-                self.push(Value::Int(number));
+                // Protocols 0 and 1 write truth values so.
+                let value = match self.bytes[self.at..] {
+                    [b'0', truth @ (b'0' | b'1'), b'\n', ..] => {
+                        self.at += 3;
+                        Value::Bool(truth == b'1')
+                    }
+                    _ => Value::Int(self.decimal()?),
+                };
+                self.push(value);
             }
             b'L' => {
                 let number = self.decimal()?;
@@ -243,18 +259,18 @@ impl<'a> Machine<'a> {
             }
             b'S' => {
                 let line = self.line()?;
-                self.text(line.get(1..line.len().saturating_sub(1)).unwrap_or_default());
+                self.string(escapes::string(line.get(1..line.len().saturating_sub(1)).unwrap_or_default()));
             }
             b'V' => {
                 let line = self.line()?;
-                self.text(line);
+                self.push(Value::Text(escapes::raw_unicode(line)));
             }
-            b'U' | 0x8c => {
-                let bytes = self.counted(1)?;
-                self.text(bytes);
+            b'U' | b'T' => {
+                let bytes = self.counted(if instruction == b'U' { 1 } else { 4 })?;
+                self.string(bytes.into());
             }
-            b'T' | b'X' => {
-                let bytes = self.counted(4)?;
+            0x8c | b'X' => {
+                let bytes = self.counted(if instruction == b'X' { 4 } else { 1 })?;
                 self.text(bytes);
             }
             0x8d => {
@@ -262,12 +278,12 @@ impl<'a> Machine<'a> {
                 self.text(bytes);
             }
             b'C' | b'B' | 0x8e | 0x96 => {
-                self.counted(match instruction {
+                let bytes = self.counted(match instruction {
                     b'C' => 1,
                     b'B' => 4,
                     _ => 8,
                 })?;
-                self.push(Value::Plain("bytes"));
+                self.push(Value::Bytes(bytes.into()));
             }
             b')' => self.push(Value::Tuple(Vec::new())),
             0x85..=0x87 => self.tuple(usize::from(instruction - 0x84))?,

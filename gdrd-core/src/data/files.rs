@@ -1,0 +1,72 @@
+//! Images in files of their own, each with what a list or its name says of it.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use super::Attribute;
+use super::decode::read_bytes;
+use super::encoded::{Encoded, Region};
+use crate::error::Result;
+
+/// One face.
+pub(super) struct Row {
+    pub(super) path: PathBuf,
+    pub(super) person: Option<usize>,
+    pub(super) key: String,
+    pub(super) attributes: Vec<Attribute>,
+    /// The part of the image that is the face.
+    pub(super) region: Option<Region>,
+    /// The line of the list that names it.
+    pub(super) line: Option<u64>,
+}
+
+/// Faces in files that somebody has looked at.
+pub(super) struct Rows(Vec<Row>);
+
+impl Rows {
+    /// The rows, and the people of whom there is one, numbered anew.
+    pub(super) fn new(mut rows: Vec<Row>, people: &[String]) -> (Self, Vec<String>) {
+        let mut numbers = vec![None; people.len()];
+        let mut left = Vec::new();
+        for person in rows.iter_mut().filter_map(|row| row.person.as_mut()) {
+            let number = *numbers[*person].get_or_insert_with(|| {
+                left.push(people[*person].clone());
+                left.len() - 1
+            });
+            *person = number;
+        }
+        (Self(rows), left)
+    }
+}
+
+impl Encoded for Rows {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn person(&self, index: usize) -> Option<usize> {
+        self.0[index].person
+    }
+
+    fn key(&self, index: usize) -> String {
+        self.0[index].key.clone()
+    }
+
+    fn place(&self, index: usize) -> String {
+        let row = &self.0[index];
+        let line = row.line.map(|line| format!(" (line {line} of the list)")).unwrap_or_default();
+        format!("`{}`{line}", row.path.display())
+    }
+
+    fn attributes(&self, index: usize) -> Vec<Attribute> {
+        self.0[index].attributes.clone()
+    }
+
+    fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+        read_bytes(&self.0[index].path).map(Cow::Owned)
+    }
+
+    fn region(&self, index: usize) -> Option<Region> {
+        self.0[index].region
+    }
+}
