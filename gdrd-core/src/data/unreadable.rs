@@ -115,8 +115,7 @@ impl BuildContext<'_> {
             broken.judged(files.len(), unreadable)
         };
         let whole = |path: &Path| {
-            let bytes = read_bytes(path)?;
-            check_image(&bytes).at(|| format!("`{}`", path.display()))
+            read_bytes(path).and_then(|bytes| check_image(&bytes)).at(|| format!("`{}`", path.display()))
         };
         let whole = FileCheck { name: "images that can be read", check: &whole };
         match unreadable {
