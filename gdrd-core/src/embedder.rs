@@ -1,7 +1,9 @@
 //! Anything that turns faces into vectors.
 
+use crate::degrade::Downscale;
 use crate::error::{Error, Result};
 use crate::face::Face;
+use crate::student::Student;
 
 /// Vectors of unit length, one a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,11 +131,16 @@ pub trait Embedder {
     /// What reports call it.
     fn name(&self) -> &str;
 
-    /// Values in an embedding.
+    /// Values in an embedding; none for a network that only denoises.
     fn width(&self) -> usize;
 
     /// The embeddings of `faces`, in their order.
     fn embed(&self, faces: &[Face]) -> Result<Embeddings>;
+
+    /// The network behind it and what that is shown of a face, if the network denoises.
+    fn denoiser(&self) -> Option<(&dyn Student, &Downscale)> {
+        None
+    }
 }
 
 /// An embedder that sums the embeddings of a face and of its mirror image, as LFW protocols do.

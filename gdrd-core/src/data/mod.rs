@@ -40,7 +40,7 @@ pub use loader::{LastPhaseOrder, Loader, Order};
 pub use mixup::{Mixed, Mixup, Targets};
 pub use occluded::{Occluded, Occlusion};
 pub use random_downscale::RandomDownscale;
-pub use sheet::write_sheet;
+pub use sheet::{tiled, write_sheet};
 pub use synthetic::SyntheticFaces;
 pub use views::{HIGH, LOW, Views};
 

@@ -19,7 +19,7 @@ use crate::face::{Face, FaceBatch};
 use crate::files::{self, sealed, unsealed, write_atomically};
 use crate::nn::{Mode, kernels};
 use crate::observe::{Event, Observer, tell};
-use crate::student::StudentFile;
+use crate::student::{Student, StudentFile};
 use crate::teacher::{TeacherEmbedder, embedding_width};
 
 /// The student of a run as an [`Embedder`].
@@ -31,10 +31,10 @@ pub struct StudentEmbedder<'a> {
 }
 
 impl<'a> StudentEmbedder<'a> {
-    /// The student of a file; none if it has no embedding.
-    pub fn new(file: &'a StudentFile, device: &'a Device) -> Option<Self> {
+    /// The student of a file; one without an embedding has none of any width.
+    pub fn new(file: &'a StudentFile, device: &'a Device) -> Self {
         let name = format!("student at {size}x{size}", size = file.header.prepare.size);
-        file.header.card.embedding.map(|width| Self { name, file, width, device })
+        Self { name, file, width: file.header.card.embedding.unwrap_or(0), device }
     }
 }
 
@@ -53,6 +53,11 @@ impl Embedder for StudentEmbedder<'_> {
         let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
         let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;
         Embeddings::from_rows(self.width, values)
+    }
+
+    fn denoiser(&self) -> Option<(&dyn Student, &Downscale)> {
+        let StudentFile { header, student, .. } = self.file;
+        header.card.embedding.is_none().then_some((&**student, &header.prepare))
     }
 }
 
@@ -96,7 +101,7 @@ pub(super) fn evaluate(
     for name in parts.experiment().evaluate.keys() {
         let protocol = parts.protocol(name)?;
         let mut bench = Bench { parts, name, protocol: &*protocol, rows: Vec::new() };
-        if let Some(embedder) = first {
+        if let Some(embedder) = first.filter(|embedder| protocol.measures(*embedder)) {
             bench.measure(embedder, role.clone(), None)?;
         }
         if teachers {
@@ -206,6 +211,9 @@ impl Bench<'_> {
         let views = self.parts.views_of(&*teacher)?;
         let low = self.parts.context().part::<dyn crate::data::Degradation>("view", LOW)?;
         let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
+        if !self.protocol.measures(&plain) {
+            return Ok(());
+        }
         let key = |small| self.key(name, &views, small);
         let (key_of_plain, key_of_small) = (key(None)?, key(low.downscale())?);
         let role = |small: bool| Role::Teacher { name: name.to_string(), small };

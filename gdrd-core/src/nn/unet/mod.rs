@@ -9,6 +9,7 @@ mod block;
 mod config;
 mod encoder;
 mod model;
+mod patch;
 mod tap;
 mod time;
 
