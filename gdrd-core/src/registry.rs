@@ -7,9 +7,7 @@ use crate::data::{
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
-use crate::evaluation::{
-    Identification, OpenSetIdentification, ProtocolConfig, Restoration, Retrieval, Verification,
-};
+use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, Restoration, Retrieval, Verification};
 use crate::loss::{
     AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
     EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace, MapSimilarity, MkMmd,

@@ -104,9 +104,7 @@ impl TeacherConfig for DiffusionEncoder {
         let place = || format!("`{}`", self.weights);
         let network = match self.restore {
             None => Network::Encoder(UnetEncoder::read(&self.network, tensors, cx.device()).at(place)?),
-            Some(steps) => {
-                Network::Whole(Box::new(Unet::read(&self.network, tensors, cx.device()).at(place)?), steps)
-            }
+            Some(steps) => Network::Whole(Box::new(Unet::read(&self.network, tensors, cx.device()).at(place)?), steps),
         };
         let input_size = self.input_size.unwrap_or(self.network.image_size);
         network.encoder().tap_shape(self.tap, input_size).at(|| "`tap`".into())?;

@@ -30,9 +30,9 @@ fn the_report_says_what_it_knows_and_repeats() {
         "| student at 16x16 |",
         "![Denoising loss](denoising-loss-restored.svg)",
         "![faces, restored](faces-restored.png)",
-        "| timestep | share of the face | loss |",
-        "| 125 |",
-        "| 875 |",
+        "| timestep | face, % | loss, % |",
+        "| 125      |",
+        "| 875      |",
     ] {
         assert!(report.contains(expected), "{expected}: {report}");
     }

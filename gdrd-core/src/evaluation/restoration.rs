@@ -12,7 +12,7 @@ use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
 use crate::data::{Dataset, Degradation, tiled};
 use crate::degrade::Downscale;
-use crate::embedder::Embedder;
+use crate::embedder::{Denoiser, Embedder};
 use crate::error::{Context, Error, Result};
 use crate::face::{Face, FaceBatch};
 use crate::nn::diffusion::{Diffusion, NoiseSchedule, STEPS, conditioned};
@@ -20,7 +20,6 @@ use crate::nn::kernels::put;
 use crate::nn::resize_bicubic;
 use crate::plugin::{DatasetName, Kind, ViewName};
 use crate::seed::{Seed, normal};
-use crate::student::Student;
 
 /// Faces that the network sees at once.
 const BATCH: usize = 32;
@@ -68,7 +67,8 @@ fn default_steps() -> usize {
 
 impl Kind for Restoration {
     const NAME: &'static str = "restoration";
-    const PURPOSE: &'static str = "what a diffusion network knows of faces: its loss by timestep, and small faces restored";
+    const PURPOSE: &'static str =
+        "what a diffusion network knows of faces: its loss by timestep, and small faces restored";
 }
 
 impl ProtocolConfig for Restoration {
@@ -82,10 +82,17 @@ impl ProtocolConfig for Restoration {
             Some(name) => {
                 let view = cx.part::<dyn Degradation>("view", name)?;
                 let small = view.downscale().filter(|_| !view.is_random()).cloned();
-                Some(small.ok_or_else(|| Error::recipe(format!("the view `{name}` brings faces to no size without chance")))?)
+                Some(small.ok_or_else(|| {
+                    Error::recipe(format!("the view `{name}` brings faces to no size without chance"))
+                })?)
             }
         };
-        Ok(Box::new(Faces { config: self.clone(), dataset, condition, diffusion: Diffusion::new(self.schedule, STEPS)? }))
+        Ok(Box::new(Faces {
+            config: self.clone(),
+            dataset,
+            condition,
+            diffusion: Diffusion::new(self.schedule, STEPS)?,
+        }))
     }
 }
 
@@ -108,32 +115,40 @@ struct Sample {
 
 impl Faces {
     /// The faces of these numbers, of `count` from all over the dataset.
-    fn sample(&self, at: std::ops::Range<usize>, count: usize, whole: &Downscale, device: &Device) -> Result<Sample> {
+    fn sample(
+        &self,
+        at: std::ops::Range<usize>,
+        count: usize,
+        network: &dyn Denoiser,
+        device: &Device,
+    ) -> Result<Sample> {
         let indices: Vec<usize> = at.map(|at| at * self.dataset.len() / count).collect();
         let read = |&index: &usize| self.dataset.face(index).at(|| self.dataset.place(index));
         let faces = indices.iter().map(read).collect::<Result<Vec<Face>>>()?;
-        let form = |view: &Downscale| -> Result<FaceBatch> {
-            FaceBatch::from_faces(&faces.iter().map(|face| view.apply(face)).collect::<Result<Vec<_>>>()?, device)
+        let batch = |form: &dyn Fn(&Face) -> Result<Face>| -> Result<FaceBatch> {
+            FaceBatch::from_faces(&faces.iter().map(form).collect::<Result<Vec<_>>>()?, device)
         };
-        let (whole, small) = (form(whole)?, self.condition.as_ref().map(form).transpose()?);
+        let whole = batch(&|face| network.whole(face))?;
+        let small = self.condition.as_ref().map(|view| batch(&|face| view.apply(face))).transpose()?;
         let size = whole.size();
-        let of_face = |&index: &usize| normal(&mut Seed(7).stream("restoration", &[index as u64]), 3 * size * size, 1.0);
+        let of_face =
+            |&index: &usize| normal(&mut Seed(7).stream("restoration", &[index as u64]), 3 * size * size, 1.0);
         let noise: Vec<f32> = indices.iter().flat_map(of_face).collect();
         let noise = put(&Tensor::from_vec(noise, (indices.len(), 3, size, size), &Device::Cpu)?, device)?;
         Ok(Sample { whole, small, noise })
     }
 
     /// The mean square of what is left of the noise of each face at timestep `t`.
-    fn left(&self, student: &dyn Student, sample: &Sample, t: usize) -> Result<Vec<f32>> {
+    fn left(&self, network: &dyn Denoiser, sample: &Sample, t: usize) -> Result<Vec<f32>> {
         let Sample { whole, small, noise } = sample;
         let noisy = self.diffusion.q_sample(&whole.tensor().affine(2.0, -1.0)?, &vec![t; whole.len()], noise)?;
-        let found = student.denoise(&conditioned(&noisy, small.as_ref())?, &vec![t as f32; whole.len()])?;
+        let found = network.denoise(&conditioned(&noisy, small.as_ref())?, &vec![t as f32; whole.len()])?;
         Ok((found - noise)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1()?)
     }
 
     /// Faces made of noise and the condition, in `[0, 1]`.
-    fn restored(&self, student: &dyn Student, sample: &Sample) -> Result<FaceBatch> {
-        let denoise = |x: &Tensor, t: &[f32]| student.denoise(&conditioned(x, sample.small.as_ref())?, t);
+    fn restored(&self, network: &dyn Denoiser, sample: &Sample) -> Result<FaceBatch> {
+        let denoise = |x: &Tensor, t: &[f32]| network.denoise(&conditioned(x, sample.small.as_ref())?, t);
         let made = self.diffusion.ddim_sample(&sample.noise, self.config.steps, denoise)?;
         FaceBatch::from_tensor(made.affine(0.5, 0.5)?.clamp(0f32, 1f32)?)
     }
@@ -161,24 +176,24 @@ impl Protocol for Faces {
     }
 
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
-        let (student, whole) = denoiser(embedder)?;
+        let network = denoiser(embedder)?;
         let count = self.config.faces.min(self.dataset.len());
         let timesteps = self.timesteps();
         let mut by_timestep = vec![0f64; timesteps.len()];
         let (mut items, mut restored, mut enlarged) = (Vec::new(), Vec::new(), Vec::new());
         for start in (0..count).step_by(BATCH) {
             cx.report(embedder.name(), start, count)?;
-            let sample = self.sample(start..(start + BATCH).min(count), count, whole, cx.device())?;
+            let sample = self.sample(start..(start + BATCH).min(count), count, network, cx.device())?;
             let mut of_faces = vec![0f64; sample.whole.len()];
             for (sum, &t) in by_timestep.iter_mut().zip(&timesteps) {
-                let left = self.left(student, &sample, t)?;
+                let left = self.left(network, &sample, t)?;
                 *sum += left.iter().map(|value| f64::from(*value)).sum::<f64>() / count as f64;
                 let share = |value: f32| f64::from(value) / timesteps.len() as f64;
                 of_faces.iter_mut().zip(left).for_each(|(of_face, value)| *of_face += share(value));
             }
             items.extend(of_faces);
             if let Some(small) = &sample.small {
-                restored.extend(errors(self.restored(student, &sample)?.tensor(), &sample.whole)?);
+                restored.extend(errors(self.restored(network, &sample)?.tensor(), &sample.whole)?);
                 let by_filter = resize_bicubic(small.tensor(), sample.whole.size())?.clamp(0f32, 1f32)?;
                 enlarged.extend(errors(&by_filter, &sample.whole)?);
             }
@@ -193,7 +208,7 @@ impl Protocol for Faces {
             figures.push(psnr("PSNR of enlarged faces, dB", &enlarged));
         }
         let shares = self.diffusion.alphas_cumprod();
-        let row = |(t, loss): (&usize, &f64)| (t.to_string(), vec![shares[*t], *loss]);
+        let row = |(t, loss): (&usize, &f64)| (t.to_string(), vec![100.0 * shares[*t], 100.0 * *loss]);
         Ok(Outcome {
             what: "faces".into(),
             headline: "denoising loss".into(),
@@ -206,8 +221,8 @@ impl Protocol for Faces {
                 points: timesteps.iter().zip(&by_timestep).map(|(t, loss)| (*t as f64, *loss)).collect(),
             }],
             matrices: vec![Matrix {
-                name: "Denoising loss by timestep (1 is knowing nothing)".into(),
-                columns: ["timestep", "share of the face", "loss"].map(String::from).to_vec(),
+                name: "Denoising loss by timestep; 100 % is knowing nothing".into(),
+                columns: ["timestep", "face, %", "loss, %"].map(String::from).to_vec(),
                 rows: timesteps.iter().zip(&by_timestep).map(row).collect(),
             }],
             items,
@@ -215,17 +230,16 @@ impl Protocol for Faces {
     }
 
     fn picture(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Option<Vec<u8>>> {
-        let (student, whole) = denoiser(embedder)?;
+        let network = denoiser(embedder)?;
         let count = COLUMNS.min(self.dataset.len());
-        let sample = self.sample(0..count, count, whole, cx.device())?;
-        let restored = self.restored(student, &sample)?.to_faces()?;
+        let sample = self.sample(0..count, count, network, cx.device())?;
+        let restored = self.restored(network, &sample)?.to_faces()?;
         let mut rows: Vec<Vec<Face>> = sample.small.iter().map(FaceBatch::to_faces).collect::<Result<_>>()?;
         rows.extend([restored, sample.whole.to_faces()?]);
         tiled(&rows).map(Some)
     }
 }
 
-/// The network, and what it is shown of a face.
-fn denoiser(embedder: &dyn Embedder) -> Result<(&dyn Student, &Downscale)> {
+fn denoiser(embedder: &dyn Embedder) -> Result<&dyn Denoiser> {
     embedder.denoiser().ok_or_else(|| Error::component(format!("{} does not denoise", embedder.name())))
 }

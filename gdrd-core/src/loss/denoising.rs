@@ -42,7 +42,10 @@ impl LossConfig for Denoising {
     }
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Loss>> {
-        Ok(Box::new(NoisePrediction { schedule: Diffusion::new(self.schedule, STEPS)?, is_conditional: self.condition.is_some() }))
+        Ok(Box::new(NoisePrediction {
+            schedule: Diffusion::new(self.schedule, STEPS)?,
+            is_conditional: self.condition.is_some(),
+        }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::Place;
 use super::assembly::Assembly;
@@ -11,7 +11,7 @@ use crate::context::Host;
 use crate::data::LOW;
 use crate::degrade::{Degraded, Downscale};
 use crate::digest;
-use crate::embedder::{Embedder, Embeddings};
+use crate::embedder::{Denoiser, Embedder, Embeddings};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{Measured, Outcome, Protocol, Role};
 use crate::experiment::Experiment;
@@ -19,7 +19,7 @@ use crate::face::{Face, FaceBatch};
 use crate::files::{self, sealed, unsealed, write_atomically};
 use crate::nn::{Mode, kernels};
 use crate::observe::{Event, Observer, tell};
-use crate::student::{Student, StudentFile};
+use crate::student::StudentFile;
 use crate::teacher::{TeacherEmbedder, embedding_width};
 
 /// The student of a run as an [`Embedder`].
@@ -55,9 +55,18 @@ impl Embedder for StudentEmbedder<'_> {
         Embeddings::from_rows(self.width, values)
     }
 
-    fn denoiser(&self) -> Option<(&dyn Student, &Downscale)> {
-        let StudentFile { header, student, .. } = self.file;
-        header.card.embedding.is_none().then_some((&**student, &header.prepare))
+    fn denoiser(&self) -> Option<&dyn Denoiser> {
+        self.file.header.card.embedding.is_none().then_some(self)
+    }
+}
+
+impl Denoiser for StudentEmbedder<'_> {
+    fn whole(&self, face: &Face) -> Result<Face> {
+        self.file.header.prepare.apply(face)
+    }
+
+    fn denoise(&self, noisy: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
+        self.file.student.denoise(noisy, timesteps)
     }
 }
 

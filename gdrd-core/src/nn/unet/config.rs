@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::per_level::{MOST, PerLevel};
 use super::tap::Tap;
 use crate::error::{Error, Problem, Result};
 
@@ -11,8 +12,6 @@ const WIDEST: usize = 16_384;
 const LARGEST_SIZE: usize = 8_192;
 /// Largest patch, in pixels.
 const LARGEST_PATCH: usize = 16;
-/// Most blocks of a level, heads of a block, and multiples of `model_channels`.
-const MOST: usize = 1_024;
 
 /// The options of a U-Net of guided-diffusion.
 ///
@@ -82,47 +81,6 @@ pub struct UnetConfig {
     #[serde(default)]
     #[cfg_attr(feature = "train", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub dropout: f64,
-}
-
-/// A number for all levels, or one for each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub enum PerLevel {
-    /// The same number at every level.
-    All(#[cfg_attr(feature = "train", schemars(range(max = MOST)))] usize),
-    /// A number for each level, the first at full size.
-    Each(#[cfg_attr(feature = "train", schemars(inner(range(max = MOST))))] Vec<usize>),
-}
-
-impl PerLevel {
-    /// All numbers.
-    fn numbers(&self) -> &[usize] {
-        match self {
-            Self::All(number) => std::slice::from_ref(number),
-            Self::Each(numbers) => numbers,
-        }
-    }
-
-    /// The number of `level`, if there is one.
-    pub fn at(&self, level: usize) -> Option<usize> {
-        match self {
-            Self::All(number) => Some(*number),
-            Self::Each(numbers) => numbers.get(level).copied(),
-        }
-    }
-}
-
-impl From<usize> for PerLevel {
-    fn from(number: usize) -> Self {
-        Self::All(number)
-    }
-}
-
-impl From<Vec<usize>> for PerLevel {
-    fn from(numbers: Vec<usize>) -> Self {
-        Self::Each(numbers)
-    }
 }
 
 /// What an input block does.

@@ -140,7 +140,9 @@ pub(super) fn plain(tensors: BTreeMap<String, Tensor>) -> impl Iterator<Item = (
 fn input_block(block: InputBlock, config: &UnetConfig, weights: &Weights) -> Result<Block> {
     let first = weights.pp(0);
     Ok(Block(match block {
-        InputBlock::Stem { channels } => vec![Step::Convolution(conv3(config.in_channels * config.patch.pow(2), channels, 1, &first)?)],
+        InputBlock::Stem { channels } => {
+            vec![Step::Convolution(conv3(config.in_channels * config.patch.pow(2), channels, 1, &first)?)]
+        }
         InputBlock::Residual { inputs, outputs, attention: attends } => {
             let mut steps = vec![residual(inputs, outputs, Resize::Keep, config, &first)?];
             if attends {
