@@ -1,5 +1,7 @@
 //! Anything that turns faces into vectors.
 
+use candle_core::Tensor;
+
 use crate::error::{Error, Result};
 use crate::face::Face;
 
@@ -129,11 +131,32 @@ pub trait Embedder {
     /// What reports call it.
     fn name(&self) -> &str;
 
-    /// Values in an embedding.
+    /// Values in an embedding; none for a network that only denoises.
     fn width(&self) -> usize;
 
     /// The embeddings of `faces`, in their order.
     fn embed(&self, faces: &[Face]) -> Result<Embeddings>;
+
+    /// The network behind it, if that denoises.
+    fn denoiser(&self) -> Option<&dyn Denoiser> {
+        None
+    }
+}
+
+/// A network that finds the noise in faces.
+pub trait Denoiser {
+    /// A face as the network is shown it, before the noise.
+    ///
+    /// # Errors
+    /// If it cannot be brought to the network's size.
+    fn whole(&self, face: &Face) -> Result<Face>;
+
+    /// The noise in `noisy` `[batch, 3, size, size]`, of values about `[-1, 1]`, at a timestep for each of 0 to 999; a network with
+    /// a condition has its three channels behind those of `noisy`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the network.
+    fn denoise(&self, noisy: &Tensor, timesteps: &[f32]) -> Result<Tensor>;
 }
 
 /// An embedder that sums the embeddings of a face and of its mirror image, as LFW protocols do.

@@ -7,7 +7,7 @@ use crate::data::{
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
-use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, Retrieval, Verification};
+use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, Restoration, Retrieval, Verification};
 use crate::loss::{
     AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
     EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace, MapSimilarity, MkMmd,
@@ -112,6 +112,7 @@ impl Registry {
         registry.schedules.register::<Cosine>()?;
         registry.schedules.register::<OneCycle>()?;
         registry.protocols.register::<Verification>()?;
+        registry.protocols.register::<Restoration>()?;
         registry.protocols.register::<Identification>()?;
         registry.protocols.register::<Retrieval>()?;
         registry.protocols.register::<OpenSetIdentification>()?;

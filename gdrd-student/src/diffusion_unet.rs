@@ -5,6 +5,7 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::Mode;
+use gdrd_core::nn::diffusion::conditioned;
 use gdrd_core::nn::unet::{Tap, Unet, UnetConfig};
 use gdrd_core::student::{Part, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,12 @@ pub struct DiffusionUnet {
 
 impl StudentConfig for DiffusionUnet {
     fn check(&self) -> Vec<Problem> {
-        let error = self.network.check().err();
-        error.map(|error| Problem::new("network", error.to_string())).into_iter().collect()
+        let error = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
+        let channels = self.network.in_channels;
+        let channels = Problem::unless([3, 6].contains(&channels), "network.in_channels", || {
+            format!("expected 3, or 6 for a network with a condition, found {channels}")
+        });
+        error.into_iter().chain(channels).collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
@@ -45,7 +50,9 @@ impl Student for Network {
     }
 
     fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {
-        let x = faces.tensor().affine(2.0, -1.0)?;
+        // Where there is a condition, the face is its own.
+        let condition = (self.unet.config().in_channels == 6).then_some(faces);
+        let x = conditioned(&faces.tensor().affine(2.0, -1.0)?, condition)?;
         let mut taps = self.unet.encoder().taps(&x, &vec![0.0; faces.len()], &[Tap::Middle])?;
         taps.pop().ok_or_else(|| Error::component("the encoder returned no map"))
     }

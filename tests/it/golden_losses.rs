@@ -135,6 +135,7 @@ impl<'a> Case<'a> {
             centres: golden.0.get(&format!("{name}.centres")).filter(|_| needs.centres),
             logits: logits.filter(|_| needs.logits_of.is_some()),
             denoiser: None,
+            views: Vec::new(),
             stream: Some(Seed(7).stream(name, &[])),
         };
         let found = loss.compute(&inputs).expect("a value");

@@ -43,6 +43,7 @@ mod onnx;
 mod probe;
 mod protocols;
 mod reported;
+mod restoration;
 mod resume;
 mod review;
 mod rounds;

@@ -24,6 +24,9 @@ pub const DISCRIMINATIVE: &str = include_str!("recipes/discriminative.toml");
 /// A generative teacher, trained by denoising.
 pub const GENERATIVE: &str = include_str!("recipes/generative.toml");
 
+/// A generative teacher that restores small faces.
+pub const RESTORING: &str = include_str!("recipes/restoring.toml");
+
 /// A folder with recipes and teachers that is gone after the test.
 pub struct Bench {
     folder: TempDir,

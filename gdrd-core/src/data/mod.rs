@@ -61,7 +61,7 @@ pub use named_files::{NamedFiles, Naming};
 pub use occluded::{Occluded, Occlusion};
 pub use packed::{PackAs, Packed, Packing, is_packed, pack};
 pub use random_downscale::RandomDownscale;
-pub use sheet::write_sheet;
+pub use sheet::{tiled, write_sheet};
 pub use synthetic::SyntheticFaces;
 pub use unreadable::Unreadable;
 pub use views::{HIGH, LOW, Views};

@@ -22,24 +22,41 @@ const ROWS: usize = 3;
 /// If a face cannot be read, or the picture cannot be written.
 pub fn write_sheet(views: &Views, small: &str, path: &Path) -> Result<()> {
     let count = (COLUMNS * ROWS).min(views.dataset().len());
-    let columns = COLUMNS.min(count);
-    let rows = count.div_ceil(columns);
-    let mut sheet =
-        image::RgbImage::from_pixel((columns * CELL) as u32, (2 * rows * CELL) as u32, image::Rgb([255; 3]));
     // Two neighbours at a time from all over the dataset: where faces are sorted by person, the same person twice.
     let pairs = count.div_ceil(2);
+    let (mut whole, mut reduced) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for at in 0..count {
         let index = (at / 2 * views.dataset().len() / pairs + at % 2).min(views.dataset().len() - 1);
         let mut random = Seed(0).stream("sheet", &[index as u64]);
         let none = Augment::none();
         let mut face = |view: &str| views.face(index, view, (&none, Variant::default()), &mut random);
-        let (x, y) = (at % columns * CELL, at / columns * 2 * CELL);
-        paste(&mut sheet, &face(HIGH)?.resized(CELL, Kernel::Bicubic, true)?, x, y);
-        paste(&mut sheet, &face(small)?.resized(CELL, Kernel::Nearest, false)?, x, y + CELL);
+        whole.push(face(HIGH)?.resized(CELL, Kernel::Bicubic, true)?);
+        reduced.push(face(small)?);
+    }
+    let rows: Vec<&[Face]> = whole.chunks(COLUMNS).zip(reduced.chunks(COLUMNS)).flat_map(|(a, b)| [a, b]).collect();
+    write_atomically(path, &tiled(&rows)?)
+}
+
+/// Rows of faces as a PNG, each face in a cell of its own; smaller ones are shown pixel by pixel.
+///
+/// # Errors
+/// If there is no face.
+pub fn tiled(rows: &[impl AsRef<[Face]>]) -> Result<Vec<u8>> {
+    let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    if columns == 0 {
+        return Err(Error::data("a picture of faces needs at least one face"));
+    }
+    let (width, height) = ((columns * CELL) as u32, (rows.len() * CELL) as u32);
+    let mut sheet = image::RgbImage::from_pixel(width, height, image::Rgb([255; 3]));
+    for (row, faces) in rows.iter().enumerate() {
+        for (column, face) in faces.as_ref().iter().enumerate() {
+            paste(&mut sheet, &face.resized(CELL, Kernel::Nearest, false)?, column * CELL, row * CELL);
+        }
     }
     let mut png = std::io::Cursor::new(Vec::new());
-    sheet.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
-    write_atomically(path, png.get_ref())
+    let written = sheet.write_to(&mut png, image::ImageFormat::Png);
+    written.map_err(|e| Error::component(format!("a picture of faces cannot be written as PNG: {e}")))?;
+    Ok(png.into_inner())
 }
 
 fn paste(sheet: &mut image::RgbImage, face: &Face, x: usize, y: usize) {

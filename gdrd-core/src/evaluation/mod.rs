@@ -24,6 +24,7 @@ pub mod pair_list;
 pub mod pairs;
 mod rates;
 mod resolution;
+mod restoration;
 mod retrieval;
 pub mod roc;
 mod search;
@@ -40,6 +41,7 @@ pub use measured::{Measured, Role};
 pub use open_set::OpenSetIdentification;
 pub use outcome::{Curve, Figure, Matrix, Outcome, Unit};
 pub use resolution::GallerySize;
+pub use restoration::Restoration;
 pub use retrieval::Retrieval;
 pub use split::Split;
 pub use verification::Verification;
@@ -88,6 +90,20 @@ pub trait Protocol: Send + Sync {
     /// # Errors
     /// If a face cannot be read, an embedding has no direction, or the user stops.
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome>;
+
+    /// Whether it has anything to say of such an embedder: of all that have embeddings, unless the protocol says otherwise.
+    fn measures(&self, embedder: &dyn Embedder) -> bool {
+        embedder.width() > 0
+    }
+
+    /// A picture of what it has measured, for the report of a run, as PNG; none unless the protocol says otherwise.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Protocol::evaluate).
+    fn picture(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Option<Vec<u8>>> {
+        let _ = (embedder, cx);
+        Ok(None)
+    }
 }
 
 /// What a recipe says of a protocol.

@@ -55,6 +55,8 @@ pub struct LossInputs<'a> {
     pub logits: Option<&'a Tensor>,
     /// The student's view, and the student.
     pub denoiser: Option<(&'a FaceBatch, &'a dyn Student)>,
+    /// The faces in other views, in the order of [`Needs::views`].
+    pub views: Vec<&'a FaceBatch>,
     /// Random numbers of this term and step.
     pub stream: Option<Stream>,
 }
@@ -93,6 +95,11 @@ impl<'a> LossInputs<'a> {
     /// The student's view of the faces, and the student as a denoiser.
     pub fn denoiser(&self) -> Result<(&'a FaceBatch, &'a dyn Student)> {
         self.denoiser.ok_or_else(|| missing("the denoiser"))
+    }
+
+    /// The faces in the view that was the need number `at`.
+    pub fn view(&self, at: usize) -> Result<&'a FaceBatch> {
+        self.views.get(at).copied().ok_or_else(|| missing("the faces in another view"))
     }
 
     /// Random numbers of this term and step.

@@ -47,6 +47,8 @@ pub struct Needs {
     pub logits_of: Option<Option<String>>,
     /// The student's view of the faces, and the student as a denoiser.
     pub denoiser: bool,
+    /// Views of the same faces beside the student's, by their names in the recipe; given at every step in this order.
+    pub views: Vec<String>,
     /// Whether the loss gives logits over the people of the stage's data, which other terms may use.
     pub gives_logits: bool,
 }

@@ -6,7 +6,9 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::put;
+use super::resize_bicubic;
 use crate::error::{Error, Result};
+use crate::face::FaceBatch;
 
 /// Timesteps of every public face model.
 pub const STEPS: usize = 1000;
@@ -39,6 +41,17 @@ impl NoiseSchedule {
             }
         }
     }
+}
+
+/// What a network is shown: the noisy images `x` `[batch, c, h, w]` in `[-1, 1]`, and behind them, where there is a condition, its
+/// three channels, enlarged to the same square by the bicubic filter.
+///
+/// # Errors
+/// If the condition has another number of faces, or the images are not square.
+pub fn conditioned(x: &Tensor, condition: Option<&FaceBatch>) -> Result<Tensor> {
+    let Some(condition) = condition else { return Ok(x.clone()) };
+    let enlarged = resize_bicubic(condition.tensor(), x.dim(3)?)?.affine(2.0, -1.0)?;
+    Ok(Tensor::cat(&[x, &enlarged], 1)?)
 }
 
 /// A Gaussian diffusion process: `x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise`, `a_t` the share of the image at `t`.

@@ -11,4 +11,4 @@ pub mod picture;
 mod ruler;
 pub mod table;
 
-pub use page::{SolvedLayer, StageCurves, chart_name, notes, results_table, run_page};
+pub use page::{SolvedLayer, StageCurves, chart_name, notes, picture_file, results_table, run_page};

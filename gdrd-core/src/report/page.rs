@@ -45,6 +45,11 @@ pub fn chart_name(curve: &Curve, protocol: &str) -> String {
     format!("{plain}-{protocol}")
 }
 
+/// The name of the picture of faces that a protocol makes, if it makes one.
+pub fn picture_file(protocol: &str) -> String {
+    format!("faces-{protocol}.png")
+}
+
 /// What the log of a stage draws, each as (step, value).
 #[derive(Clone, Debug, Default)]
 pub struct StageCurves {
@@ -71,14 +76,15 @@ pub struct SolvedLayer {
     pub seconds: f64,
 }
 
-/// `report.md`: results, curves of the training, what the numbers rest on. The curves' pictures are written into `folder`.
+/// `report.md`: results, curves of the training, what the numbers rest on. The curves' pictures are written into `folder`; `pictures`
+/// are the protocols that have one of faces.
 ///
 /// # Errors
 /// If a picture cannot be drawn or written.
 pub fn run_page(
     title: &str,
     provenance: &[String],
-    measured: &BTreeMap<String, Vec<Measured>>,
+    (measured, pictures): (&BTreeMap<String, Vec<Measured>>, &[&String]),
     (curves, solved): (&[StageCurves], &[(String, SolvedLayer)]),
     folder: &Path,
 ) -> Result<String> {
@@ -106,6 +112,9 @@ pub fn run_page(
             line_chart(&format!("{}, {protocol}", curve.name), x, Axis::linear(&curve.y), &series)?
                 .write(&folder.join(&name))?;
             writeln!(page, "\n![{}]({name}.svg)\n", curve.name).expect("text grows");
+        }
+        if pictures.contains(&protocol) {
+            writeln!(page, "\n![faces, {protocol}]({})\n", picture_file(protocol)).expect("text grows");
         }
         for row in rows {
             for matrix in &row.outcome.matrices {

@@ -121,6 +121,12 @@ impl RunFolder {
         write_sheet(views, small, &self.path.join("samples.png"))
     }
 
+    /// The picture of a protocol, or none of an earlier end of the run.
+    pub(super) fn write_picture(&self, protocol: &str, picture: Option<Vec<u8>>) -> Result<()> {
+        let path = self.path.join(report::picture_file(protocol));
+        picture.map_or_else(|| remove(&path), |picture| write_atomically(&path, &picture))
+    }
+
     pub(super) fn save(&self, checkpoint: &Checkpoint, keep: usize) -> Result<PathBuf> {
         checkpoint.write(&self.path.join("checkpoints"), keep)
     }
@@ -176,7 +182,9 @@ impl RunFolder {
         pictures: &Path,
     ) -> Result<String> {
         let (provenance, curves, solved) = (provenance(experiment, lock), self.curves()?, self.solved()?);
-        report::run_page(&experiment.name, &provenance, measured, (&curves, &solved), pictures)
+        let shown = measured.keys().filter(|name| self.path.join(report::picture_file(name)).is_file());
+        let shown: Vec<&String> = shown.collect();
+        report::run_page(&experiment.name, &provenance, (measured, &shown), (&curves, &solved), pictures)
     }
 
     /// The results of a finished run, by protocol.

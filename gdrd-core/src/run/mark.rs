@@ -11,6 +11,7 @@ use super::lock::Lock;
 use crate::digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Held, is_name, write_atomically};
+use crate::report;
 use crate::trainer::Checkpoint;
 
 /// The file that makes a folder a run's.
@@ -240,7 +241,7 @@ impl RunFolder {
         let of_stages = stages.iter().flat_map(|stage| [format!("loss-{stage}"), format!("gradients-{stage}")]);
         let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
         let charts = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]);
-        let scores = protocols.iter().map(|name| format!("evaluation/{name}.json"));
+        let scores = protocols.iter().flat_map(|name| [format!("evaluation/{name}.json"), report::picture_file(name)]);
         let ours = [REPORT, "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
         let last = ["lock.json", RECIPE].map(String::from);
         Ok(ours.into_iter().chain(charts).chain(scores).chain(last).collect())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::Place;
 use super::assembly::Assembly;
@@ -11,7 +11,7 @@ use crate::context::Host;
 use crate::data::LOW;
 use crate::degrade::{Degraded, Downscale};
 use crate::digest;
-use crate::embedder::{Embedder, Embeddings};
+use crate::embedder::{Denoiser, Embedder, Embeddings};
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{Measured, Outcome, Protocol, Role};
 use crate::experiment::Experiment;
@@ -31,10 +31,10 @@ pub struct StudentEmbedder<'a> {
 }
 
 impl<'a> StudentEmbedder<'a> {
-    /// The student of a file; none if it has no embedding.
-    pub fn new(file: &'a StudentFile, device: &'a Device) -> Option<Self> {
+    /// The student of a file; one without an embedding has none of any width.
+    pub fn new(file: &'a StudentFile, device: &'a Device) -> Self {
         let name = format!("student at {size}x{size}", size = file.header.prepare.size);
-        file.header.card.embedding.map(|width| Self { name, file, width, device })
+        Self { name, file, width: file.header.card.embedding.unwrap_or(0), device }
     }
 }
 
@@ -53,6 +53,20 @@ impl Embedder for StudentEmbedder<'_> {
         let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
         let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;
         Embeddings::from_rows(self.width, values)
+    }
+
+    fn denoiser(&self) -> Option<&dyn Denoiser> {
+        self.file.header.card.embedding.is_none().then_some(self)
+    }
+}
+
+impl Denoiser for StudentEmbedder<'_> {
+    fn whole(&self, face: &Face) -> Result<Face> {
+        self.file.header.prepare.apply(face)
+    }
+
+    fn denoise(&self, noisy: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
+        self.file.student.denoise(noisy, timesteps)
     }
 }
 
@@ -96,7 +110,7 @@ pub(super) fn evaluate(
     for name in parts.experiment().evaluate.keys() {
         let protocol = parts.protocol(name)?;
         let mut bench = Bench { parts, name, protocol: &*protocol, rows: Vec::new() };
-        if let Some(embedder) = first {
+        if let Some(embedder) = first.filter(|embedder| protocol.measures(*embedder)) {
             bench.measure(embedder, role.clone(), None)?;
         }
         if teachers {
@@ -208,6 +222,9 @@ impl Bench<'_> {
         let views = self.parts.views_of(&*teacher)?;
         let low = self.parts.context().part::<dyn crate::data::Degradation>("view", LOW)?;
         let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
+        if !self.protocol.measures(&plain) {
+            return Ok(());
+        }
         let key = |small| self.key(name, &views, small);
         let (key_of_plain, key_of_small) = (key(None)?, key(low.downscale())?);
         let role = |small: bool| Role::Teacher { name: name.to_string(), small };

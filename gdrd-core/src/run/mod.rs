@@ -36,7 +36,6 @@ pub use prepared::{Prepared, StageTerms};
 pub use verify::{Finding, Verdict, is_good, verify, verify_again};
 
 use crate::closed_form::ClosedForm;
-use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::evaluation::Role;
 use crate::experiment::{Experiment, StageSpec, TermSpec};
@@ -191,9 +190,13 @@ fn run_in(
     // What is measured is the file that was written.
     let file = StudentFile::open(&bytes, &place.device, &*place.registry)?;
     let student = StudentEmbedder::new(&file, &place.device);
-    let student = student.as_ref().map(|student| student as &dyn Embedder);
-    let measured = measure::evaluate(&parts, student, Role::Student, true)?;
+    let measured = measure::evaluate(&parts, Some(&student), Role::Student, true)?;
     parts.unchanged()?;
+    for name in experiment.evaluate.keys() {
+        let protocol = parts.protocol(name)?;
+        let picture = if protocol.measures(&student) { protocol.picture(&student, &parts.context())? } else { None };
+        folder.write_picture(name, picture)?;
+    }
     folder.write_results(experiment, &lock, &measured, &log)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })
 }

@@ -10,7 +10,7 @@ use super::features::wanted;
 use super::lock::LockedStart;
 use super::new_student::{draw, new_student};
 use crate::context::Host;
-use crate::data::{Augment, Variant, Views};
+use crate::data::{Augment, Targets, Variant, Views};
 use crate::error::{Context, Error, Result};
 use crate::experiment::{Experiment, StageSpec, TermSpec};
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
@@ -144,6 +144,16 @@ impl<'a> Prepared<'a> {
                 "expected a dataset with at least {least} identities, found {people} in `{}`",
                 stage.options.data
             )));
+        }
+        for view in &needs.views {
+            self.views(&stage.options.data)?.size(view)?;
+            let Augment { shift, mixup, .. } = &stage.options.augment;
+            if *shift > 0 || mixup.as_ref().is_some_and(|mixup| mixup.targets == Targets::Mixed) {
+                return Err(Error::recipe(format!(
+                    "it needs the view `{view}` to show what the student sees; expected no `augment.shift`, and no `augment.mixup` \
+                     but with `targets = \"teacher\"`"
+                )));
+            }
         }
         let teachers = needs.teachers.iter().map(|need| self.offered(stage, need)).collect::<Result<_>>()?;
         Ok(StageFacts {

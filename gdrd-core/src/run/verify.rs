@@ -12,7 +12,6 @@ use super::checksums::{CHECKSUMS, Checksums};
 use super::folder::{RECIPE, REPORT, RunFolder};
 use super::measure::{self, StudentEmbedder};
 use super::{Lock, Place, Prepared, State};
-use crate::embedder::Embedder;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{Measured, Role};
 use crate::experiment::Experiment;
@@ -108,8 +107,7 @@ pub fn verify_again(experiment: &Experiment, place: &Place, observer: &dyn Obser
     let bytes = files::read(&path).map_err(|e| Error::io(&path, e))?;
     let file = StudentFile::open(&bytes, &place.device, &*place.registry).at(|| format!("`{}`", path.display()))?;
     let student = StudentEmbedder::new(&file, &place.device);
-    let student = student.as_ref().map(|student| student as &dyn Embedder);
-    let now = measure::evaluate(&parts, student, Role::Student, true)?;
+    let now = measure::evaluate(&parts, Some(&student), Role::Student, true)?;
     let then = folder.results()?;
     for (protocol, rows) in &then {
         for row in rows {

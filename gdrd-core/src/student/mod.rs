@@ -144,7 +144,8 @@ pub trait Student: Send + Sync {
         self.part(tensor) == Part::Head
     }
 
-    /// The noise in `noisy` `[batch, 3, size, size]` (values about `[-1, 1]`) at `timesteps` of 0 to 999.
+    /// The noise in `noisy` `[batch, 3, size, size]` (values about `[-1, 1]`) at `timesteps` of 0 to 999, `[batch, 3, size, size]`; a
+    /// network with a condition has its three channels behind those of `noisy`, `[batch, 6, size, size]`.
     ///
     /// # Errors
     /// If the network is not a denoiser.

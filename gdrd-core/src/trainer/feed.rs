@@ -1,5 +1,7 @@
 //! Batches as tensors on the device; on a GPU those of the next step are on their way while this one is computed.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 
 use super::features::Given;
@@ -16,6 +18,8 @@ use crate::observe::{Flow, Observer};
 pub(super) struct Ready {
     pub(super) batch: Batch,
     pub(super) faces: FaceBatch,
+    /// The faces in the other views that losses need, by name.
+    pub(super) views: BTreeMap<String, FaceBatch>,
     pub(super) teachers: Given,
     /// The frozen backbone's maps, where they are kept.
     pub(super) map: Option<Tensor>,
@@ -59,6 +63,12 @@ impl Feed {
         let mut put = |tensor: Tensor| -> Result<Tensor> { Ok(upload.put(&tensor)?) };
         let faces = FaceBatch::from_faces(&batch.faces, &Device::Cpu)?;
         let faces = FaceBatch::from_tensor(put(faces.tensor().clone())?)?;
+        let mut views = BTreeMap::new();
+        // The loader has been asked for the teachers' views first.
+        for (view, faces) in stage.views_of_losses().into_iter().zip(&batch.views[stage.teachers.wanted().len()..]) {
+            let faces = FaceBatch::from_faces(faces, &Device::Cpu)?;
+            views.insert(view, FaceBatch::from_tensor(put(faces.tensor().clone())?)?);
+        }
         let dataset = stage.views.dataset();
         let teachers = stage.teachers.given(&batch, dataset, &mut put)?;
         if maps.as_ref().is_some_and(|maps| !maps.serve(batch.step)) {
@@ -72,6 +82,6 @@ impl Feed {
         } else {
             None
         };
-        Ok(Ready { batch, faces, teachers, map, labels })
+        Ok(Ready { batch, faces, views, teachers, map, labels })
     }
 }

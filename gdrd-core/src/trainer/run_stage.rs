@@ -72,7 +72,7 @@ impl Stage<'_> {
         let maps = FrozenMaps::when_it_pays(self, from * accumulate, steps, observer)?;
         let range = from * accumulate..steps * accumulate;
         let order = self.order(steps);
-        let loader = Loader::start(self.views.clone(), order, self.teachers.wanted(), range, self.workers)?;
+        let loader = Loader::start(self.views.clone(), order, self.wanted(), range, self.workers)?;
         let mut feed = Feed::new(loader, maps, self.device)?;
         let (mut made, mut since) = (Vec::new(), Instant::now());
         for step in from..steps {

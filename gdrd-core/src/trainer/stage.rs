@@ -1,6 +1,6 @@
 //! A stage's parts: which variables are trained, on what, for what; its loop is in `run_stage.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor, Var};
 
@@ -8,7 +8,7 @@ use super::features::TeacherFeatures;
 use super::optimizer::Optimizer;
 use super::options::StageOptions;
 use super::schedule::Schedule;
-use crate::data::{Groups, LastPhaseOrder, Order, Views};
+use crate::data::{Groups, LastPhaseOrder, Order, Views, Wanted};
 use crate::error::Result;
 use crate::loss::{Loss, Needs};
 use crate::nn::kernels::Precision;
@@ -115,6 +115,17 @@ impl Stage<'_> {
     /// If the dataset does not fill one batch.
     pub fn steps(&self) -> Result<u64> {
         self.options.total_steps(self.views.dataset().len())
+    }
+
+    /// The views beside the student's that losses need.
+    pub(super) fn views_of_losses(&self) -> BTreeSet<String> {
+        self.terms.iter().flat_map(|term| term.needs.views.iter().cloned()).collect()
+    }
+
+    /// The views that the loader makes beside the student's: those of live teachers, then those of losses.
+    pub(super) fn wanted(&self) -> Vec<Wanted> {
+        let of_losses = self.views_of_losses().into_iter().map(|view| Wanted { view, size: None });
+        self.teachers.wanted().into_iter().chain(of_losses).collect()
     }
 
     /// Which faces make which step.

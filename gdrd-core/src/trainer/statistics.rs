@@ -17,6 +17,9 @@ impl Stage<'_> {
     /// stage shows them, in an order drawn from the seed. At the beginning they are those of both parts; at the end of the parts
     /// that changed. None if the observer wants to stop; the statistics are then as they were.
     pub(super) fn estimate(&self, edge: StageEdge, steps: u64, observer: &dyn Observer) -> Result<Option<()>> {
+        if self.buffers.is_empty() {
+            return Ok(Some(()));
+        }
         let before = Kept::of(self.buffers.values())?;
         match self.estimate_over_data(edge, steps, observer) {
             Ok(()) => Ok(Some(())),

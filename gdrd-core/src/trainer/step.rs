@@ -53,7 +53,7 @@ impl<'a> StepSum<'a> {
     pub(super) fn add(&mut self, ready: Ready, observer: &dyn Observer) -> Result<()> {
         let stage = self.stage;
         let wants = |need: fn(&Needs) -> bool| stage.terms.iter().any(|term| need(&term.needs));
-        let Ready { batch, faces, teachers, map, labels } = ready;
+        let Ready { batch, faces, views, teachers, map, labels } = ready;
         let teachers = stage.teachers.of(teachers, observer)?;
         let _pass = Pass::step(stage.seed.stream(&format!("dropout/{}", stage.name), &[batch.step]).random()).set();
         let wants_embedding = wants(|needs| needs.embedding);
@@ -79,6 +79,7 @@ impl<'a> StepSum<'a> {
                 centres: term.centres.as_ref(),
                 logits: term.logits_of.as_deref().and_then(|other| logits.get(other)),
                 denoiser: needs.denoiser.then_some((&faces, stage.student)),
+                views: needs.views.iter().filter_map(|view| views.get(view)).collect(),
                 stream: Some(stage.seed.stream(&format!("loss/{}/{}", stage.name, term.name), &[batch.step])),
             };
             let place = || format!("loss `{}`", term.name);

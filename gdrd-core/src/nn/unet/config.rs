@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::per_level::{MOST, PerLevel};
 use super::tap::Tap;
 use crate::error::{Error, Problem, Result};
 
@@ -9,8 +10,8 @@ use crate::error::{Error, Problem, Result};
 const WIDEST: usize = 16_384;
 /// Largest image that a network is made for, in pixels.
 const LARGEST_SIZE: usize = 8_192;
-/// Most blocks of a level, heads of a block, and multiples of `model_channels`.
-const MOST: usize = 1_024;
+/// Largest patch, in pixels.
+const LARGEST_PATCH: usize = 16;
 
 /// The options of a U-Net of guided-diffusion.
 ///
@@ -31,6 +32,12 @@ pub struct UnetConfig {
     #[serde(default = "three")]
     #[cfg_attr(feature = "train", schemars(range(min = 1, max = WIDEST)))]
     pub in_channels: usize,
+    /// Side of the squares of pixels that the first convolution sees as one position with as many times the channels, and the last one
+    /// puts back (`pixel_unshuffle` and `pixel_shuffle` in PyTorch): the network costs what it costs at `image_size / patch` pixels.
+    /// 1 in guided-diffusion.
+    #[serde(default = "one")]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = LARGEST_PATCH)))]
+    pub patch: usize,
     /// Channels that `channel_mult` multiplies; a quarter of the width of the time embedding.
     #[cfg_attr(feature = "train", schemars(range(min = 2, max = WIDEST)))]
     pub model_channels: usize,
@@ -74,47 +81,6 @@ pub struct UnetConfig {
     #[serde(default)]
     #[cfg_attr(feature = "train", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub dropout: f64,
-}
-
-/// A number for all levels, or one for each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub enum PerLevel {
-    /// The same number at every level.
-    All(#[cfg_attr(feature = "train", schemars(range(max = MOST)))] usize),
-    /// A number for each level, the first at full size.
-    Each(#[cfg_attr(feature = "train", schemars(inner(range(max = MOST))))] Vec<usize>),
-}
-
-impl PerLevel {
-    /// All numbers.
-    fn numbers(&self) -> &[usize] {
-        match self {
-            Self::All(number) => std::slice::from_ref(number),
-            Self::Each(numbers) => numbers,
-        }
-    }
-
-    /// The number of `level`, if there is one.
-    pub fn at(&self, level: usize) -> Option<usize> {
-        match self {
-            Self::All(number) => Some(*number),
-            Self::Each(numbers) => numbers.get(level).copied(),
-        }
-    }
-}
-
-impl From<usize> for PerLevel {
-    fn from(number: usize) -> Self {
-        Self::All(number)
-    }
-}
-
-impl From<Vec<usize>> for PerLevel {
-    fn from(numbers: Vec<usize>) -> Self {
-        Self::Each(numbers)
-    }
 }
 
 /// What an input block does.
@@ -178,6 +144,7 @@ impl UnetConfig {
         Self {
             image_size,
             in_channels: 3,
+            patch: 1,
             model_channels,
             out_channels: 6,
             channel_mult: channel_mult.to_vec(),
@@ -205,6 +172,7 @@ impl UnetConfig {
         };
         within("image_size", &[self.image_size], 1..=LARGEST_SIZE);
         within("in_channels", &[self.in_channels], 1..=WIDEST);
+        within("patch", &[self.patch], 1..=LARGEST_PATCH);
         within("model_channels", &[self.model_channels], 2..=WIDEST);
         within("out_channels", &[self.out_channels], 1..=WIDEST);
         within("channel_mult", &self.channel_mult, 1..=MOST);
@@ -215,6 +183,9 @@ impl UnetConfig {
         within("norm_groups", &[self.norm_groups], 1..=WIDEST);
         if !self.model_channels.is_multiple_of(2) {
             problems.push(format!("`model_channels`: expected an even number, found {}", self.model_channels));
+        }
+        if self.patch > 0 && !self.image_size.is_multiple_of(self.patch) {
+            problems.push(format!("`patch` {} does not divide `image_size` {}", self.patch, self.image_size));
         }
         if self.channel_mult.is_empty() {
             problems.push("`channel_mult`: expected at least one level, found none".into());
@@ -259,7 +230,7 @@ impl UnetConfig {
 
     /// Side of `level` in pixels, at an input of `image_size`.
     fn resolution(&self, level: usize) -> usize {
-        self.image_size.checked_shr(level as u32).unwrap_or(0)
+        (self.image_size / self.patch.max(1)).checked_shr(level as u32).unwrap_or(0)
     }
 
     /// Channels of `level`.
@@ -322,7 +293,13 @@ impl UnetConfig {
             Tap::Input(index) => index,
             Tap::Middle => blocks.len() - 1,
         };
-        let mut size = input_size;
+        if !input_size.is_multiple_of(self.patch) {
+            return Err(Error::component(format!(
+                "expected an input of a multiple of {} pixels (`patch`), found {input_size}",
+                self.patch
+            )));
+        }
+        let mut size = input_size / self.patch;
         for block in &blocks[..=last] {
             if let InputBlock::Down { .. } = block {
                 size = if self.resblock_updown { size / 2 } else { size.div_ceil(2) };

@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::block::{Block, Resize, Step, attention, conv3, residual};
 use super::config::{InputBlock, UnetConfig};
+use super::patch::gathered;
 use super::tap::Tap;
 use super::time::TimeEmbedding;
 use crate::error::{Error, Result};
@@ -49,9 +50,7 @@ impl UnetEncoder {
     /// # Errors
     /// If the options do not fit each other, or the tensors do not fit the options.
     pub fn read(config: &UnetConfig, tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
-        let plain = |name: String| name.strip_prefix("module.").map(str::to_string).unwrap_or(name);
-        let tensors = tensors.into_iter().map(|(name, tensor)| (plain(name), tensor));
-        let tensors = tensors.filter(|(name, _)| !Self::leaves_out(name)).collect();
+        let tensors = plain(tensors).filter(|(name, _)| !Self::leaves_out(name)).collect();
         Weights::read(tensors, device, |_| false, |weights| Self::new(config, weights))
     }
 
@@ -78,7 +77,7 @@ impl UnetEncoder {
         let Some(last) = wanted.iter().max() else { return Ok(Vec::new()) };
         let time = self.embed(x, timesteps)?;
         let mut found = BTreeMap::new();
-        let mut h = x.clone();
+        let mut h = gathered(x, self.config.patch)?;
         for (index, block) in self.input_blocks.iter().enumerate() {
             h = block.forward(&h, &time)?;
             let tap = Tap::Input(index);
@@ -105,11 +104,12 @@ impl UnetEncoder {
 
     /// The outputs of all input blocks, then that of the middle.
     pub(super) fn all(&self, x: &Tensor, time: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
+        let x = gathered(x, self.config.patch)?;
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
-            outputs.push(block.forward(outputs.last().unwrap_or(x), time)?);
+            outputs.push(block.forward(outputs.last().unwrap_or(&x), time)?);
         }
-        let middle = self.middle.forward(outputs.last().unwrap_or(x), time)?;
+        let middle = self.middle.forward(outputs.last().unwrap_or(&x), time)?;
         Ok((outputs, middle))
     }
 
@@ -131,10 +131,18 @@ impl UnetEncoder {
     }
 }
 
+/// Tensors by their names without `module.`.
+pub(super) fn plain(tensors: BTreeMap<String, Tensor>) -> impl Iterator<Item = (String, Tensor)> {
+    let plain = |name: String| name.strip_prefix("module.").map(str::to_string).unwrap_or(name);
+    tensors.into_iter().map(move |(name, tensor)| (plain(name), tensor))
+}
+
 fn input_block(block: InputBlock, config: &UnetConfig, weights: &Weights) -> Result<Block> {
     let first = weights.pp(0);
     Ok(Block(match block {
-        InputBlock::Stem { channels } => vec![Step::Convolution(conv3(config.in_channels, channels, 1, &first)?)],
+        InputBlock::Stem { channels } => {
+            vec![Step::Convolution(conv3(config.in_channels * config.patch.pow(2), channels, 1, &first)?)]
+        }
         InputBlock::Residual { inputs, outputs, attention: attends } => {
             let mut steps = vec![residual(inputs, outputs, Resize::Keep, config, &first)?];
             if attends {

@@ -9,10 +9,13 @@ mod block;
 mod config;
 mod encoder;
 mod model;
+mod patch;
+mod per_level;
 mod tap;
 mod time;
 
-pub use config::{PerLevel, UnetConfig};
+pub use config::UnetConfig;
 pub use encoder::UnetEncoder;
 pub use model::Unet;
+pub use per_level::PerLevel;
 pub use tap::Tap;

@@ -1,10 +1,13 @@
 //! The whole U-Net: a denoiser.
 
-use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
 
 use super::block::{Block, Resize, Step, attention, conv3, residual, zero_conv3};
 use super::config::UnetConfig;
-use super::encoder::UnetEncoder;
+use super::encoder::{UnetEncoder, plain};
+use super::patch::scattered;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, GroupNorm, Weights};
 
@@ -52,8 +55,17 @@ impl Unet {
             encoder,
             output_blocks,
             out_norm: GroupNorm::new(config.norm_groups, channels, &out.pp(0))?,
-            out_conv: zero_conv3(channels, config.out_channels, &out.pp(2))?,
+            out_conv: zero_conv3(channels, config.out_channels * config.patch.pow(2), &out.pp(2))?,
         })
+    }
+
+    /// The network from the tensors of a checkpoint, as [`UnetEncoder::read`] takes the encoder; the class embedding is dropped.
+    ///
+    /// # Errors
+    /// If the options do not fit each other, or the tensors do not fit the options.
+    pub fn read(config: &UnetConfig, tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
+        let tensors = plain(tensors).filter(|(name, _)| !name.starts_with("label_emb.")).collect();
+        Weights::read(tensors, device, |_| false, |weights| Self::new(config, weights))
     }
 
     /// The encoder; it shares this network's weights.
@@ -70,10 +82,10 @@ impl Unet {
     /// or one for each): `[batch, out_channels, h, w]`.
     ///
     /// # Errors
-    /// If a side is not a multiple of `2^(levels - 1)`, or the input has another shape.
+    /// If a side is not a multiple of `patch * 2^(levels - 1)`, or the input has another shape.
     pub fn forward(&self, x: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
         let time = self.encoder.embed(x, timesteps)?;
-        let multiple = 1 << (self.config().channel_mult.len() - 1);
+        let multiple = self.config().patch << (self.config().channel_mult.len() - 1);
         let (_, _, h, w) = x.dims4()?;
         if h % multiple != 0 || w % multiple != 0 {
             return Err(Error::component(format!("expected sides that are multiples of {multiple}, found {h}x{w}")));
@@ -83,7 +95,7 @@ impl Unet {
             let skip = skips.pop().ok_or_else(|| Error::component("more output blocks than input blocks"))?;
             h = block.forward(&Tensor::cat(&[h, skip], 1)?, &time)?;
         }
-        self.out_conv.forward(&self.out_norm.forward_silu(&h, None)?)
+        scattered(&self.out_conv.forward(&self.out_norm.forward_silu(&h, None)?)?, self.config().patch)
     }
 }
 
@@ -91,7 +103,7 @@ impl Unet {
 mod tests {
     use std::rc::Rc;
 
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     use super::super::Tap;
     use super::*;
@@ -112,6 +124,12 @@ mod tests {
         }
     }
 
+    /// A network with a condition, that sees squares of 2x2 pixels.
+    fn patched() -> UnetConfig {
+        let attention_resolutions = vec![4];
+        UnetConfig { in_channels: 6, patch: 2, attention_resolutions, ..small(false) }
+    }
+
     fn new(config: &UnetConfig) -> (Unet, Variables) {
         let draw: Rc<Draw> = Rc::new(|name, count, init| match init {
             Init::Constant(value) => vec![value; count],
@@ -123,18 +141,22 @@ mod tests {
     }
 
     fn image(size: usize) -> Tensor {
-        let values = (0..2 * 3 * size * size).map(|i| (i as f32 * 0.37).sin()).collect();
-        Tensor::from_vec(values, (2, 3, size, size), &Device::Cpu).expect("an image")
+        seen(3, size)
+    }
+
+    fn seen(channels: usize, size: usize) -> Tensor {
+        let values = (0..2 * channels * size * size).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::from_vec(values, (2, channels, size, size), &Device::Cpu).expect("an image")
     }
 
     #[test]
     fn taps_have_the_shapes_that_were_foretold() {
-        for config in [small(false), small(true)] {
+        for (config, sizes) in [(small(false), [16, 9, 4]), (small(true), [16, 9, 4]), (patched(), [16, 18, 8])] {
             let (unet, _) = new(&config);
             let blocks = config.input_blocks().len();
             let wanted: Vec<Tap> = (0..blocks).map(Tap::Input).chain([Tap::Middle]).collect();
-            for size in [16, 9, 4] {
-                let found = unet.encoder().taps(&image(size), &[0.0], &wanted).expect("taps");
+            for size in sizes {
+                let found = unet.encoder().taps(&seen(config.in_channels, size), &[0.0], &wanted).expect("taps");
                 for (tap, found) in wanted.iter().zip(found) {
                     let (c, h, w) = config.tap_shape(*tap, size).expect("a shape");
                     assert_eq!(found.dims(), [2, c, h, w], "{tap} at {size}");
@@ -145,9 +167,9 @@ mod tests {
 
     #[test]
     fn new_networks_predict_zero_and_every_parameter_learns() {
-        for config in [small(false), small(true)] {
+        for config in [small(false), small(true), patched()] {
             let (unet, variables) = new(&config);
-            let (x, timesteps) = (image(8), [3.0, 500.0]);
+            let (x, timesteps) = (seen(config.in_channels, 8), [3.0, 500.0]);
             let y = unet.forward(&x, &timesteps).expect("a prediction");
             assert_eq!(y.dims(), [2, 6, 8, 8]);
             assert_eq!(y.abs().and_then(|y| y.max_all()).and_then(|y| y.to_scalar::<f32>()).expect("zero"), 0.0);
@@ -165,6 +187,18 @@ mod tests {
                 assert!(size > 0.0 && size.is_finite(), "`{name}` has gradient {size}");
             }
         }
+    }
+
+    #[test]
+    fn patches_want_sides_that_they_divide() {
+        let (unet, _) = new(&patched());
+        let error = unet.encoder().taps(&seen(6, 9), &[0.0], &[Tap::Middle]).expect_err("an odd side").to_string();
+        assert!(error.contains("a multiple of 2 pixels (`patch`), found 9"), "{error}");
+        let error = unet.forward(&seen(6, 12), &[0.0]).expect_err("too few halvings").to_string();
+        assert!(error.contains("multiples of 8, found 12x12"), "{error}");
+        assert!(unet.forward(&image(8), &[0.0]).is_err(), "no condition");
+        let odd = UnetConfig { patch: 3, ..patched() };
+        assert!(odd.check().expect_err("odd").to_string().contains("`patch` 3 does not divide `image_size` 16"));
     }
 
     #[test]
