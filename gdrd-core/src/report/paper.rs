@@ -193,7 +193,7 @@ pub(super) fn beside(runs: &[RunView]) -> Result<Vec<Beside>> {
 /// Whether what a row measured belongs below this table: Table IV's has groups, Table II's has none of those.
 fn belongs(printed: &Printed, row: &Measured) -> bool {
     let has = |names: &&[&str]| names.iter().any(|name| row.outcome.get(name).is_some());
-    let grouped = TABLES[3].ours.iter().any(|names| has(names));
+    let grouped = TABLES[3].ours.iter().any(has);
     printed.ours.iter().any(has) && (printed.number == "IV" || printed.kind != TABLES[3].kind || !grouped)
 }
 

@@ -35,6 +35,9 @@ fn all(runs: &[RunView]) -> Result<Vec<Captioned>> {
     Ok(found)
 }
 
+/// Brings a table that is wider than a line to the line's width.
+const WIDE: &str = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}";
+
 /// The tables of one run or of several as Markdown.
 ///
 /// # Errors
@@ -49,17 +52,18 @@ pub fn markdown(runs: &[RunView]) -> Result<String> {
     Ok(out)
 }
 
-/// The same as LaTeX: a `table` each, for `\input` in a document that has `\usepackage{booktabs}`.
+/// The same as LaTeX: a `table` each, for `\input` in a document that has `\usepackage{booktabs,graphicx}`.
 ///
 /// # Errors
 /// As [`markdown`].
 pub fn latex_tables(runs: &[RunView]) -> Result<String> {
-    let mut out =
-        String::from("% Tables of gdrd, for \\input{tables.tex}; the document needs \\usepackage{booktabs}.\n");
+    let mut out = String::from(
+        "% Tables of gdrd, for \\input{tables.tex}; the document needs \\usepackage{booktabs,graphicx}.\n",
+    );
     for (at, Captioned { caption, table, notes }) in all(runs)?.into_iter().enumerate() {
         let notes: String = notes.iter().map(|note| format!(" {}", latex(note))).collect();
         out += &format!(
-            "\n\\begin{{table}}\n\\centering\\small\n\\caption{{{}.{notes}}}\n\\label{{tab:gdrd-{}}}\n{}\\end{{table}}\n",
+            "\n\\begin{{table}}\n\\centering\\small\n\\caption{{{}.{notes}}}\n\\label{{tab:gdrd-{}}}\n{WIDE}{{!}}{{%\n{}}}\n\\end{{table}}\n",
             latex(&caption),
             at + 1,
             table.to_latex()

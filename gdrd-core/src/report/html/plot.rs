@@ -219,7 +219,10 @@ pub(super) fn dots(
     }
     let (xs, ys) = (|| dots.iter().map(|dot| dot.at.0), || dots.iter().map(|dot| dot.at.1));
     let (x, y) = axes.unwrap_or((Axis::linear(""), Axis::linear("")));
-    let frame = Frame { x: x.ruler(xs())?, y: y.ruler(ys())? };
+    let mut frame = Frame { x: x.ruler(xs())?, y: y.ruler(ys())? };
+    if y.label().ends_with('%') && ys().all(|value| value <= 100.0) {
+        frame.y = frame.y.up_to(100.0);
+    }
     let mut marks = match axes {
         Some(_) => frame.draw(x.label(), y.label()),
         None => format!("<rect class=\"g\" x=\"2\" y=\"2\" width=\"{}\" height=\"{}\"/>\n", WIDTH - 4.0, HEIGHT - 4.0),
