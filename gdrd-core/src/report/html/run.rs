@@ -195,10 +195,7 @@ fn samples(run: &RunView) -> String {
         }
         let alt = format!("Face {}: as the dataset has it, above what the student sees {size}", at + 1);
         let source = png(&base64::encode(bytes.get_ref()));
-        let _ = writeln!(
-            items,
-            "<li><img src=\"{source}\" width=\"112\" height=\"224\" alt=\"{alt}\"></li>"
-        );
+        let _ = writeln!(items, "<li><img src=\"{source}\" width=\"112\" height=\"224\" alt=\"{alt}\"></li>");
     }
     let said = paragraph(&format!("Faces as the dataset has them, above what the student sees, {size}."));
     format!("{said}<ul class=\"samples\">\n{items}</ul>\n")
