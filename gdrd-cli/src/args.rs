@@ -54,6 +54,38 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: PlaceArguments,
     },
+    /// Make one page of runs, `report.html`: tables beside the paper's, curves, embeddings, mistakes, training
+    ///
+    /// A run leaves such a page of itself; this makes one of several runs side by side, from what lies in their folders. Nothing is
+    /// computed again, and the page needs no network and no script.
+    Report {
+        /// Run folders; the folder of an ablation stands for its finished cells
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Folder of the page [default: runs/report]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Write the tables as `tables.tex` too, for `\usepackage{booktabs}`
+        #[arg(long)]
+        latex: bool,
+        /// Write the tables as `tables.md` too
+        #[arg(long)]
+        markdown: bool,
+        /// Write the logs as event files of TensorBoard into a folder for each run below this one, and, unless something else is
+        /// asked for, no page; a run that is not over gives what it has so far
+        #[arg(long, value_name = "DIR")]
+        tensorboard: Option<PathBuf>,
+    },
+    /// Say why two runs have two numbers: what differs of all that decides them, likely causes first, and where their logs part
+    Diff {
+        /// The folder of one run
+        first: PathBuf,
+        /// The folder of the other run
+        second: PathBuf,
+        /// Print what differs as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Run several recipes with several seeds and compare them in one table
     Ablate {
         /// Recipe files, one for each row

@@ -40,6 +40,7 @@ mod hub_refuses;
 mod licences;
 mod losses;
 mod onnx;
+mod pages;
 mod probe;
 mod protocols;
 mod reported;

@@ -19,6 +19,7 @@ use crate::args::{Arguments, Command, Doctor, PlaceArguments};
 mod ablate;
 mod check;
 pub(crate) mod data;
+mod diff;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -27,6 +28,7 @@ mod hub;
 mod kinds;
 mod plan;
 mod probe;
+mod report;
 mod schema;
 mod train;
 mod verify;
@@ -39,6 +41,10 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         }
         Command::Resume { run, place } => train::resume(&run, &place, registry),
         Command::Verify { run, again, json, place } => verify::verify(&run, again, json, &place, registry),
+        Command::Report { runs, out, latex, markdown, tensorboard } => {
+            report::report(&report::Wanted { runs, out, latex, markdown, tensorboard })
+        }
+        Command::Diff { first, second, json } => diff::diff([&first, &second], json),
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }

@@ -18,6 +18,7 @@ pub mod drawn_lists;
 pub mod folds;
 mod identification;
 mod measured;
+mod mistakes;
 mod open_set;
 pub mod outcome;
 pub mod pair_list;
@@ -30,20 +31,25 @@ pub mod roc;
 mod search;
 pub mod similarity;
 mod softmax;
+mod space;
 mod split;
 mod templates;
 #[cfg(test)]
 mod testing;
+mod tsne;
 mod verification;
 
 pub use identification::{Classifier, Identification};
 pub use measured::{Measured, Role};
+pub use mistakes::{Mistake, Mistakes};
 pub use open_set::OpenSetIdentification;
 pub use outcome::{Curve, Figure, Matrix, Outcome, Unit};
 pub use resolution::GallerySize;
 pub use restoration::Restoration;
 pub use retrieval::Retrieval;
+pub use space::{alignment, uniformity};
 pub use split::Split;
+pub use tsne::tsne;
 pub use verification::Verification;
 
 use std::sync::Arc;
@@ -102,6 +108,15 @@ pub trait Protocol: Send + Sync {
     /// As [`evaluate`](Protocol::evaluate).
     fn picture(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Option<Vec<u8>>> {
         let _ = (embedder, cx);
+        Ok(None)
+    }
+
+    /// The pairs of faces that `embedder` was most wrong about, by what `outcome` says of each item; none where items are no pairs.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Protocol::evaluate).
+    fn mistakes(&self, embedder: &dyn Embedder, outcome: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
+        let _ = (embedder, outcome, cx);
         Ok(None)
     }
 }

@@ -100,17 +100,7 @@ pub(super) fn over_sizes(
     gallery: Option<GallerySize>,
     measure: impl Fn(&dyn Embedder, &dyn Embedder) -> Result<Outcome>,
 ) -> Result<Outcome> {
-    let at = |probes: Option<usize>| {
-        let gallery = match gallery {
-            None => probes,
-            Some(GallerySize::Native) => None,
-            Some(GallerySize::Pixels(size)) => Some(size),
-        };
-        let small =
-            |size: Option<usize>| Some(Degraded::new(embedder, Downscale { size: size?, ..Downscale::default() }));
-        let (gallery, probes) = (small(gallery), small(probes));
-        measure(either(gallery.as_ref(), embedder), either(probes.as_ref(), embedder))
-    };
+    let at = |probes: Option<usize>| with_gallery(embedder, probes, gallery, &measure);
     let mut outcome = at(None)?;
     let headline = outcome.headline()?.clone();
     let mut points = Vec::new();
@@ -135,6 +125,23 @@ pub(super) fn over_sizes(
         });
     }
     Ok(outcome)
+}
+
+/// What `measure` finds, given the embedder of the gallery and that of the probes, which are brought to `probes` pixels first.
+pub(super) fn with_gallery<T>(
+    embedder: &dyn Embedder,
+    probes: Option<usize>,
+    gallery: Option<GallerySize>,
+    measure: impl Fn(&dyn Embedder, &dyn Embedder) -> Result<T>,
+) -> Result<T> {
+    let gallery = match gallery {
+        None => probes,
+        Some(GallerySize::Native) => None,
+        Some(GallerySize::Pixels(size)) => Some(size),
+    };
+    let small = |size: Option<usize>| Some(Degraded::new(embedder, Downscale { size: size?, ..Downscale::default() }));
+    let (gallery, probes) = (small(gallery), small(probes));
+    measure(either(gallery.as_ref(), embedder), either(probes.as_ref(), embedder))
 }
 
 fn either<'a>(small: Option<&'a Degraded<'a>>, whole: &'a dyn Embedder) -> &'a dyn Embedder {

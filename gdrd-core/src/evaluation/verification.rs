@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{RESAMPLES, mean_interval};
 use super::folds::{best_threshold, fold_accuracy};
+use super::mistakes::Mistakes;
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit};
 use super::pair_list::PairList;
 use super::pairs::{Pair, generated};
-use super::resolution::{self, GallerySize, over_sizes};
+use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::roc::Roc;
 use super::similarity::cosines;
 use super::{Protocol, ProtocolConfig};
@@ -167,6 +168,21 @@ impl Protocol for Pairs {
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_left, of_right| {
             self.outcome(&self.similarities(of_left, of_right, cx)?)
         })
+    }
+
+    fn mistakes(&self, embedder: &dyn Embedder, outcome: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
+        let wrong = self.pairs.iter().zip(&outcome.items).filter(|(_, item)| **item == 0.0);
+        let pairs: Vec<Pair> = wrong.map(|(pair, _)| *pair).collect();
+        let few = Self { config: self.config.clone(), dataset: self.dataset.clone(), pairs };
+        let fused = FlipFused(embedder);
+        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let similarities = match few.pairs.is_empty() {
+            true => Vec::new(),
+            false => with_gallery(embedder, None, self.config.gallery_size, |of_left, of_right| {
+                few.similarities(of_left, of_right, cx)
+            })?,
+        };
+        Ok(Some(Mistakes::worst(self.dataset.clone(), &few.pairs, &similarities)))
     }
 }
 

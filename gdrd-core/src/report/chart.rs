@@ -49,7 +49,17 @@ impl<'a> Axis<'a> {
         Self { label, log: true }
     }
 
-    fn ruler(self, values: impl Iterator<Item = f64>) -> Result<Ruler> {
+    /// What stands at it.
+    pub(super) fn label(self) -> &'a str {
+        self.label
+    }
+
+    /// Whether it has decades.
+    pub(super) fn is_log(self) -> bool {
+        self.log
+    }
+
+    pub(super) fn ruler(self, values: impl Iterator<Item = f64>) -> Result<Ruler> {
         let range = values.filter(|v| v.is_finite() && !(self.log && *v <= 0.0)).fold(None, |range, v| match range {
             None => Some((v, v)),
             Some((low, high)) => Some((v.min(low), v.max(high))),

@@ -59,6 +59,10 @@ pub struct StageCurves {
     pub loss: Vec<(f64, f64)>,
     /// The length of each weighted term's gradient, where it was measured.
     pub gradients: BTreeMap<String, Vec<(f64, f64)>>,
+    /// Each term, unweighted.
+    pub terms: BTreeMap<String, Vec<(f64, f64)>>,
+    /// The cosines of the gradients of two terms, by `one and other`, where they were measured.
+    pub cosines: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
 /// What is known of a stage that was solved in closed form.
@@ -131,7 +135,7 @@ pub fn run_page(
     }
     if !curves.is_empty() || !solved.is_empty() {
         page.push_str("## Training\n\n");
-        for StageCurves { stage, loss: points, gradients } in curves {
+        for StageCurves { stage, loss: points, gradients, .. } in curves {
             let name = format!("loss-{stage}");
             let series = [Series { label: stage.clone(), points: smoothed(points) }];
             line_chart(&format!("Loss, stage {stage}"), Axis::linear("step"), Axis::linear("loss"), &series)?
@@ -173,7 +177,7 @@ pub fn run_page(
 }
 
 /// Means over stretches of the curve, so that at most 200 points are drawn.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let stretch = points.len().div_ceil(200).max(1);
     let mean = |part: &[(f64, f64)]| {
         let count = part.len() as f64;

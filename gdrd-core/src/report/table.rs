@@ -110,6 +110,41 @@ impl Table {
         out
     }
 
+    /// The rows of an HTML table: its head and body, without the element `table` itself. `escape` makes HTML of text, `class` says
+    /// what a row is.
+    pub(super) fn to_html(
+        &self,
+        escape: &dyn Fn(&str) -> String,
+        class: impl Fn(&[String]) -> Option<&'static str>,
+    ) -> String {
+        let side = |align: &Align| match align {
+            Align::Left => "",
+            Align::Centre => " class=\"c\"",
+            Align::Right => " class=\"r\"",
+        };
+        let mut out = String::from("<thead>\n<tr>");
+        // Writing to a string cannot fail.
+        for (name, align) in &self.columns {
+            let _ = match name.is_empty() {
+                true => write!(out, "<td></td>"),
+                false => write!(out, "<th scope=\"col\"{}>{}</th>", side(align), escape(name)),
+            };
+        }
+        out += "</tr>\n</thead>\n<tbody>\n";
+        for row in &self.rows {
+            let class = class(row).map_or(String::new(), |class| format!(" class=\"{class}\""));
+            let _ = write!(out, "<tr{class}>");
+            for (at, (cell, (_, align))) in row.iter().zip(&self.columns).enumerate() {
+                let _ = match at {
+                    0 => write!(out, "<th scope=\"row\">{}</th>", escape(cell)),
+                    _ => write!(out, "<td{}>{}</td>", side(align), escape(cell)),
+                };
+            }
+            out += "</tr>\n";
+        }
+        out + "</tbody>\n"
+    }
+
     /// A LaTeX `tabular` with the rules of the package `booktabs`; what LaTeX would read as a command
     /// is escaped.
     pub fn to_latex(&self) -> String {
@@ -138,7 +173,7 @@ fn one_line(text: &str, instead: &str) -> String {
     text.trim().lines().map(str::trim).collect::<Vec<_>>().join(instead)
 }
 
-fn latex(text: &str) -> String {
+pub(super) fn latex(text: &str) -> String {
     let mut out = String::new();
     for c in one_line(text, " ").chars() {
         match c {

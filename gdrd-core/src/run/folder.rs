@@ -18,11 +18,11 @@ use crate::evaluation::Measured;
 use crate::experiment::Experiment;
 use crate::files::{self, remove, write_atomically};
 use crate::observe::{Event, Flow, Observer, tell};
-use crate::report::{self, SolvedLayer, StageCurves};
+use crate::report::{self, Insight, SolvedLayer, StageCurves};
 use crate::trainer::{Checkpoint, Position};
 
 /// The folder of a run, known by `gdrd-run.json`: `recipe.resolved.toml`, `lock.json`, `samples.png`, `metrics.jsonl`, `checkpoints/`,
-/// `student.safetensors`, `evaluation/*.json`, `report.md`, and, when all of them are there, `checksums.json`.
+/// `student.safetensors`, `evaluation/*.json`, `insight.json`, `report.md`, `report.html`, and, when all of them are there, `checksums.json`.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -32,6 +32,10 @@ pub(super) const RECIPE: &str = "recipe.resolved.toml";
 /// The log of steps.
 const LOG: &str = "metrics.jsonl";
 pub(super) const REPORT: &str = "report.md";
+/// The same as a page with charts.
+pub(super) const PAGE: &str = "report.html";
+/// What the run saw of faces.
+pub(super) const INSIGHT: &str = "insight.json";
 
 impl RunFolder {
     /// The run folder at `path`; it need not exist yet.
@@ -140,7 +144,7 @@ impl RunFolder {
         &self,
         experiment: &Experiment,
         lock: &Lock,
-        measured: &BTreeMap<String, Vec<Measured>>,
+        (measured, insight): (&BTreeMap<String, Vec<Measured>>, &Insight),
         log: &StepLog,
     ) -> Result<()> {
         let evaluation = self.evaluation();
@@ -155,6 +159,8 @@ impl RunFolder {
         self.write_mark_with(false, measured.iter().flat_map(curves).collect())?;
         let text = self.report(experiment, lock, measured, &self.path)?;
         write_atomically(&self.path.join(REPORT), text.as_bytes())?;
+        write_atomically(&self.path.join(INSIGHT), &json(insight)?)?;
+        write_atomically(&self.path.join(PAGE), report::html_page(&[self.view()?])?.as_bytes())?;
         Checkpoint::finish_removals(&self.path.join("checkpoints"))?;
         // Checksums stand for what this run wrote, not for what somebody made of it since.
         let mut sums = Checksums::of(&self.path, &self.written()?)?;
@@ -218,7 +224,7 @@ impl RunFolder {
     }
 
     /// The stages that were solved in closed form, in the order in which they ran.
-    fn solved(&self) -> Result<Vec<(String, SolvedLayer)>> {
+    pub(super) fn solved(&self) -> Result<Vec<(String, SolvedLayer)>> {
         let solved = |mut line: serde_json::Value| {
             let found = line.get_mut("solved").map(serde_json::Value::take)?;
             Some((line["stage"].as_str()?.to_string(), serde_json::from_value(found).ok()?))
@@ -227,7 +233,7 @@ impl RunFolder {
     }
 
     /// What is drawn of each stage, in the order in which the stages ran.
-    fn curves(&self) -> Result<Vec<StageCurves>> {
+    pub(super) fn curves(&self) -> Result<Vec<StageCurves>> {
         let mut curves: Vec<StageCurves> = Vec::new();
         for value in self.metrics()? {
             if let (Some(stage), Some(step), Some(loss)) =
@@ -239,9 +245,14 @@ impl RunFolder {
                 let Some(curve) = curves.iter_mut().find(|curve| curve.stage == stage) else { continue };
                 curve.loss.push((step, loss));
                 for (name, value) in value["terms"].as_object().into_iter().flatten() {
-                    if let (Some(term), Some(length)) = (name.strip_suffix(".gradient"), value.as_f64()) {
-                        curve.gradients.entry(term.to_string()).or_default().push((step, length));
-                    }
+                    let Some(value) = value.as_f64() else { continue };
+                    let (into, name) = match (name.strip_suffix(".gradient"), name.split_once(".cosine.")) {
+                        (Some(term), _) => (&mut curve.gradients, term.to_string()),
+                        (_, Some((one, other))) => (&mut curve.cosines, format!("{one} and {other}")),
+                        _ if name.contains('.') => continue,
+                        _ => (&mut curve.terms, name.clone()),
+                    };
+                    into.entry(name).or_default().push((step, value));
                 }
             }
         }

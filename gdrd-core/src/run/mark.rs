@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use super::checksums::CHECKSUMS;
-use super::folder::{RECIPE, REPORT, RunFolder};
+use super::folder::{INSIGHT, PAGE, RECIPE, REPORT, RunFolder};
 use super::lock::Lock;
 use crate::digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -175,6 +175,11 @@ impl RunFolder {
         write_atomically(&self.path().join(MARK), &text)
     }
 
+    /// When the process that runs it, or ran it last, began, in seconds since 1970.
+    pub(super) fn began(&self) -> Result<f64> {
+        Ok(self.mark()?.map_or(0.0, |mark| mark.since as f64))
+    }
+
     fn mark(&self) -> Result<Option<Mark>> {
         let path = self.path().join(MARK);
         match files::read(&path) {
@@ -242,7 +247,7 @@ impl RunFolder {
         let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
         let charts = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]);
         let scores = protocols.iter().flat_map(|name| [format!("evaluation/{name}.json"), report::picture_file(name)]);
-        let ours = [REPORT, "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
+        let ours = [REPORT, PAGE, INSIGHT, "student.safetensors", "metrics.jsonl", "samples.png"].map(String::from);
         let last = ["lock.json", RECIPE].map(String::from);
         Ok(ours.into_iter().chain(charts).chain(scores).chain(last).collect())
     }

@@ -130,6 +130,34 @@ pub(super) fn evaluate(
     Ok(found)
 }
 
+/// How faces come to a teacher: what its views do to them, and the degradation before that, if there is one.
+type Way<'a> = (&'a [Option<Downscale>], Option<&'a Downscale>);
+
+/// Gives `each` a teacher that embeds, as it is, and behind the degradation.
+pub(super) fn each_of_teacher(
+    parts: &Assembly,
+    name: &str,
+    mut each: impl FnMut(&dyn Embedder, Role, Way) -> Result<()>,
+) -> Result<()> {
+    let teacher = parts.context().teacher(name)?;
+    if !teacher.knows_any_face() || embedding_width(&*teacher).is_err() {
+        return Ok(());
+    }
+    let device = parts.device();
+    let title = match teacher.card().input_size {
+        Some(size) => format!("teacher `{name}` at {size}x{size}"),
+        None => format!("teacher `{name}` on faces as they are"),
+    };
+    let views = parts.views_of(&*teacher)?;
+    let low = parts.context().part::<dyn crate::data::Degradation>("view", LOW)?;
+    let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
+    let role = |small: bool| Role::Teacher { name: name.to_string(), small };
+    each(&plain, role(false), (&views, None))?;
+    let Some(downscale) = low.downscale() else { return Ok(()) };
+    let inner = TeacherEmbedder::new(&format!("teacher `{name}`"), &*teacher, device)?.with_views(views.clone());
+    each(&Degraded::new(&inner, downscale.clone()), role(true), (&views, Some(downscale)))
+}
+
 fn read(path: &Path) -> Result<Outcome> {
     let bytes = files::read(path).map_err(|e| Error::io(path, e))?;
     Outcome::from_json(&String::from_utf8_lossy(unsealed(&bytes)?))
@@ -210,29 +238,14 @@ impl Bench<'_> {
 
     /// Measures a teacher that embeds, as it is and behind the degradation.
     fn measure_teacher(&mut self, name: &str) -> Result<()> {
-        let teacher = self.parts.context().teacher(name)?;
-        if !teacher.knows_any_face() || embedding_width(&*teacher).is_err() {
-            return Ok(());
-        }
-        let device = self.parts.device();
-        let title = match teacher.card().input_size {
-            Some(size) => format!("teacher `{name}` at {size}x{size}"),
-            None => format!("teacher `{name}` on faces as they are"),
-        };
-        let views = self.parts.views_of(&*teacher)?;
-        let low = self.parts.context().part::<dyn crate::data::Degradation>("view", LOW)?;
-        let plain = TeacherEmbedder::new(&title, &*teacher, device)?.with_views(views.clone());
-        if !self.protocol.measures(&plain) {
-            return Ok(());
-        }
-        let key = |small| self.key(name, &views, small);
-        let (key_of_plain, key_of_small) = (key(None)?, key(low.downscale())?);
-        let role = |small: bool| Role::Teacher { name: name.to_string(), small };
-        self.measure(&plain, role(false), Some(key_of_plain))?;
-        let Some(downscale) = low.downscale() else { return Ok(()) };
-        let inner = TeacherEmbedder::new(&format!("teacher `{name}`"), &*teacher, device)?.with_views(views);
-        let degraded = Degraded::new(&inner, downscale.clone());
-        self.measure(&degraded, role(true), Some(key_of_small))
+        let (parts, protocol) = (self.parts, self.protocol);
+        each_of_teacher(parts, name, |embedder, role, (views, downscale)| {
+            if !protocol.measures(embedder) {
+                return Ok(());
+            }
+            let key = self.key(name, views, downscale)?;
+            self.measure(embedder, role, Some(key))
+        })
     }
 
     /// Everything that a teacher's outcome depends on: what teacher, protocol, data and lists are, what its views do to a face, the

@@ -5,8 +5,11 @@
 mod ablation;
 mod assembly;
 mod checksums;
+mod difference;
+mod events;
 mod features;
 mod folder;
+mod insight;
 mod known;
 mod lock;
 mod mark;
@@ -18,6 +21,7 @@ pub mod probe;
 mod provenance;
 mod solved;
 mod verify;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +31,7 @@ use candle_core::Device;
 
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
+pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::State;
@@ -34,6 +39,7 @@ pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
 pub use verify::{Finding, Verdict, is_good, verify, verify_again};
+pub use view::{claim_report, runs_of};
 
 use crate::closed_form::ClosedForm;
 use crate::error::{Error, ErrorKind, Result};
@@ -191,13 +197,14 @@ fn run_in(
     let file = StudentFile::open(&bytes, &place.device, &*place.registry)?;
     let student = StudentEmbedder::new(&file, &place.device);
     let measured = measure::evaluate(&parts, Some(&student), Role::Student, true)?;
+    let insight = insight::insight(&parts, &file, &measured)?;
     parts.unchanged()?;
     for name in experiment.evaluate.keys() {
         let protocol = parts.protocol(name)?;
         let picture = if protocol.measures(&student) { protocol.picture(&student, &parts.context())? } else { None };
         folder.write_picture(name, picture)?;
     }
-    folder.write_results(experiment, &lock, &measured, &log)?;
+    folder.write_results(experiment, &lock, (&measured, &insight), &log)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })
 }
 

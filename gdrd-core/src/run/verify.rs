@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::assembly::Assembly;
 use super::checksums::{CHECKSUMS, Checksums};
-use super::folder::{RECIPE, REPORT, RunFolder};
+use super::folder::{INSIGHT, PAGE, RECIPE, REPORT, RunFolder};
+use super::insight::insight;
 use super::measure::{self, StudentEmbedder};
 use super::{Lock, Place, Prepared, State};
 use crate::error::{Context, Error, Result};
@@ -18,6 +19,7 @@ use crate::experiment::Experiment;
 use crate::files;
 use crate::observe::Observer;
 use crate::registry::Registry;
+use crate::report::html_page;
 use crate::student::{StudentFile, StudentHeader};
 use crate::trainer::Checkpoint;
 
@@ -122,6 +124,13 @@ pub fn verify_again(experiment: &Experiment, place: &Place, observer: &dyn Obser
                 }
                 None => book.add(&what, Verdict::Wrong, "it is not measured any more".into()),
             }
+        }
+    }
+    if let Some(seen) = folder.insight()? {
+        let again = insight(&parts, &file, &now)?;
+        match seen.without_time() == again.without_time() {
+            true => book.add(INSIGHT, Verdict::Good, "seen again".into()),
+            false => book.add(INSIGHT, Verdict::Wrong, "faces, points or mistakes are others".into()),
         }
     }
     Ok(book.findings)
@@ -303,6 +312,7 @@ fn report(
         Some(at) => book.add(&format!("{REPORT}: text"), Verdict::Wrong, format!("line {} is another", at + 1)),
         None => book.add(&format!("{REPORT}: text"), Verdict::Wrong, "it is longer or shorter".into()),
     }
+    page(folder, book);
     for name in sorted_names(pictures.path())? {
         let read = |folder: &Path| files::read(&folder.join(&name)).ok();
         match read(pictures.path()) == read(folder.path()) {
@@ -311,6 +321,23 @@ fn report(
         }
     }
     Ok(())
+}
+
+/// Whether `report.html` is what the run's files make of it.
+fn page(folder: &RunFolder, book: &mut Book) {
+    let what = format!("{PAGE}: text");
+    let Ok(found) = files::read_to_string(&folder.path().join(PAGE)) else {
+        return book.add(&what, Verdict::Unknown, "this run has none".into());
+    };
+    match folder.view().and_then(|view| html_page(&[view])) {
+        Ok(made) if made == found => book.add(&what, Verdict::Good, "as the run's data says".into()),
+        Ok(made) => {
+            let line = made.lines().zip(found.lines()).position(|(made, found)| made != found);
+            let found = line.map_or("it is longer or shorter".into(), |line| format!("line {} is another", line + 1));
+            book.add(&what, Verdict::Wrong, found);
+        }
+        Err(error) => book.add(&what, Verdict::Wrong, error.to_string()),
+    }
 }
 
 fn sorted_names(folder: &Path) -> Result<Vec<String>> {

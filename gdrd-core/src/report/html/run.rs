@@ -1,0 +1,211 @@
+//! The sections of a page of one run.
+
+use std::fmt::Write;
+
+use super::super::chart::{Axis, Series};
+use super::super::page::{notes, results_table};
+use super::super::paper::{self, RESOLUTION};
+use super::super::table::{Align, Table};
+use super::super::view::RunView;
+use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
+use crate::error::Result;
+use crate::evaluation::{Curve, Measured, Role};
+use crate::report::base64;
+
+/// What stands below the title: the headline of every protocol.
+pub(super) fn lead(run: &RunView) -> Result<String> {
+    let mut cards = String::new();
+    for (protocol, rows) in &run.measured {
+        let Some(first) = rows.first() else { continue };
+        let headline = first.outcome.headline()?;
+        let (what, count) = (escape(&first.outcome.what), paper::count(first.outcome.items.len()));
+        let _ = writeln!(
+            cards,
+            "<li><span class=\"big\">{}</span><span class=\"what\">{}, {}: {} ({count} {what})</span></li>",
+            escape(&headline.shown()),
+            escape(&headline.name),
+            escape(protocol),
+            escape(&first.embedder)
+        );
+    }
+    let list = if cards.is_empty() { String::new() } else { format!("<ul class=\"cards\">\n{cards}</ul>\n") };
+    Ok(format!("<p>A run of gdrd, seed {}.</p>\n{list}", run.seed))
+}
+
+/// Everything of one run.
+pub(super) fn sections(run: &RunView, body: &mut Body) -> Result<()> {
+    let runs = std::slice::from_ref(run);
+    body.section("results", "Results", &results(run)?);
+    body.section("paper", "Beside the paper", &beside(runs)?);
+    let charts = curves(run, body)?;
+    body.section("curves", "Curves", &charts);
+    let charts = resolution(runs, body)?;
+    body.section("resolution", "Resolution", &charts);
+    let content = faces::accuracy_and_time(runs, body)?;
+    body.section("speed", "Accuracy and time", &content);
+    let content = faces::space(run, body)?;
+    body.section("embeddings", "Embeddings", &content);
+    body.section("mistakes", "Hardest mistakes", &faces::mistakes(run));
+    let content = training::section(run, body)?;
+    body.section("training", "Training", &content);
+    body.section("samples", "Samples", &samples(run));
+    body.section("provenance", "What the numbers rest on", &provenance(run));
+    Ok(())
+}
+
+/// A table for each protocol, and the tables that protocols make themselves.
+pub(super) fn results(run: &RunView) -> Result<String> {
+    let mut out = String::new();
+    for (protocol, rows) in &run.measured {
+        let Some(first) = rows.first() else { continue };
+        let what = format!("{protocol}: {} {}", paper::count(first.outcome.items.len()), first.outcome.what);
+        out += &table(&what, &results_table(rows)?, |_| None);
+        out += &remarks(&notes(rows));
+        for row in rows {
+            for matrix in &row.outcome.matrices {
+                let align = |at| if at == 0 { Align::Left } else { Align::Right };
+                let columns = matrix.columns.iter().enumerate().map(|(at, column)| (column.as_str(), align(at)));
+                let mut inner = Table::new(columns);
+                for (name, values) in &matrix.rows {
+                    let whole = values.iter().all(|value| value.fract() == 0.0);
+                    let shown = |value: &f64| if whole { format!("{value:.0}") } else { format!("{value:.2}") };
+                    inner.push(std::iter::once(name.clone()).chain(values.iter().map(shown)))?;
+                }
+                let caption = format!("{protocol}, {}: {}", row.embedder, matrix.name);
+                let _ = write!(out, "<details>\n<summary>{}</summary>\n", escape(&caption));
+                out += &table(&caption, &inner, |_| None);
+                out += "</details>\n";
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The paper's tables with ours below.
+pub(super) fn beside(runs: &[RunView]) -> Result<String> {
+    let tables = paper::beside(runs)?;
+    if tables.is_empty() {
+        return Ok(String::new());
+    }
+    let mut out = paragraph(
+        "Rows that are marked as quoted are what the paper (arXiv 2409.06371) prints, on its own data; rows that are marked as measured come \
+         from the files of this run. They share a protocol's kind and not its faces.",
+    );
+    for beside in &tables {
+        out += &table(&beside.caption, &beside.table, paper::class);
+        out += &remarks(&beside.differences);
+    }
+    Ok(out)
+}
+
+/// A chart for each curve of each protocol, and the DET curve that a ROC curve is.
+fn curves(run: &RunView, body: &mut Body) -> Result<String> {
+    let mut out = String::new();
+    for (protocol, rows) in &run.measured {
+        for curve in rows.first().into_iter().flat_map(|row| &row.outcome.curves) {
+            if curve.name == "Resolution" {
+                continue;
+            }
+            let series = of_rows(rows, curve);
+            out += &chart(body, protocol, curve, &series)?;
+            if curve.name == "ROC" {
+                out += &det(body, protocol, &series)?;
+            }
+        }
+    }
+    Ok(wrapped(out))
+}
+
+pub(super) fn chart(body: &mut Body, protocol: &str, curve: &Curve, series: &[Series]) -> Result<String> {
+    let x = if curve.log_x { Axis::log(&curve.x) } else { Axis::linear(&curve.x) };
+    plot::lines(body, &format!("{}, {protocol}", curve.name), "", x, Axis::linear(&curve.y), series)
+}
+
+/// The misses of a ROC curve, both axes in decades.
+pub(super) fn det(body: &mut Body, protocol: &str, roc: &[Series]) -> Result<String> {
+    let missed = |series: &Series| Series {
+        label: series.label.clone(),
+        points: series.points.iter().map(|(x, y)| (*x, 100.0 - y)).filter(|(_, y)| *y > 1e-9).collect(),
+    };
+    let series: Vec<Series> = roc.iter().map(missed).collect();
+    let (x, y) = (Axis::log("false accept rate"), Axis::log("false reject rate, %"));
+    plot::lines(body, &format!("DET, {protocol}"), "", x, y, &series)
+}
+
+/// The same curve of each embedder.
+pub(super) fn of_rows(rows: &[Measured], curve: &Curve) -> Vec<Series> {
+    let of = |row: &Measured| {
+        let found = row.outcome.curves.iter().find(|other| other.name == curve.name)?;
+        Some(Series { label: row.embedder.clone(), points: found.points.clone() })
+    };
+    rows.iter().filter_map(of).collect()
+}
+
+pub(super) fn wrapped(charts: String) -> String {
+    if charts.is_empty() { charts } else { format!("<div class=\"charts\">\n{charts}</div>\n") }
+}
+
+/// The headline over the faces' size, with what the paper prints.
+pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
+    let mut names: Vec<&String> = runs.iter().flat_map(|run| run.measured.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut out = String::new();
+    for protocol in names {
+        let (mut series, mut of): (Vec<Series>, Option<&Curve>) = (Vec::new(), None);
+        for run in runs {
+            let rows = run.measured.get(protocol).map_or(&[][..], Vec::as_slice);
+            let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == "Resolution"))
+            else {
+                continue;
+            };
+            of = Some(of.unwrap_or(curve));
+            let students = rows.iter().filter(|row| runs.len() == 1 || row.role == Role::Student).cloned();
+            for one in of_rows(&students.collect::<Vec<_>>(), curve) {
+                let label = if runs.len() > 1 { run.title() } else { one.label };
+                series.push(Series { label, points: one.points });
+            }
+        }
+        let Some(curve) = of else { continue };
+        series.push(Series {
+            label: "quoted: the paper's students on UCCS, one for each size".into(),
+            points: RESOLUTION.to_vec(),
+        });
+        let title = format!("{} over resolution, {protocol}", curve.y.trim_end_matches(", %"));
+        out += &plot::lines(body, &title, "", Axis::linear(&curve.x), Axis::linear(&curve.y), &series)?;
+    }
+    Ok(wrapped(out))
+}
+
+/// The first faces of the sheet of samples, each an image of its own so that they find room on any screen.
+fn samples(run: &RunView) -> String {
+    /// Height and width of a face on the sheet, and how many are shown.
+    const CELL: u32 = 112;
+    const MOST: u32 = 12;
+    let decoded =
+        run.samples.as_deref().map(|bytes| image::load_from_memory_with_format(bytes, image::ImageFormat::Png));
+    let Some(Ok(sheet)) = decoded else { return String::new() };
+    let size = run.size.map_or("at its own size".into(), |size| format!("at {size}x{size}"));
+    let mut items = String::new();
+    for at in 0..(sheet.width() / CELL).min(MOST) {
+        let cell = sheet.crop_imm(at * CELL, 0, CELL, 2 * CELL);
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        if cell.to_rgb8().write_to(&mut bytes, image::ImageFormat::Png).is_err() {
+            continue;
+        }
+        let alt = format!("Face {}: as the dataset has it, above what the student sees {size}", at + 1);
+        let source = png(&base64::encode(bytes.get_ref()));
+        let _ = writeln!(items, "<li><img src=\"{source}\" width=\"112\" height=\"224\" alt=\"{alt}\"></li>");
+    }
+    let said = paragraph(&format!("Faces as the dataset has them, above what the student sees, {size}."));
+    format!("{said}<ul class=\"samples\">\n{items}</ul>\n")
+}
+
+fn provenance(run: &RunView) -> String {
+    let recipe = escape(&run.recipe);
+    format!(
+        "{}<details>\n<summary>The resolved recipe: running it again is the same run</summary>\n<pre tabindex=\"0\"><code>{recipe}</code></pre>\n\
+         </details>\n",
+        remarks(&run.provenance)
+    )
+}

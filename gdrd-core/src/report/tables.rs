@@ -1,0 +1,73 @@
+//! The tables of runs for other texts: as Markdown, and as LaTeX with the package `booktabs`.
+
+use super::html::{comparison, groups, protocols};
+use super::paper;
+use super::table::{Table, latex};
+use super::view::RunView;
+use super::{notes, results_table};
+use crate::error::Result;
+
+/// A table with what stands above and below it.
+struct Captioned {
+    caption: String,
+    table: Table,
+    notes: Vec<String>,
+}
+
+fn all(runs: &[RunView]) -> Result<Vec<Captioned>> {
+    let mut found = Vec::new();
+    for (protocol, content) in protocols(runs) {
+        let groups = groups(runs, protocol, content);
+        if let Some(table) = comparison(&groups)?.filter(|_| runs.len() > 1) {
+            found.push(Captioned { caption: format!("{protocol}, all runs"), table, notes: Vec::new() });
+        }
+    }
+    for run in runs {
+        for (protocol, rows) in &run.measured {
+            let Some(first) = rows.first() else { continue };
+            let count = paper::count(first.outcome.items.len());
+            let caption = format!("{}, {protocol}: {count} {}", run.title(), first.outcome.what);
+            found.push(Captioned { caption, table: results_table(rows)?, notes: notes(rows) });
+        }
+    }
+    let beside = paper::beside(runs)?.into_iter();
+    found.extend(beside.map(|b| Captioned { caption: b.caption, table: b.table, notes: b.differences }));
+    Ok(found)
+}
+
+/// Brings a table that is wider than a line to the line's width.
+const WIDE: &str = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}";
+
+/// The tables of one run or of several as Markdown.
+///
+/// # Errors
+/// If what was measured does not fit together.
+pub fn markdown(runs: &[RunView]) -> Result<String> {
+    let mut out = String::new();
+    for Captioned { caption, table, notes } in all(runs)? {
+        out += &format!("## {caption}\n\n{}\n", table.to_markdown());
+        notes.iter().for_each(|note| out += &format!("- {note}\n"));
+        out += "\n";
+    }
+    Ok(out)
+}
+
+/// The same as LaTeX: a `table` each, for `\input` in a document that has `\usepackage{booktabs,graphicx}`.
+///
+/// # Errors
+/// As [`markdown`].
+pub fn latex_tables(runs: &[RunView]) -> Result<String> {
+    let mut out = String::from(
+        "% Tables of gdrd, for \\input{tables.tex}; the document needs \\usepackage{booktabs,graphicx}.\n",
+    );
+    for (at, Captioned { caption, table, notes }) in all(runs)?.into_iter().enumerate() {
+        let notes: String = notes.iter().map(|note| format!(" {}", latex(note))).collect();
+        out += &format!(
+            "\n\\begin{{table}}\n\\centering\\small\n\\caption{{{}.{notes}}}\n\\label{{tab:gdrd-{}}}\n{WIDE}{{!}}{{%\n{}}}\n\\end{{table}}\n",
+            latex(&caption),
+            at + 1,
+            table.to_latex()
+        );
+    }
+    Ok(out)
+}

@@ -1,0 +1,125 @@
+//! A run folder as data for pages: read from its files alone, so that a folder from another machine has a page too.
+
+use std::path::{Path, PathBuf};
+
+use super::folder::{INSIGHT, RunFolder};
+use super::lock::Lock;
+use super::mark::{State, claim};
+use super::provenance::of_lock;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::report::{Insight, ProtocolView, RunView};
+
+impl RunFolder {
+    /// What pages show of a run that has measured.
+    ///
+    /// # Errors
+    /// If a file of it is missing, cannot be read, or its results were altered.
+    pub fn view(&self) -> Result<RunView> {
+        let path = self.recipe();
+        let recipe = files::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let table: toml::Table = recipe.parse().map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
+        let lock = Lock::read_file(&self.lock_file())?;
+        let size = |section: &str| table.get(section)?.get("size")?.as_integer();
+        let protocols = table.get("evaluate").and_then(toml::Value::as_table).into_iter().flatten();
+        let protocol = |(name, options): (&String, &toml::Value)| {
+            let kind = options.get("kind").and_then(toml::Value::as_str).unwrap_or_default().to_string();
+            let strings = options.as_table().into_iter().flatten().filter_map(|(_, value)| value.as_str());
+            let mut data: Vec<String> = strings.filter_map(|name| data_kind(&table, name)).collect();
+            data.dedup();
+            let content = lock.protocols.get(name).cloned().unwrap_or_default();
+            (name.clone(), ProtocolView { kind, data, content })
+        };
+        let samples = self.path().join("samples.png");
+        Ok(RunView {
+            name: table.get("name").and_then(toml::Value::as_str).unwrap_or_default().to_string(),
+            seed: table
+                .get("run")
+                .and_then(|run| run.get("seed"))
+                .and_then(toml::Value::as_integer)
+                .unwrap_or_default(),
+            size: size("degradation"),
+            protocols: protocols.map(protocol).collect(),
+            measured: self.results()?,
+            curves: self.curves()?,
+            solved: self.solved()?,
+            insight: self.insight()?,
+            samples: if samples.exists() {
+                Some(files::read(&samples).map_err(|e| Error::io(&samples, e))?)
+            } else {
+                None
+            },
+            provenance: of_lock(&lock),
+            recipe,
+        })
+    }
+
+    /// What the run saw of faces; none if it wrote none.
+    pub(super) fn insight(&self) -> Result<Option<Insight>> {
+        let path = self.path().join(INSIGHT);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::read(&path).map_err(|e| Error::io(&path, e))?;
+        let read = serde_json::from_slice(&bytes);
+        read.map(Some).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))
+    }
+}
+
+/// The kind of a dataset of a recipe; of one that shows another one's faces, that one's.
+fn data_kind(recipe: &toml::Table, name: &str) -> Option<String> {
+    let mut name = name;
+    // Datasets are no circle, but a file may say anything.
+    for _ in 0..8 {
+        let table = recipe.get("data")?.get(name)?;
+        match table.get("data").and_then(toml::Value::as_str) {
+            Some(inner) => name = inner,
+            None => return table.get("kind")?.as_str().map(String::from),
+        }
+    }
+    None
+}
+
+/// The finished runs that paths name: run folders, and the cells of ablations, in the order of their names.
+///
+/// # Errors
+/// If a path is neither, or a run is not finished.
+pub fn runs_of(paths: &[PathBuf]) -> Result<Vec<RunFolder>> {
+    let mut runs = Vec::new();
+    for path in paths {
+        if !path.join("gdrd-ablation.json").is_file() {
+            runs.push(finished(path)?);
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
+        let mut cells: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        cells.retain(|cell| cell.is_dir() && RunFolder::new(cell).is_finished());
+        cells.sort();
+        if cells.is_empty() {
+            return Err(Error::recipe(format!("`{}`: an ablation without a finished cell", path.display())));
+        }
+        runs.extend(cells.into_iter().map(RunFolder::new));
+    }
+    Ok(runs)
+}
+
+/// Refuses to write a report's files over others, such as those of a run.
+///
+/// # Errors
+/// If one of `names` is in `folder` and no report has written it.
+pub fn claim_report(folder: &Path, names: &[&str]) -> Result<()> {
+    claim(folder, "report", "--out", &names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+}
+
+fn finished(path: &Path) -> Result<RunFolder> {
+    let folder = RunFolder::new(path);
+    match folder.state()? {
+        State::Finished => Ok(folder),
+        // Where only the student file was taken away, all that pages need is there.
+        State::Begun if folder.was_finished()? => Ok(folder),
+        State::Begun => {
+            Err(Error::recipe(format!("`{0}` is not finished; `gdrd resume {0}` goes on with it", path.display())))
+        }
+        State::Empty => Err(Error::recipe(format!("`{}` is no run folder of gdrd", path.display()))),
+    }
+}
