@@ -6,6 +6,8 @@ use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 use gdrd_core::error::{Context, Error, Result};
 
+use crate::commands::data::DataCommand;
+
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
 #[command(name = "gdrd", version, max_term_width = 100)]
@@ -189,6 +191,9 @@ pub(crate) enum Command {
     /// Fetch, verify and list pretrained weights on the Hugging Face Hub
     #[command(subcommand)]
     Hub(HubCommand),
+    /// Make datasets
+    #[command(subcommand)]
+    Data(DataCommand),
 }
 
 #[derive(Subcommand)]
@@ -317,7 +322,7 @@ pub(crate) struct PlaceArguments {
 }
 
 /// A height and width in pixels.
-fn size(text: &str) -> std::result::Result<usize, String> {
+pub(crate) fn size(text: &str) -> std::result::Result<usize, String> {
     let size = text.parse().ok().filter(|size| (1..=4096).contains(size));
     size.ok_or_else(|| "expected 1 to 4096 pixels".to_string())
 }

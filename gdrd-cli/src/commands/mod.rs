@@ -18,6 +18,7 @@ use crate::args::{Arguments, Command, Doctor, PlaceArguments};
 
 mod ablate;
 mod check;
+pub(crate) mod data;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -62,6 +63,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Kinds { kind, .. } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
         Command::Hub(command) => hub::hub(command, registry),
+        Command::Data(command) => data::data(command, registry),
     }
 }
 
