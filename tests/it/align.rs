@@ -172,17 +172,19 @@ fn wrong_photographs_and_boxes_are_named_and_the_others_are_done() {
     image(image::RgbaImage::from_pixel(40, 40, image::Rgba([255, 0, 0, 128])).into(), "alpha.png");
     image(image::RgbImage::new(1, 1).into(), "one.png");
     image(image::GrayImage::new(20_000, 3).into(), "wide.png");
+    let cmyk = gdrd_tests::root().join("tests/golden/front_end/cmyk.jpg");
+    bench.write("photos/Bob/cmyk.jpg", std::fs::read(cmyk).expect("a JPEG for printers"));
     bench.write("photos/Bob/empty.jpg", "");
     bench.write("photos/Bob/text.jpg", "no image at all");
     bench.write("photos/Bob/notes.txt", "no image either");
     let mut boxes =
         "image,left,top,width,height\nAnn/1.png,900,1,5,5\nAnn/2.png,10,10,20,20\nBob/empty.jpg,1,2,3,4\n".to_string();
-    for name in ["grey", "deep", "alpha", "one", "wide"] {
-        boxes += &format!("Bob/{name}.png,0,0,30,30\n");
+    for name in ["grey.png", "deep.png", "alpha.png", "one.png", "wide.png", "cmyk.jpg"] {
+        boxes += &format!("Bob/{name},0,0,30,30\n");
     }
     bench.write("boxes.csv", &boxes);
     let said = align_boxes(&bench, &[], 1);
-    assert!(said.stdout.contains("11 photographs: 6 with a face, 2 without, 3 unreadable"), "{said:#?}");
+    assert!(said.stdout.contains("12 photographs: 7 with a face, 2 without, 3 unreadable"), "{said:#?}");
     assert!(
         said.stderr.contains("passed over, not named as images: 1: ") && said.stderr.contains("notes.txt"),
         "{said:#?}"
@@ -194,8 +196,8 @@ fn wrong_photographs_and_boxes_are_named_and_the_others_are_done() {
     let missing = std::fs::read_to_string(bench.file("out/not-found.csv")).expect("a table");
     for expected in [
         "Ann/1.png,\"the box (left 900, top 1, width 5, height 5) is outside of the photograph, which has 60x50 pixels",
-        "Bob/empty.jpg,not a readable image: it is empty",
-        "Bob/text.jpg,not a readable image: it is text that begins with",
+        "Bob/empty.jpg,\"not a readable image: it is empty",
+        "Bob/text.jpg,\"not a readable image: it is text that begins with",
         "Bob/1.png,no face",
     ] {
         assert!(missing.contains(expected), "{expected}: {missing}");
@@ -204,6 +206,13 @@ fn wrong_photographs_and_boxes_are_named_and_the_others_are_done() {
     assert_eq!(face("grey.png").pixels()[..3], [90; 3]);
     assert_eq!(face("deep.png").pixels()[..3], [156; 3]);
     assert_eq!(face("alpha.png").pixels()[..3], [128, 0, 0]);
+    // Pillow says 216, 137, 66.
+    let printed = face("cmyk.png");
+    assert!(
+        printed.pixels()[..3].iter().zip([216_u8, 137, 66]).all(|(a, b)| a.abs_diff(b) < 4),
+        "{:?}",
+        &printed.pixels()[..3]
+    );
     align_boxes(&bench, &["--skip-unreadable"], 0);
 
     bench.write("boxes.csv", "image,left,top,width,height\nAnn/9.png,1,1,5,5\n");

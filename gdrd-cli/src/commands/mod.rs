@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Kinds { kind, .. } => kinds::kinds(kind.as_deref(), registry),
         Command::Schema => schema::schema(registry),
         Command::Hub(command) => hub::hub(command, registry),
-        Command::Data(command) => data::data(command, registry),
+        Command::Data(command) => data::data(command),
     }
 }
 

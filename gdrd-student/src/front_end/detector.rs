@@ -80,6 +80,9 @@ enum Family {
     Scrfd,
 }
 
+/// Pixels from cell to cell of each of the three grids of either.
+const STRIDES: [usize; 3] = [8, 16, 32];
+
 /// What is expected of a network, for messages.
 const EXPECTED: &str = "expected YuNet (outputs cls_8, obj_8, bbox_8, kps_8, and the same for 16 and 32) or SCRFD with landmarks \
                         (nine outputs: 1, 4 and 10 values for each of two candidates in cells of 8, 16 and 32 pixels)";
@@ -103,7 +106,7 @@ impl OnnxDetector {
     pub fn from_bytes(bytes: &[u8], options: DetectorOptions) -> Result<Self> {
         options.check()?;
         let network = Network::read(bytes)?;
-        let names = yunet::STRIDES.iter().flat_map(|stride| yunet::OUTPUTS.map(|(name, _)| format!("{name}_{stride}")));
+        let names = STRIDES.iter().flat_map(|stride| yunet::OUTPUTS.map(|(name, _)| format!("{name}_{stride}")));
         let names: Vec<String> = names.collect();
         let family = if names.iter().all(|name| network.outputs().contains(name)) {
             Family::YuNet
@@ -142,7 +145,7 @@ impl OnnxDetector {
         }
         let outputs = self.network.run(size, &canvas)?;
         let mut found = Vec::new();
-        for stride in yunet::STRIDES {
+        for stride in STRIDES {
             let (columns, cells) = (size[1] / stride, size[0] / stride * (size[1] / stride));
             found.extend(match self.family {
                 Family::YuNet => {

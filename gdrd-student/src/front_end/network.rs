@@ -65,16 +65,17 @@ impl Network {
     pub(super) fn run(&self, size: [usize; 2], canvas: &[f32]) -> Result<Vec<Output>> {
         let [height, width] = size;
         let plan = self.ready(size)?;
-        let answer = (|| {
-            let outputs = plan.run(tvec!(Tensor::from_shape(&[1, 3, height, width], canvas)?.into()))?;
-            let read = |(name, output): (&String, &tract_onnx::prelude::TValue)| {
+        let input = Tensor::from_shape(&[1, 3, height, width], canvas);
+        let answer = input.and_then(|input| plan.run(tvec!(input.into()))).and_then(|outputs| {
+            let mut read = Vec::with_capacity(outputs.len());
+            for (name, output) in self.outputs.iter().zip(&outputs) {
                 let output = output.cast_to::<f32>()?;
                 let values = output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
-                Ok(Output { name: name.clone(), shape: output.shape().to_vec(), values })
-            };
-            self.outputs.iter().zip(&outputs).map(read).collect()
-        })();
-        answer.map_err(|e: tract_onnx::prelude::TractError| failed("the detector failed", e))
+                read.push(Output { name: name.clone(), shape: output.shape().to_vec(), values });
+            }
+            Ok(read)
+        });
+        answer.map_err(|e| failed("the detector failed", e))
     }
 
     /// The network for canvases of one size.

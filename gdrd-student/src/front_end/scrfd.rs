@@ -6,9 +6,6 @@ use super::detection::Detection;
 use super::geometry::Bounds;
 use super::network::Output;
 
-/// Pixels from cell to cell of each of the three grids.
-pub(super) const STRIDES: [usize; 3] = [8, 16, 32];
-
 /// Candidates in a cell.
 pub(super) const ANCHORS: usize = 2;
 

@@ -6,9 +6,6 @@ use super::detection::Detection;
 use super::geometry::Bounds;
 use super::network::Output;
 
-/// Pixels from cell to cell of each of the three grids.
-pub(super) const STRIDES: [usize; 3] = [8, 16, 32];
-
 /// The names of the outputs with their values in each cell: class, whether there is an object, box, landmarks.
 pub(super) const OUTPUTS: [(&str, usize); 4] = [("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)];
 

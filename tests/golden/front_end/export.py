@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from safetensors.numpy import save_file
 from skimage.transform import SimilarityTransform
 
@@ -99,6 +100,8 @@ def main() -> None:
         matrix = out[f"align.{name}.112"]
         out[f"align.{name}.face"] = cv2.warpAffine(image, matrix, (112, 112), borderValue=0.0)
         out[f"align.{name}.landmarks"] = landmarks
+    Image.new("CMYK", (16, 16), (10, 100, 180, 30)).save(HERE / "cmyk.jpg", quality=95)
+    print("cmyk", Image.open(HERE / "cmyk.jpg").convert("RGB").getpixel((3, 3)))
     save_file(out, HERE / "values.safetensors")
 
 

@@ -1,10 +1,7 @@
 //! `data`: one file for each of its commands.
 
-use std::sync::Arc;
-
 use clap::Subcommand;
 use gdrd_core::error::Result;
-use gdrd_core::registry::Registry;
 
 pub(crate) mod align;
 
@@ -19,8 +16,8 @@ pub(crate) enum DataCommand {
 }
 
 /// Runs the command that the arguments name.
-pub(crate) fn data(command: DataCommand, registry: &Arc<Registry>) -> Result<()> {
+pub(crate) fn data(command: DataCommand) -> Result<()> {
     match command {
-        DataCommand::Align(wanted) => align::align(&wanted, registry),
+        DataCommand::Align(wanted) => align::align(&wanted),
     }
 }

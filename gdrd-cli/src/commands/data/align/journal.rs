@@ -61,7 +61,7 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Opens or begins the journal of a folder, and says what is known from earlier calls.
-    pub(super) fn open(out: &Path, options: &Json) -> Result<(Self, BTreeMap<String, Record>)> {
+    pub(super) fn open(out: &Path, options: &impl Serialize) -> Result<(Self, BTreeMap<String, Record>)> {
         std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
         let path = out.join(NAME);
         let failed = |e| Error::io(&path, e);
@@ -128,10 +128,11 @@ fn damaged(path: &Path, at: usize, why: &str) -> Error {
 }
 
 /// Refuses a folder that was made with other options.
-fn check_options(line: &[u8], options: &Json, out: &Path, path: &Path) -> Result<()> {
+fn check_options(line: &[u8], options: &impl Serialize, out: &Path, path: &Path) -> Result<()> {
     let before: Json = serde_json::from_slice(line).map_err(|e| damaged(path, 0, &e.to_string()))?;
-    // Numbers as the file has them.
-    let now: Json = serde_json::from_str(&options.to_string()).map_err(|e| damaged(path, 0, &e.to_string()))?;
+    // By way of text: numbers as the file has them.
+    let now = serde_json::to_vec(options).and_then(|text| serde_json::from_slice::<Json>(&text));
+    let now = now.map_err(|e| damaged(path, 0, &e.to_string()))?;
     let empty = serde_json::Map::new();
     let keys = now.as_object().unwrap_or(&empty).keys().chain(before.as_object().unwrap_or(&empty).keys());
     let other = keys.filter(|key| before.get(key) != now.get(key)).map(|key| {

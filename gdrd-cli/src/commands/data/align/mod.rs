@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
@@ -10,10 +9,9 @@ use gdrd_core::data::Decoding;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::nn::weights::first_of;
 use gdrd_core::observe::{Event, tell};
-use gdrd_core::registry::Registry;
 use gdrd_student::front_end::Detector;
 use rayon::prelude::*;
-use serde_json::json;
+use serde::Serialize;
 
 use self::boxes::Known;
 use self::journal::{Journal, Record};
@@ -78,7 +76,8 @@ pub(crate) struct AlignArguments {
 }
 
 /// Which faces of a photograph are written.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Take {
     /// The one with the largest box
     Largest,
@@ -88,8 +87,22 @@ pub(crate) enum Take {
     All,
 }
 
-pub(crate) fn align(wanted: &AlignArguments, registry: &Arc<Registry>) -> Result<()> {
-    let _ = registry;
+/// What the faces of every photograph depend on: the first line of the journal.
+#[derive(Serialize)]
+struct Options {
+    format: u32,
+    detector: Option<String>,
+    score: f32,
+    overlap: f32,
+    longest_side: usize,
+    enlarge: f32,
+    size: usize,
+    take: Take,
+    margin: f32,
+    exif_orientation: bool,
+}
+
+pub(crate) fn align(wanted: &AlignArguments) -> Result<()> {
     let how = Decoding { exif_orientation: !wanted.ignore_orientation };
     if !(-0.4..=4.0).contains(&wanted.margin) {
         return Err(Error::recipe(format!("`--margin`: expected -0.4 to 4, found {}", wanted.margin)));
@@ -102,18 +115,18 @@ pub(crate) fn align(wanted: &AlignArguments, registry: &Arc<Registry>) -> Result
         boxes.check(&photographs, &wanted.photos)?;
     }
     let take = wanted.take.unwrap_or(if wanted.boxes.is_some() { Take::All } else { Take::Largest });
-    let options = json!({
-        "format": 1,
-        "detector": detector_digest,
-        "score": wanted.score,
-        "overlap": wanted.overlap,
-        "longest_side": wanted.longest_side,
-        "enlarge": wanted.enlarge,
-        "size": wanted.size,
-        "take": format!("{take:?}").to_lowercase(),
-        "margin": wanted.margin,
-        "exif_orientation": how.exif_orientation,
-    });
+    let options = Options {
+        format: 1,
+        detector: detector_digest,
+        score: wanted.score,
+        overlap: wanted.overlap,
+        longest_side: wanted.longest_side,
+        enlarge: wanted.enlarge,
+        size: wanted.size,
+        take,
+        margin: wanted.margin,
+        exif_orientation: how.exif_orientation,
+    };
     let (journal, known) = Journal::open(&wanted.out, &options)?;
     journal.sweep(&photographs);
     let looking = Looking { source, how, take, size: wanted.size, margin: wanted.margin, out: &wanted.out };
