@@ -354,7 +354,7 @@ pub(crate) struct PlaceArguments {
 }
 
 /// A height and width in pixels.
-fn size(text: &str) -> std::result::Result<usize, String> {
+pub(crate) fn size(text: &str) -> std::result::Result<usize, String> {
     let size = text.parse().ok().filter(|size| (1..=4096).contains(size));
     size.ok_or_else(|| "expected 1 to 4096 pixels".to_string())
 }

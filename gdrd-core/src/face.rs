@@ -126,11 +126,19 @@ impl Face {
     /// # Errors
     /// If the size is 0.
     pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
-        if self.width == size && self.height == size {
+        self.resized_to(size, size, kernel, antialias)
+    }
+
+    /// The image at `width`x`height` pixels, as [`resized`](Face::resized) weights them; a photograph need not be square.
+    ///
+    /// # Errors
+    /// If a side is 0.
+    pub fn resized_to(&self, width: usize, height: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
+        if self.width == width && self.height == height {
             return Ok(self.clone());
         }
         let failed = |e: &dyn std::fmt::Display| {
-            Error::data(format!("resizing {}x{} to {size}x{size}: {e}", self.width, self.height))
+            Error::data(format!("resizing {}x{} to {width}x{height}: {e}", self.width, self.height))
         };
         let filter = match kernel {
             Kernel::Nearest => None,
@@ -149,7 +157,7 @@ impl Face {
         type Pixels = fir::pixels::U8x3;
         // Rows first: the crate would begin with columns, and bytes between the two are rounded and clipped.
         let mut face = self.clone();
-        for (width, height) in [(size, self.height), (size, size)] {
+        for (width, height) in [(width, self.height), (width, height)] {
             let (from, to) = ((face.width as u32, face.height as u32), (width as u32, height as u32));
             let source = fir::images::TypedImageRef::<Pixels>::from_buffer(from.0, from.1, &face.pixels);
             let source = source.map_err(|e| failed(&e))?;

@@ -8,6 +8,7 @@ mod bounds;
 mod diffusion_trunk;
 mod diffusion_unet;
 mod encoder;
+pub mod front_end;
 mod head;
 mod iresnet;
 mod mobilefacenet;

@@ -3,8 +3,14 @@
 `it/golden/formula.rs` is the same formula.
 """
 
+from __future__ import annotations
+
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError:  # `uniform` and `pixels` need none
+    torch = None
 
 
 def fnv1a(text: str) -> int:

@@ -5,6 +5,7 @@ use std::process::Command;
 use gdrd_tests::{Bench, Said, files_below};
 
 mod ablation;
+mod align;
 mod bad_data;
 mod bad_recipe;
 mod bad_training;

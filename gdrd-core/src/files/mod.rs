@@ -54,8 +54,8 @@ pub(crate) fn sweep(folder: &Path) {
     sweep_older(folder, LEFT);
 }
 
-/// The same where nobody else writes, in the folder of a run that this process holds: whatever is not complete was left behind.
-pub(crate) fn sweep_own(folder: &Path) {
+/// Removes what is not complete from a folder where nobody else writes, since this process holds it: it was left behind.
+pub fn sweep_own(folder: &Path) {
     sweep_older(folder, Duration::ZERO);
 }
 

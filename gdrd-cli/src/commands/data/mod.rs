@@ -6,6 +6,7 @@ use clap::Subcommand;
 use gdrd_core::error::Result;
 use gdrd_core::registry::Registry;
 
+pub(crate) mod align;
 mod clean;
 mod diff;
 mod import;
@@ -29,6 +30,12 @@ pub(crate) enum DataCommand {
     Split(lists::SplitArguments),
     /// Say what two datasets share: people by name, identical images, and people who look alike to a teacher
     Diff(diff::DiffArguments),
+    /// Find the faces in a folder of photographs, and write each upright at one size
+    ///
+    /// OUT gets `faces/` with the folders of PHOTOS (one for each person, if PHOTOS has those), which datasets read; `faces.csv`, what was
+    /// found and where; `not-found.csv`, what was not, and why; `contact-sheet.png`, to look at. Called again, it goes on where it was
+    /// stopped, and looks at new and changed photographs only. Nothing in PHOTOS is written to.
+    Align(Box<align::AlignArguments>),
     /// Say which faces do not look like their person, and which people are one, as a teacher or a student sees them
     Clean(clean::CleanArguments),
 }
@@ -41,6 +48,7 @@ pub(crate) fn data(command: DataCommand, registry: &Arc<Registry>) -> Result<()>
         DataCommand::Pairs(wanted) => lists::pairs(&wanted, registry),
         DataCommand::Split(wanted) => lists::split(&wanted, registry),
         DataCommand::Diff(wanted) => diff::diff(&wanted, registry),
+        DataCommand::Align(wanted) => align::align(&wanted),
         DataCommand::Clean(wanted) => clean::clean(&wanted, registry),
     }
 }
