@@ -36,6 +36,7 @@ mod hub;
 mod hub_refuses;
 mod licences;
 mod losses;
+mod neighbours;
 mod onnx;
 mod probe;
 mod protocols;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, check_whole, read_square};
 use super::formats::{READ, is_image_name};
+use super::passed_over::PassedOver;
 use super::{Dataset, DatasetConfig, composed};
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Problem, Result};
@@ -85,6 +86,7 @@ impl DatasetConfig for IdentityFolders {
             if self.same_name == SameName::Apart {
                 numbers.clear();
             }
+            let mut named: BTreeMap<String, PathBuf> = BTreeMap::new();
             for folder in visible(root.as_path())? {
                 if !folder.is_dir() {
                     passed_over.add(&folder);
@@ -111,6 +113,15 @@ impl DatasetConfig for IdentityFolders {
                     )));
                 }
                 if !images.is_empty() {
+                    let other = named.insert(name.clone(), folder.clone());
+                    if let Some(other) = other.filter(|_| self.same_name == SameName::Apart) {
+                        return Err(Error::data(format!(
+                            "`{}` and `{}` are one name as text; rename one, or make them one person with \
+                             `same_name = \"one-person\"`",
+                            other.display(),
+                            folder.display()
+                        )));
+                    }
                     let number = *numbers.entry(name.clone()).or_insert_with(|| {
                         people.push(name);
                         people.len() - 1
@@ -218,29 +229,6 @@ pub(super) fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.retain(|path| !file_name(path).starts_with('.') && file_name(path) != "__MACOSX");
     paths.sort();
     Ok(paths)
-}
-
-/// What was found beside images.
-#[derive(Default)]
-pub(super) struct PassedOver {
-    count: usize,
-    first: Vec<String>,
-}
-
-impl PassedOver {
-    pub(super) fn add(&mut self, path: &Path) {
-        self.count += 1;
-        if self.first.len() < 5 {
-            self.first.push(format!("`{}`", path.display()));
-        }
-    }
-
-    pub(super) fn notes(&self) -> Vec<String> {
-        let more = if self.count > self.first.len() { ", ..." } else { "" };
-        let note =
-            || format!("passed over, no image by name ({READ}): {}: {}{more}", self.count, self.first.join(", "));
-        (self.count > 0).then(note).into_iter().collect()
-    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -357,6 +345,15 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[test]
+    fn names_that_differ_in_bytes_alone_are_not_one_person_without_a_word() {
+        let tree = tree(&[("Zo\u{eb}", 2), ("Zoe\u{308}", 2), ("Ann", 2)]);
+        let error = built(&config(tree.path(), 1)).err().expect("one name").to_string();
+        assert!(error.contains("are one name as text"), "{error}");
+        let joined = IdentityFolders { same_name: SameName::OnePerson, ..config(tree.path(), 1) };
+        assert_eq!(built(&joined).expect("two people").people().len(), 2);
+    }
+
     #[test]
     fn one_folder_is_one_person() {
         let folder = tree(&[("Ann", 2), ("Bob", 1)]);

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, read_square};
 use super::formats::READ;
-use super::identity_folders::{PassedOver, default_exif_orientation, is_image, key, visible};
+use super::identity_folders::{default_exif_orientation, is_image, key, visible};
+use super::passed_over::PassedOver;
 use super::{Dataset, DatasetConfig};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};

@@ -21,6 +21,7 @@ mod joined;
 mod loader;
 mod mixup;
 mod occluded;
+mod passed_over;
 mod random_downscale;
 mod sheet;
 mod synthetic;
