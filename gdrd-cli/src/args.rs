@@ -360,17 +360,24 @@ pub(crate) fn size(text: &str) -> std::result::Result<usize, String> {
 }
 
 impl PlaceArguments {
-    pub(crate) fn device(&self) -> Result<Device> {
-        if self.device == "cpu" {
-            return Ok(Device::Cpu);
-        }
+    /// The number of the GPU that is asked for; none for the CPU.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub(crate) fn gpu(&self) -> Result<Option<usize>> {
         let number = match self.device.strip_prefix("cuda") {
             Some("") => Some(0),
             Some(rest) => rest.strip_prefix(':').and_then(|number| number.parse().ok()),
             None => None,
         };
-        let number =
-            number.ok_or_else(|| Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device)))?;
+        match self.device == "cpu" || number.is_some() {
+            true => Ok(number),
+            false => Err(Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device))),
+        }
+    }
+
+    pub(crate) fn device(&self) -> Result<Device> {
+        let Some(number) = self.gpu()? else { return Ok(Device::Cpu) };
         gdrd_core::nn::kernels::cuda_device(number).at(|| format!("`--device {}`", self.device))
     }
 }

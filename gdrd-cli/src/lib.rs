@@ -35,12 +35,28 @@ pub fn main_with(extend: impl FnOnce(&mut Registry) -> Result<()> + Send) -> Exi
     // Everything runs on a thread of the pool that the kernels share their work on: handing each kernel over from a thread
     // outside costs two switches of context. The graph of a deep network is walked recursively, so threads get the stack of
     // a main thread. An error without a source means that there is a pool already.
+    if let Err(error) = check_threads() {
+        return end(Err(error));
+    }
     if let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global()
         && error.source().is_some()
     {
         return end(Err(Error::new(ErrorKind::Io, format!("the system starts no threads for this program: {error}"))));
     }
     rayon::join(|| run(extend), || ()).0
+}
+
+/// Refuses a number of threads that the pool would pass over without a word, or that no machine bears.
+fn check_threads() -> Result<()> {
+    const NAME: &str = "RAYON_NUM_THREADS";
+    let Some(asked) = std::env::var_os(NAME).filter(|asked| !asked.is_empty()) else { return Ok(()) };
+    match asked.to_str().and_then(|text| text.parse::<usize>().ok()) {
+        Some(0..=1024) => Ok(()),
+        _ => Err(Error::recipe(format!(
+            "the environment variable {NAME}: expected 1 to 1024 threads, or 0 for one a core, found `{}`",
+            asked.display()
+        ))),
+    }
 }
 
 /// Bytes of stack for each thread.

@@ -104,7 +104,8 @@ pub(crate) fn io_reason(error: &std::io::Error) -> String {
         Io::IsADirectory => "a folder, expected a file".into(),
         Io::NotADirectory => "expected a folder, found a file here or above".into(),
         Io::InvalidData => "expected text in UTF-8, found other bytes".into(),
-        _ => error.to_string(),
+        // A partial file's own name, which tempfile puts behind the reason, says nothing to anybody.
+        _ => error.to_string().split(" at path \"").next().unwrap_or_default().to_string(),
     }
 }
 

@@ -206,7 +206,8 @@ impl Teacher for Rows {
         if found.len() < faces.len() {
             return Err(Error::data(format!(
                 "{} of {} faces are none of the {} faces in `{}`. Faces are known by their pixels at the size of the \
-                 dataset, here {size}x{size}; mirrored ones are other faces (`gdrd features --flip` writes both)",
+                 dataset, here {size}x{size}; mirrored ones are other faces: `gdrd features --flip` writes both, \
+                 `augment.flip = false` in the stage asks for none",
                 faces.len() - found.len(),
                 faces.len(),
                 self.rows,

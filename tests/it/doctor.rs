@@ -38,9 +38,9 @@ fn what_is_not_there_is_named() {
         assert!(said.code != Some(0) && said.stderr.contains(expected), "{said:#?}");
         assert_eq!(said.stdout, "");
     };
-    refused(&["--teacher", "none"], "no teacher is called `none`; there are [\"discriminative\", \"generative\"]");
+    refused(&["--teacher", "none"], "no teacher is called `none`; there are `discriminative`, `generative`");
     refused(&["--teacher", "generative"], "teacher `generative`: the teacher cannot offer `embedding`");
-    refused(&["--data", "none"], "no dataset is called `none`; there are [\"held-out\", \"train\"]");
+    refused(&["--data", "none"], "no dataset is called `none`; there are `held-out`, `train`");
     refused(&["--pairs", "none.txt"], "none.txt");
     refused(&["--set", "data.held-out.identities=2"], "dataset `held-out`: 200 same and 200 different pairs");
 }

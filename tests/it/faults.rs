@@ -17,18 +17,18 @@ pub(crate) const ALONE: &str = "format = 1\nstages = [\"one\"]\n[data.train]\nki
     embedding = 8\n[stage.one]\nsteps = 6\nbatch_size = 4\n[stage.one.loss.identity]\nkind = \"cross-entropy\"\n\
     [evaluate.drawn]\nkind = \"verification\"\ndata = \"train\"\ndrawn_pairs = 8\nfolds = 2\n[run]\ncheckpoint_steps = 2\n";
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let bench = Bench::empty();
     bench.write("r.toml", ALONE);
     bench
 }
 
-fn said(bench: &Bench, arguments: &[&str]) -> Said {
+pub(crate) fn said(bench: &Bench, arguments: &[&str]) -> Said {
     Said::by(gdrd(bench).args(arguments))
 }
 
 /// Every file of a folder with its bytes.
-fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+pub(crate) fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files_below(folder, "").into_iter().map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
 }
 
@@ -49,6 +49,10 @@ fn nothing_of_the_users_is_touched() {
     assert_eq!(content(bench.path()), before);
     let said_now = said(&bench, &["train", "r.toml", "--run-dir", "r.toml"]).with_code(1);
     assert!(said_now.stderr.contains("`r.toml`"), "{said_now:#?}");
+    symlink("gone", bench.file("nowhere")).expect("a link");
+    let said_now = said(&bench, &["train", "r.toml", "--run-dir", "nowhere"]).with_code(1);
+    assert!(said_now.stderr.contains("`nowhere`: a link to a folder that does not exist"), "{said_now:#?}");
+    fs::remove_file(bench.file("nowhere")).expect("removed");
     // A run folder into which the user has put things: they stay.
     said(&bench, &["train", "r.toml", "--run-dir", "runs/a"]).with_code(0);
     let theirs =
@@ -97,7 +101,7 @@ fn an_ablation_writes_over_nothing_of_the_users() {
 }
 
 /// A trained student and an image of 16x16 pixels, which is too small for any filter to leave it as it is.
-fn with_student() -> Bench {
+pub(crate) fn with_student() -> Bench {
     let bench = bench();
     said(&bench, &["train", "r.toml", "--run-dir", "a"]).with_code(0);
     fs::copy(bench.file("a/student.safetensors"), bench.file("s")).expect("a student");

@@ -66,7 +66,7 @@ fn faces_without_rows_are_refused_before_the_first_step() {
     let set = precomputed(&bench, "generative", ", tap = \"middle_block\"");
     let mirrored = [set.as_str(), "stage.generative.augment.flip=true"];
     let text = refused(&bench, "tiny.toml", &mirrored, 1);
-    assert!(text.contains("error: teacher `generative`: faces `"), "{text}");
+    assert!(text.contains("error: teacher `generative`: mirrored faces `"), "{text}");
     assert!(text.contains("32 of 32 faces are none of the 48 faces in `"), "{text}");
     assert!(text.contains("`gdrd features --flip` writes both"), "{text}");
     let other = [set.as_str(), "data.train.first_identity=50"];

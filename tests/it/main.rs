@@ -40,6 +40,7 @@ mod hub;
 mod hub_refuses;
 mod licences;
 mod losses;
+mod neighbours;
 mod onnx;
 mod pages;
 mod probe;

@@ -78,7 +78,8 @@ fn every_change_is_found_by_its_name() {
     };
     let grey = |path: &Path| fs::write(path, fs::read("/dev/null").expect("nothing")).expect("emptied");
     type Change<'a> = &'a dyn Fn(&Path);
-    let changes: [(&str, Change, &str); 14] = [
+    let changes: [(&str, Change, &str); 15] = [
+        ("gdrd-run.json", &grey, "gdrd-run.json: wrong"),
         ("student.safetensors", &flip, "student.safetensors: wrong"),
         ("report.md", &text("accuracy", "Accuracy"), "report.md: text: wrong"),
         ("evaluation/drawn.json", &text("\"items\": \"", "\"items\": \"0"), "evaluation: wrong"),
@@ -103,6 +104,13 @@ fn every_change_is_found_by_its_name() {
         fs::write(&path, before).expect("put back");
     }
     verify(&bench, &[]).with_code(0);
+    // A mark that denies the end of the run hides nothing.
+    text("\"finished\": true", "\"finished\": false")(&bench.file("a/gdrd-run.json"));
+    let bad = not_good(&verify(&bench, &["--json"]).with_code(0));
+    assert_eq!(bad, ["gdrd-run.json: unknown"]);
+    text("accuracy", "Accuracy")(&bench.file("a/report.md"));
+    let bad = not_good(&verify(&bench, &["--json"]).with_code(1));
+    assert!(bad.iter().any(|line| line == "report.md: text: wrong"), "{bad:#?}");
 }
 
 #[test]

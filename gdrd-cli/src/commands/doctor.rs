@@ -7,6 +7,7 @@ use gdrd_core::evaluation::contract::{Examined, better, examine};
 use gdrd_core::evaluation::{Figure, ProtocolConfig, Verification};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::plugin::DatasetName;
+use gdrd_core::recipe::diagnostic::no_such;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::table::{Align, Table};
 use gdrd_core::run::Assembly;
@@ -49,7 +50,7 @@ fn dataset_name(asked: Option<&str>, recipe: &Experiment) -> Result<String> {
     })?;
     match recipe.data.contains_key(name) {
         true => Ok(name.to_string()),
-        false => Err(Error::recipe(format!("no dataset is called `{name}`; there are {:?}", recipe.data.keys()))),
+        false => Err(Error::recipe(no_such("dataset", name, recipe.data.keys().map(String::as_str)))),
     }
 }
 
@@ -73,9 +74,7 @@ fn teachers(asked: Option<&str>, parts: &Assembly) -> Result<Vec<String>> {
     }
     match (found.is_empty(), asked) {
         (false, _) => Ok(found),
-        (true, Some(asked)) => {
-            Err(Error::recipe(format!("no teacher is called `{asked}`; there are {:?}", all.keys())))
-        }
+        (true, Some(asked)) => Err(Error::recipe(no_such("teacher", asked, all.keys().map(String::as_str)))),
         (true, None) => Err(Error::recipe("the recipe has no teacher that embeds any face")),
     }
 }

@@ -28,6 +28,11 @@ pub(crate) fn evaluate(
             "the recipe has no `[evaluate]`, expected at least one protocol, such as `[evaluate.lfw]`",
         ));
     }
+    if student.is_none() && recipe.teachers.is_empty() {
+        return Err(Error::recipe(
+            "there is nothing to measure: the recipe has no teacher; name a student with `--student`",
+        ));
+    }
     if let Some(out) = out {
         check_output(out, Some(&recipe), student)?;
     }

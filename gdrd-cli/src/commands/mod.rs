@@ -10,7 +10,7 @@ use gdrd_core::face::{Face, Kernel};
 use gdrd_core::files::check_output as check_file;
 use gdrd_core::recipe::Fetch;
 use gdrd_core::registry::Registry;
-use gdrd_core::run::Place;
+use gdrd_core::run::{Place, run_that_wrote};
 use gdrd_teachers::hub::{LockedHub, Settings};
 
 use self::hub::Locked;
@@ -109,11 +109,17 @@ impl Reading {
     }
 }
 
-/// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.
+/// Refuses an output before the work for it begins: one that cannot be written, one that is an input, and one that is a part of a
+/// run.
 fn check_output<'a>(out: &Path, recipe: Option<&Experiment>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     check_file(out, inputs)?;
     let paths = recipe.map(Experiment::paths).unwrap_or_default();
     check_file(out, paths.iter().map(PathBuf::as_path))?;
+    if let Some(run) = run_that_wrote(out) {
+        let (out, run) = (out.display(), run.display());
+        let message = format!("`{out}` is a part of the run `{run}`, which would be lost; name another output");
+        return Err(Error::recipe(message));
+    }
     // An image in a folder that the recipe reads.
     let inside = |folder: &PathBuf| Some(out.canonicalize().ok()?.starts_with(folder.canonicalize().ok()?));
     match paths.iter().find(|path| path.is_dir() && is_image_name(out) && inside(path) == Some(true)) {

@@ -24,6 +24,7 @@ pub(crate) fn train(
     registry: &Arc<Registry>,
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
+    let (_, locked) = (place.gpu()?, locked(lock)?);
     let name = format!("{}-{}", recipe.plain_name(), &recipe.digest()[..8]);
     let path = run_dir.unwrap_or_else(|| Path::new("runs").join(name));
     let folder = RunFolder::new(&path);
@@ -43,12 +44,13 @@ pub(crate) fn train(
             "`{0}` holds a run that was stopped\n\nhint: `gdrd resume {0}` goes on with it, `--fresh` begins again",
             path.display()
         ))),
-        _ => go(&recipe, fresh, &super::place(&path, place, locked(lock)?, registry)?),
+        _ => go(&recipe, fresh, &super::place(&path, place, locked, registry)?),
     }
 }
 
 pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
     let folder = RunFolder::new(path);
+    place.gpu()?;
     folder.must_be_idle()?;
     match folder.state()? {
         State::Empty => {

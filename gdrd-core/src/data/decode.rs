@@ -284,6 +284,7 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
             (b"<html>", "it is a web page"),
             (b"abcdefgh", "it is text that begins with `abcdefgh`"),
+            (b"a = 1\nb = 2\n", "it is text that begins with `a = 1`"),
             (b"ab\x01\xff", "it begins with the bytes `616201ff`"),
         ] {
             let error = decode(bytes, Decoding::default()).expect_err(expected).to_string();

@@ -55,8 +55,9 @@ pub(super) fn describe(bytes: &[u8]) -> String {
         _ if words.starts_with(b"<") => "it is a web page or XML",
         _ => {
             let start = &bytes[..bytes.len().min(12)];
-            if start.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
-                return format!("it is text that begins with `{}`", String::from_utf8_lossy(start));
+            if start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+                let line = String::from_utf8_lossy(start);
+                return format!("it is text that begins with `{}`", line.trim().lines().next().unwrap_or_default());
             }
             let start: String = start.iter().map(|b| format!("{b:02x}")).collect();
             return format!("it begins with the bytes `{start}`");

@@ -92,6 +92,7 @@ impl DatasetConfig for IdentityFolders {
             if self.same_name == SameName::Apart {
                 numbers.clear();
             }
+            let mut named: BTreeMap<String, PathBuf> = BTreeMap::new();
             for folder in visible(root.as_path())? {
                 if !folder.is_dir() {
                     passed_over.add(&folder);
@@ -118,6 +119,15 @@ impl DatasetConfig for IdentityFolders {
                     )));
                 }
                 if !images.is_empty() {
+                    let other = named.insert(name.clone(), folder.clone());
+                    if let Some(other) = other.filter(|_| self.same_name == SameName::Apart) {
+                        return Err(Error::data(format!(
+                            "`{}` and `{}` are one name as text; rename one, or make them one person with \
+                             `same_name = \"one-person\"`",
+                            other.display(),
+                            folder.display()
+                        )));
+                    }
                     let number = *numbers.entry(name.clone()).or_insert_with(|| {
                         people.push(name);
                         people.len() - 1
@@ -353,6 +363,15 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[test]
+    fn names_that_differ_in_bytes_alone_are_not_one_person_without_a_word() {
+        let tree = tree(&[("Zo\u{eb}", 2), ("Zoe\u{308}", 2), ("Ann", 2)]);
+        let error = built(&config(tree.path(), 1)).err().expect("one name").to_string();
+        assert!(error.contains("are one name as text"), "{error}");
+        let joined = IdentityFolders { same_name: SameName::OnePerson, ..config(tree.path(), 1) };
+        assert_eq!(built(&joined).expect("two people").people().len(), 2);
+    }
+
     #[test]
     fn one_folder_is_one_person() {
         let folder = tree(&[("Ann", 2), ("Bob", 1)]);

@@ -10,7 +10,7 @@ use crate::error::Problem;
 use crate::plugin::bounds::out_of_bounds;
 use crate::plugin::{Component, Family, TeacherName};
 use crate::recipe::RecipePath;
-use crate::recipe::diagnostic::{Diagnostic, suggest};
+use crate::recipe::diagnostic::{Diagnostic, list, suggest};
 use crate::recipe::node::{Entry, Node, Table, Value};
 use crate::recipe::path::resolve as absolute;
 use crate::recipe::read::{read, read_node};
@@ -101,7 +101,9 @@ impl<'a> Reader<'a> {
 
     fn student(&mut self, table: &Table) -> Option<StudentSpec> {
         if table.get("student").is_none() {
-            self.problems.push(Diagnostic::new("the recipe has no `[student]`", Span::empty(table.span.start)));
+            let hint = list(self.registry.students.list().map(|(name, _)| name));
+            let message = "the recipe has no `[student]`, expected one with a `kind`";
+            self.problems.push(Diagnostic::new(message, Span::empty(table.span.start)).with_hint(hint));
             return None;
         }
         let mut section = self.sub(table, "student")?.clone();
@@ -197,7 +199,7 @@ impl<'a> Reader<'a> {
         let names: Vec<(String, Span)> = match table.get("stages") {
             Some(node) => self.names(node)?,
             None => {
-                let message = "the recipe has no `stages`, the list of stages to run";
+                let message = "the recipe has no `stages`, expected the list of stages to run, as in `stages = [\"recognition\"]`";
                 self.problems.push(Diagnostic::new(message, Span::empty(table.span.start)));
                 return None;
             }
@@ -215,6 +217,15 @@ impl<'a> Reader<'a> {
             if let Some((stage, written)) = self.stage(name, options) {
                 resolved.insert(name.clone(), toml::Value::Table(written));
                 stages.push(stage);
+            }
+        }
+        // A stage that is not run may stand in a recipe; a piece of one is a misspelt name.
+        for (name, entry) in defined.into_iter().flat_map(Table::iter) {
+            let is_whole = |table: &Table| ["loss", "closed_form"].iter().any(|key| table.get(key).is_some());
+            if !names.iter().any(|(listed, _)| listed == name) && !entry.node.as_table().is_some_and(is_whole) {
+                let hint = suggest(name, names.iter().map(|(name, _)| name.as_str()));
+                let message = format!("stage `{name}` is not listed in `stages` and has no loss");
+                self.problems.push(Diagnostic::new(message, entry.key_span).with_hint(hint));
             }
         }
         let list = names.iter().map(|(name, _)| toml::Value::String(name.clone())).collect();

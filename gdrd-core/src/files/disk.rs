@@ -87,7 +87,12 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 /// Makes a folder and those that it lies in.
 pub(crate) fn make_folders(path: &Path) -> Result<()> {
     may_fail!(Write, path);
-    std::fs::create_dir_all(path)
+    match std::fs::create_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_symlink() => {
+            Err(std::io::Error::other("a link to a folder that does not exist"))
+        }
+        made => made,
+    }
 }
 
 /// Removes a file.

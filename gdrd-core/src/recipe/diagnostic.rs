@@ -82,6 +82,8 @@ fn around(line: &str, column: usize, width: usize) -> (String, usize, usize) {
     if length <= SHOWN {
         return (line.to_string(), column, width);
     }
+    // A place may lie behind the line, in the carriage returns that end it.
+    let column = column.min(length);
     let from = column.saturating_sub(SHOWN / 2).min(length - SHOWN);
     let shown: String = line.chars().skip(from).take(SHOWN).collect();
     let (left, right) = (if from > 0 { "..." } else { "" }, if from + SHOWN < length { "..." } else { "" });
@@ -118,6 +120,18 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
         Some(near) => format!("did you mean `{near}`?\n{}", list(known)),
         None => list(known),
     }
+}
+
+/// That no `what` is called `name`, and what there is, on one line.
+pub fn no_such<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let (there, near) = match known.as_slice() {
+        [] => ("there is none".to_string(), None),
+        [one] => (format!("there is `{one}`"), None),
+        _ => (format!("there are `{}`", known.join("`, `")), nearest(name, known.iter().copied())),
+    };
+    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    format!("no {what} is called `{name}`; {there}{near}")
 }
 
 /// A hint that names all of `known`.

@@ -220,7 +220,11 @@ impl Converting {
             DeValue::Boolean(flag) => Value::Boolean(flag),
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Value::Integer(number),
-                Err(_) => return self.refuse(format!("the whole number {number} does not fit 64 bits"), span),
+                Err(_) => {
+                    let (least, most) = (i64::MIN, i64::MAX);
+                    let message = format!("expected a whole number from {least} to {most}, found {number}");
+                    return self.refuse(message, span);
+                }
             },
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(parsed) if parsed.is_finite() || number.as_str().contains(['i', 'n']) => Value::Float(parsed),
@@ -287,7 +291,7 @@ mod tests {
             messages,
             [
                 "recipes have no dates, expected a string: put it in quotes",
-                "the whole number 99999999999999999999 does not fit 64 bits",
+                "expected a whole number from -9223372036854775808 to 9223372036854775807, found 99999999999999999999",
                 "the number 1e999 is too large"
             ]
         );

@@ -14,6 +14,7 @@ use crate::evaluation::{Figure, Measured, Role};
 use crate::experiment::Experiment;
 use crate::files::write_atomically;
 use crate::observe::Observer;
+use crate::recipe::diagnostic::no_such;
 use crate::report::chart::{Bar, bar_chart};
 use crate::report::table::{Align, Table};
 use crate::seed::Seed;
@@ -174,7 +175,7 @@ fn row(cells: &[Cell], name: Option<&str>) -> Result<usize> {
         }
     }
     let place = rows.iter().position(|row| *row == name);
-    place.ok_or_else(|| Error::recipe(format!("no row is called `{name}`; there are {rows:?}")))
+    place.ok_or_else(|| Error::recipe(no_such("row", name, rows)))
 }
 
 fn table(rows: &[Row], base: usize) -> Result<Table> {

@@ -19,6 +19,7 @@ use crate::experiment::Experiment;
 use crate::nn::kernels;
 use crate::observe::{Event, Observer, tell};
 use crate::plugin::Component;
+use crate::recipe::diagnostic::no_such;
 use crate::recipe::path::PATH_FORMAT;
 use crate::recipe::{HubAddress, HubFile};
 use crate::registry::Registry;
@@ -167,12 +168,7 @@ impl<'a> Assembly<'a> {
             parts: &'m BTreeMap<String, Component<D>>,
             name: &str,
         ) -> Result<&'m Component<D>> {
-            parts.get(name).ok_or_else(|| {
-                Error::recipe(format!(
-                    "no {family} is called `{name}`; there are {:?}",
-                    parts.keys().collect::<Vec<_>>()
-                ))
-            })
+            parts.get(name).ok_or_else(|| Error::recipe(no_such(family, name, parts.keys().map(String::as_str))))
         }
         let cx = self.context();
         let (value, content): (Arc<dyn Any + Send + Sync>, String) = match family {

@@ -1,10 +1,11 @@
 //! How a folder is known to be a run's, who runs it, and what of it is gdrd's own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
+use super::calendar::utc;
 use super::checksums::CHECKSUMS;
 use super::folder::{INSIGHT, PAGE, RECIPE, REPORT, RunFolder};
 use super::lock::Lock;
@@ -15,7 +16,7 @@ use crate::report;
 use crate::trainer::Checkpoint;
 
 /// The file that makes a folder a run's.
-const MARK: &str = "gdrd-run.json";
+pub(super) const MARK: &str = "gdrd-run.json";
 /// The file whose lock whoever runs the folder holds.
 const HELD: &str = ".gdrd-run.lock";
 
@@ -181,19 +182,23 @@ impl RunFolder {
     }
 
     fn mark(&self) -> Result<Option<Mark>> {
+        match self.read_mark() {
+            // A damaged one is as good as none where the run is known without it.
+            Err(error) if error.kind() == ErrorKind::Data && self.is_unmarked_run() => Ok(None),
+            read => read,
+        }
+    }
+
+    /// The mark as it stands there; none if there is no file.
+    fn read_mark(&self) -> Result<Option<Mark>> {
         let path = self.path().join(MARK);
         match files::read(&path) {
-            Ok(text) => match serde_json::from_slice(&text) {
-                Ok(mark) => Ok(Some(mark)),
-                // A damaged one is as good as none where the run is known without it.
-                Err(_) if self.is_unmarked_run() => Ok(None),
-                Err(error) => {
-                    let path = path.display();
-                    Err(Error::data(format!(
-                        "`{path}` is no mark of a run: {error}; nothing was touched, remove the file or name another folder"
-                    )))
-                }
-            },
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
+                let path = path.display();
+                Error::data(format!(
+                    "`{path}` is no mark of a run: {error}; nothing was touched, remove the file or name another folder"
+                ))
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(&path, error)),
         }
@@ -217,6 +222,14 @@ impl RunFolder {
         let table = self.resolved().unwrap_or_default();
         let section = table.get(section).and_then(toml::Value::as_table).into_iter().flatten();
         section.map(|(name, _)| name.clone()).filter(|name| is_name(name)).collect()
+    }
+
+    /// Whether the mark says that the run is over; none where there is no mark, as of runs of before it.
+    ///
+    /// # Errors
+    /// If the mark cannot be read or is damaged.
+    pub(super) fn marked_as_finished(&self) -> Result<Option<bool>> {
+        Ok(self.read_mark()?.map(|mark| mark.finished))
     }
 
     /// Removes what a run has written, by the names that gdrd gives, and nothing else.
@@ -261,18 +274,19 @@ impl RunFolder {
     }
 }
 
-/// A time in seconds since 1970 as a date of the calendar.
-fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Counted from the first of March of the year 0, so that a leap day ends its year, in eras of 400 years.
-    let (era, day) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day_of_month:02} {:02}:{:02} UTC", rest / 3_600, rest / 60 % 60)
+/// The run folder whose run has written this file, by the names that gdrd gives; none for any other file, and where none is.
+pub fn run_that_wrote(file: &Path) -> Option<PathBuf> {
+    let file = file.canonicalize().ok()?;
+    // The deepest that a run writes is a file of a checkpoint.
+    let mut above = file.ancestors().skip(1).take(3);
+    above.find(|&path| is_of_run(&RunFolder::new(path), &file)).map(Path::to_path_buf)
+}
+
+fn is_of_run(run: &RunFolder, file: &Path) -> bool {
+    let Ok(name) = file.strip_prefix(run.path()) else { return false };
+    let is_checkpoint = || name.starts_with("checkpoints") && name.components().count() == 3;
+    let is_written = || run.written().is_ok_and(|written| written.iter().any(|ours| name == Path::new(ours)));
+    run.is_begun() && ([MARK, CHECKSUMS].map(Path::new).contains(&name) || is_checkpoint() || is_written())
 }
 
 /// Refuses to write the table of an ablation over files that no ablation has written.
@@ -299,20 +313,6 @@ pub(super) fn claim(folder: &Path, what: &str, option: &str, names: &[String]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "1970-01-01 00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59 UTC"),
-            (951_782_400, "2000-02-29 00:00 UTC"),
-            (1_709_251_199, "2024-02-29 23:59 UTC"),
-            (1_795_737_600, "2026-11-27 00:00 UTC"),
-            (4_107_542_400, "2100-03-01 00:00 UTC"),
-        ] {
-            assert_eq!(utc(seconds), expected);
-        }
-    }
 
     #[test]
     fn a_folder_is_a_runs_by_its_mark_alone() {

@@ -4,6 +4,7 @@
 
 mod ablation;
 mod assembly;
+mod calendar;
 mod checksums;
 mod difference;
 mod events;
@@ -34,7 +35,7 @@ pub use assembly::Assembly;
 pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
-pub use mark::State;
+pub use mark::{State, run_that_wrote};
 pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
@@ -109,6 +110,13 @@ fn run_in(
         tell(observer, &Event::Warning { message })?;
     }
     let resumed = if afresh { None } else { folder.checkpoint(experiment, observer)? };
+    let lock_file = folder.lock_file();
+    if resumed.is_some() && !lock_file.exists() {
+        return Err(Error::data(format!(
+            "`{}` is gone, which says of what data and teachers the checkpoints are; put it back, or begin again with `--fresh`",
+            lock_file.display()
+        )));
+    }
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;

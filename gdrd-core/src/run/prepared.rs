@@ -16,6 +16,7 @@ use crate::experiment::{Experiment, StageSpec, TermSpec};
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
 use crate::nn::Weights;
 use crate::nn::weights::Variables;
+use crate::recipe::diagnostic::no_such;
 use crate::seed::Seed;
 use crate::student::{Part, Student};
 use crate::teacher::{Output, Teacher, class_centres};
@@ -247,9 +248,8 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// If there is none.
     pub fn teacher(&self, name: &str) -> Result<&Arc<dyn Teacher>> {
-        self.teachers.get(name).ok_or_else(|| {
-            Error::component(format!("no teacher is called `{name}`; there are {:?}", self.teachers.keys()))
-        })
+        let known = || self.teachers.keys().map(String::as_str);
+        self.teachers.get(name).ok_or_else(|| Error::component(no_such("teacher", name, known())))
     }
 
     /// The dataset of a stage in all its views.

@@ -11,6 +11,7 @@ use super::assembly::Assembly;
 use super::checksums::{CHECKSUMS, Checksums};
 use super::folder::{INSIGHT, PAGE, RECIPE, REPORT, RunFolder};
 use super::insight::insight;
+use super::mark::MARK;
 use super::measure::{self, StudentEmbedder};
 use super::{Lock, Place, Prepared, State};
 use crate::error::{Context, Error, Result};
@@ -68,7 +69,18 @@ pub fn verify(folder: &RunFolder, registry: &Registry) -> Result<Vec<Finding>> {
     let (Some(lock), Some(recipe)) = (lock, recipe) else { return Ok(book.findings) };
     book.same(&format!("{RECIPE}: digest"), &lock.recipe, &recipe.digest());
     let last = checkpoints(folder, &lock, &mut book)?;
-    if !finished {
+    // Checksums are the last that a run writes before its mark says that it is over.
+    let has_all = folder.path().join(CHECKSUMS).exists();
+    match folder.marked_as_finished() {
+        Ok(Some(true) | None) => {}
+        Ok(Some(false)) if has_all => {
+            let found = "it says that the run is not over, and everything of a finished run is there; `gdrd resume` settles that";
+            book.add(MARK, Verdict::Unknown, found.into());
+        }
+        Ok(Some(false)) => {}
+        Err(error) => book.add(MARK, Verdict::Wrong, error.to_string()),
+    }
+    if !finished && !has_all {
         book.add(REPORT, Verdict::Unknown, "the run is not finished".into());
         return Ok(book.findings);
     }

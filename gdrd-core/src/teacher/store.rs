@@ -167,7 +167,8 @@ fn fill(
         report(start, total)?;
         let end = (start + BATCH).min(total);
         let dataset = source.views.dataset();
-        let place = || format!("faces `{}` to `{}`", dataset.place(start), dataset.place(end - 1));
+        let faces = if source.variant.mirrored { "mirrored faces" } else { "faces" };
+        let place = || format!("{faces} `{}` to `{}`", dataset.place(start), dataset.place(end - 1));
         let found = source.teacher.features(&source.batch(start..end)?, outputs).at(place)?;
         for ((tensor, writer), output) in found.iter().zip(writers.iter_mut()).zip(outputs) {
             writer.append(tensor).at(|| output.to_string()).at(place)?;

@@ -181,7 +181,7 @@ impl StageOptions {
         let per_epoch = samples / self.batch_size;
         if per_epoch == 0 {
             return Err(Error::data(format!(
-                "a batch of {} needs as many faces, the data has {samples}",
+                "a batch of {} needs as many faces, the data has {samples}; choose a smaller `batch_size`",
                 self.batch_size
             )));
         }
