@@ -47,6 +47,7 @@ fn shown(score: &Score) -> String {
     let Score { what, figure, values: [a, b], unit, difference } = score;
     let gap = match difference {
         None => "measured on other items: the two can not be compared".to_string(),
+        Some([_, low, high]) if *low == 0.0 && *high == 0.0 => "no difference".to_string(),
         Some([mean, low, high]) => {
             let chance = if *low <= 0.0 && *high >= 0.0 { ", which chance alone does too" } else { "" };
             format!("B - A {mean:+.2} [{low:+.2}, {high:+.2}]{chance}")
