@@ -37,6 +37,7 @@ mod hub_refuses;
 mod licences;
 mod losses;
 mod onnx;
+mod people;
 mod probe;
 mod protocols;
 mod reported;

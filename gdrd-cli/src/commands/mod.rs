@@ -4,26 +4,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gdrd_core::data::{Decoding, is_image_name, read_image};
-use gdrd_core::error::{Error, Result};
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::face::{Face, Kernel};
 use gdrd_core::files::check_output as check_file;
 use gdrd_core::recipe::Fetch;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Place;
+use gdrd_student::FaceEncoder;
 use gdrd_teachers::hub::{LockedHub, Settings};
 
 use self::hub::Locked;
 use crate::args::{Arguments, Command, Doctor, PlaceArguments};
 
 mod ablate;
+mod calibrate;
 mod check;
 mod doctor;
 mod embed;
 mod evaluate;
+mod export;
 mod features;
 mod hub;
 mod kinds;
+mod people;
 mod plan;
 mod probe;
 mod schema;
@@ -49,6 +53,24 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             embed::embed(&images, &by, &reading, &out, &place, registry)
         }
+        Command::Compare { a, b, operating, json } => {
+            people::compare([&a, &b], &operating, &Reading::usual(), json, registry)
+        }
+        Command::Enrol { gallery, folder, student, json } => {
+            people::enrol(&gallery, &folder, &student, &Reading::usual(), json, registry)
+        }
+        Command::Forget { gallery, people, json } => people::forget(&gallery, &people, json),
+        Command::Search { gallery, images, operating, top, json } => {
+            people::search(&gallery, &images, &operating, top, &Reading::usual(), json, registry)
+        }
+        Command::Watch(wanted) => people::watch(&wanted, registry),
+        Command::Calibrate(wanted) => calibrate::calibrate(&wanted, registry),
+        Command::Export { student, onnx, preprocess } => export::onnx(&student, &onnx, preprocess, registry),
+        Command::Completions { shell } => {
+            export::completions(shell);
+            Ok(())
+        }
+        Command::Manual { folder } => export::manual(&folder),
         Command::Features { recipe, teacher, images, data, size, ignore_orientation, taps, flip, out, place } => {
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             let wanted = features::Wanted { teacher, images, data, reading, taps, flip };
@@ -91,6 +113,11 @@ struct Reading {
 }
 
 impl Reading {
+    /// At their own size, turned as their EXIF orientation says.
+    fn usual() -> Self {
+        Self { size: None, how: Decoding::default() }
+    }
+
     /// The face in an image: its middle, where it is not square.
     fn face(&self, path: &Path) -> Result<Face> {
         let face = read_image(path, self.how)?.centre_square();
@@ -99,6 +126,12 @@ impl Reading {
             None => Ok(face),
         }
     }
+}
+
+/// The student of a file, of any kind that is registered.
+fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    FaceEncoder::with_kinds(&bytes, &candle_core::Device::Cpu, registry).at(|| format!("`{}`", path.display()))
 }
 
 /// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.

@@ -4,6 +4,7 @@
 
 mod ablation;
 mod assembly;
+mod calibrated;
 mod checksums;
 mod features;
 mod folder;
@@ -27,6 +28,7 @@ use candle_core::Device;
 
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
+pub use calibrated::{Rewrite, rewrite};
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::State;
@@ -107,6 +109,10 @@ fn run_in(
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;
+    if let Some(calibration) = &experiment.calibration {
+        // One that is not there is found before the first step, and stands in the lock.
+        parts.context().dataset(&calibration.data)?;
+    }
     let prepared = Prepared::new(&parts)?;
     let mut terms = prepared.terms()?;
     let lock = Lock::of(&prepared, &terms)?;
@@ -185,15 +191,22 @@ fn run_in(
             return Err(Error::new(ErrorKind::Stopped, what));
         }
     }
-    let header = header(&prepared, &lock)?;
-    let bytes = header.to_bytes(&prepared.student_tensors(experiment.run.half_precision)?)?;
+    let mut header = header(&prepared, &lock)?;
+    let tensors = prepared.student_tensors(experiment.run.half_precision)?;
+    let bytes = header.to_bytes(&tensors)?;
     write_atomically(&folder.student(), &bytes)?;
     // What is measured is the file that was written.
     let file = StudentFile::open(&bytes, &place.device, &*place.registry)?;
     let student = StudentEmbedder::new(&file, &place.device);
     let student = student.as_ref().map(|student| student as &dyn Embedder);
     let measured = measure::evaluate(&parts, student, Role::Student, true)?;
+    header.facts.figures = calibrated::figures(&measured);
+    if let (Some(options), Some(student)) = (&experiment.calibration, student) {
+        (header.facts.calibration, header.facts.quality) =
+            calibrated::calibration(&parts, student, &header.prepare, options)?;
+    }
     parts.unchanged()?;
+    write_atomically(&folder.student(), &header.to_bytes(&tensors)?)?;
     folder.write_results(experiment, &lock, &measured, &log)?;
     tell(observer, &Event::RunEnded { folder: place.folder.clone() })
 }
@@ -223,6 +236,12 @@ fn licences(parts: &Assembly) -> BTreeMap<String, String> {
         let line = format!("{address} at commit {}: {licence}", file.locked.commit);
         found.entry(name.to_string()).and_modify(|text| *text = format!("{text}; {line}")).or_insert(line);
     }
+    for (part, licence) in &parts.experiment().licences {
+        if let Some(name) = part.strip_prefix("teacher.") {
+            let said = format!("{licence} (stated by the recipe)");
+            found.entry(name.to_string()).and_modify(|text| *text = format!("{text}; {said}")).or_insert(said);
+        }
+    }
     found
 }
 
@@ -246,5 +265,6 @@ fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
         recipe: experiment.digest(),
         teachers: lock.teachers.clone(),
         licences: licences(prepared.parts),
+        facts: calibrated::facts(prepared, lock)?,
     })
 }
