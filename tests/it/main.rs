@@ -45,6 +45,7 @@ mod resume;
 mod review;
 mod rounds;
 mod stops;
+mod student_file;
 mod training_options;
 mod verify;
 mod weight_files;

@@ -10,11 +10,12 @@ use gdrd_core::nn::{OPSET, OnnxInput};
 use gdrd_core::registry::Registry;
 
 use super::open_student;
-use crate::args::{Arguments, Preprocess};
+use crate::args::{Arguments, ExportArguments, Preprocess};
 use crate::output::went_to;
 
-pub(crate) fn onnx(student: &Path, out: &Path, preprocess: Preprocess, registry: &Registry) -> Result<()> {
-    check_output(out, [student])?;
+pub(crate) fn onnx(wanted: &ExportArguments, registry: &Registry) -> Result<()> {
+    let ExportArguments { student, onnx: out, preprocess } = wanted;
+    check_output(out, [student.as_path()])?;
     let encoder = open_student(student, registry)?;
     let input = match preprocess {
         Preprocess::Nodes => OnnxInput::Bytes,

@@ -53,19 +53,13 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             embed::embed(&images, &by, &reading, &out, &place, registry)
         }
-        Command::Compare { a, b, operating, json } => {
-            people::compare([&a, &b], &operating, &Reading::usual(), json, registry)
-        }
-        Command::Enrol { gallery, folder, student, json } => {
-            people::enrol(&gallery, &folder, &student, &Reading::usual(), json, registry)
-        }
-        Command::Forget { gallery, people, json } => people::forget(&gallery, &people, json),
-        Command::Search { gallery, images, operating, top, json } => {
-            people::search(&gallery, &images, &operating, top, &Reading::usual(), json, registry)
-        }
+        Command::Compare(wanted) => people::compare(&wanted, registry),
+        Command::Enrol(wanted) => people::enrol(&wanted, registry),
+        Command::Forget(wanted) => people::forget(&wanted),
+        Command::Search(wanted) => people::search(&wanted, registry),
         Command::Watch(wanted) => people::watch(&wanted, registry),
         Command::Calibrate(wanted) => calibrate::calibrate(&wanted, registry),
-        Command::Export { student, onnx, preprocess } => export::onnx(&student, &onnx, preprocess, registry),
+        Command::Export(wanted) => export::onnx(&wanted, registry),
         Command::Completions { shell } => {
             export::completions(shell);
             Ok(())

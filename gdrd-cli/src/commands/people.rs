@@ -12,7 +12,7 @@ use gdrd_student::{Embedding, FaceEncoder, Gallery, Match};
 use serde_json::{Value, json};
 
 use super::{Reading, open_student};
-use crate::args::{Operating, WatchArguments};
+use crate::args::{CompareArguments, EnrolArguments, ForgetArguments, Operating, SearchArguments, WatchArguments};
 
 /// The rate that thresholds are taken at when none is asked for.
 const USUAL_RATE: f64 = 0.001;
@@ -30,21 +30,16 @@ fn embed(encoder: &FaceEncoder, path: &Path, reading: &Reading) -> Result<Embedd
     encoder.face(&reading.face(path)?).at(|| format!("`{}`", path.display()))
 }
 
-pub(crate) fn compare(
-    images: [&Path; 2],
-    operating: &Operating,
-    reading: &Reading,
-    as_json: bool,
-    registry: &Registry,
-) -> Result<()> {
+pub(crate) fn compare(wanted: &CompareArguments, registry: &Registry) -> Result<()> {
+    let CompareArguments { a, b, operating, json: as_json } = wanted;
     let encoder = open_student(&operating.student, registry)?;
-    let [a, b] = images.map(|path| embed(&encoder, path, reading));
-    let (a, b) = (a?, b?);
+    let reading = Reading::usual();
+    let (a, b) = (embed(&encoder, a, &reading)?, embed(&encoder, b, &reading)?);
     let similarity = a.similarity(&b)?;
     let threshold = threshold(&encoder, operating, a.pixels().min(b.pixels()))?;
     let same = threshold.map(|threshold| f64::from(similarity) >= threshold);
     let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
-    if as_json {
+    if *as_json {
         say!("{}", json!({ "same": same, "similarity": similarity, "threshold": threshold, "quality": quality }));
         return Ok(());
     }
@@ -95,14 +90,9 @@ fn open_gallery(path: &Path) -> Result<Gallery> {
     Ok(gallery)
 }
 
-pub(crate) fn enrol(
-    path: &Path,
-    folder: &Path,
-    student: &Path,
-    reading: &Reading,
-    as_json: bool,
-    registry: &Registry,
-) -> Result<()> {
+pub(crate) fn enrol(wanted: &EnrolArguments, registry: &Registry) -> Result<()> {
+    let EnrolArguments { gallery: path, folder, student, json: as_json } = wanted;
+    let reading = Reading::usual();
     let encoder = open_student(student, registry)?;
     let people = photographs(folder)?;
     if people.is_empty() {
@@ -115,7 +105,7 @@ pub(crate) fn enrol(
     for (person, images) in &people {
         let mut faces = Vec::new();
         for image in images {
-            match embed(&encoder, image, reading) {
+            match embed(&encoder, image, &reading) {
                 Ok(face) => faces.push(face),
                 Err(error) => passed.push(error.to_string()),
             }
@@ -135,21 +125,22 @@ pub(crate) fn enrol(
     }
     gallery.save(path)?;
     let (all, count) = (gallery.people().len(), gallery.len());
-    match as_json {
+    match *as_json {
         true => say!("{}", json!({ "enrolled": enrolled, "passed_over": passed, "people": all, "faces": count })),
         false => say!("{}: {enrolled} faces enrolled; it has {all} people, {count} faces", path.display()),
     }
     Ok(())
 }
 
-pub(crate) fn forget(path: &Path, people: &[String], as_json: bool) -> Result<()> {
+pub(crate) fn forget(wanted: &ForgetArguments) -> Result<()> {
+    let ForgetArguments { gallery: path, people, json: as_json } = wanted;
     let mut gallery = open_gallery(path)?;
     if let Some(unknown) = people.iter().find(|person| !gallery.people().contains(person)) {
         return Err(Error::data(format!("`{}`: nobody is called `{unknown}`", path.display())));
     }
     let removed: usize = people.iter().map(|person| gallery.remove(person)).sum();
     gallery.save(path)?;
-    match as_json {
+    match *as_json {
         true => say!("{}", json!({ "removed": removed, "people": gallery.people().len() })),
         false => say!("{}: {removed} faces removed, in it and beside it", path.display()),
     }
@@ -206,20 +197,13 @@ impl Found {
     }
 }
 
-pub(crate) fn search(
-    path: &Path,
-    images: &[PathBuf],
-    operating: &Operating,
-    top: usize,
-    reading: &Reading,
-    as_json: bool,
-    registry: &Registry,
-) -> Result<()> {
+pub(crate) fn search(wanted: &SearchArguments, registry: &Registry) -> Result<()> {
+    let SearchArguments { gallery: path, images, operating, top, json: as_json } = wanted;
     let encoder = open_student(&operating.student, registry)?;
     let gallery = open_gallery(path)?;
     for image in images {
-        let found = Found::of(image, &gallery, &encoder, operating, top, reading)?;
-        match as_json {
+        let found = Found::of(image, &gallery, &encoder, operating, *top, &Reading::usual())?;
+        match *as_json {
             true => say!("{}", found.json(image)),
             false => say!("{}", found.text(image)),
         }

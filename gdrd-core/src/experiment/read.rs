@@ -16,26 +16,13 @@ use crate::recipe::path::resolve as absolute;
 use crate::recipe::read::{read, read_node};
 use crate::recipe::source::{Sources, Span};
 use crate::registry::Registry;
-use crate::student::CalibrationOptions;
 use crate::trainer::StageOptions;
 
+mod file;
 mod solved;
 
-const TOP: [&str; 13] = [
-    "format",
-    "name",
-    "stages",
-    "run",
-    "data",
-    "degradation",
-    "view",
-    "teacher",
-    "student",
-    "stage",
-    "evaluate",
-    "calibration",
-    "licences",
-];
+const TOP: [&str; 11] =
+    ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
 
 /// Reads a recipe and collects problems on the way.
 pub(super) struct Reader<'a> {
@@ -51,7 +38,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn experiment(&mut self, table: &Table, stem: String) -> Option<Experiment> {
-        self.problems.extend(table.unknown_fields(&TOP));
+        self.problems.extend(table.unknown_fields(&[&TOP[..], &file::KEYS].concat()));
         let name = match table.get("name") {
             Some(node) => self.text(node)?.to_string(),
             None => stem.strip_suffix(".resolved").unwrap_or(&stem).to_string(),
@@ -95,36 +82,6 @@ impl<'a> Reader<'a> {
         let (options, written) = self.options(section, |_: &RunOptions| Vec::new())?;
         self.resolved.insert("run".into(), toml::Value::Table(written));
         Some(options)
-    }
-
-    fn calibration(&mut self, table: &Table) -> Option<Option<CalibrationOptions>> {
-        if table.get("calibration").is_none() {
-            return Some(None);
-        }
-        let section = self.sub(table, "calibration")?;
-        let (options, written) = self.options(section, CalibrationOptions::check)?;
-        self.resolved.insert("calibration".into(), toml::Value::Table(written));
-        Some(Some(options))
-    }
-
-    /// `"data.train" = "CC BY 4.0"`, for parts that the recipe has.
-    fn licences(&mut self, table: &Table) -> Option<BTreeMap<String, String>> {
-        let Some(node) = table.get("licences") else { return Some(BTreeMap::new()) };
-        let licences: BTreeMap<String, String> = read_node(node).map_err(|found| self.problems.extend(found)).ok()?;
-        for part in licences.keys() {
-            let known = part.split_once('.').is_some_and(|(family, name)| {
-                ["data", "teacher"].contains(&family)
-                    && table.get(family).and_then(Node::as_table).is_some_and(|family| family.get(name).is_some())
-            });
-            if !known {
-                let span = node.as_table().and_then(|table| table.key_span(part)).unwrap_or(node.span);
-                let message = format!("`{part}`: expected a part of the recipe such as `data.train` or `teacher.NAME`");
-                self.problems.push(Diagnostic::new(message, span));
-            }
-        }
-        let written = licences.iter().map(|(part, text)| (part.clone(), toml::Value::String(text.clone()))).collect();
-        self.resolved.insert("licences".into(), toml::Value::Table(written));
-        Some(licences)
     }
 
     /// `[degradation]` is the view `low`; `[view.*]` are others. Faces as they are, the view `high`, need no table.

@@ -38,7 +38,7 @@ pub(super) fn facts(prepared: &Prepared, lock: &Lock) -> Result<StudentFacts> {
     }
     let of_stages = experiment.stages.iter().flat_map(|stage| {
         let last = stage.options.last.as_ref().and_then(|last| last.view.clone());
-        [stage.options.view.clone(), last.map(Into::into)].into_iter().flatten()
+        [stage.options.view.clone(), last].into_iter().flatten()
     });
     let shown: BTreeSet<String> =
         of_stages.map(|view| view.to_string()).chain([experiment.student.view.clone()]).collect();
@@ -98,6 +98,9 @@ pub struct Rewrite {
     pub weights: Option<DType>,
 }
 
+/// Makes an embedder of a student file's bytes.
+pub type Opens<'a> = dyn Fn(&[u8]) -> Result<Box<dyn Embedder>> + 'a;
+
 /// A student file with its facts measured anew, and perhaps its weights rounded. `open` makes an embedder of a student file's bytes.
 ///
 /// # Errors
@@ -105,7 +108,7 @@ pub struct Rewrite {
 pub fn rewrite(
     bytes: &[u8],
     wanted: &Rewrite,
-    open: &dyn Fn(&[u8]) -> Result<Box<dyn Embedder>>,
+    open: &Opens,
     experiment: &Experiment,
     place: &Place,
     observer: &dyn Observer,

@@ -28,7 +28,7 @@ use candle_core::Device;
 
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
-pub use calibrated::{Rewrite, rewrite};
+pub use calibrated::{Opens, Rewrite, rewrite};
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::State;
