@@ -8,6 +8,13 @@ use gdrd_core::error::{Context, Error, Result};
 
 use crate::commands::data::DataCommand;
 
+mod people;
+
+pub(crate) use people::{
+    CalibrateArguments, CompareArguments, EnrolArguments, ExportArguments, ForgetArguments, Operating, Preprocess,
+    SearchArguments, WatchArguments, WeightNumbers,
+};
+
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
 #[command(name = "gdrd", version, max_term_width = 100)]
@@ -149,6 +156,32 @@ pub(crate) enum Command {
         out: PathBuf,
         #[command(flatten)]
         place: PlaceArguments,
+    },
+    /// Say whether two photographs show the same person
+    Compare(CompareArguments),
+    /// Enrol people in a gallery: a folder for each, with photographs of their face
+    ///
+    /// Who is in the gallery already is enrolled anew, with the photographs that are in the folder now.
+    Enrol(EnrolArguments),
+    /// Remove people from a gallery, and from its earlier state beside it
+    Forget(ForgetArguments),
+    /// Say whom photographs show, of the people in a gallery
+    Search(SearchArguments),
+    /// Recognise photographs as they come into a folder, until Ctrl-C
+    Watch(WatchArguments),
+    /// Measure a student file's thresholds, quality model and figures, and write them into a new one
+    Calibrate(CalibrateArguments),
+    /// Write a student as an ONNX model
+    Export(ExportArguments),
+    /// Print a script that completes this program's commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command
+    Manual {
+        /// Folder for the pages
+        folder: PathBuf,
     },
     /// Write what a teacher of a recipe says of faces: embedding, logits, feature maps
     ///

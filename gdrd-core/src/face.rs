@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+mod buffer;
 mod warp;
 
+pub use buffer::Layout;
 pub use warp::Warp;
 
 /// An 8-bit RGB image of one face: `height` rows of `width` pixels, three bytes each.
@@ -42,10 +44,11 @@ impl Face {
     /// # Errors
     /// If there are not `3 * width * height` bytes, or a side is zero.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
-        if width == 0 || height == 0 || pixels.len() != 3 * width * height {
+        let needed = width.checked_mul(height).and_then(|count| count.checked_mul(3));
+        if width == 0 || height == 0 || needed != Some(pixels.len()) {
+            let needed = needed.map_or("more than there can be".into(), |count| count.to_string());
             return Err(Error::data(format!(
-                "a face of {width}x{height} pixels needs {} bytes (RGB), found {}",
-                3 * width * height,
+                "a face of {width}x{height} pixels needs {needed} bytes (RGB), found {}",
                 pixels.len()
             )));
         }

@@ -1,6 +1,6 @@
 //! The contracts, layers, losses, trainer and evaluation of gdrd.
 //!
-//! Without its one feature `train` (on by default) this crate is the runtime that an embedded student needs: faces,
+//! Without its feature `train` (on by default) this crate is the runtime that an embedded student needs: faces,
 //! layers, the [`Embedder`](embedder::Embedder) and the student file. The feature adds everything that a recipe does, one
 //! module for each word of the flow: recipe, data, teacher, loss, trainer, student, evaluation, report.
 
@@ -10,6 +10,8 @@ pub mod digest;
 pub mod embedder;
 pub mod error;
 pub mod face;
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports, reason = "a run's files need more of it"))]
+pub mod files;
 pub mod nn;
 pub mod student;
 
@@ -21,8 +23,6 @@ pub mod data;
 pub mod evaluation;
 #[cfg(feature = "train")]
 pub mod experiment;
-#[cfg(feature = "train")]
-pub mod files;
 #[cfg(feature = "train")]
 pub mod loss;
 #[cfg(feature = "train")]

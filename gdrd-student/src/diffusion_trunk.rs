@@ -7,7 +7,7 @@ use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::diffusion::STEPS;
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
 use gdrd_core::nn::weights::read_safetensors;
-use gdrd_core::nn::{Mode, resize_bicubic};
+use gdrd_core::nn::{Alignment, Mode, Preprocessing, resize_bicubic};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,10 @@ struct Network {
 impl Student for Network {
     fn card(&self) -> &StudentCard {
         &self.card
+    }
+
+    fn input(&self) -> Option<Preprocessing> {
+        Some(Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() })
     }
 
     fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {

@@ -4,9 +4,9 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::Mode;
 use gdrd_core::nn::diffusion::conditioned;
 use gdrd_core::nn::unet::{Tap, Unet, UnetConfig};
+use gdrd_core::nn::{Alignment, Mode, Preprocessing};
 use gdrd_core::student::{Part, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,10 @@ struct Network {
 impl Student for Network {
     fn card(&self) -> &StudentCard {
         &self.card
+    }
+
+    fn input(&self) -> Option<Preprocessing> {
+        Some(Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() })
     }
 
     fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {

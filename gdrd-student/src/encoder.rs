@@ -1,6 +1,7 @@
 //! The embedding API for other people's programs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Device;
 use gdrd_core::embedder::{Embedder, Embeddings};
@@ -8,9 +9,12 @@ use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::nn::kernels::keep_awake;
 use gdrd_core::nn::{Inference, Mode};
-use gdrd_core::student::{Student, StudentConfig, StudentFile, StudentHeader, StudentKinds};
+use gdrd_core::student::{
+    QualityModel, Student, StudentConfig, StudentFile, StudentHeader, StudentKinds, Threshold, student_digest,
+};
 use serde::de::DeserializeOwned;
 
+use crate::embedding::{Decision, Embedding};
 use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk};
 
 /// A trained student, ready to embed faces. Threads may share it.
@@ -28,19 +32,25 @@ use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent,
 /// ```
 pub struct FaceEncoder {
     name: String,
-    pub(crate) header: StudentHeader,
-    pub(crate) student: Box<dyn Student>,
-    /// What embeds on the CPU, where the student has it.
-    inference: Option<Inference>,
+    header: StudentHeader,
+    digest: Arc<str>,
+    network: Network,
     pub(crate) width: usize,
     device: Device,
+}
+
+/// What embeds: on the CPU the form that is fastest, where the student has one. Then no other holds the weights.
+enum Network {
+    Fast(Inference),
+    Layers(Box<dyn Student>),
 }
 
 /// Faces that go through the network at once; more are cut into batches of this size.
 const BATCH: usize = 96;
 
 impl FaceEncoder {
-    /// Opens a student file on the CPU.
+    /// Opens a student file on the CPU. Of a file that is mapped into memory, give the map to
+    /// [`from_bytes`](FaceEncoder::from_bytes).
     ///
     /// # Errors
     /// If the file cannot be read, is not a complete student file, or was made by another version of gdrd.
@@ -69,8 +79,119 @@ impl FaceEncoder {
             .embedding
             .ok_or_else(|| Error::weights(format!("a student of kind `{}` has no embedding", header.kind)))?;
         let name = format!("student at {size}x{size}", size = header.card.input_size);
-        let inference = if device.is_cpu() { student.inference()? } else { None };
-        Ok(Self { name, header, student, inference, width, device: device.clone() })
+        let fast = if device.is_cpu() { student.inference()? } else { None };
+        let network = fast.map_or_else(|| Network::Layers(student), Network::Fast);
+        let digest = student_digest(bytes)?.into();
+        Ok(Self { name, header, digest, network, width, device: device.clone() })
+    }
+
+    /// What tells this student from every other: the checksum that its file states, or that of the file.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The embedding of one aligned square face of any size.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub fn face(&self, face: &Face) -> Result<Embedding> {
+        self.faces(std::slice::from_ref(face))?.pop().ok_or_else(|| Error::component("the student embedded nothing"))
+    }
+
+    /// The embeddings of aligned square faces of any size, each with its quality if the file has a quality model.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub fn faces(&self, faces: &[Face]) -> Result<Vec<Embedding>> {
+        let found = self.embed(faces)?;
+        let one = |(row, face): (usize, &Face)| {
+            let quality = match &self.header.facts.quality {
+                Some(model) => {
+                    let small = self.header.prepare.apply(face)?;
+                    Some(model.score(&QualityModel::features(&small, found.lengths()[row], face.height())))
+                }
+                None => None,
+            };
+            Ok(Embedding::new(found.row(row).to_vec(), face.height(), quality, self.digest.clone()))
+        };
+        faces.iter().enumerate().map(one).collect()
+    }
+
+    /// An embedding from values that this student gave before, such as those of a database.
+    ///
+    /// # Errors
+    /// If there are not as many as the student gives, or they have no direction.
+    pub fn embedding(&self, values: &[f32], pixels: usize) -> Result<Embedding> {
+        if values.len() != self.width {
+            return Err(Error::data(format!("expected {} values, found {}", self.width, values.len())));
+        }
+        let unit = Embeddings::from_rows(self.width, values.to_vec())?;
+        Ok(Embedding::new(unit.row(0).to_vec(), pixels, None, self.digest.clone()))
+    }
+
+    /// The similarity from which on two faces of at least `pixels` pixels are called one person, where strangers are taken for one
+    /// person at `false_match_rate`: 0.1, 0.01, 0.001 or 0.0001.
+    ///
+    /// # Errors
+    /// If the file has no thresholds, or none for this rate or so few pixels.
+    pub fn threshold(&self, false_match_rate: f64, pixels: usize) -> Result<Threshold> {
+        let calibration = self.header.facts.calibration.as_ref().ok_or_else(|| {
+            Error::weights(
+                "the student's file has no thresholds; `gdrd calibrate` measures them on faces of your people",
+            )
+        })?;
+        calibration.threshold(false_match_rate, pixels)
+    }
+
+    /// Whether two faces are of one person, at a false match rate and the threshold for the smaller of them.
+    ///
+    /// ```no_run
+    /// # use gdrd_student::{Error, Face, FaceEncoder};
+    /// # fn same(encoder: &FaceEncoder, a: &Face, b: &Face) -> Result<(), Error> {
+    /// let decision = encoder.decide(&encoder.face(a)?, &encoder.face(b)?, 0.001)?;
+    /// println!("{} ({:.3}, threshold {:.3})", decision.same, decision.similarity, decision.threshold.similarity);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`threshold`](Self::threshold), or if another student made one of them.
+    pub fn decide(&self, a: &Embedding, b: &Embedding, false_match_rate: f64) -> Result<Decision> {
+        let similarity = a.similarity(b)?;
+        let threshold = self.threshold(false_match_rate, a.pixels().min(b.pixels()))?;
+        let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
+        Ok(Decision { same: f64::from(similarity) >= threshold.similarity, similarity, threshold, quality })
+    }
+
+    /// The network as an ONNX model of opset 17, whose metadata says how faces are prepared for it.
+    ///
+    /// # Errors
+    /// If the network has no inference form on the CPU: of the built-in kinds the diffusion ones and `iresnet` in the layout
+    /// `evolve-se`.
+    #[cfg(feature = "train")]
+    pub fn to_onnx(&self, input: gdrd_core::nn::OnnxInput) -> Result<Vec<u8>> {
+        let Network::Fast(network) = &self.network else {
+            let kind = &self.header.kind;
+            return Err(Error::component(format!(
+                "a student of kind `{kind}` with these options has no form for ONNX"
+            )));
+        };
+        let text = |key: &str, value: &str| (key.to_string(), value.to_string());
+        let json = |key: &str, value: serde_json::Value| text(key, &value.to_string());
+        let header = &self.header;
+        let prepare = serde_json::to_value(&header.prepare).map_err(|e| Error::weights(e.to_string()))?;
+        let calibration = serde_json::to_value(&header.facts.calibration).map_err(|e| Error::weights(e.to_string()))?;
+        let alignment = serde_json::to_value(header.facts.input.map(|input| input.alignment));
+        let metadata = [
+            text("gdrd.kind", &header.kind),
+            text("gdrd.student", &self.digest),
+            text("gdrd.colour", "rgb"),
+            text("gdrd.values", "bytes divided by 255"),
+            json("gdrd.prepare", prepare),
+            json("gdrd.alignment", alignment.map_err(|e| Error::weights(e.to_string()))?),
+            json("gdrd.calibration", calibration),
+        ];
+        network.to_onnx(input, &metadata)
     }
 
     /// What the file says of itself.
@@ -88,8 +209,8 @@ impl FaceEncoder {
         let mut values = Vec::with_capacity(self.width * faces.len());
         for batch in faces.chunks(BATCH) {
             let small = batch.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
-            match &self.inference {
-                Some(network) => {
+            match &self.network {
+                Network::Fast(network) => {
                     let size = self.header.card.input_size;
                     let fill = |input: &mut [f32]| {
                         small
@@ -99,9 +220,9 @@ impl FaceEncoder {
                     };
                     network.run(batch.len(), fill, |embeddings| values.extend_from_slice(embeddings))?;
                 }
-                None => {
-                    let map = self.student.backbone(&FaceBatch::from_faces(&small, &self.device)?, Mode::Evaluate)?;
-                    values.extend(self.student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);
+                Network::Layers(student) => {
+                    let map = student.backbone(&FaceBatch::from_faces(&small, &self.device)?, Mode::Evaluate)?;
+                    values.extend(student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);
                 }
             }
         }
@@ -158,8 +279,10 @@ mod tests {
     use super::FaceEncoder;
 
     #[test]
-    fn threads_may_share_an_encoder() {
+    fn threads_may_share_everything() {
         fn shared<T: Send + Sync>() {}
         shared::<FaceEncoder>();
+        shared::<crate::Embedding>();
+        shared::<crate::Gallery>();
     }
 }

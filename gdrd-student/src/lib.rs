@@ -1,14 +1,17 @@
 //! Students of gdrd: the networks, and an API to embed faces with a trained one.
 //!
 //! A program that only embeds uses [`FaceEncoder`] and none of the features. The feature `train` registers the kinds of
-//! students for recipes.
+//! students for recipes, `image` makes faces of that crate's images, `cuda` runs networks on a GPU.
+#![forbid(unsafe_code)]
 
 mod blocks;
 mod bounds;
 mod diffusion_trunk;
 mod diffusion_unet;
+mod embedding;
 mod encoder;
 pub mod front_end;
+mod gallery;
 mod head;
 mod iresnet;
 mod mobilefacenet;
@@ -20,10 +23,13 @@ mod training;
 
 pub use diffusion_trunk::DiffusionTrunk;
 pub use diffusion_unet::DiffusionUnet;
+pub use embedding::{Decision, Embedding};
 pub use encoder::{BuiltIn, FaceEncoder};
+pub use gallery::{Gallery, Match};
 pub use gdrd_core::embedder::{Embedder, Embeddings};
 pub use gdrd_core::error::{Error, Result};
-pub use gdrd_core::face::{Face, Kernel};
+pub use gdrd_core::face::{Face, Kernel, Layout};
+pub use gdrd_core::student::{StudentFacts, StudentHeader, Threshold};
 pub use head::{HeadOptions, Pool};
 pub use iresnet::{IresnetLayout, IresnetStudent};
 pub use mobilefacenet::{MobileFaceNetLayout, MobileFaceNetStudent};

@@ -4,7 +4,9 @@ use candle_core::{D, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Inference, Mode, Plan, Weights, relu};
+use gdrd_core::nn::{
+    Activation, Alignment, BatchNorm, Conv2d, ConvConfig, ConvNorm, Inference, Mode, Plan, Preprocessing, Weights, relu,
+};
 use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig, named};
 use serde::{Deserialize, Serialize};
 
@@ -339,6 +341,10 @@ impl Network {
 impl Student for Network {
     fn card(&self) -> &StudentCard {
         &self.card
+    }
+
+    fn input(&self) -> Option<Preprocessing> {
+        Some(Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() })
     }
 
     fn backbone(&self, faces: &FaceBatch, mode: Mode) -> Result<Tensor> {

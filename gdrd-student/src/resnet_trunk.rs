@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::{Activation, ConvNorm, Inference, Mode, Plan};
+use gdrd_core::nn::{Activation, Alignment, ConvNorm, Inference, Mode, Plan, Preprocessing};
 use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig, named};
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,10 @@ struct Network {
 impl Student for Network {
     fn card(&self) -> &StudentCard {
         &self.card
+    }
+
+    fn input(&self) -> Option<Preprocessing> {
+        Some(Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() })
     }
 
     fn backbone(&self, faces: &FaceBatch, mode: Mode) -> Result<Tensor> {

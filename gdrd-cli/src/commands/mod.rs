@@ -4,28 +4,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gdrd_core::data::{Decoding, is_image_name, read_image};
-use gdrd_core::error::{Error, Result};
+use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::face::{Face, Kernel};
 use gdrd_core::files::check_output as check_file;
 use gdrd_core::recipe::Fetch;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Place, run_that_wrote};
+use gdrd_student::FaceEncoder;
 use gdrd_teachers::hub::{LockedHub, Settings};
 
 use self::hub::Locked;
 use crate::args::{Arguments, Command, Doctor, PlaceArguments};
 
 mod ablate;
+mod calibrate;
 mod check;
 pub(crate) mod data;
 mod diff;
 mod doctor;
 mod embed;
 mod evaluate;
+mod export;
 mod features;
 mod hub;
 mod kinds;
+mod people;
 mod plan;
 mod probe;
 mod report;
@@ -56,6 +60,18 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             embed::embed(&images, &by, &reading, &out, &place, registry)
         }
+        Command::Compare(wanted) => people::compare(&wanted, registry),
+        Command::Enrol(wanted) => people::enrol(&wanted, registry),
+        Command::Forget(wanted) => people::forget(&wanted),
+        Command::Search(wanted) => people::search(&wanted, registry),
+        Command::Watch(wanted) => people::watch(&wanted, registry),
+        Command::Calibrate(wanted) => calibrate::calibrate(&wanted, registry),
+        Command::Export(wanted) => export::onnx(&wanted, registry),
+        Command::Completions { shell } => {
+            export::completions(shell);
+            Ok(())
+        }
+        Command::Manual { folder } => export::manual(&folder),
         Command::Features { recipe, teacher, images, data, size, ignore_orientation, taps, flip, out, place } => {
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             let wanted = features::Wanted { teacher, images, data, reading, taps, flip };
@@ -99,6 +115,11 @@ struct Reading {
 }
 
 impl Reading {
+    /// At their own size, turned as their EXIF orientation says.
+    fn usual() -> Self {
+        Self { size: None, how: Decoding::default() }
+    }
+
     /// The face in an image: its middle, where it is not square.
     fn face(&self, path: &Path) -> Result<Face> {
         let face = read_image(path, self.how)?.centre_square();
@@ -111,6 +132,13 @@ impl Reading {
 
 /// Refuses an output before the work for it begins: one that cannot be written, one that is an input, and one that is a part of a
 /// run.
+/// The student of a file, of any kind that is registered.
+fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    FaceEncoder::with_kinds(&bytes, &candle_core::Device::Cpu, registry).at(|| format!("`{}`", path.display()))
+}
+
+/// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.
 fn check_output<'a>(out: &Path, recipe: Option<&Experiment>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     check_file(out, inputs)?;
     let paths = recipe.map(Experiment::paths).unwrap_or_default();

@@ -37,6 +37,9 @@ impl Rules<'_> {
         for (name, part) in &experiment.evaluate {
             self.names(&["evaluate", name], part);
         }
+        if let Some(calibration) = &experiment.calibration {
+            self.named(DatasetName::FORMAT, &calibration.data, &["calibration", "data"]);
+        }
         let stages = experiment.stages.iter().map(|stage| ("stage", stage.name.as_str()));
         for (section, name) in stages.chain(experiment.evaluate.keys().map(|name| ("evaluate", name.as_str()))) {
             if !is_name(name) {

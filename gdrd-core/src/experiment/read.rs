@@ -18,6 +18,7 @@ use crate::recipe::source::{Sources, Span};
 use crate::registry::Registry;
 use crate::trainer::StageOptions;
 
+mod file;
 mod solved;
 
 const TOP: [&str; 11] =
@@ -37,7 +38,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn experiment(&mut self, table: &Table, stem: String) -> Option<Experiment> {
-        self.problems.extend(table.unknown_fields(&TOP));
+        self.problems.extend(table.unknown_fields(&[&TOP[..], &file::KEYS].concat()));
         let name = match table.get("name") {
             Some(node) => self.text(node)?.to_string(),
             None => stem.strip_suffix(".resolved").unwrap_or(&stem).to_string(),
@@ -52,6 +53,8 @@ impl<'a> Reader<'a> {
         let student = self.student(table);
         let evaluate = self.family(table, "evaluate", &registry.protocols, |config| config.check());
         let stages = self.stages(table);
+        let calibration = self.calibration(table);
+        let licences = self.licences(table);
         let recipe = Experiment {
             name,
             run: run?,
@@ -61,6 +64,8 @@ impl<'a> Reader<'a> {
             student: student?,
             stages: stages?,
             evaluate,
+            calibration: calibration?,
+            licences: licences?,
             resolved: std::mem::take(&mut self.resolved),
             texts: Vec::new(),
         };

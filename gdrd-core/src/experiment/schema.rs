@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::run_options::RunOptions;
 use crate::closed_form::ClosedForm;
 use crate::registry::{Listed, Registry};
+use crate::student::CalibrationOptions;
 use crate::trainer::StageOptions;
 
 /// Keys that `[student]` has whatever its kind is.
@@ -66,6 +67,12 @@ pub fn schema(registry: &Registry) -> Value {
             "student": student,
             "stage": tables(stage),
             "evaluate": tables(one_of("protocol")),
+            "calibration": plain(schemars::schema_for!(CalibrationOptions)),
+            "licences": {
+                "type": "object",
+                "additionalProperties": { "type": "string" },
+                "description": "Licences of datasets and teachers, for the student's file: `\"data.train\" = \"CC BY 4.0\"`.",
+            },
         },
     })
 }

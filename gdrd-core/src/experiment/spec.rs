@@ -15,7 +15,7 @@ use crate::recipe::path::PATH_FORMAT;
 use crate::recipe::{Failure, HubAddress, RecipePath, overlay};
 use crate::registry::Registry;
 use crate::seed::Seed;
-use crate::student::StudentConfig;
+use crate::student::{CalibrationOptions, StudentConfig};
 use crate::teacher::TeacherConfig;
 use crate::trainer::{OptimizerConfig, ScheduleConfig, StageOptions};
 
@@ -37,6 +37,10 @@ pub struct Experiment {
     pub stages: Vec<StageSpec>,
     /// Protocols by name.
     pub evaluate: BTreeMap<String, Component<dyn ProtocolConfig>>,
+    /// What the thresholds of the student's file are calibrated by.
+    pub calibration: Option<CalibrationOptions>,
+    /// Licences that the recipe states, of parts such as `data.train` and `teacher.discriminative`.
+    pub licences: BTreeMap<String, String>,
     pub(super) resolved: toml::Table,
     /// The files that it was read from.
     pub(super) texts: Vec<PathBuf>,

@@ -81,12 +81,23 @@ fn sweep_older(folder: &Path, left: Duration) {
 /// If it cannot be written, is a folder or read-only, or its folder does not exist; a file that was there before stays as it
 /// was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_parts(path, [bytes])
+}
+
+/// The same for a file that is made part by part, so that it need not lie in memory as a whole.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_parts(path: &Path, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<()> {
     let failed = |e| Error::io(path, e);
+    let mut parts = parts.into_iter();
     let target = match target(path)? {
         Target::File(target) => target,
         Target::Stream => {
             let mut stream = OpenOptions::new().append(true).open(path).map_err(failed)?;
-            return stream.write_all(bytes).and_then(|()| stream.flush()).map_err(failed);
+            let mut written = parts.try_for_each(|part| stream.write_all(part.as_ref()));
+            written = written.and_then(|()| stream.flush());
+            return written.map_err(failed);
         }
     };
     let folder = folder_of(&target);
@@ -94,7 +105,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Ok(older) = std::fs::metadata(&target) {
         file.as_file().set_permissions(older.permissions()).map_err(failed)?;
     }
-    write_all(&mut file, &target, bytes).and_then(|()| sync(file.as_file(), &target)).map_err(failed)?;
+    parts.try_for_each(|part| write_all(&mut file, &target, part.as_ref())).map_err(failed)?;
+    sync(file.as_file(), &target).map_err(failed)?;
     persist(file, &target)
 }
 
@@ -212,7 +224,7 @@ fn identity(path: &Path) -> Option<PathBuf> {
 
 /// A lock on a file, which the system takes back when the process ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     /// None on a file system that knows no locks.
     file: Option<File>,
 }
@@ -228,7 +240,7 @@ impl Held {
 ///
 /// # Errors
 /// If the file cannot be made.
-pub(crate) fn hold(path: &Path) -> Result<Option<Held>> {
+pub fn hold(path: &Path) -> Result<Option<Held>> {
     let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io(path, e))?;
     for _ in 0..5 {
         match file.try_lock() {

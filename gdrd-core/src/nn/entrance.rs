@@ -31,6 +31,18 @@ impl Entrance {
         self.size
     }
 
+    /// The filter, where faces change their size.
+    #[cfg(feature = "train")]
+    pub(super) fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
+    /// The channel that each of the network's is, and its mean and deviation.
+    #[cfg(feature = "train")]
+    pub(super) fn contract(&self) -> ([usize; 3], [f32; 3], [f32; 3]) {
+        (self.preprocessing.order(), self.preprocessing.mean, self.preprocessing.std)
+    }
+
     /// The network's input, `[batch, 3, size, size]`, without a gradient.
     ///
     /// # Errors

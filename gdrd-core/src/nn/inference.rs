@@ -3,6 +3,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(feature = "train")]
+mod onnx;
+
+#[cfg(feature = "train")]
+pub use onnx::{OPSET, OnnxInput};
+
 use super::entrance::Entrance;
 use super::kernels::{FrozenConv, averages};
 use crate::error::{Error, Result};

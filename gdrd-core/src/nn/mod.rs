@@ -29,6 +29,8 @@ pub use conv::{Conv2d, ConvConfig, ConvNorm};
 pub use dropout::Dropout;
 pub use entrance::Entrance;
 pub use inference::{Inference, Map, Plan};
+#[cfg(feature = "train")]
+pub use inference::{OPSET, OnnxInput};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, standardise};
 pub use pass::{Pass, PassGuard};

@@ -5,6 +5,7 @@
 mod ablation;
 mod assembly;
 mod calendar;
+mod calibrated;
 mod checksums;
 mod difference;
 mod events;
@@ -33,6 +34,7 @@ use candle_core::Device;
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
 pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
+pub use calibrated::{Opens, Rewrite, rewrite};
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::{State, run_that_wrote};
@@ -120,6 +122,10 @@ fn run_in(
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;
+    if let Some(calibration) = &experiment.calibration {
+        // One that is not there is found before the first step, and stands in the lock.
+        parts.context().dataset(&calibration.data)?;
+    }
     let prepared = Prepared::new(&parts)?;
     let mut terms = prepared.terms()?;
     let lock = Lock::of(&prepared, &terms)?;
@@ -198,15 +204,22 @@ fn run_in(
             return Err(Error::new(ErrorKind::Stopped, what));
         }
     }
-    let header = header(&prepared, &lock)?;
-    let bytes = header.to_bytes(&prepared.student_tensors(experiment.run.half_precision)?)?;
+    let mut header = header(&prepared, &lock)?;
+    let tensors = prepared.student_tensors(experiment.run.half_precision)?;
+    let bytes = header.to_bytes(&tensors)?;
     write_atomically(&folder.student(), &bytes)?;
     // What is measured is the file that was written.
     let file = StudentFile::open(&bytes, &place.device, &*place.registry)?;
     let student = StudentEmbedder::new(&file, &place.device);
     let measured = measure::evaluate(&parts, Some(&student), Role::Student, true)?;
+    header.facts.figures = calibrated::figures(&measured);
+    if let (Some(options), true) = (&experiment.calibration, student.width() > 0) {
+        (header.facts.calibration, header.facts.quality) =
+            calibrated::calibration(&parts, &student, &header.prepare, options)?;
+    }
     let insight = insight::insight(&parts, &file, &measured)?;
     parts.unchanged()?;
+    write_atomically(&folder.student(), &header.to_bytes(&tensors)?)?;
     for name in experiment.evaluate.keys() {
         let protocol = parts.protocol(name)?;
         let picture = if protocol.measures(&student) { protocol.picture(&student, &parts.context())? } else { None };
@@ -241,6 +254,12 @@ fn licences(parts: &Assembly) -> BTreeMap<String, String> {
         let line = format!("{address} at commit {}: {licence}", file.locked.commit);
         found.entry(name.to_string()).and_modify(|text| *text = format!("{text}; {line}")).or_insert(line);
     }
+    for (part, licence) in &parts.experiment().licences {
+        if let Some(name) = part.strip_prefix("teacher.") {
+            let said = format!("{licence} (stated by the recipe)");
+            found.entry(name.to_string()).and_modify(|text| *text = format!("{text}; {said}")).or_insert(said);
+        }
+    }
     found
 }
 
@@ -264,5 +283,6 @@ fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
         recipe: experiment.digest(),
         teachers: lock.teachers.clone(),
         licences: licences(prepared.parts),
+        facts: calibrated::facts(prepared, lock)?,
     })
 }

@@ -7,6 +7,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
+use super::facts::{Calibration, QualityModel, StudentFacts};
 use super::{Student, StudentCard, StudentKinds, build};
 use crate::context::Bare;
 use crate::degrade::Downscale;
@@ -35,10 +36,13 @@ pub struct StudentHeader {
     /// Address, licence and terms of the teachers that came from the Hugging Face Hub, by their names in the recipe.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub licences: BTreeMap<String, String>,
+    /// What it says beside its network; nothing in files of the first format.
+    #[serde(default)]
+    pub facts: StudentFacts,
 }
 
-/// The header version that this gdrd writes and reads.
-pub const STUDENT_FORMAT: u32 = 1;
+/// The header version that this gdrd writes; it reads all from the first to this.
+pub const STUDENT_FORMAT: u32 = 2;
 const KEY: &str = "gdrd";
 /// Beside the header's own fields: the checksum of the rest of the header and of all tensors.
 const SEAL: &str = "sha256";
@@ -62,8 +66,9 @@ impl StudentHeader {
     /// The header and the tensors of a student file, on the CPU, float32.
     ///
     /// # Errors
-    /// If the bytes are no complete safetensors file, have no header of ours, one of another version or one that contradicts
-    /// itself, were altered since they were written (files of before the checksum cannot say), or hold tensors of integers. [`Weights::read`](crate::nn::Weights::read) looks at shapes and values.
+    /// If the bytes are no complete safetensors file, have no header of ours, one of a later version or one that contradicts
+    /// itself, were altered since they were written (files of the first format may have no checksum that could say so), or hold
+    /// tensors of integers. [`Weights::read`](crate::nn::Weights::read) looks at shapes and values.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Tensor>)> {
         let (_, metadata) = SafeTensors::read_metadata(bytes)
             .map_err(|e| Error::weights(format!("not a complete safetensors file: {e}{}", looks(bytes))))?;
@@ -72,19 +77,34 @@ impl StudentHeader {
         })?;
         let mut value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
         let format = value.get("format").and_then(serde_json::Value::as_u64);
-        if format != Some(u64::from(STUDENT_FORMAT)) {
-            return Err(Error::weights(format!(
-                "the student's header has format {}, this gdrd reads {STUDENT_FORMAT}",
-                format.map_or("none".into(), |f| f.to_string())
-            )));
+        match format {
+            Some(format) if (1..=u64::from(STUDENT_FORMAT)).contains(&format) => {}
+            Some(format) if format > u64::from(STUDENT_FORMAT) => {
+                return Err(Error::weights(format!(
+                    "the student's file has format {format}, which a later gdrd wrote; this one reads 1 to {STUDENT_FORMAT}: \
+                     update it"
+                )));
+            }
+            _ => {
+                let found = value.get("format").map_or("none".into(), ToString::to_string);
+                return Err(Error::weights(format!(
+                    "the student's header has format {found}, expected 1 to {STUDENT_FORMAT}"
+                )));
+            }
         }
         let header: Self =
             serde_json::from_str(text).map_err(|e| Error::weights(format!("the student's header: {e}")))?;
-        if let Some(expected) = value.as_object_mut().and_then(|fields| fields.shift_remove(SEAL)) {
-            let file = SafeTensors::deserialize(bytes).map_err(|e| Error::weights(e.to_string()))?;
-            if expected != seal(&value, &file).as_str() {
-                return Err(Error::weights("the student file was altered or is damaged: its checksum is another"));
+        match value.as_object_mut().and_then(|fields| fields.shift_remove(SEAL)) {
+            Some(expected) => {
+                let file = SafeTensors::deserialize(bytes).map_err(|e| Error::weights(e.to_string()))?;
+                if expected != seal(&value, &file).as_str() {
+                    return Err(Error::weights("the student file was altered or is damaged: its checksum is another"));
+                }
             }
+            None if header.format > 1 => {
+                return Err(Error::weights("the student file was altered: it has no checksum"));
+            }
+            None => {}
         }
         header.agrees()?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
@@ -108,11 +128,25 @@ impl StudentHeader {
         if map.contains(&0) || *embedding == Some(0) {
             wrong.push(sizes(&self.card));
         }
+        wrong.extend(self.facts.calibration.as_ref().and_then(Calibration::wrong));
+        wrong.extend(self.facts.quality.as_ref().and_then(QualityModel::wrong));
         match wrong.is_empty() {
             true => Ok(()),
             false => Err(Error::weights(format!("the student's header contradicts itself: {}", wrong.join("; ")))),
         }
     }
+}
+
+/// The checksum that a student file states, else the sha256 of its bytes: what tells it from every other student.
+///
+/// # Errors
+/// If it is no safetensors file.
+pub fn student_digest(bytes: &[u8]) -> Result<String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| Error::weights(e.to_string()))?;
+    let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).map_or("", String::as_str);
+    let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let stated = value.get(SEAL).and_then(serde_json::Value::as_str).map(str::to_string);
+    Ok(stated.unwrap_or_else(|| digest::hex(&digest::of_bytes(bytes))))
 }
 
 /// Sha256 of a header without its checksum, and of every tensor: name, type, shape and bytes.
@@ -183,6 +217,7 @@ mod tests {
             recipe: "abc".into(),
             teachers: BTreeMap::from([("t".into(), "d".into())]),
             licences: BTreeMap::from([("t".into(), "MIT".into())]),
+            facts: StudentFacts::default(),
         }
     }
 
@@ -219,9 +254,13 @@ mod tests {
             assert!(text.contains(from), "{text}");
             assert!(refused(&with(from, to)).contains("its checksum is another"), "{from}");
         }
-        let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(&header()).expect("JSON"))]);
-        let old = safetensors::serialize(tensors.iter(), Some(metadata)).expect("bytes");
-        StudentHeader::from_bytes(&old).expect("a file of before the checksum");
+        let unsealed = |format| {
+            let header = serde_json::to_string(&StudentHeader { format, ..header() }).expect("JSON");
+            let metadata = HashMap::from([(KEY.to_string(), header)]);
+            safetensors::serialize(tensors.iter(), Some(metadata)).expect("bytes")
+        };
+        StudentHeader::from_bytes(&unsealed(1)).expect("a file of before the checksum");
+        assert!(refused(&unsealed(2)).contains("altered: it has no checksum"));
     }
 
     #[test]
@@ -232,7 +271,7 @@ mod tests {
         let newer = StudentHeader { format: 9, ..header() };
         let bytes = newer.to_bytes(&BTreeMap::new()).expect("bytes");
         let text = StudentHeader::from_bytes(&bytes).expect_err("newer").to_string();
-        assert!(text.contains("format 9, this gdrd reads 1"), "{text}");
+        assert!(text.contains("format 9, which a later gdrd wrote; this one reads 1 to 2"), "{text}");
         let bytes = header().to_bytes(&BTreeMap::new()).expect("bytes");
         for length in 0..bytes.len() {
             let text = StudentHeader::from_bytes(&bytes[..length]).expect_err("cut").to_string();

@@ -7,9 +7,18 @@ use crate::error::{Error, Problem, Result};
 use crate::face::FaceBatch;
 use crate::nn::{Inference, Mode, Preprocessing, Weights};
 
+#[cfg(feature = "train")]
+mod calibrate;
+mod facts;
 mod file;
 
-pub use file::{STUDENT_FORMAT, StudentFile, StudentHeader};
+#[cfg(feature = "train")]
+pub use calibrate::{CalibrationOptions, calibrate};
+pub use facts::{
+    Calibration, FALSE_MATCH_RATES, LEAST_FALSE_MATCHES, QUALITY_FEATURES, QualityModel, Rounding, SizeCalibration,
+    Source, StatedFigure, StudentFacts, Threshold,
+};
+pub use file::{STUDENT_FORMAT, StudentFile, StudentHeader, student_digest};
 
 /// The two parts of a student that stages train or freeze, S = {S_b, S_h} in the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -135,6 +144,12 @@ pub trait Student: Send + Sync {
     /// it then.
     fn preprocessing(&self) -> Option<Preprocessing> {
         None
+    }
+
+    /// What it does to its input, whether or not that is an option: the student's file states it for people and other programs.
+    /// None where it cannot be said this way.
+    fn input(&self) -> Option<Preprocessing> {
+        self.preprocessing()
     }
 
     /// Whether this tensor belongs to what the student has in the place of another network's head. When it starts from a teacher,

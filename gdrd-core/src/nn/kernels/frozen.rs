@@ -28,6 +28,19 @@ pub struct FrozenConv {
     packed: [OnceLock<Packed>; METHODS.len()],
 }
 
+/// What a [`FrozenConv`] is made of, for other programs.
+#[cfg(feature = "train")]
+pub(in super::super) struct ConvParts<'a> {
+    /// Of the weight: outputs, inputs of a group, height, width.
+    pub(in super::super) dims: [usize; 4],
+    pub(in super::super) weight: Vec<f32>,
+    pub(in super::super) stride: usize,
+    pub(in super::super) padding: usize,
+    pub(in super::super) groups: usize,
+    pub(in super::super) scale_shift: Option<(&'a [f32], &'a [f32])>,
+    pub(in super::super) activation: EpilogueActivation<'a>,
+}
+
 /// Kernels packed for some instructions; none where a method takes them as they are.
 struct Packed {
     instructions: Instructions,
@@ -95,6 +108,24 @@ impl FrozenConv {
             Some(add) => with_floats([x, add], |[x, add]| run(x, Some(add))),
         };
         tensor(out?, dims)
+    }
+
+    /// What it is made of.
+    ///
+    /// # Errors
+    /// If the weight cannot be read.
+    #[cfg(feature = "train")]
+    pub(in super::super) fn parts(&self) -> Result<ConvParts<'_>> {
+        let (outputs, inputs, height, width) = self.weight.dims4()?;
+        Ok(ConvParts {
+            dims: [outputs, inputs, height, width],
+            weight: self.weight.flatten_all()?.to_vec1()?,
+            stride: self.stride,
+            padding: self.padding,
+            groups: self.groups,
+            scale_shift: self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..])),
+            activation: self.slopes.as_deref().map_or(self.activation, EpilogueActivation::PRelu),
+        })
     }
 
     /// Channels, height and width of the output for an input `[b, c, h, w]`.

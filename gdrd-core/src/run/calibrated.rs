@@ -1,0 +1,182 @@
+//! What a run, and `gdrd calibrate`, write into a student's file beside its network.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::DType;
+
+use super::assembly::Assembly;
+use super::measure;
+use super::prepared::Prepared;
+use super::{Lock, Place};
+use crate::context::Host;
+use crate::degrade::Downscale;
+use crate::embedder::Embedder;
+use crate::error::{Error, Result};
+use crate::evaluation::{Figure, Measured, Role};
+use crate::experiment::Experiment;
+use crate::nn::Alignment;
+use crate::observe::Observer;
+use crate::student::{
+    Calibration, CalibrationOptions, QualityModel, Rounding, Source, StatedFigure, StudentFacts, StudentHeader,
+    calibrate,
+};
+
+/// What is known before anything is measured.
+pub(super) fn facts(prepared: &Prepared, lock: &Lock) -> Result<StudentFacts> {
+    let parts = prepared.parts;
+    let experiment = parts.experiment();
+    let mut input = prepared.student.input();
+    if let Some(input) = &mut input {
+        // A student without a template of its own sees the faces that its teachers see.
+        let mut templates = Vec::new();
+        for name in experiment.teachers.keys() {
+            templates.push(parts.context().teacher(name)?.card().preprocessing.alignment);
+        }
+        if input.alignment == Alignment::Data && templates.contains(&Alignment::Arcface) {
+            input.alignment = Alignment::Arcface;
+        }
+    }
+    let of_stages = experiment.stages.iter().flat_map(|stage| {
+        let last = stage.options.last.as_ref().and_then(|last| last.view.clone());
+        [stage.options.view.clone(), last].into_iter().flatten()
+    });
+    let shown: BTreeSet<String> =
+        of_stages.map(|view| view.to_string()).chain([experiment.student.view.clone()]).collect();
+    let view = |name: String| {
+        let options = serde_json::to_value(&experiment.views.get(&name)?.resolved).ok()?;
+        Some((name, options))
+    };
+    let trained: BTreeSet<String> = experiment.stages.iter().map(|stage| stage.options.data.to_string()).collect();
+    let source = |name: String| {
+        let digest = lock.data.get(&name)?.fingerprint.clone();
+        let licence = experiment.licences.get(&format!("data.{name}")).cloned();
+        Some((name, Source { digest, licence }))
+    };
+    Ok(StudentFacts {
+        input,
+        views: shown.into_iter().filter_map(view).collect(),
+        data: trained.into_iter().filter_map(source).collect(),
+        ..StudentFacts::default()
+    })
+}
+
+fn stated(figure: &Figure) -> Option<StatedFigure> {
+    let (name, unit) = (figure.name.clone(), figure.unit.sign().to_string());
+    figure.value.map(|value| StatedFigure { name, value, unit, count: figure.count })
+}
+
+/// The student's figures that stand in tables, the headline first.
+pub(super) fn figures(measured: &BTreeMap<String, Vec<Measured>>) -> BTreeMap<String, Vec<StatedFigure>> {
+    let of = |(protocol, rows): (&String, &Vec<Measured>)| {
+        let outcome = &rows.iter().find(|row| matches!(row.role, Role::Student))?.outcome;
+        let others = outcome.figures.iter().filter(|figure| figure.in_table && figure.name != outcome.headline);
+        let figures = outcome.get(&outcome.headline).into_iter().chain(others).filter_map(stated).collect();
+        Some((protocol.clone(), figures))
+    };
+    measured.iter().filter_map(of).collect()
+}
+
+/// Thresholds and a quality model by a dataset of the experiment.
+pub(super) fn calibration(
+    parts: &Assembly,
+    student: &dyn Embedder,
+    prepare: &Downscale,
+    options: &CalibrationOptions,
+) -> Result<(Option<Calibration>, Option<QualityModel>)> {
+    let digest = parts.content("dataset", &options.data)?;
+    let (calibration, quality) = calibrate(student, prepare, options, digest, &parts.context())?;
+    Ok((Some(calibration), quality))
+}
+
+/// What `gdrd calibrate` does to a student file.
+pub struct Rewrite {
+    /// By which faces thresholds are calibrated; those that the file has stay if left out.
+    pub calibration: Option<CalibrationOptions>,
+    /// Whether the experiment's protocols measure the student.
+    pub evaluate: bool,
+    /// The numbers that weights are rounded to; as they are if left out.
+    pub weights: Option<DType>,
+}
+
+/// Makes an embedder of a student file's bytes.
+pub type Opens<'a> = dyn Fn(&[u8]) -> Result<Box<dyn Embedder>> + 'a;
+
+/// A student file with its facts measured anew, and perhaps its weights rounded. `open` makes an embedder of a student file's bytes.
+///
+/// # Errors
+/// If the bytes are no student file, a weight is too large for its numbers, or something cannot be measured.
+pub fn rewrite(
+    bytes: &[u8],
+    wanted: &Rewrite,
+    open: &Opens,
+    experiment: &Experiment,
+    place: &Place,
+    observer: &dyn Observer,
+) -> Result<Vec<u8>> {
+    let parts = Assembly::new(experiment, place, observer)?;
+    let (mut header, mut tensors) = StudentHeader::from_bytes(bytes)?;
+    header.format = crate::student::STUDENT_FORMAT;
+    if header.facts.input.is_none() {
+        header.facts.input = crate::student::StudentFile::open(bytes, &place.device, &*place.registry)?.student.input();
+    }
+    let before = open(bytes)?;
+    let measure = |embedder: &dyn Embedder| -> Result<BTreeMap<String, Vec<StatedFigure>>> {
+        match wanted.evaluate {
+            true => Ok(figures(&measure::evaluate(&parts, Some(embedder), Role::Student, false)?)),
+            false => Ok(BTreeMap::new()),
+        }
+    };
+    let mut figures = measure(&*before)?;
+    let mut student = before;
+    if let Some(dtype) = wanted.weights {
+        for (name, tensor) in &mut tensors {
+            let rounded = tensor.to_dtype(dtype)?;
+            let values = rounded.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(Error::weights(format!("`{name}` has values that are too large for {dtype:?}")));
+            }
+            *tensor = rounded;
+        }
+        let rounded = open(&header.to_bytes(&tensors)?)?;
+        let cosines = match &wanted.calibration {
+            None => Vec::new(),
+            Some(options) => cosines(&*student, &*rounded, options, &parts)?,
+        };
+        if cosines.is_empty() {
+            return Err(Error::recipe("weights are rounded with a calibration alone: it measures what that costs"));
+        }
+        let first = |(name, all): (&String, &Vec<StatedFigure>)| Some((name.clone(), all.first()?.clone()));
+        header.facts.rounding = Some(Rounding {
+            to: if dtype == DType::BF16 { "bfloat16" } else { "float16" }.into(),
+            mean_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
+            least_cosine: cosines.iter().copied().fold(1.0, f64::min),
+            faces: cosines.len(),
+            figures_before: figures.iter().filter_map(first).collect(),
+        });
+        figures = measure(&*rounded)?;
+        student = rounded;
+    }
+    if !figures.is_empty() {
+        header.facts.figures = figures;
+    }
+    if let Some(options) = &wanted.calibration {
+        (header.facts.calibration, header.facts.quality) = calibration(&parts, &*student, &header.prepare, options)?;
+    }
+    header.to_bytes(&tensors)
+}
+
+/// How far two students' embeddings of each of a calibration's faces lie apart.
+fn cosines(a: &dyn Embedder, b: &dyn Embedder, options: &CalibrationOptions, parts: &Assembly) -> Result<Vec<f64>> {
+    let dataset = parts.context().dataset(&options.data)?;
+    let mut cosines = Vec::new();
+    let count = dataset.len().min(options.faces);
+    for start in (0..count).step_by(96) {
+        parts.report("rounding", start, count)?;
+        let faces = (start..count.min(start + 96)).map(|at| crate::data::face_as_it_is(&*dataset, at));
+        let faces = faces.collect::<Result<Vec<_>>>()?;
+        let (a, b) = (a.embed(&faces)?, b.embed(&faces)?);
+        let dot = |row| a.row(row).iter().zip(b.row(row)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        cosines.extend((0..a.len()).map(dot));
+    }
+    Ok(cosines)
+}

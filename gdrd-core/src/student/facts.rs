@@ -1,0 +1,331 @@
+//! What a student file says beside its network: what it was trained on, how well it recognises, and from which similarity on two
+//! faces may be called one person.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::face::Face;
+use crate::nn::Preprocessing;
+
+/// What a student file says beside its network. All of it may be missing: files of the first format have none of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StudentFacts {
+    /// What the network does to its input by itself: colour order, mean and standard deviation, and the template that faces were
+    /// aligned to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Preprocessing>,
+    /// The views that the student was trained in, with every option, by their names in the recipe: its degradations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub views: BTreeMap<String, serde_json::Value>,
+    /// The datasets that it was trained on, by their names in the recipe.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, Source>,
+    /// What it achieved, by protocol.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, Vec<StatedFigure>>,
+    /// How its weights were rounded, and what that cost; none for those that were measured as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
+    /// From which similarity on two faces may be called one person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// What says whether a face is good enough to decide on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<QualityModel>,
+}
+
+/// A dataset that a student was trained on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Digest of everything that it is.
+    pub digest: String,
+    /// Its licence, where the recipe states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+/// A figure of a protocol.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatedFigure {
+    /// Such as `accuracy`.
+    pub name: String,
+    /// The figure.
+    pub value: f64,
+    /// The sign of its unit: `%`, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// Of how many items.
+    pub count: usize,
+}
+
+/// Weights that were rounded to shorter numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rounding {
+    /// `bfloat16` or `float16`.
+    pub to: String,
+    /// The mean cosine between a face's embeddings before and after, over the faces of the calibration.
+    pub mean_cosine: f64,
+    /// The smallest of them.
+    pub least_cosine: f64,
+    /// Faces that were compared.
+    pub faces: usize,
+    /// The first figure of each protocol before the rounding; the one after it is among the file's figures.
+    pub figures_before: BTreeMap<String, StatedFigure>,
+}
+
+/// Similarities at which strangers are taken for one person at a known rate.
+///
+/// A face as the dataset has it, seen by the student at its own size, is compared with every other face brought to a probe's size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// The dataset's name in the recipe.
+    pub data: String,
+    /// Digest of everything that the dataset is.
+    pub digest: String,
+    /// Faces that were compared.
+    pub faces: usize,
+    /// People whom they show.
+    pub people: usize,
+    /// For each size of a probe, rising.
+    pub sizes: Vec<SizeCalibration>,
+}
+
+/// The thresholds for probes of one size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SizeCalibration {
+    /// Height and width of the probe, in pixels.
+    pub size: usize,
+    /// Comparisons of faces of different people.
+    pub different_pairs: u64,
+    /// Pairs of different people, who are what a rate is sure by: comparisons of the same two people are much alike.
+    pub different_people: u64,
+    /// Comparisons of faces of one person.
+    pub same_pairs: u64,
+    /// From the largest rate to the smallest. A rate of which [`LEAST_FALSE_MATCHES`] could not be expected among `different_people`
+    /// is left out.
+    pub thresholds: Vec<Threshold>,
+}
+
+/// One operating point.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Strangers who are taken for one person, at most, as a fraction of comparisons.
+    pub false_match_rate: f64,
+    /// The cosine from which on two faces are called one person.
+    pub similarity: f64,
+    /// The same person's faces that are called so; none where no two faces were of one person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub true_match_rate: Option<f64>,
+}
+
+/// The rates that thresholds are calibrated at.
+pub const FALSE_MATCH_RATES: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
+/// A rate is stated if that many pairs of different people would be taken for one.
+pub const LEAST_FALSE_MATCHES: f64 = 10.0;
+
+impl Calibration {
+    /// The threshold at a false match rate for faces of so many pixels: that of the largest calibrated size that is no larger.
+    ///
+    /// # Errors
+    /// If the faces are smaller than every calibrated size, or the rate was not calibrated. The error says which were.
+    pub fn threshold(&self, false_match_rate: f64, pixels: usize) -> Result<Threshold> {
+        let Some(at) = self.sizes.iter().rev().find(|at| at.size <= pixels) else {
+            let sizes: Vec<usize> = self.sizes.iter().map(|at| at.size).collect();
+            return Err(Error::data(format!(
+                "no threshold for faces of {pixels} pixels; the student was calibrated for {sizes:?}"
+            )));
+        };
+        let same = |found: &&Threshold| (found.false_match_rate / false_match_rate - 1.0).abs() < 1e-6;
+        at.thresholds.iter().find(same).copied().ok_or_else(|| {
+            let rates: Vec<f64> = at.thresholds.iter().map(|found| found.false_match_rate).collect();
+            Error::data(format!(
+                "no threshold at a false match rate of {false_match_rate} for faces of {} pixels; {} people of `{}` support {rates:?}",
+                at.size, self.people, self.data
+            ))
+        })
+    }
+
+    /// What cannot be in a calibration that gdrd wrote.
+    pub(super) fn wrong(&self) -> Option<String> {
+        let sizes = self.sizes.iter().map(|at| at.size);
+        let rising = sizes.clone().zip(sizes.skip(1)).all(|(a, b)| a < b);
+        let good = |point: &Threshold| {
+            let rates = [Some(point.false_match_rate), point.true_match_rate];
+            rates.into_iter().flatten().all(|rate| (0.0..=1.0).contains(&rate)) && point.similarity.abs() <= 1.01
+        };
+        let stricter = |pair: &[Threshold]| {
+            pair[0].false_match_rate > pair[1].false_match_rate && pair[0].similarity <= pair[1].similarity
+        };
+        let of = |at: &SizeCalibration| at.thresholds.iter().all(good) && at.thresholds.windows(2).all(stricter);
+        match rising && !self.sizes.is_empty() && self.sizes.iter().all(of) {
+            true => None,
+            false => Some("its thresholds are not in order".into()),
+        }
+    }
+}
+
+/// What is known of a face before it is compared, as numbers that a [`QualityModel`] weighs.
+pub const QUALITY_FEATURES: [&str; 5] = ["log length", "contrast", "sharpness", "brightness", "log pixels"];
+
+/// The chance that a face would be recognised: a linear model of [`QUALITY_FEATURES`], fitted in closed form, and a rising curve that
+/// brings what it says to a share of right decisions.
+///
+/// Half of the calibration's people fit it, the other half measure it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QualityModel {
+    /// The false match rate of the decisions.
+    pub false_match_rate: f64,
+    /// Means of the features.
+    pub centre: [f64; 5],
+    /// Their standard deviations.
+    pub scale: [f64; 5],
+    /// The weights of the features, less the mean and divided by the deviation.
+    pub weights: [f64; 5],
+    /// Added to the weighted sum.
+    pub bias: f64,
+    /// The sum, rising, and the share of comparisons with the same person that are right there.
+    pub curve: Vec<(f64, f64)>,
+    /// Faces that measured it, each at every calibrated size.
+    pub measured: usize,
+    /// The mean distance between the score and the share of right comparisons, over ten groups of equal size by score.
+    pub calibration_error: f64,
+    /// Error versus reject: the share of the worst faces that are left out, and the share of the same person's comparisons
+    /// that are still missed.
+    pub error_versus_reject: Vec<(f64, f64)>,
+}
+
+impl QualityModel {
+    /// The features of a face as the student sees it, `small`; `length` is that of its embedding before it was brought to unit
+    /// length, and `pixels` the height of the face as it came, of which the student's own size is the most that counts.
+    pub fn features(small: &Face, length: f32, pixels: usize) -> [f64; 5] {
+        let side = small.width().max(1);
+        let luma =
+            |rgb: &[u8]| (0.299 * f64::from(rgb[0]) + 0.587 * f64::from(rgb[1]) + 0.114 * f64::from(rgb[2])) / 255.0;
+        let grey: Vec<f64> = small.pixels().chunks_exact(3).map(luma).collect();
+        let count = grey.len().max(1) as f64;
+        let mean = grey.iter().sum::<f64>() / count;
+        let contrast = (grey.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
+        let rows = grey.chunks_exact(side).flat_map(|row| row.windows(2).map(|pair| (pair[1] - pair[0]).abs()));
+        let columns = grey.iter().zip(grey.iter().skip(side)).map(|(above, below)| (below - above).abs());
+        let steps = (2 * side * side.saturating_sub(1)).max(1) as f64;
+        let sharpness = rows.chain(columns).sum::<f64>() / steps / contrast.max(0.01);
+        let length = f64::from(length).max(f64::MIN_POSITIVE).ln();
+        [length, contrast, sharpness, mean, (pixels.clamp(1, small.height().max(1)) as f64).ln()]
+    }
+
+    /// The chance, in `[0, 1]`, that a face with these features is recognised as the person whom it shows, at
+    /// [`false_match_rate`](Self::false_match_rate).
+    pub fn score(&self, features: &[f64; 5]) -> f64 {
+        self.chance(self.sum(features))
+    }
+
+    /// The weighted sum.
+    pub(super) fn sum(&self, features: &[f64; 5]) -> f64 {
+        let term = |at: usize| self.weights[at] * (features[at] - self.centre[at]) / self.scale[at];
+        self.bias + (0..features.len()).map(term).sum::<f64>()
+    }
+
+    /// The curve at a sum: straight between its points, flat beyond them.
+    pub(super) fn chance(&self, sum: f64) -> f64 {
+        let after = self.curve.partition_point(|(at, _)| *at <= sum);
+        match (after.checked_sub(1).and_then(|at| self.curve.get(at)), self.curve.get(after)) {
+            (Some((from, low)), Some((to, high))) => low + (high - low) * (sum - from) / (to - from),
+            (Some((_, last)), None) => *last,
+            (None, first) => first.map_or(0.0, |(_, first)| *first),
+        }
+    }
+
+    /// What cannot be in a model that gdrd wrote.
+    pub(super) fn wrong(&self) -> Option<String> {
+        let numbers = [self.centre, self.scale, self.weights].concat();
+        let curve = self.curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        let chances = self.curve.iter().all(|(at, chance)| at.is_finite() && (0.0..=1.0).contains(chance));
+        let good = numbers.iter().chain([&self.bias]).all(|number| number.is_finite())
+            && self.scale.iter().all(|scale| *scale > 0.0);
+        match good && curve && chances && !self.curve.is_empty() {
+            true => None,
+            false => Some("its quality model has numbers that none could have".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(false_match_rate: f64, similarity: f64) -> Threshold {
+        Threshold { false_match_rate, similarity, true_match_rate: Some(0.9) }
+    }
+
+    fn calibration() -> Calibration {
+        let at = |size, add: f64| SizeCalibration {
+            size,
+            different_pairs: 99,
+            different_people: 99,
+            same_pairs: 9,
+            thresholds: vec![point(0.1, 0.2 + add), point(0.01, 0.3 + add)],
+        };
+        Calibration { data: "d".into(), digest: "x".into(), faces: 9, people: 9, sizes: vec![at(8, 0.1), at(16, 0.0)] }
+    }
+
+    #[test]
+    fn the_threshold_is_that_of_the_size_below() {
+        let calibration = calibration();
+        for (pixels, expected) in [(8, 0.4), (15, 0.4), (16, 0.3), (500, 0.3)] {
+            assert_eq!(calibration.threshold(0.01, pixels).expect("calibrated").similarity, expected);
+        }
+        let text = calibration.threshold(0.01, 7).expect_err("too small").to_string();
+        assert!(text.contains("faces of 7 pixels; the student was calibrated for [8, 16]"), "{text}");
+        for rate in [0.001, 0.0, f64::NAN, -1.0] {
+            let text = calibration.threshold(rate, 16).expect_err("not calibrated").to_string();
+            assert!(text.contains("support [0.1, 0.01]"), "{text}");
+        }
+        assert!(calibration.wrong().is_none());
+    }
+
+    #[test]
+    fn thresholds_out_of_order_are_refused() {
+        let mut turned = calibration();
+        turned.sizes.reverse();
+        let mut lax = calibration();
+        lax.sizes[0].thresholds[1].similarity = 0.1;
+        let mut none = calibration();
+        none.sizes.clear();
+        assert!([turned, lax, none].iter().all(|one| one.wrong().is_some()));
+    }
+
+    #[test]
+    fn the_curve_is_straight_between_points_and_flat_beyond() {
+        let model = QualityModel {
+            false_match_rate: 0.01,
+            centre: [0.0; 5],
+            scale: [1.0; 5],
+            weights: [1.0, 0.0, 0.0, 0.0, 0.0],
+            bias: 0.0,
+            curve: vec![(0.0, 0.2), (1.0, 0.6)],
+            measured: 1,
+            calibration_error: 0.0,
+            error_versus_reject: Vec::new(),
+        };
+        let score = |x| model.score(&[x, 0.0, 0.0, 0.0, 0.0]);
+        let found = [-5.0, 0.0, 0.5, 1.0, 9.0].map(score);
+        assert!(found.iter().zip([0.2, 0.2, 0.4, 0.6, 0.6]).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
+        assert!(model.wrong().is_none());
+        assert!(QualityModel { scale: [0.0; 5], ..model.clone() }.wrong().is_some());
+        assert!(QualityModel { curve: vec![(1.0, 0.2), (0.0, 0.3)], ..model }.wrong().is_some());
+    }
+
+    #[test]
+    fn features_of_any_face_are_finite() {
+        for (side, value) in [(1, 0), (1, 255), (16, 7)] {
+            let face = Face::new(side, side, vec![value; 3 * side * side]).expect("a face");
+            for length in [0.0, 1.0, f32::INFINITY] {
+                let features = QualityModel::features(&face, length, 0);
+                assert!(features.iter().all(|value| !value.is_nan()), "{features:?}");
+            }
+        }
+    }
+}
