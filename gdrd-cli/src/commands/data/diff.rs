@@ -89,13 +89,16 @@ fn identical(a: &Source, b: &Source) -> Result<Vec<(String, String)>> {
     Ok(look(b)?.into_iter().enumerate().filter_map(same).collect())
 }
 
+/// A person of each dataset, and the cosine of their means.
+type People = (String, String, f32);
+
 /// People of two datasets by the cosine of their means; a face of nobody known stands for itself.
 fn look_alike(
     a: (&Source, &Embeddings),
     b: (&Source, &Embeddings),
     similarity: f32,
     place: &Place,
-) -> Result<(Vec<(String, String, f32)>, usize)> {
+) -> Result<(Vec<People>, usize)> {
     let means = |(source, embeddings): (&Source, &Embeddings)| {
         let (dataset, known) = (&*source.dataset, source.dataset.people().len());
         let labels: Vec<Option<usize>> =
