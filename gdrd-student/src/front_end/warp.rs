@@ -64,8 +64,8 @@ pub fn warp(photograph: &Face, transform: &Similarity, size: usize) -> Result<Fa
 /// Adds the colour at a place between pixels, from 0 to 255; what is beyond the border is black.
 fn add_sample(photograph: &Face, [x, y]: [f64; 2], sum: &mut [f64; 3]) {
     let (width, height) = (photograph.width(), photograph.height());
-    // In this order a NaN is outside.
-    if !(x > -1.0 && y > -1.0 && x < width as f64 && y < height as f64) {
+    let near = x > -1.0 && y > -1.0 && x < width as f64 && y < height as f64;
+    if !near {
         return;
     }
     let (left, top) = (x.floor(), y.floor());

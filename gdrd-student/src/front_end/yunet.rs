@@ -27,8 +27,7 @@ pub(super) fn candidates(outputs: [&Output; 4], stride: usize, columns: usize, s
     let mut found = Vec::new();
     for (cell, (class, object)) in class.iter().zip(object).enumerate() {
         let sure = (class.clamp(0.0, 1.0) * object.clamp(0.0, 1.0)).sqrt();
-        // In this order a NaN is no face.
-        if !(sure >= score) {
+        if sure.is_nan() || sure < score {
             continue;
         }
         let (column, row) = ((cell % columns) as f32, (cell / columns) as f32);

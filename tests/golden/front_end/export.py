@@ -84,7 +84,7 @@ def main() -> None:
     onnx.save(model("scrfd", scrfd, [160, 192], 1.0), HERE / "scrfd.onnx")
     image = pixels("frame", (160, 192, 3))
     detector = scrfd_module(sys.argv[1]).SCRFD(str(HERE / "scrfd.onnx"))
-    detector.prepare(-1, input_size=(192, 160), nms_thresh=0.3, det_thresh=0.6)
+    detector.prepare(-1, input_size=(192, 160), nms_thresh=1.0, det_thresh=0.6)
     boxes, points = detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
     boxes[:, 2:4] -= boxes[:, :2]
     out["scrfd"] = np.concatenate([boxes[:, :4], points.reshape(-1, 10), boxes[:, 4:]], 1).astype(np.float32)
