@@ -144,6 +144,29 @@ pub trait Embedder {
 }
 
 /// A network that finds the noise in faces.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use gdrd_core::embedder::Denoiser;
+/// use gdrd_core::error::Result;
+/// use gdrd_core::face::{Face, Kernel};
+///
+/// /// Takes all that it sees for noise.
+/// struct All;
+///
+/// impl Denoiser for All {
+///     fn whole(&self, face: &Face) -> Result<Face> {
+///         face.resized(8, Kernel::Bicubic, true)
+///     }
+///     fn denoise(&self, noisy: &Tensor, _: &[f32]) -> Result<Tensor> {
+///         Ok(noisy.narrow(1, 0, 3)?)
+///     }
+/// }
+///
+/// let noisy = Tensor::ones((2, 6, 8, 8), candle_core::DType::F32, &Device::Cpu)?;
+/// assert_eq!(All.denoise(&noisy, &[0.0, 999.0])?.dims(), [2, 3, 8, 8]);
+/// # Ok::<(), gdrd_core::error::Error>(())
+/// ```
 pub trait Denoiser {
     /// A face as the network is shown it, before the noise.
     ///

@@ -103,7 +103,7 @@ impl TeacherConfig for DiffusionEncoder {
         })?;
         let place = || format!("`{}`", self.weights);
         let network = match self.restore {
-            None => Network::Encoder(UnetEncoder::read(&self.network, tensors, cx.device()).at(place)?),
+            None => Network::Encoder(Box::new(UnetEncoder::read(&self.network, tensors, cx.device()).at(place)?)),
             Some(steps) => Network::Whole(Box::new(Unet::read(&self.network, tensors, cx.device()).at(place)?), steps),
         };
         let input_size = self.input_size.unwrap_or(self.network.image_size);
@@ -131,7 +131,7 @@ impl TeacherConfig for DiffusionEncoder {
 
 /// What of the network there is.
 enum Network {
-    Encoder(UnetEncoder),
+    Encoder(Box<UnetEncoder>),
     /// All of it, and the steps in which it restores a face.
     Whole(Box<Unet>, usize),
 }
