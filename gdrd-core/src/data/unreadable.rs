@@ -114,9 +114,8 @@ impl BuildContext<'_> {
             let broken = Broken { why, files: found.into_iter().map(|(path, _)| path).collect() };
             broken.judged(files.len(), unreadable)
         };
-        let whole = |path: &Path| {
-            read_bytes(path).and_then(|bytes| check_image(&bytes)).at(|| format!("`{}`", path.display()))
-        };
+        let whole =
+            |path: &Path| read_bytes(path).and_then(|bytes| check_image(&bytes)).at(|| format!("`{}`", path.display()));
         let whole = FileCheck { name: "images that can be read", check: &whole };
         match unreadable {
             Unreadable::Refuse => match self.fingerprint(folder, files, &whole) {

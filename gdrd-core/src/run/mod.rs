@@ -33,8 +33,8 @@ use candle_core::Device;
 
 pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
-pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
 pub use calibrated::{Opens, Rewrite, rewrite};
+pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::{State, run_that_wrote};
@@ -45,6 +45,7 @@ pub use verify::{Finding, Verdict, is_good, verify, verify_again};
 pub use view::{claim_report, runs_of};
 
 use crate::closed_form::ClosedForm;
+use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::evaluation::Role;
 use crate::experiment::{Experiment, StageSpec, TermSpec};
