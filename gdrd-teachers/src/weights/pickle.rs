@@ -317,8 +317,7 @@ pub(super) fn shown(pickle: &Pickle, id: Id) -> String {
         Value::Outside(_) => "a storage".into(),
         Value::Int(_) | Value::Long(_) => "a number".into(),
         Value::Text(_) => "a text".into(),
-        Value::Bool(_) => "a truth value".into(),
-        Value::Bytes(_) => "bytes".into(),
+        Value::Bool(_) | Value::Bytes(_) => "a plain value".into(),
         Value::Plain(what) => (*what).into(),
     }
 }
