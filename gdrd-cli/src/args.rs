@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
-use gdrd_core::error::{Context, Error, Result};
 
 use crate::commands::data::DataCommand;
 
 mod people;
+mod place;
 
 pub(crate) use people::{
     CalibrateArguments, CompareArguments, EnrolArguments, ExportArguments, ForgetArguments, Operating, Preprocess,
     SearchArguments, WatchArguments, WeightNumbers,
 };
+pub(crate) use place::PlaceArguments;
 
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
@@ -376,41 +376,8 @@ pub(crate) struct RecipeArguments {
     pub(crate) sets: Vec<String>,
 }
 
-#[derive(Args)]
-pub(crate) struct PlaceArguments {
-    /// Where tensors are: cpu, or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Use no network; what is not on this machine is an error
-    #[arg(long)]
-    pub(crate) offline: bool,
-}
-
 /// A height and width in pixels.
 pub(crate) fn size(text: &str) -> std::result::Result<usize, String> {
     let size = text.parse().ok().filter(|size| (1..=4096).contains(size));
     size.ok_or_else(|| "expected 1 to 4096 pixels".to_string())
-}
-
-impl PlaceArguments {
-    /// The number of the GPU that is asked for; none for the CPU.
-    ///
-    /// # Errors
-    /// If it is neither.
-    pub(crate) fn gpu(&self) -> Result<Option<usize>> {
-        let number = match self.device.strip_prefix("cuda") {
-            Some("") => Some(0),
-            Some(rest) => rest.strip_prefix(':').and_then(|number| number.parse().ok()),
-            None => None,
-        };
-        match self.device == "cpu" || number.is_some() {
-            true => Ok(number),
-            false => Err(Error::recipe(format!("`--device {}`: expected `cpu` or `cuda:N`", self.device))),
-        }
-    }
-
-    pub(crate) fn device(&self) -> Result<Device> {
-        let Some(number) = self.gpu()? else { return Ok(Device::Cpu) };
-        gdrd_core::nn::kernels::cuda_device(number).at(|| format!("`--device {}`", self.device))
-    }
 }

@@ -211,7 +211,8 @@ fn names_in_lists_may_have_spaces_and_accents_in_either_form() {
     bench.write("pairs.txt", "1\t2\nAnn Lee\t1\t2\nZo\u{eb}\t1\t3\nAnn Lee\t1\tZo\u{eb}\t1\nZo\u{eb}\t2\tAnn Lee\t1\n");
     said(&bench, &["train", "r.toml", "--run-dir", "runs/a"]).with_code(0);
     // What was sought is said.
-    std::fs::rename(bench.file("faces/Ann Lee/Ann Lee_0002.jpg"), bench.file("faces/Ann Lee/2.jpg")).expect("renamed");
+    std::fs::rename(bench.file("faces/Ann Lee/Ann Lee_0002.jpg"), bench.file("faces/Ann Lee/second.jpg"))
+        .expect("renamed");
     let text = refused(&bench, "r.toml", &[], 1);
     assert!(text.contains("Ann Lee 2 (line 2)") && text.contains("sought as `Ann Lee/Ann Lee_0002`"), "{text}");
 }

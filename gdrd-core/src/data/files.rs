@@ -26,17 +26,23 @@ pub(super) struct Rows(Vec<Row>);
 impl Rows {
     /// The rows, and the people of whom there is one, numbered anew.
     pub(super) fn new(mut rows: Vec<Row>, people: &[String]) -> (Self, Vec<String>) {
-        let mut numbers = vec![None; people.len()];
-        let mut left = Vec::new();
-        for person in rows.iter_mut().filter_map(|row| row.person.as_mut()) {
-            let number = *numbers[*person].get_or_insert_with(|| {
-                left.push(people[*person].clone());
-                left.len() - 1
-            });
-            *person = number;
-        }
+        let left = renumbered(people, rows.iter_mut().filter_map(|row| row.person.as_mut()));
         (Self(rows), left)
     }
+}
+
+/// Leaves out people of whom there is nothing left, and numbers the others anew.
+pub(super) fn renumbered<'a>(people: &[String], numbers: impl Iterator<Item = &'a mut usize>) -> Vec<String> {
+    let mut new = vec![None; people.len()];
+    let mut left = Vec::new();
+    for person in numbers {
+        let number = *new[*person].get_or_insert_with(|| {
+            left.push(people[*person].clone());
+            left.len() - 1
+        });
+        *person = number;
+    }
+    left
 }
 
 impl Encoded for Rows {

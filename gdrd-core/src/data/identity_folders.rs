@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoding, read_bytes, read_square};
+use super::files::renumbered;
 use super::formats::{READ, is_image_name};
 use super::passed_over::PassedOver;
 use super::unreadable::{Broken, Unreadable};
@@ -155,7 +156,7 @@ impl DatasetConfig for IdentityFolders {
         if !broken.is_empty() {
             passed_over.say(broken.note());
             files.retain(|(path, _)| !broken.holds(path));
-            people = renumbered(&people, &mut files);
+            people = renumbered(&people, files.iter_mut().map(|(_, person)| person));
         }
         let notes = passed_over.notes();
         Ok(Box::new(Opened { files, people, size: self.size, how, notes, low_resolution: self.low_resolution }))
@@ -211,20 +212,6 @@ impl Dataset for Opened {
     fn notes(&self) -> &[String] {
         &self.notes
     }
-}
-
-/// Leaves out people who have no file left, and numbers the others anew.
-fn renumbered(people: &[String], files: &mut [(PathBuf, usize)]) -> Vec<String> {
-    let mut number = vec![None; people.len()];
-    let mut left = Vec::new();
-    for (_, person) in files {
-        let now = *number[*person].get_or_insert_with(|| {
-            left.push(people[*person].clone());
-            left.len() - 1
-        });
-        *person = now;
-    }
-    left
 }
 
 /// Whether a path is an image by its name, and no pipe or device. A link that leads nowhere is one: reading it is the error.

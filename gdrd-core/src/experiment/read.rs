@@ -11,7 +11,7 @@ use crate::plugin::bounds::out_of_bounds;
 use crate::plugin::{Component, Family, TeacherName};
 use crate::recipe::RecipePath;
 use crate::recipe::diagnostic::{Diagnostic, list, suggest};
-use crate::recipe::node::{Entry, Node, Table, Value};
+use crate::recipe::node::{Node, Table, Value};
 use crate::recipe::path::resolve as absolute;
 use crate::recipe::read::{read, read_node};
 use crate::recipe::source::{Sources, Span};
@@ -20,6 +20,9 @@ use crate::trainer::StageOptions;
 
 mod file;
 mod solved;
+mod spans;
+
+use spans::{span_of, with_kind};
 
 const TOP: [&str; 11] =
     ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
@@ -378,28 +381,4 @@ impl<'a> Reader<'a> {
         };
         items.iter().map(|item| Some((self.text(item)?.to_string(), item.span))).collect()
     }
-}
-
-/// The place of what `keys` lead to; of what stands above it where it is a default.
-fn span_of(table: &Table, keys: &[String]) -> Span {
-    let Some((key, rest)) = keys.split_first() else { return table.span };
-    let Some(mut node) = table.get(key) else { return table.span };
-    for key in rest {
-        let below = match &node.value {
-            Value::Table(table) => table.get(key),
-            Value::Array(items) => key.parse().ok().and_then(|at: usize| items.get(at)),
-            _ => None,
-        };
-        let Some(below) = below else { break };
-        node = below;
-    }
-    node.span
-}
-
-/// The table `{ kind = "name" }`, for a part that the recipe leaves out.
-fn with_kind(name: &str, span: Span) -> Table {
-    let mut table = Table::new(span);
-    let node = Node { value: Value::String(name.to_string()), span };
-    table.insert("kind", Entry { key_span: span, node });
-    table
 }

@@ -53,6 +53,14 @@ impl Checksums {
         Ok(Self { format: 1, files, seal })
     }
 
+    /// Those, and that of a file with these bytes.
+    pub(super) fn with(mut self, name: &str, bytes: &[u8]) -> Self {
+        let sum = Sum { size: bytes.len() as u64, sha256: digest::hex(&digest::of_bytes(bytes)) };
+        self.files.insert(name.to_string(), sum);
+        self.seal = digest::of_value(&self.files);
+        self
+    }
+
     /// Sha256 of the file that is called so.
     pub(super) fn sha256(&self, name: &str) -> Option<&str> {
         self.files.get(name).map(|sum| sum.sha256.as_str())

@@ -160,14 +160,15 @@ impl RunFolder {
         let text = self.report(experiment, lock, measured, &self.path)?;
         write_atomically(&self.path.join(REPORT), text.as_bytes())?;
         write_atomically(&self.path.join(INSIGHT), &json(insight)?)?;
-        write_atomically(&self.path.join(PAGE), report::html_page(&[self.view()?])?.as_bytes())?;
         Checkpoint::finish_removals(&self.path.join("checkpoints"))?;
         // Checksums stand for what this run wrote, not for what somebody made of it since.
-        let mut sums = Checksums::of(&self.path, &self.written()?)?;
+        let mut others = self.written()?;
+        others.retain(|name| name != PAGE);
+        let mut sums = Checksums::of(&self.path, &others)?;
         let recipe = digest::hex(&digest::of_bytes(experiment.resolved().as_bytes()));
         if sums.sha256(RECIPE) != Some(recipe.as_str()) {
             write_atomically(&self.recipe(), experiment.resolved().as_bytes())?;
-            sums = Checksums::of(&self.path, &self.written()?)?;
+            sums = Checksums::of(&self.path, &others)?;
         }
         if sums.sha256(LOG) != Some(log.sync()?.as_str()) {
             return Err(Error::data(format!(
@@ -175,7 +176,10 @@ impl RunFolder {
                 log.path.display()
             )));
         }
-        sums.write(&self.path)?;
+        // The page is of these files; one that is changed while it is made has another checksum now.
+        let page = report::html_page(&[self.view()?])?;
+        write_atomically(&self.path.join(PAGE), page.as_bytes())?;
+        sums.with(PAGE, page.as_bytes()).write(&self.path)?;
         self.write_mark(true)
     }
 

@@ -250,8 +250,12 @@ mod tests {
                 .filter(|(a, b)| people[*a] != people[*b] && f64::from(all.similarity(*a, *b)) >= point.similarity)
                 .count() as f64;
             let rate = through / found.different_pairs as f64;
-            assert!(rate <= point.false_match_rate && rate > 0.5 * point.false_match_rate, "{rate} for {point:?}");
-            assert_eq!(point.true_match_rate, Some(1.0));
+            assert!(rate <= point.false_match_rate, "{rate} for {point:?}");
+            // Neighbours on the circle are one face in 600: the least rate is met by nobody, and costs everybody.
+            if point.false_match_rate >= 0.01 {
+                assert!(rate > 0.5 * point.false_match_rate, "{rate} for {point:?}");
+                assert_eq!(point.true_match_rate, Some(1.0));
+            }
         }
     }
 }
