@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device};
 use gdrd_core::context::Bare;
+use gdrd_core::nn::Weights;
 use gdrd_core::nn::weights::{Draw, Variables};
 
 use super::layers::divisible;
