@@ -146,6 +146,10 @@ pub struct BuildContext<'a> {
     record: Mutex<Record>,
 }
 
+#[cfg_attr(
+    not(feature = "train"),
+    allow(dead_code, reason = "a program that only embeds has no datasets and no other parts")
+)]
 impl<'a> BuildContext<'a> {
     /// A context with what `host` has.
     pub fn new(host: &'a dyn Host) -> Self {
