@@ -4,7 +4,6 @@
 //! Markdown, CSV, HTML and LaTeX; [`html_page`] is a page of one run or of several. Equal input gives equal bytes: the font is part of the program, and
 //! nothing depends on the system.
 
-pub(crate) mod base64;
 pub mod chart;
 mod frame;
 mod html;

@@ -1,22 +1,24 @@
 //! What a run sees of faces when it is over: embeddings in the plane, mistakes as pictures, milliseconds a face.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::assembly::Assembly;
 use super::measure::{StudentEmbedder, each_of_teacher};
 use crate::context::Host;
 use crate::data::Dataset;
 use crate::embedder::{Embedder, Embeddings};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::evaluation::{Measured, Mistakes, Role, alignment, embed, tsne, uniformity};
 use crate::face::{Face, Kernel};
 use crate::nn::Inference;
 use crate::nn::kernels::keep_awake;
 use crate::plugin::DatasetName;
-use crate::report::{Confused, Insight, Mistaken, Seen, ShownFace, base64};
+use crate::report::{Confused, Insight, Mistaken, Seen, ShownFace};
 use crate::student::StudentFile;
 
 /// People whose faces are embedded, those of them that are drawn in the plane, and faces of each.
@@ -194,11 +196,5 @@ fn mistaken(mistakes: &Mistakes, file: &StudentFile) -> Result<Mistaken> {
 
 /// A face as PNG, in base64.
 fn png(face: &Face) -> Result<String> {
-    let image = image::RgbImage::from_raw(face.width() as u32, face.height() as u32, face.pixels().to_vec());
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .ok_or_else(|| Error::component("a face whose pixels are not as many as its size says"))?
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|e| Error::component(format!("encoding PNG: {e}")))?;
-    Ok(base64::encode(bytes.get_ref()))
+    Ok(STANDARD.encode(crate::data::png(face)?))
 }

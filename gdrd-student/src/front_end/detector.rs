@@ -57,11 +57,11 @@ impl DetectorOptions {
 /// weights of either.
 ///
 /// ```no_run
+/// use gdrd_student::Face;
 /// use gdrd_student::front_end::{Detector, DetectorOptions, OnnxDetector, align};
-/// # fn decoded() -> gdrd_student::Face { unimplemented!() }
 ///
 /// let detector = OnnxDetector::open("yunet.onnx", DetectorOptions::default())?;
-/// let photograph = decoded();
+/// let photograph = Face::new(640, 480, std::fs::read("photograph.rgb").expect("640x480 RGB bytes"))?;
 /// for face in detector.detect(&photograph)? {
 ///     let aligned = align(&photograph, &face.landmarks, 112)?;
 /// }

@@ -1,13 +1,13 @@
 //! The writer of packed files.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::{Description, FORMAT, Form, HEAD, MAGIC, NOBODY};
-use crate::data::{Dataset, Decoding, decode};
+use crate::data::{Dataset, Decoding, decode, png};
 use crate::error::{Context, Error, Result};
 use crate::face::Face;
 use crate::files::{self, Seal};
@@ -143,13 +143,7 @@ fn image(dataset: &dyn Dataset, index: usize, form: &PackAs) -> Result<Vec<u8>> 
         decode(&image, Decoding::default())?;
         return Ok(image.into_owned());
     }
-    let face = dataset.face(index)?;
-    let (width, height) = (face.width() as u32, face.height() as u32);
-    let mut bytes = Cursor::new(Vec::new());
-    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
-    image::ImageEncoder::write_image(encoder, face.pixels(), width, height, image::ExtendedColorType::Rgb8)
-        .map_err(|e| Error::data(e.to_string()))?;
-    Ok(bytes.into_inner())
+    png(&dataset.face(index)?)
 }
 
 /// Key and attributes of a face.

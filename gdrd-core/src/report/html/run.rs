@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::super::chart::{Axis, Series};
 use super::super::page::{notes, results_table};
 use super::super::paper::{self, RESOLUTION};
@@ -10,7 +13,6 @@ use super::super::view::RunView;
 use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
 use crate::error::Result;
 use crate::evaluation::{Curve, Measured, Role};
-use crate::report::base64;
 
 /// What stands below the title: the headline of every protocol.
 pub(super) fn lead(run: &RunView) -> Result<String> {
@@ -194,7 +196,7 @@ fn samples(run: &RunView) -> String {
             continue;
         }
         let alt = format!("Face {}: as the dataset has it, above what the student sees {size}", at + 1);
-        let source = png(&base64::encode(bytes.get_ref()));
+        let source = png(&STANDARD.encode(bytes.get_ref()));
         let _ = writeln!(items, "<li><img src=\"{source}\" width=\"112\" height=\"224\" alt=\"{alt}\"></li>");
     }
     let said = paragraph(&format!("Faces as the dataset has them, above what the student sees, {size}."));
