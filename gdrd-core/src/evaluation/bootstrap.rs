@@ -6,6 +6,7 @@
 
 use rand::{Rng, RngCore};
 
+use super::outcome::Outcome;
 use crate::error::{Error, Result};
 
 /// Number of resamples that is enough for a 95 % interval.
@@ -93,6 +94,31 @@ pub fn paired_difference(
         interval: percentiles(&means),
         p: (2.0 * below.min(above)).min(1.0),
     })
+}
+
+/// The difference of the headlines of two systems that one protocol judged, as [`paired_difference`] says it; an outcome for each
+/// seed.
+///
+/// # Errors
+/// If the outcomes are not of the same items in the same order, or as `paired_difference`.
+pub fn difference(first: &[&Outcome], second: &[&Outcome], rng: &mut impl RngCore) -> Result<Difference> {
+    let mut all = first.iter().chain(second);
+    if let Some(one) = all.next()
+        && let Some(other) = all.find(|other| other.items_digest != one.items_digest)
+    {
+        let said = |of: &Outcome| match of.items_digest.as_str() {
+            "" => format!("{} {} without a digest", of.items.len(), of.what),
+            digest => format!("{} {} of digest {digest}", of.items.len(), of.what),
+        };
+        return Err(Error::data(format!(
+            "expected the same {} in the same order for every system and seed, found {} and {}",
+            one.what,
+            said(one),
+            said(other)
+        )));
+    }
+    let items = |outcomes: &[&Outcome]| outcomes.iter().map(|outcome| outcome.items.clone()).collect::<Vec<_>>();
+    paired_difference(&items(first), &items(second), RESAMPLES, rng)
 }
 
 /// Means of `resamples` samples of `values` with replacement, sorted.

@@ -4,7 +4,7 @@
 //! twenty. So plausible contracts are scored on labelled pairs, and compared with the declared one pair by pair.
 
 use super::Protocol;
-use super::bootstrap::{RESAMPLES, paired_difference};
+use super::bootstrap::difference;
 use super::outcome::Outcome;
 use crate::context::BuildContext;
 use crate::embedder::{Embedder, Embeddings};
@@ -178,9 +178,8 @@ pub fn examine(teacher: &dyn Teacher, protocol: &dyn Protocol, cx: &BuildContext
         let (gain, p) = match found.first() {
             None => (0.0, 1.0),
             Some(declared) => {
-                let (first, second) = (outcome.items.clone(), declared.outcome.items.clone());
                 let mut stream = Seed(7).stream("contracts", &[found.len() as u64]);
-                let difference = paired_difference(&[first], &[second], RESAMPLES, &mut stream)?;
+                let difference = difference(&[&outcome], &[&declared.outcome], &mut stream)?;
                 (outcome.headline()?.unit.of_one() * difference.mean, difference.p)
             }
         };

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::confusion::{Named, confusion, name};
-use super::outcome::{Figure, Outcome, Unit};
+use super::outcome::{Figure, Outcome, Unit, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks};
 use super::resolution::{self, GallerySize, over_sizes};
 use super::softmax::{Softmax, Training};
@@ -250,6 +250,7 @@ impl Closed {
             curves: vec![curve],
             matrices: confusion(&self.names, &self.wanted, named).into_iter().collect(),
             items: right,
+            items_digest: digest_of_items(self.sides.probes.keys()),
         })
     }
 }

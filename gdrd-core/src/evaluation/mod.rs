@@ -43,7 +43,7 @@ pub use identification::{Classifier, Identification};
 pub use measured::{Measured, Role};
 pub use mistakes::{Mistake, Mistakes};
 pub use open_set::OpenSetIdentification;
-pub use outcome::{Curve, Figure, Matrix, Outcome, Unit};
+pub use outcome::{Curve, Figure, Matrix, Outcome, Unit, digest_of_items};
 pub use resolution::GallerySize;
 pub use restoration::Restoration;
 pub use retrieval::Retrieval;
@@ -68,7 +68,7 @@ use crate::error::{Context, Error, Problem, Result};
 /// use gdrd_core::context::BuildContext;
 /// use gdrd_core::embedder::Embedder;
 /// use gdrd_core::error::Result;
-/// use gdrd_core::evaluation::{Figure, Outcome, Protocol, Unit};
+/// use gdrd_core::evaluation::{Figure, Outcome, Protocol, Unit, digest_of_items};
 ///
 /// /// How many values an embedding has.
 /// struct Width;
@@ -84,6 +84,7 @@ use crate::error::{Context, Error, Problem, Result};
 ///             curves: Vec::new(),
 ///             matrices: Vec::new(),
 ///             items: vec![width],
+///             items_digest: digest_of_items([embedder.name()]),
 ///         })
 ///     }
 /// }
@@ -130,7 +131,7 @@ pub trait Protocol: Send + Sync {
 /// use gdrd_core::context::BuildContext;
 /// use gdrd_core::embedder::Embedder;
 /// use gdrd_core::error::{Error, Problem, Result};
-/// use gdrd_core::evaluation::{Figure, Outcome, Protocol, ProtocolConfig, Unit, embed};
+/// use gdrd_core::evaluation::{Figure, Outcome, Protocol, ProtocolConfig, Unit, digest_of_items, embed};
 /// use gdrd_core::plugin::{DatasetName, Kind};
 ///
 /// /// How alike the first two faces of a dataset are.
@@ -164,8 +165,15 @@ pub trait Protocol: Send + Sync {
 ///         let found = embed(embedder, &self.0, &[0, 1], cx)?;
 ///         let alike = f64::from(found.similarity(0, 1));
 ///         let figures = vec![Figure::plain("similarity", alike, Unit::Cosine, 1)];
-///         let (curves, matrices) = (Vec::new(), Vec::new());
-///         Ok(Outcome { what: "pairs".into(), headline: "similarity".into(), figures, curves, matrices, items: vec![alike] })
+///         Ok(Outcome {
+///             what: "pairs".into(),
+///             headline: "similarity".into(),
+///             figures,
+///             curves: Vec::new(),
+///             matrices: Vec::new(),
+///             items: vec![alike],
+///             items_digest: digest_of_items([self.0.key(0) + " " + &self.0.key(1)]),
+///         })
 ///     }
 /// }
 /// ```

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome};
+use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, digest_of_items};
 use super::rates::{TIE, by_group, items, rate};
 use super::resolution::{self, GallerySize, over_sizes};
 use super::roc::Roc;
@@ -229,6 +229,9 @@ impl Open {
             curves: vec![curve],
             matrices: Vec::new(),
             items: right,
+            items_digest: digest_of_items(
+                self.probes.keys().zip(&mated).filter(|(_, mated)| **mated).map(|(key, _)| key),
+            ),
         })
     }
 }

@@ -3,9 +3,13 @@
 //! Reports and ablations know no figure by its name: a protocol says which one is its headline, which ones belong in the table,
 //! and what each is counted in.
 
+mod items;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+pub use items::digest_of_items;
 
 /// The most points of a curve that are kept.
 pub const CURVE_POINTS: usize = 200;
@@ -190,9 +194,13 @@ pub struct Outcome {
     pub matrices: Vec<Matrix>,
     /// The headline item by item, in an order that only the protocol and its data decide: 1 where an item was right, 0 where not, or
     /// anything whose mean is the headline (a fraction where that is per cent). Two outcomes on the same items can be compared
-    /// by [`paired_difference`](super::bootstrap::paired_difference). In the file a string of `0` and `1` where it holds nothing else.
+    /// by [`difference`](super::bootstrap::difference). In the file a string of `0` and `1` where it holds nothing else.
     #[serde(default, with = "items", skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<f64>,
+    /// Which items these are and in what order, as [`digest_of_items`] says; outcomes are compared item by item only where both
+    /// have the same. Empty if the protocol does not say, or in a file of before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub items_digest: String,
 }
 
 impl Outcome {
@@ -280,39 +288,6 @@ impl Outcome {
     }
 }
 
-/// A list of numbers; as a string of `0` and `1` if it holds nothing else.
-mod items {
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Items {
-        Bits(String),
-        Numbers(Vec<f64>),
-    }
-
-    pub(super) fn serialize<S: Serializer>(items: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
-        if items.iter().all(|item| *item == 0.0 || *item == 1.0) {
-            let text: String = items.iter().map(|item| if *item == 1.0 { '1' } else { '0' }).collect();
-            return serializer.serialize_str(&text);
-        }
-        items.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
-        let item = |(at, c)| match c {
-            '0' => Ok(0.0),
-            '1' => Ok(1.0),
-            other => Err(D::Error::custom(format!("`items`, character {at}: expected 0 or 1, found {other:?}"))),
-        };
-        match Items::deserialize(deserializer)? {
-            Items::Bits(text) => text.chars().enumerate().map(item).collect(),
-            Items::Numbers(items) => Ok(items),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,6 +314,7 @@ mod tests {
                 rows: vec![("all".into(), vec![0.5])],
             }],
             items: vec![1.0, 0.0, 1.0, 1.0],
+            items_digest: digest_of_items(["a", "b", "c", "d"]),
         }
     }
 

@@ -189,6 +189,7 @@ mod tests {
                 curves: Vec::new(),
                 matrices: Vec::new(),
                 items: Vec::new(),
+                items_digest: String::new(),
             })
         };
         over_sizes(&Sizes, &[8, 16], gallery, measure).expect("an outcome")

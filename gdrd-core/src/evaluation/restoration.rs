@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{RESAMPLES, mean_interval};
-use super::outcome::{Curve, Figure, Matrix, Outcome, Unit};
+use super::outcome::{Curve, Figure, Matrix, Outcome, Unit, digest_of_items};
 use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
 use crate::data::{Dataset, Degradation, tiled};
@@ -226,6 +226,7 @@ impl Protocol for Faces {
                 rows: timesteps.iter().zip(&by_timestep).map(row).collect(),
             }],
             items,
+            items_digest: digest_of_items((0..count).map(|index| self.dataset.key(index))),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks, rate};
 use super::resolution::{self, GallerySize, over_sizes};
 use super::search::{Search, average_precision, trapezoid_precision};
@@ -177,6 +177,7 @@ impl Searched {
             curves: vec![curve],
             matrices: Vec::new(),
             items: right,
+            items_digest: digest_of_items(self.probes.keys()),
         })
     }
 }

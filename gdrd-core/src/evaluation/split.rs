@@ -121,6 +121,11 @@ impl Faces {
         &self.people
     }
 
+    /// The key of each face in its dataset.
+    pub(super) fn keys(&self) -> impl Iterator<Item = String> {
+        self.indices.iter().map(|index| self.dataset.key(*index))
+    }
+
     /// The numbers of the people of whom there are faces.
     pub(super) fn known(&self) -> BTreeSet<usize> {
         self.people.iter().flatten().copied().collect()

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::bootstrap::{RESAMPLES, mean_interval};
 use super::folds::{best_threshold, fold_accuracy};
 use super::mistakes::Mistakes;
-use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit};
+use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit, digest_of_items};
 use super::pair_list::PairList;
 use super::pairs::{Pair, generated};
 use super::resolution::{self, GallerySize, over_sizes, with_gallery};
@@ -118,7 +118,7 @@ impl ProtocolConfig for Verification {
             None if dataset.pairs().is_empty() => return self.clone().over(dataset),
             None => own_pairs(dataset.pairs(), self.folds)?,
         };
-        Ok(Box::new(Pairs { config: self.clone(), dataset, pairs }))
+        Ok(Box::new(Pairs::new(self.clone(), dataset, pairs)))
     }
 }
 
@@ -138,7 +138,7 @@ impl Verification {
         let drawn = generated(&people, self.drawn_pairs, self.folds, &mut stream)?;
         let placed = |pair: Pair| Pair { left: known[pair.left], right: known[pair.right], ..pair };
         let pairs = drawn.into_iter().map(placed).collect();
-        Ok(Box::new(Pairs { config: self, dataset, pairs }))
+        Ok(Box::new(Pairs::new(self, dataset, pairs)))
     }
 }
 
@@ -159,6 +159,7 @@ struct Pairs {
     config: Verification,
     dataset: Arc<dyn Dataset>,
     pairs: Vec<Pair>,
+    items_digest: String,
 }
 
 impl Protocol for Pairs {
@@ -173,7 +174,7 @@ impl Protocol for Pairs {
     fn mistakes(&self, embedder: &dyn Embedder, outcome: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
         let wrong = self.pairs.iter().zip(&outcome.items).filter(|(_, item)| **item == 0.0);
         let pairs: Vec<Pair> = wrong.map(|(pair, _)| *pair).collect();
-        let few = Self { config: self.config.clone(), dataset: self.dataset.clone(), pairs };
+        let few = Self::new(self.config.clone(), self.dataset.clone(), pairs);
         let fused = FlipFused(embedder);
         let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
         let similarities = match few.pairs.is_empty() {
@@ -195,6 +196,14 @@ fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 impl Pairs {
+    fn new(config: Verification, dataset: Arc<dyn Dataset>, pairs: Vec<Pair>) -> Self {
+        let name = |pair: &Pair| {
+            let sign = if pair.same { '=' } else { '/' };
+            format!("{} {sign} {}", dataset.key(pair.left), dataset.key(pair.right))
+        };
+        Self { items_digest: digest_of_items(pairs.iter().map(name)), config, dataset, pairs }
+    }
+
     fn similarities(&self, of_left: &dyn Embedder, of_right: &dyn Embedder, cx: &BuildContext) -> Result<Vec<f64>> {
         let row =
             |used: &[usize], index: usize| used.binary_search(&index).expect("every index of a pair was collected");
@@ -270,6 +279,7 @@ impl Pairs {
             curves: vec![curve],
             matrices: Vec::new(),
             items,
+            items_digest: self.items_digest.clone(),
         })
     }
 }

@@ -240,6 +240,7 @@ mod tests {
             curves,
             matrices,
             items: vec![1.0; 4000],
+            items_digest: String::new(),
         };
         let protocol = ProtocolView { kind: kind.into(), data: vec!["synthetic-faces".into()], content: "c".into() };
         RunView {

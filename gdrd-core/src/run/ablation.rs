@@ -9,8 +9,8 @@ use super::mark::claim_ablation;
 use super::prepared::Prepared;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
-use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
-use crate::evaluation::{Figure, Measured, Role};
+use crate::evaluation::bootstrap::{RESAMPLES, difference};
+use crate::evaluation::{Figure, Measured, Outcome, Role};
 use crate::experiment::Experiment;
 use crate::files::write_atomically;
 use crate::observe::Observer;
@@ -83,7 +83,7 @@ pub fn ablate(
     }
     let rows = rows.into_iter().map(Row::new).collect::<Result<Vec<_>>>()?;
     let headline = rows[0].headline.clone();
-    let table = table(&rows, base)?;
+    let (table, remarks) = table(&rows, base)?;
     let bar = |row: &Row| {
         let (mean, sd) = mean_and_sd(&row.values);
         Bar { label: row.name.clone(), value: mean, error: (row.values.len() > 1).then_some(sd), baseline: false }
@@ -111,7 +111,8 @@ pub fn ablate(
         rows[base].name,
         first.what,
     );
-    let texts = [("md", table.to_markdown() + &note), ("csv", table.to_csv()), ("tex", table.to_latex())];
+    let texts =
+        [("md", table.to_markdown() + &note + &remarks.concat()), ("csv", table.to_csv()), ("tex", table.to_latex())];
     for (extension, text) in texts {
         let path = stem.with_extension(extension);
         write_atomically(&path, text.as_bytes())?;
@@ -144,8 +145,8 @@ impl Row {
         Ok(Self { name, seeds, values, headline })
     }
 
-    fn items(&self) -> Vec<Vec<f64>> {
-        self.seeds.iter().map(|seed| seed[0].outcome.items.clone()).collect()
+    fn outcomes(&self) -> Vec<&Outcome> {
+        self.seeds.iter().map(|seed| &seed[0].outcome).collect()
     }
 }
 
@@ -178,7 +179,9 @@ fn row(cells: &[Cell], name: Option<&str>) -> Result<usize> {
     place.ok_or_else(|| Error::recipe(no_such("row", name, rows)))
 }
 
-fn table(rows: &[Row], base: usize) -> Result<Table> {
+/// A row for each recipe and each teacher, and why rows could not be compared.
+fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
+    let mut remarks = Vec::new();
     let headline = &rows[base].headline;
     let header = [
         ("recipe".to_string(), Align::Left),
@@ -197,11 +200,18 @@ fn table(rows: &[Row], base: usize) -> Result<Table> {
             cells.extend(["-", "-", "-"].map(String::from));
         } else {
             let mut stream = Seed(7).stream("paired bootstrap", &[]);
-            let gap = paired_difference(&row.items(), &rows[base].items(), RESAMPLES, &mut stream)?;
-            let one = headline.unit.of_one();
-            cells.push(format!("{:+.2}", one * gap.mean));
-            cells.push(format!("{:+.2} to {:+.2}", one * gap.interval.low, one * gap.interval.high));
-            cells.push(format!("{:.3}", gap.p));
+            match difference(&row.outcomes(), &rows[base].outcomes(), &mut stream) {
+                Ok(gap) => {
+                    let one = headline.unit.of_one();
+                    cells.push(format!("{:+.2}", one * gap.mean));
+                    cells.push(format!("{:+.2} to {:+.2}", one * gap.interval.low, one * gap.interval.high));
+                    cells.push(format!("{:.3}", gap.p));
+                }
+                Err(error) => {
+                    cells.extend(["-", "-", "-"].map(String::from));
+                    remarks.push(format!("`{}` is not compared with `{}`: {error}.\n", row.name, rows[base].name));
+                }
+            }
         }
         table.push(cells)?;
     }
@@ -209,7 +219,7 @@ fn table(rows: &[Row], base: usize) -> Result<Table> {
         let value = row.outcome.headline()?.value.map_or("-".to_string(), |value| format!("{value:.2}"));
         table.push([row.embedder.clone(), value].into_iter().chain(["", "", "", ""].map(String::from)))?;
     }
-    Ok(table)
+    Ok((table, remarks))
 }
 
 fn mean_and_sd(values: &[f64]) -> (f64, f64) {
@@ -217,4 +227,36 @@ fn mean_and_sd(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / count;
     let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
     (mean, if values.len() > 1 { (square / (count - 1.0)).sqrt() } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::digest_of_items;
+
+    fn row(name: &str, lists: &[&[&str]]) -> Row {
+        let seed = |items: &&[&str]| {
+            let outcome = Outcome {
+                what: "probes".into(),
+                headline: "rank-1".into(),
+                figures: vec![Figure::percent("rank-1", 1.0, items.len())],
+                curves: Vec::new(),
+                matrices: Vec::new(),
+                items: vec![1.0; items.len()],
+                items_digest: digest_of_items(*items),
+            };
+            vec![Measured { embedder: "student".into(), role: Role::Student, outcome }]
+        };
+        Row::new((name.into(), lists.iter().map(seed).collect())).expect("a row")
+    }
+
+    #[test]
+    fn rows_that_were_judged_on_other_items_are_not_compared() {
+        let rows =
+            [row("a", &[&["1", "2"]]), row("b", &[&["1", "2"], &["1", "2"]]), row("c", &[&["1", "2"], &["2", "1"]])];
+        let (table, remarks) = table(&rows, 0).expect("a table");
+        assert_eq!(table.rows()[1][3..5], ["+0.00", "+0.00 to +0.00"]);
+        assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "2", "-", "-", "-"]);
+        assert!(remarks.len() == 1 && remarks[0].contains("expected the same probes in the same order"), "{remarks:?}");
+    }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::folder::RunFolder;
 use super::lock::Lock;
 use crate::error::{Error, Result};
-use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
+use crate::evaluation::bootstrap;
 use crate::evaluation::{Measured, Unit};
 use crate::files;
 use crate::seed::Seed;
@@ -265,10 +265,9 @@ fn scores(measured: &[BTreeMap<String, Vec<Measured>>; 2], locks: &[Lock; 2]) ->
             if a.name != b.name {
                 continue;
             }
-            let items = |row: &Measured| [row.outcome.items.clone()];
             let mut stream = Seed(7).stream("paired bootstrap", &[]);
             let gap = match same {
-                true => paired_difference(&items(other), &items(row), RESAMPLES, &mut stream).ok(),
+                true => bootstrap::difference(&[&other.outcome], &[&row.outcome], &mut stream).ok(),
                 false => None,
             };
             let one = a.unit.of_one();

@@ -10,7 +10,7 @@ use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Error, Result};
 use gdrd_core::evaluation::bootstrap::{RESAMPLES, mean_interval};
 use gdrd_core::evaluation::outcome::CURVE_POINTS;
-use gdrd_core::evaluation::{Curve, Figure, Matrix, Outcome, Protocol, ProtocolConfig, Unit, embed};
+use gdrd_core::evaluation::{Curve, Figure, Matrix, Outcome, Protocol, ProtocolConfig, Unit, digest_of_items, embed};
 use gdrd_core::loss::cross_entropy;
 use gdrd_core::plugin::{DatasetName, Kind};
 use gdrd_core::seed::normal;
@@ -180,6 +180,7 @@ impl Sides {
                 rows: sessions.into_iter().map(|(session, counts)| (session, counts.to_vec())).collect(),
             }],
             items,
+            items_digest: digest_of_items(self.probes.faces.iter().map(|face| self.probes.dataset.key(*face))),
         })
     }
 }

@@ -11,8 +11,8 @@ use super::plot::{Lying, bars};
 use super::run::{beside, chart, det, resolution, wrapped};
 use super::{Body, faces, paragraph, remarks, table};
 use crate::error::Result;
-use crate::evaluation::bootstrap::{RESAMPLES, paired_difference};
-use crate::evaluation::{Figure, Measured};
+use crate::evaluation::bootstrap::{RESAMPLES, difference};
+use crate::evaluation::{Figure, Measured, Outcome};
 use crate::seed::Seed;
 
 /// The most runs whose training and faces are shown one by one.
@@ -33,8 +33,8 @@ impl Group<'_> {
         self.students[0].outcome.headline()
     }
 
-    fn items(&self) -> Vec<Vec<f64>> {
-        self.students.iter().map(|row| row.outcome.items.clone()).collect()
+    fn outcomes(&self) -> Vec<&Outcome> {
+        self.students.iter().map(|row| &row.outcome).collect()
     }
 }
 
@@ -150,13 +150,7 @@ pub(crate) fn comparison(groups: &[Group]) -> Result<Option<Table>> {
         let mut cells = vec![group.name.to_string(), value, values.len().to_string()];
         let (one, same) = (headline.unit.of_one(), group.headline()?.name == headline.name);
         let gap = match at > 0 && same {
-            true => paired_difference(
-                &group.items(),
-                &base.items(),
-                RESAMPLES,
-                &mut Seed(7).stream("paired bootstrap", &[]),
-            )
-            .ok(),
+            true => difference(&group.outcomes(), &base.outcomes(), &mut Seed(7).stream("paired bootstrap", &[])).ok(),
             false => None,
         };
         cells.extend(match gap {
