@@ -257,6 +257,20 @@ impl<'a> BuildContext<'a> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Who hands out what this context has, for a part of the part that is built.
+    pub(crate) fn host(&self) -> &'a dyn Host {
+        self.host
+    }
+
+    /// Takes what a part of the part that is built has asked for as asked for here.
+    pub(crate) fn add(&self, record: Record) {
+        self.note(|own| {
+            own.files.extend(record.files);
+            own.parts.extend(record.parts);
+            own.seed = own.seed.or(record.seed);
+        });
+    }
+
     fn note<T>(&self, change: impl FnOnce(&mut Record) -> T) {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
     }

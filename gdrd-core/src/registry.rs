@@ -10,13 +10,14 @@ use crate::error::{Context, Error, Result};
 use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, Restoration, Retrieval, Verification};
 use crate::loss::{
     AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
-    EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace, MapSimilarity, MkMmd,
-    Octuplet, Pkt, RelationSimilarity, RelationalContrastive, RivalPenalised, Rkd, SelectiveRegression, Siamese,
-    SimilarityPreserving, SphereFace, Triplet, WaveletSimilarity,
+    EmbeddingRegression, EvolvingTeacher, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace,
+    MapSimilarity, MkMmd, Octuplet, Pkt, RelationSimilarity, RelationalContrastive, RivalPenalised, Rkd,
+    SelectiveRegression, Siamese, SimilarityPreserving, SphereFace, Triplet, WaveletSimilarity,
 };
+use crate::nn::Weights;
 use crate::plugin::{Boxed, Family};
 use crate::recipe::RecipePath;
-use crate::student::{StudentConfig, StudentFile, StudentKinds};
+use crate::student::{Input, Student, StudentConfig, StudentFile, StudentKinds, build_recorded};
 use crate::teacher::{TeacherConfig, Transformed};
 use crate::trainer::{AdamW, Constant, Cosine, OneCycle, OptimizerConfig, ScheduleConfig, Sgd, StepSchedule};
 
@@ -103,6 +104,7 @@ impl Registry {
         registry.losses.register::<SelectiveRegression>()?;
         registry.losses.register::<ClassifierReuse>()?;
         registry.losses.register::<MapSimilarity>()?;
+        registry.losses.register::<EvolvingTeacher>()?;
         registry.losses.register::<WaveletSimilarity>()?;
         registry.losses.register::<MkMmd>()?;
         registry.optimizers.register::<Sgd>()?;
@@ -127,6 +129,30 @@ impl StudentKinds for Registry {
 }
 
 impl BuildContext<'_> {
+    /// A new network of a student's kind for faces of `size` pixels, as a part of what is built. `table` has `kind` and its options,
+    /// as `[student]` of a recipe; the parameters are in `weights`.
+    ///
+    /// # Errors
+    /// If there is no `kind`, the options are not its, or as [`StudentConfig::build`].
+    pub fn student(
+        &self,
+        mut table: serde_json::Map<String, serde_json::Value>,
+        size: usize,
+        weights: &Weights,
+    ) -> Result<Box<dyn Student>> {
+        let registry: &Registry = self.service()?;
+        let Some(serde_json::Value::String(kind)) = table.remove("kind") else {
+            return Err(Error::recipe("expected `kind`, the kind of a student, found none"));
+        };
+        let config = registry.config(&kind, &serde_json::Value::Object(table))?;
+        if let Some(problem) = config.check().into_iter().next() {
+            return Err(Error::recipe(format!("`{}`: {}", problem.key, problem.message)));
+        }
+        let (student, record) = build_recorded(&*config, &Input { size, preprocessing: None }, weights, self.host())?;
+        self.add(record);
+        Ok(student)
+    }
+
     /// The student in a file, whatever kind the program has registered it is of.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::nn::{Activation, BatchNorm, Dropout, Linear, Map, Mode, Plan, Weights, relu};
-use gdrd_core::student::LastLinear;
+use gdrd_core::student::{LastLinear, named};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::BasicBlock;
@@ -125,7 +125,7 @@ impl Head {
     }
 
     /// The maps after each of its convolutional stages, as it evaluates.
-    pub(crate) fn maps(&self, map: &Tensor) -> Result<Vec<Tensor>> {
+    fn maps(&self, map: &Tensor) -> Result<Vec<Tensor>> {
         let mut map = map.clone();
         let mut maps = Vec::new();
         for blocks in self.blocks.chunks(self.depth) {
@@ -137,7 +137,23 @@ impl Head {
         Ok(maps)
     }
 
-    /// The names of those maps.
+    /// The maps that are called `wanted`, of those of a backbone, the last of which is `map`, and of the head; `names` are of all in
+    /// their order. The head's are made only where one is wanted.
+    pub(crate) fn with_maps(
+        &self,
+        map: &Tensor,
+        names: Vec<String>,
+        mut backbone: Vec<Tensor>,
+        wanted: &[String],
+    ) -> Result<Vec<Tensor>> {
+        if wanted.iter().any(|name| !names[..backbone.len()].contains(name)) {
+            backbone.extend(self.maps(map)?);
+        }
+        let found: Vec<(String, Tensor)> = names.into_iter().zip(backbone).collect();
+        named(&found, wanted)
+    }
+
+    /// The names of the head's maps.
     pub(crate) fn map_names(&self) -> impl Iterator<Item = String> {
         (0..self.blocks.len() / self.depth).map(|at| format!("head.stage{at}"))
     }

@@ -5,7 +5,7 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{Alignment, Inference, Mode, Plan, Preprocessing};
-use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig, named};
+use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
 use self::layers::{Block, Layer, Row, V1, V3_LARGE, V3_SMALL, divisible};
@@ -177,12 +177,10 @@ impl Student for Network {
         backbone.chain(self.head.map_names()).collect()
     }
 
-    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
+    fn features(&self, faces: &FaceBatch, names: &[String], mode: Mode) -> Result<Vec<Tensor>> {
         let mut found = Vec::new();
-        let map = self.all(faces, Mode::Evaluate, |map| found.push(map.clone()))?;
-        found.extend(self.head.maps(&map)?);
-        let found: Vec<(String, Tensor)> = self.maps().into_iter().zip(found).collect();
-        named(&found, names)
+        let map = self.all(faces, mode, |map| found.push(map.clone()))?;
+        self.head.with_maps(&map, self.maps(), found, names)
     }
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {

@@ -143,11 +143,11 @@ impl Student for Recogniser {
         (1..=self.trunk.len()).map(|blocks| self.map_name(blocks)).collect()
     }
 
-    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
+    fn features(&self, faces: &FaceBatch, names: &[String], mode: Mode) -> Result<Vec<Tensor>> {
         let mut x = self.entrance.forward(faces)?;
         let mut found = Vec::new();
         for block in 0..self.trunk.len() {
-            x = self.trunk.forward(block..block + 1, &x, Mode::Evaluate)?;
+            x = self.trunk.forward(block..block + 1, &x, mode)?;
             let name = self.map_name(block + 1);
             if names.contains(&name) || block + 1 == self.trunk.len() {
                 found.push((name, x.clone()));

@@ -5,7 +5,7 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Problem, Result};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::{Activation, Alignment, ConvNorm, Inference, Mode, Plan, Preprocessing};
-use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig, named};
+use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::{BasicBlock, conv_norm};
@@ -134,19 +134,17 @@ impl Student for Network {
         backbone.chain(self.head.map_names()).collect()
     }
 
-    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
+    fn features(&self, faces: &FaceBatch, names: &[String], mode: Mode) -> Result<Vec<Tensor>> {
         let x = faces.tensor().affine(2.0, -1.0)?;
-        let mut x = self.stem.forward(&x, None, Mode::Evaluate)?;
+        let mut x = self.stem.forward(&x, None, mode)?;
         let mut found = vec![x.clone()];
         for stage in &self.stages {
             for block in stage {
-                x = block.forward(&x, Mode::Evaluate)?;
+                x = block.forward(&x, mode)?;
             }
             found.push(x.clone());
         }
-        found.extend(self.head.maps(&x)?);
-        let found: Vec<(String, Tensor)> = self.maps().into_iter().zip(found).collect();
-        named(&found, names)
+        self.head.with_maps(&x, self.maps(), found, names)
     }
 
     fn head(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
@@ -320,7 +318,7 @@ mod tests {
         assert_eq!(names, ["stem", "stage0", "backbone", "head.stage0", "head.stage1"]);
         let faces = Tensor::rand(0f32, 1.0, (2, 3, 16, 16), &Device::Cpu).expect("faces");
         let faces = FaceBatch::from_tensor(faces).expect("a batch");
-        let maps = student.features(&faces, &names).expect("maps");
+        let maps = student.features(&faces, &names, Mode::Evaluate).expect("maps");
         let shapes: Vec<&[usize]> = maps.iter().map(|map| &map.dims()[1..]).collect();
         assert_eq!(shapes, [[3, 16, 16], [3, 16, 16], [4, 8, 8], [5, 4, 4], [7, 2, 2]]);
         let values = |map: &Tensor| map.flatten_all().and_then(|map| map.to_vec1::<f32>()).expect("values");
@@ -328,7 +326,7 @@ mod tests {
         assert!(values(&backbone) == values(&maps[2]));
         let last = student.before_last_linear(&backbone, Mode::Evaluate).expect("features");
         assert!(values(&last) == values(&maps[4]), "a head without hidden layers embeds its last map");
-        let text = student.features(&faces, &["neck".into()]).expect_err("no such map").to_string();
+        let text = student.features(&faces, &["neck".into()], Mode::Evaluate).expect_err("no such map").to_string();
         assert!(text.contains("`neck`; there are [\"stem\""), "{text}");
     }
 

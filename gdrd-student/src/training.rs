@@ -7,6 +7,7 @@ use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::face::{FaceBatch, Kernel};
+use gdrd_core::nn::Mode;
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::registry::Registry;
@@ -91,7 +92,7 @@ impl TeacherConfig for StudentTeacher {
         let blank =
             FaceBatch::from_tensor(Tensor::zeros((1, 3, prepare.size, prepare.size), DType::F32, cx.device())?)?;
         let names = student.maps();
-        let shapes = student.features(&blank, &names)?.into_iter().map(|map| map.dims()[1..].to_vec());
+        let shapes = student.features(&blank, &names, Mode::Evaluate)?.into_iter().map(|map| map.dims()[1..].to_vec());
         let maps = names.into_iter().zip(shapes).collect();
         Ok(Box::new(Frozen { header, student, tensors, card, maps }))
     }
@@ -135,7 +136,6 @@ impl Teacher for Frozen {
     }
 
     fn features(&self, shown: &Shown, outputs: &[Output]) -> Result<Vec<Tensor>> {
-        use gdrd_core::nn::Mode::Evaluate;
         let student = &self.student;
         // As the file says that faces are prepared.
         let faces = shown.faces().to_faces()?;
@@ -148,10 +148,10 @@ impl Teacher for Frozen {
         let mut names: Vec<String> = outputs.iter().filter_map(name).collect();
         // The embedding is made of the backbone's map.
         names.push(BACKBONE.to_string());
-        let maps = student.features(&faces, &names)?;
+        let maps = student.features(&faces, &names, Mode::Evaluate)?;
         let mut asked = maps.iter();
         let offer = |output: &Output| match output {
-            Output::Embedding => Ok(student.head(&maps[names.len() - 1], Evaluate)?.detach()),
+            Output::Embedding => Ok(student.head(&maps[names.len() - 1], Mode::Evaluate)?.detach()),
             Output::Map(_) => asked.next().map(Tensor::detach).ok_or_else(|| self.cannot(output)),
             other => Err(self.cannot(other)),
         };

@@ -103,6 +103,7 @@ impl<'a> Case<'a> {
             images: vec![2; IDENTITIES],
             faces: 2 * IDENTITIES,
             teachers: self.teacher.iter().map(offered).collect(),
+            views: Vec::new(),
         };
         let bench = Workbench::new(Device::Cpu);
         let build =
@@ -136,6 +137,7 @@ impl<'a> Case<'a> {
             logits: logits.filter(|_| needs.logits_of.is_some()),
             denoiser: None,
             views: Vec::new(),
+            embeddings_of: Vec::new(),
             stream: Some(Seed(7).stream(name, &[])),
         };
         let found = loss.compute(&inputs).expect("a value");

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use candle_core::Device;
 use gdrd_core::context::Bare;
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::Weights;
 use gdrd_core::nn::weights::Draw;
+use gdrd_core::nn::{Mode, Weights};
 use gdrd_core::student::{Student, build};
 use gdrd_student::{HeadOptions, MobileNet, MobileNetVersion, Pool};
 
@@ -29,7 +29,7 @@ fn mobilenet_v3() {
     let faces = FaceBatch::from_tensor(faces).expect("a batch");
     for (name, version) in [("v3-small", MobileNetVersion::V3Small), ("v3-large", MobileNetVersion::V3Large)] {
         let maps = ["blocks.0", "backbone"].map(String::from);
-        let found = student(version).features(&faces, &maps).expect("maps");
+        let found = student(version).features(&faces, &maps, Mode::Evaluate).expect("maps");
         for (map, found) in maps.iter().zip(&found) {
             golden.compare(&format!("{name}.{map}"), found);
         }

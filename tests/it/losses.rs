@@ -100,6 +100,77 @@ fn every_compared_loss_goes_down() {
 }
 
 #[test]
+fn losses_may_look_beyond_the_stages_view_and_the_backbones_map() {
+    let bench = Bench::with_teachers();
+    let varied = "[view.varied]\nkind = \"random-downscale\"\nsizes = [8, 12]\nplain = 0.0\n";
+    let identity = "loss.identity.kind = \"cross-entropy\"\n";
+    let network = "network = { kind = \"resnet-trunk\", channels = [4], blocks = [1], strides = [4], embedding = 6 }";
+    let cases = [
+        ("siamese", format!("loss.term = {{ kind = \"siamese\", streams = [\"varied\"] }}\n{varied}")),
+        ("octuplet", format!("loss.term = {{ kind = \"octuplet\", high = \"varied\" }}\n{varied}")),
+        ("evolving", format!("{identity}loss.term = {{ kind = \"evolving-teacher\", {network} }}\n")),
+        (
+            "inner-map",
+            "loss.term = { kind = \"map-similarity\", teacher = \"generative\", student_map = \"stem\" }\n".into(),
+        ),
+        (
+            "inner-attention",
+            "loss.term = { kind = \"attention-transfer\", teacher = \"generative\", student_map = \"stage0\" }\n"
+                .into(),
+        ),
+    ];
+    for (name, stage) in cases {
+        let (run, events) = bench.train(&alone(&bench, name, &format!("images_per_person = 4\n{stage}")), name);
+        let (first, last) = ends(&losses(&events, Some("term")));
+        assert!(last < first, "{name}: {first} at first, {last} at last");
+        // What is trained along is no part of the student.
+        let bytes = std::fs::read(run.student()).expect("a student");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+        let names = file.names();
+        assert!(names.iter().all(|name| name.starts_with("backbone.") || name.starts_with("head.")), "{names:?}");
+    }
+}
+
+/// With the stage's own view as the other one, the student's embeddings are the same: four triplet losses are four times one.
+#[test]
+fn the_student_embeds_other_views_as_its_own() {
+    let bench = Bench::with_teachers();
+    let first = |name: &str, options: &str| {
+        let stage =
+            format!("images_per_person = 4\nloss.term = {{ margin = 0.5, distance = \"euclidean\", {options} }}\n");
+        let (_, events) = bench.train(&alone(&bench, name, &stage), name);
+        losses(&events, Some("term"))[0]
+    };
+    let one = first("one", "kind = \"triplet\", mining = \"batch-hard\"");
+    let four = first("four", "kind = \"octuplet\", high = \"low\"");
+    assert!(one > 0.0 && (four - 4.0 * one).abs() < 1e-5 * four, "{four} is not four times {one}");
+}
+
+#[test]
+fn other_views_and_maps_that_do_not_fit_are_refused_before_the_first_step() {
+    let bench = Bench::with_teachers();
+    let refused = |stage: &str| {
+        let (error, steps) = bench.fails(&alone(&bench, "refused", stage), "refused");
+        assert_eq!(steps, 0, "{error}");
+        error.to_string()
+    };
+    let large = refused("loss.term = { kind = \"octuplet\", high = \"high\" }\n");
+    assert!(large.contains("the view `high` has 32 pixels; expected 16, as the student's input"), "{large}");
+    let map = |name: &str| {
+        format!("loss.term = {{ kind = \"map-similarity\", teacher = \"generative\", student_map = \"{name}\" }}\n")
+    };
+    let unknown = refused(&map("stagE0"));
+    assert!(unknown.contains("stem") && unknown.contains("stage0") && unknown.contains("backbone"), "{unknown}");
+    let network = |network: &str| {
+        let classifier = "loss.identity.kind = \"cross-entropy\"\n";
+        refused(&format!("{classifier}loss.term = {{ kind = \"evolving-teacher\", network = {network} }}\n"))
+    };
+    assert!(network("{ channels = [4] }").contains("expected `kind`, the kind of a student, found none"));
+    assert!(network("{ kind = \"resnet\" }").contains("no student is called `resnet`"));
+    assert!(network("{ kind = \"resnet-trunk\", channels = [] }").contains("channels"));
+}
+
+#[test]
 fn denoising_goes_down() {
     let bench = Bench::empty();
     let path = bench.write("generative.toml", GENERATIVE);

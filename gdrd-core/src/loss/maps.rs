@@ -46,14 +46,18 @@ pub(super) struct MapPair {
 impl MapPair {
     /// For the map that was the first need of the loss.
     pub(super) fn new(cx: &BuildContext) -> Result<Self> {
-        let stage = cx.stage()?;
-        let Offered { teacher, output, shape } = &stage.teachers[0];
-        let map = stage.student.map;
-        if shape.len() != 3 {
+        let Offered { teacher, output, shape } = &cx.stage()?.teachers[0];
+        let [channels, height, width] = shape[..] else {
             return Err(Error::component(format!(
                 "{output} of teacher `{teacher}`: expected a map (channels, height, width), found {shape:?}"
             )));
-        }
+        };
+        Self::with([channels, height, width], cx)
+    }
+
+    /// For a teacher's map of this shape.
+    pub(super) fn with(shape: [usize; 3], cx: &BuildContext) -> Result<Self> {
+        let map = cx.stage()?.student.map;
         let config = ConvConfig { bias: true, ..ConvConfig::default() };
         let connect = || Conv2d::new(map[0], shape[0], 1, config, &cx.weights()?.pp("connector"));
         let connector = (map[0] != shape[0]).then(connect).transpose()?;
@@ -62,12 +66,17 @@ impl MapPair {
 
     /// The student's map and the teacher's, `[batch, channels, height, width]` each.
     pub(super) fn of(&self, inputs: &LossInputs) -> Result<(Tensor, Tensor)> {
-        let map = pooled(inputs.map()?, self.size)?;
+        self.between(inputs.map()?, inputs.teacher(0)?)
+    }
+
+    /// The same for two maps.
+    pub(super) fn between(&self, student: &Tensor, teacher: &Tensor) -> Result<(Tensor, Tensor)> {
+        let map = pooled(student, self.size)?;
         let map = match &self.connector {
             Some(connector) => connector.forward(&map)?,
             None => map,
         };
-        Ok((map, pooled(inputs.teacher(0)?, self.size)?))
+        Ok((map, pooled(teacher, self.size)?))
     }
 
     /// The height and width of both.

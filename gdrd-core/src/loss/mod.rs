@@ -24,9 +24,9 @@ pub use denoising::Denoising;
 pub use distance::{Distance, smooth_l1, softplus};
 pub use distillation::{
     AttentionDistance, AttentionTransfer, ClassifierReuse, Compared, Connector, Crd, EmbeddingDistance,
-    EmbeddingRegression, FeatureRegression, HybridOrder, LogitDistillation, MapSimilarity, MkMmd, Negatives, Pkt,
-    RelationSimilarity, RelationalContrastive, Rkd, SelectiveRegression, SimilarityPreserving, TeacherLogits,
-    WaveletSimilarity,
+    EmbeddingRegression, EvolvingTeacher, FeatureRegression, HybridOrder, LogitDistillation, MapSimilarity, MkMmd,
+    Negatives, Pkt, RelationSimilarity, RelationalContrastive, Rkd, SelectiveRegression, SimilarityPreserving,
+    TeacherLogits, WaveletSimilarity,
 };
 pub use logged::LoggedScalar;
 pub use maps::pooled;
@@ -57,6 +57,8 @@ pub struct LossInputs<'a> {
     pub denoiser: Option<(&'a FaceBatch, &'a dyn Student)>,
     /// The faces in other views, in the order of [`Needs::views`].
     pub views: Vec<&'a FaceBatch>,
+    /// The student's embeddings of other views, in the order of [`Needs::embeddings_of`].
+    pub embeddings_of: Vec<&'a Tensor>,
     /// Random numbers of this term and step.
     pub stream: Option<Stream>,
 }
@@ -100,6 +102,11 @@ impl<'a> LossInputs<'a> {
     /// The faces in the view that was the need number `at`.
     pub fn view(&self, at: usize) -> Result<&'a FaceBatch> {
         self.views.get(at).copied().ok_or_else(|| missing("the faces in another view"))
+    }
+
+    /// The student's embedding of the view that was the need number `at`, `[batch, width]`, not normalised.
+    pub fn embedding_of(&self, at: usize) -> Result<&'a Tensor> {
+        self.embeddings_of.get(at).copied().ok_or_else(|| missing("the student's embedding of another view"))
     }
 
     /// Random numbers of this term and step.

@@ -37,6 +37,9 @@ pub struct Needs {
     pub teachers: Vec<TeacherNeed>,
     /// The student's feature map.
     pub map: bool,
+    /// Which of the student's feature maps that is, by its name ([`Student::maps`](crate::student::Student::maps)): one on the way
+    /// to the backbone's, which it is when left out.
+    pub student_map: Option<String>,
     /// The student's embedding.
     pub embedding: bool,
     /// Who the faces are. Faces of people whom nobody knows may be among them.
@@ -49,6 +52,9 @@ pub struct Needs {
     pub denoiser: bool,
     /// Views of the same faces beside the student's, by their names in the recipe; given at every step in this order.
     pub views: Vec<String>,
+    /// Views of the same faces, at the student's input size, of which the student's embeddings are wanted too, with their gradients;
+    /// given at every step in this order.
+    pub embeddings_of: Vec<String>,
     /// Whether the loss gives logits over the people of the stage's data, which other terms may use.
     pub gives_logits: bool,
 }
@@ -90,7 +96,7 @@ impl Offered {
 pub struct StageFacts {
     /// The stage's name.
     pub name: String,
-    /// The sizes of the student.
+    /// The sizes of the student; `map` is of the map that the loss is given ([`Needs::student_map`]).
     pub student: StudentCard,
     /// Number of people in the stage's data; zero if nobody is known.
     pub people: usize,
@@ -100,6 +106,8 @@ pub struct StageFacts {
     pub faces: usize,
     /// What was asked of teachers, in the order of [`Needs::teachers`].
     pub teachers: Vec<Offered>,
+    /// Height and width of the faces in each view, in pixels, in the order of [`Needs::views`].
+    pub views: Vec<usize>,
 }
 
 impl StageFacts {

@@ -44,6 +44,7 @@ impl Trial {
             images: vec![2; 3],
             faces: 6,
             teachers: needs.teachers.iter().map(|_| offered.clone()).collect(),
+            views: Vec::new(),
         };
         let bench = Workbench::new(Device::Cpu);
         let build =
@@ -55,6 +56,8 @@ impl Trial {
             teachers: needs.teachers.iter().map(|_| &self.teacher).collect(),
             labels: needs.labels.then_some(&self.labels),
             centres: needs.centres.then_some(&self.centres),
+            // The embeddings that are moved, so that what comes of them by this way is in the gradient too.
+            embeddings_of: needs.embeddings_of.iter().map(|_| embedding).collect(),
             stream: Some(Seed(7).stream("step", &[0])),
             ..LossInputs::default()
         };
@@ -99,5 +102,7 @@ fn gradients_are_those_of_finite_differences() {
     trial.check(&super::RelationSimilarity { queue: 8, ..super::RelationSimilarity::default() });
     trial.check(&super::RelationalContrastive { hidden: 8, relation: 4, ..super::RelationalContrastive::default() });
     trial.check(&super::Octuplet::default());
+    trial.check(&super::Octuplet { high: Some("high".into()), ..super::Octuplet::default() });
+    trial.check(&super::Siamese { margin: 2.0, streams: vec!["high".into()] });
     trial.check(&super::Triplet { margin: 2.0, ..super::Triplet::default() });
 }

@@ -13,12 +13,13 @@ use crate::context::Host;
 use crate::data::{Augment, Targets, Variant, Views};
 use crate::error::{Context, Error, Result};
 use crate::experiment::{Experiment, StageSpec, TermSpec};
+use crate::face::FaceBatch;
 use crate::loss::{Needs, Offered, StageFacts, TeacherNeed, Wanted};
-use crate::nn::Weights;
 use crate::nn::weights::Variables;
+use crate::nn::{Mode, Weights};
 use crate::recipe::diagnostic::no_such;
 use crate::seed::Seed;
-use crate::student::{Part, Student};
+use crate::student::{BACKBONE, Part, Student, StudentCard};
 use crate::teacher::{Output, Teacher, class_centres};
 use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term, with_average};
 
@@ -120,17 +121,38 @@ impl<'a> Prepared<'a> {
 
     /// Whether the views that the student sees have its size.
     fn check_views(&self, stage: &StageSpec) -> Result<()> {
-        let expected = self.student.card().input_size;
         let last = stage.options.last.as_ref().and_then(|last| last.view.as_ref());
-        for view in stage.options.view.iter().chain(last) {
-            let found = self.views(&stage.options.data)?.size(view)?;
-            if found != expected {
-                return Err(Error::recipe(format!(
-                    "the view `{view}` has {found} pixels; expected {expected}, as the student's input"
-                )));
-            }
+        stage.options.view.iter().chain(last).try_for_each(|view| self.check_view(stage, view))
+    }
+
+    fn check_view(&self, stage: &StageSpec, view: &str) -> Result<()> {
+        let (found, expected) = (self.views(&stage.options.data)?.size(view)?, self.student.card().input_size);
+        match found == expected {
+            true => Ok(()),
+            false => Err(Error::recipe(format!(
+                "the view `{view}` has {found} pixels; expected {expected}, as the student's input"
+            ))),
         }
-        Ok(())
+    }
+
+    /// Channels, height and width of the student's map that a loss wants.
+    fn map_shape(&self, needs: &Needs) -> Result<[usize; 3]> {
+        let card = self.student.card();
+        let Some(name) = &needs.student_map else { return Ok(card.map) };
+        let mut names = self.student.maps();
+        // What comes behind it belongs to the head.
+        names.truncate(names.iter().position(|name| name == BACKBONE).map_or(names.len(), |at| at + 1));
+        if !names.contains(name) {
+            return Err(Error::recipe(no_such(
+                "map of the student's backbone",
+                name,
+                names.iter().map(String::as_str),
+            )));
+        }
+        let blank = Tensor::zeros((1, 3, card.input_size, card.input_size), DType::F32, self.parts.device())?;
+        let map = self.student.features(&FaceBatch::from_tensor(blank)?, std::slice::from_ref(name), Mode::Evaluate)?;
+        let (_, channels, height, width) = map[0].dims4()?;
+        Ok([channels, height, width])
     }
 
     /// What a loss can know of its stage.
@@ -146,8 +168,9 @@ impl<'a> Prepared<'a> {
                 stage.options.data
             )));
         }
-        for view in &needs.views {
-            self.views(&stage.options.data)?.size(view)?;
+        let views = self.views(&stage.options.data)?;
+        for view in needs.views.iter().chain(&needs.embeddings_of) {
+            views.size(view)?;
             let Augment { shift, mixup, .. } = &stage.options.augment;
             if *shift > 0 || mixup.as_ref().is_some_and(|mixup| mixup.targets == Targets::Mixed) {
                 return Err(Error::recipe(format!(
@@ -156,10 +179,14 @@ impl<'a> Prepared<'a> {
                 )));
             }
         }
+        for view in &needs.embeddings_of {
+            self.check_view(stage, view)?;
+        }
         let teachers = needs.teachers.iter().map(|need| self.offered(stage, need)).collect::<Result<_>>()?;
         Ok(StageFacts {
             name: stage.name.clone(),
-            student: self.student.card().clone(),
+            student: StudentCard { map: self.map_shape(needs)?, ..self.student.card().clone() },
+            views: needs.views.iter().map(|view| views.size(view)).collect::<Result<_>>()?,
             people,
             images,
             faces: dataset.len(),

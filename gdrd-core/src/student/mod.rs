@@ -102,12 +102,13 @@ pub trait Student: Send + Sync {
         vec![BACKBONE.to_string()]
     }
 
-    /// The feature maps of these names, `[batch, channels, height, width]`, as the network evaluates.
+    /// The feature maps of these names, `[batch, channels, height, width]`. Maps up to the backbone's are made in `mode`, those of
+    /// the head as the network evaluates.
     ///
     /// # Errors
     /// If there is no map of a name.
-    fn features(&self, faces: &FaceBatch, names: &[String]) -> Result<Vec<Tensor>> {
-        let map = self.backbone(faces, Mode::Evaluate)?;
+    fn features(&self, faces: &FaceBatch, names: &[String], mode: Mode) -> Result<Vec<Tensor>> {
+        let map = self.backbone(faces, mode)?;
         named(&[(BACKBONE.to_string(), map)], names)
     }
 

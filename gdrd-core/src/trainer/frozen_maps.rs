@@ -41,6 +41,7 @@ impl FrozenMaps {
             && options.augment.shift == 0
             && options.augment.mixup.is_none()
             && last_view.is_none_or(|view| *view == stage.view)
+            && stage.inner_maps().is_empty()
             && !stage.views.is_random(&stage.view)?;
         if from >= until || !used || !repeats || bytes > stage.map_memory || seen <= samples * sides {
             return Ok(None);

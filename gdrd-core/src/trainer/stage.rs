@@ -119,7 +119,18 @@ impl Stage<'_> {
 
     /// The views beside the student's that losses need.
     pub(super) fn views_of_losses(&self) -> BTreeSet<String> {
-        self.terms.iter().flat_map(|term| term.needs.views.iter().cloned()).collect()
+        let of = |needs: &Needs| needs.views.iter().chain(&needs.embeddings_of).cloned().collect::<Vec<_>>();
+        self.terms.iter().flat_map(|term| of(&term.needs)).collect()
+    }
+
+    /// The views of which losses need the student's embeddings.
+    pub(super) fn embedded_views(&self) -> BTreeSet<&String> {
+        self.terms.iter().flat_map(|term| &term.needs.embeddings_of).collect()
+    }
+
+    /// The names of the student's maps on the way to the backbone's that losses need.
+    pub(super) fn inner_maps(&self) -> BTreeSet<&String> {
+        self.terms.iter().filter_map(|term| term.needs.student_map.as_ref()).collect()
     }
 
     /// The views that the loader makes beside the student's: those of live teachers, then those of losses.

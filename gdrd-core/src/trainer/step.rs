@@ -15,7 +15,7 @@ use crate::face::FaceBatch;
 use crate::loss::{LoggedScalar, LossInputs, Needs};
 use crate::nn::{Mode, Pass};
 use crate::observe::Observer;
-use crate::student::Part;
+use crate::student::{BACKBONE, Part};
 
 /// The sum over the batches of one step.
 pub(super) struct StepSum<'a> {
@@ -57,15 +57,22 @@ impl<'a> StepSum<'a> {
         let teachers = stage.teachers.of(teachers, observer)?;
         let _pass = Pass::step(stage.seed.stream(&format!("dropout/{}", stage.name), &[batch.step]).random()).set();
         let wants_embedding = wants(|needs| needs.embedding);
+        let mut inner = BTreeMap::new();
         let map = match map {
             Some(map) => Some(map),
-            None if wants_embedding || wants(|needs| needs.map) => Some(self.map(&faces)?),
+            None if wants_embedding || wants(|needs| needs.map) => Some(self.maps(&faces, &mut inner)?),
             None => None,
         };
         let embedding = match &map {
             Some(map) if wants_embedding => Some(stage.student.head(map, self.mode(Part::Head))?),
             _ => None,
         };
+        let mut embedded = BTreeMap::new();
+        for view in stage.embedded_views() {
+            let faces = views.get(view).ok_or_else(|| Error::component(format!("the view `{view}` was not made")))?;
+            let map = self.map(stage.student.backbone(faces, self.mode(Part::Backbone))?);
+            embedded.insert(view, stage.student.head(&map, self.mode(Part::Head))?);
+        }
         let mut logits: BTreeMap<&str, Tensor> = BTreeMap::new();
         let mut total: Option<Tensor> = None;
         let mut measured = Vec::new();
@@ -73,13 +80,17 @@ impl<'a> StepSum<'a> {
             let needs = &term.needs;
             let inputs = LossInputs {
                 teachers: term.teachers.iter().filter_map(|output| teachers.get(output)).collect(),
-                map: map.as_ref().filter(|_| needs.map),
+                map: match &needs.student_map {
+                    Some(name) => inner.get(name),
+                    None => map.as_ref().filter(|_| needs.map),
+                },
                 embedding: embedding.as_ref().filter(|_| needs.embedding),
                 labels: labels.as_ref().filter(|_| needs.labels),
                 centres: term.centres.as_ref(),
                 logits: term.logits_of.as_deref().and_then(|other| logits.get(other)),
                 denoiser: needs.denoiser.then_some((&faces, stage.student)),
                 views: needs.views.iter().filter_map(|view| views.get(view)).collect(),
+                embeddings_of: needs.embeddings_of.iter().filter_map(|view| embedded.get(view)).collect(),
                 stream: Some(stage.seed.stream(&format!("loss/{}/{}", stage.name, term.name), &[batch.step])),
             };
             let place = || format!("loss `{}`", term.name);
@@ -111,10 +122,23 @@ impl<'a> StepSum<'a> {
         Ok(())
     }
 
-    /// The student's map; a frozen backbone leaves no graph behind.
-    fn map(&self, faces: &FaceBatch) -> Result<Tensor> {
-        let map = self.stage.student.backbone(faces, self.mode(Part::Backbone))?;
-        Ok(if self.parts.contains(&Part::Backbone) { map } else { map.detach() })
+    /// The backbone's map, and in `inner` those on the way that losses need.
+    fn maps(&self, faces: &FaceBatch, inner: &mut BTreeMap<String, Tensor>) -> Result<Tensor> {
+        let (student, mode) = (self.stage.student, self.mode(Part::Backbone));
+        let mut names: Vec<String> = self.stage.inner_maps().into_iter().cloned().collect();
+        if names.is_empty() {
+            return Ok(self.map(student.backbone(faces, mode)?));
+        }
+        names.push(BACKBONE.to_string());
+        let mut found = student.features(faces, &names, mode)?;
+        let last = found.pop().ok_or_else(|| Error::component("the student has no maps"))?;
+        inner.extend(names.into_iter().zip(found.into_iter().map(|map| self.map(map))));
+        Ok(self.map(last))
+    }
+
+    /// A map of the backbone; a frozen backbone leaves no graph behind.
+    fn map(&self, map: Tensor) -> Tensor {
+        if self.parts.contains(&Part::Backbone) { map } else { map.detach() }
     }
 
     fn collect(&mut self, found: &GradStore) -> Result<()> {

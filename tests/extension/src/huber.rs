@@ -101,6 +101,7 @@ mod tests {
             images: Vec::new(),
             faces: 1,
             teachers: vec![offered],
+            views: Vec::new(),
         };
         let bench = Workbench::new(Device::Cpu);
         let ones = Rc::new(|_: &str, count, _| vec![1.0; count]);

@@ -24,6 +24,8 @@ pub struct AttentionTransfer {
     pub teacher: Option<String>,
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
+    /// The student's feature map, by its name: one on the way to the backbone's, which it is when left out.
+    pub student_map: Option<String>,
     /// Power of the values before their mean over channels.
     #[schemars(range(min = 0.1, max = 16.0))]
     pub power: f64,
@@ -49,7 +51,7 @@ pub enum AttentionDistance {
 impl Default for AttentionTransfer {
     fn default() -> Self {
         let distance = AttentionDistance::default();
-        Self { teacher: None, tap: None, power: 2.0, distance, reweight: 0.0 }
+        Self { teacher: None, tap: None, student_map: None, power: 2.0, distance, reweight: 0.0 }
     }
 }
 
@@ -60,7 +62,8 @@ impl Kind for AttentionTransfer {
 
 impl LossConfig for AttentionTransfer {
     fn needs(&self) -> Needs {
-        Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
+        let needs = Needs::map_and(self.teacher.as_ref(), self.tap.as_ref());
+        Needs { student_map: self.student_map.clone(), ..needs }
     }
 
     fn about(&self) -> About {

@@ -18,6 +18,8 @@ pub struct FeatureRegression {
     pub teacher: Option<String>,
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
+    /// The student's feature map, by its name: one on the way to the backbone's, which it is when left out.
+    pub student_map: Option<String>,
     /// What stands between the student's map and the teacher's.
     pub connector: Connector,
     /// Whether the larger of two maps of different height and width is averaged to the smaller one's, as where
@@ -50,7 +52,8 @@ impl Kind for FeatureRegression {
 
 impl LossConfig for FeatureRegression {
     fn needs(&self) -> Needs {
-        Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
+        let needs = Needs::map_and(self.teacher.as_ref(), self.tap.as_ref());
+        Needs { student_map: self.student_map.clone(), ..needs }
     }
 
     fn about(&self) -> About {

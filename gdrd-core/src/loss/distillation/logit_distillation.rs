@@ -148,7 +148,7 @@ impl Loss for Divergence {
 }
 
 /// `T^2 KL(softmax(teacher / T) || softmax(student / T))`, mean over the rows.
-fn divergence(teacher: &Tensor, student: &Tensor, temperature: f64) -> Result<Tensor> {
+pub(super) fn divergence(teacher: &Tensor, student: &Tensor, temperature: f64) -> Result<Tensor> {
     let teacher = candle_nn::ops::log_softmax(&(teacher / temperature)?, D::Minus1)?;
     let student = candle_nn::ops::log_softmax(&(student / temperature)?, D::Minus1)?;
     let each = (teacher.exp()? * (teacher - student)?)?.sum(D::Minus1)?;

@@ -19,8 +19,8 @@ use crate::seed::Stream;
 /// map with every pixel of another face's of the same person: with R_XY between maps of X and Y, the mean of `1 -
 /// cos(R_TT, R_TS)` and `1 - cos(R_TT, R_ST)`, plus `1 - cos(R_TT, R_SS)`.
 ///
-/// The original compares the map of every stage of networks of one shape; here it is the student's one map with one
-/// of the teacher's, several of these terms with several taps of the teacher. Maps are brought to one size and, by a
+/// The original compares the map of every stage of networks of one shape: here that is a term for each stage, with a
+/// `student_map` and a `tap` of the teacher. Maps are brought to one size and, by a
 /// learned 1x1 convolution, to the teacher's channels. In the original, weights are 20 and 4, beside a margin loss.
 /// The relation needs several images of a person in a batch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,8 @@ pub struct MapSimilarity {
     pub teacher: Option<String>,
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
+    /// The student's feature map, by its name: one on the way to the backbone's, which it is when left out.
+    pub student_map: Option<String>,
     /// Weight of the relations beside the maps.
     #[schemars(range(min = 0.0, max = 1e6))]
     pub relation: f64,
@@ -42,7 +44,11 @@ impl Kind for MapSimilarity {
 
 impl LossConfig for MapSimilarity {
     fn needs(&self) -> Needs {
-        Needs { labels: self.relation > 0.0, ..Needs::map_and(self.teacher.as_ref(), self.tap.as_ref()) }
+        Needs {
+            labels: self.relation > 0.0,
+            student_map: self.student_map.clone(),
+            ..Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
+        }
     }
 
     fn about(&self) -> About {

@@ -25,6 +25,8 @@ pub struct WaveletSimilarity {
     pub teacher: Option<String>,
     /// The teacher's feature map; its own default when left out.
     pub tap: Option<String>,
+    /// The student's feature map, by its name: one on the way to the backbone's, which it is when left out.
+    pub student_map: Option<String>,
     /// Weight of the low band.
     #[schemars(range(min = 0.0, max = 1e6))]
     pub low: f64,
@@ -35,7 +37,7 @@ pub struct WaveletSimilarity {
 
 impl Default for WaveletSimilarity {
     fn default() -> Self {
-        Self { teacher: None, tap: None, low: 1.0, high: 0.25 }
+        Self { teacher: None, tap: None, student_map: None, low: 1.0, high: 0.25 }
     }
 }
 
@@ -46,7 +48,8 @@ impl Kind for WaveletSimilarity {
 
 impl LossConfig for WaveletSimilarity {
     fn needs(&self) -> Needs {
-        Needs::map_and(self.teacher.as_ref(), self.tap.as_ref())
+        let needs = Needs::map_and(self.teacher.as_ref(), self.tap.as_ref());
+        Needs { student_map: self.student_map.clone(), ..needs }
     }
 
     fn about(&self) -> About {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::classes::{Classes, Identities};
 use crate::context::BuildContext;
 use crate::error::Result;
-use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs};
+use crate::loss::{About, Loss, LossConfig, LossInputs, LossValue, Needs, StageFacts};
 use crate::nn::kernels::put;
 use crate::nn::{Init, Weights};
 use crate::plugin::Kind;
@@ -41,13 +41,19 @@ impl LossConfig for CrossEntropy {
     }
 }
 
-struct Classifier {
+/// A linear classifier over the identities.
+pub(in crate::loss) struct Classifier {
     weight: Tensor,
     bias: Tensor,
     identities: Identities,
 }
 
 impl Classifier {
+    /// Of embeddings of `width` values, over all identities of the stage alike.
+    pub(in crate::loss) fn plain(width: usize, stage: &StageFacts, weights: &Weights) -> Result<Self> {
+        Self::new(width, stage.people, Identities::new(&Classes::default(), stage), weights)
+    }
+
     fn new(width: usize, people: usize, identities: Identities, weights: &Weights) -> Result<Self> {
         let init = Init::Uniform { bound: 1.0 / (width as f32).sqrt() };
         let weight = weights.parameter("weight", (people, width), init)?;

@@ -17,6 +17,7 @@ mod triplet;
 pub use adaface::AdaFace;
 pub use additive::{ArcFace, CosFace};
 pub use classes::Classes;
+pub(super) use cross_entropy::Classifier;
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use curricularface::CurricularFace;
 pub use magface::MagFace;
