@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::Assembly;
+use super::claim::claim_ablation;
 use super::folder::RunFolder;
 use super::lock::Lock;
-use super::mark::claim_ablation;
 use super::prepared::Prepared;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};

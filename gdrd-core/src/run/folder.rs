@@ -210,7 +210,7 @@ impl RunFolder {
                 found.at(place)?;
             }
         }
-        for name in self.names("evaluate") {
+        for name in self.names("evaluate")? {
             let path = self.path.join("evaluation").join(format!("{name}.json"));
             let text = files::read(&path).map_err(|e| Error::io(&path, e))?;
             let rows = serde_json::from_slice(&text).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;

@@ -1,6 +1,5 @@
 //! How a folder is known to be a run's, who runs it, and what of it is gdrd's own.
 
-use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
@@ -206,22 +205,31 @@ impl RunFolder {
 
     /// Whether the resolved recipe is the one that the lock names.
     fn is_unmarked_run(&self) -> bool {
-        let digest = self.resolved().map(|mut table| {
+        let digest = self.resolved().ok().flatten().map(|mut table| {
             table.remove("name");
             digest::of_value(&table)
         });
         Lock::read_file(&self.lock_file()).is_ok_and(|lock| Some(lock.recipe) == digest)
     }
 
-    fn resolved(&self) -> Option<toml::Table> {
-        files::read_to_string(&self.path().join(RECIPE)).ok()?.parse().ok()
+    /// The resolved recipe; none if there is none, or it is no TOML.
+    fn resolved(&self) -> Result<Option<toml::Table>> {
+        let path = self.path().join(RECIPE);
+        match files::read_to_string(&path) {
+            Ok(text) => Ok(text.parse().ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(path, error)),
+        }
     }
 
     /// The keys of a table of the resolved recipe that can be parts of file names.
-    pub(super) fn names(&self, section: &str) -> Vec<String> {
-        let table = self.resolved().unwrap_or_default();
+    ///
+    /// # Errors
+    /// If the recipe is there and cannot be read.
+    pub(super) fn names(&self, section: &str) -> Result<Vec<String>> {
+        let table = self.resolved()?.unwrap_or_default();
         let section = table.get(section).and_then(toml::Value::as_table).into_iter().flatten();
-        section.map(|(name, _)| name.clone()).filter(|name| is_name(name)).collect()
+        Ok(section.map(|(name, _)| name.clone()).filter(|name| is_name(name)).collect())
     }
 
     /// Whether the mark says that the run is over; none where there is no mark, as of runs of before it.
@@ -252,10 +260,10 @@ impl RunFolder {
     /// others are known.
     ///
     /// # Errors
-    /// If the mark cannot be read.
+    /// If the mark or the recipe cannot be read.
     pub(super) fn written(&self) -> Result<Vec<String>> {
         let charts = self.mark()?.map(|mark| mark.charts).unwrap_or_default();
-        let (protocols, stages) = (self.names("evaluate"), self.names("stage"));
+        let (protocols, stages) = (self.names("evaluate")?, self.names("stage")?);
         let of_stages = stages.iter().flat_map(|stage| [format!("loss-{stage}"), format!("gradients-{stage}")]);
         let charts = charts.into_iter().filter(|name| is_name(name)).chain(of_stages);
         let charts = charts.flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]);
@@ -272,42 +280,6 @@ impl RunFolder {
     pub(super) fn was_finished(&self) -> Result<bool> {
         Ok(self.mark()?.is_some_and(|mark| mark.finished) || self.state()? == State::Finished)
     }
-}
-
-/// The run folder whose run has written this file, by the names that gdrd gives; none for any other file, and where none is.
-pub fn run_that_wrote(file: &Path) -> Option<PathBuf> {
-    let file = file.canonicalize().ok()?;
-    // The deepest that a run writes is a file of a checkpoint.
-    let mut above = file.ancestors().skip(1).take(3);
-    above.find(|&path| is_of_run(&RunFolder::new(path), &file)).map(Path::to_path_buf)
-}
-
-fn is_of_run(run: &RunFolder, file: &Path) -> bool {
-    let Ok(name) = file.strip_prefix(run.path()) else { return false };
-    let is_checkpoint = || name.starts_with("checkpoints") && name.components().count() == 3;
-    let is_written = || run.written().is_ok_and(|written| written.iter().any(|ours| name == Path::new(ours)));
-    run.is_begun() && ([MARK, CHECKSUMS].map(Path::new).contains(&name) || is_checkpoint() || is_written())
-}
-
-/// Refuses to write the table of an ablation over files that no ablation has written.
-pub(super) fn claim_ablation(folder: &Path, names: &[String]) -> Result<()> {
-    claim(folder, "ablation", "--run-dir", names)
-}
-
-/// Refuses to write files of `what` over others; the command line's `option` names the folder.
-pub(super) fn claim(folder: &Path, what: &str, option: &str, names: &[String]) -> Result<()> {
-    let mark = folder.join(format!("gdrd-{what}.json"));
-    let there = names.iter().map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
-    if let (Some(file), false) = (there, mark.is_file()) {
-        return Err(Error::recipe(format!(
-            "`{}` would be overwritten, and no {what} of gdrd is known to have written it; name another folder with \
-             `{option}`, or move the file",
-            file.display()
-        )));
-    }
-    files::make_folders(folder).map_err(|e| Error::io(folder, e))?;
-    let text = serde_json::json!({format!("gdrd_{what}"): 1, "files": names}).to_string();
-    write_atomically(&mark, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -377,15 +349,15 @@ mod tests {
     }
 
     #[test]
-    fn ablations_write_over_their_own_tables_alone() {
+    fn a_recipe_that_cannot_be_read_is_not_one_without_protocols() {
         let home = tempfile::tempdir().expect("a folder");
-        let names = ["ablation.md", "ablation.csv"].map(String::from);
-        std::fs::write(home.path().join("ablation.csv"), "mine").expect("written");
-        let error = claim_ablation(home.path(), &names).expect_err("another's").to_string();
-        assert!(error.contains("ablation.csv` would be overwritten"), "{error}");
-        std::fs::remove_file(home.path().join("ablation.csv")).expect("removed");
-        claim_ablation(home.path(), &names).expect("an empty folder");
-        std::fs::write(home.path().join("ablation.md"), "ours").expect("written");
-        claim_ablation(home.path(), &names).expect("its own");
+        let folder = RunFolder::new(home.path());
+        assert_eq!(folder.names("evaluate").expect("no recipe, no names"), Vec::<String>::new());
+        assert!(folder.results().expect("none").is_empty());
+        // Reading a folder fails for everybody, also for those whom no permission stops.
+        std::fs::create_dir(home.path().join(RECIPE)).expect("a folder");
+        for failed in [folder.names("evaluate").map(drop), folder.written().map(drop), folder.results().map(drop)] {
+            assert!(failed.expect_err("it cannot be read").to_string().contains(RECIPE));
+        }
     }
 }

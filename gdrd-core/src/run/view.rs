@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::claim::claim;
 use super::folder::{INSIGHT, RunFolder};
 use super::lock::Lock;
-use super::mark::{State, claim};
+use super::mark::State;
 use super::provenance::of_lock;
 use crate::error::{Error, Result};
 use crate::files;

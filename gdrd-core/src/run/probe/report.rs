@@ -8,7 +8,7 @@ use crate::evaluation::Figure;
 use crate::files::write_atomically;
 use crate::report::chart::{Axis, Bar, Series, bar_chart, line_chart};
 use crate::report::table::{Align, Table};
-use crate::run::mark::claim;
+use crate::run::claim::claim;
 
 /// Bars in the picture, at most.
 const BARS: usize = 12;
