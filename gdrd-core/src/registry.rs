@@ -11,8 +11,8 @@ use crate::evaluation::{Identification, OpenSetIdentification, ProtocolConfig, R
 use crate::loss::{
     AdaFace, ArcFace, AttentionTransfer, ClassifierReuse, CosFace, Crd, CrossEntropy, CurricularFace, Denoising,
     EmbeddingRegression, EvolvingTeacher, FeatureRegression, HybridOrder, LogitDistillation, LossConfig, MagFace,
-    MapSimilarity, MkMmd, Octuplet, Pkt, RelationSimilarity, RelationalContrastive, RivalPenalised, Rkd,
-    SelectiveRegression, Siamese, SimilarityPreserving, SphereFace, Triplet, WaveletSimilarity,
+    MapSimilarity, MkMmd, Octuplet, PixelRegression, Pkt, RelationSimilarity, RelationalContrastive, RivalPenalised,
+    Rkd, SelectiveRegression, Siamese, SimilarityPreserving, SphereFace, Triplet, WaveletSimilarity,
 };
 use crate::nn::Weights;
 use crate::plugin::{Boxed, Family};
@@ -105,6 +105,7 @@ impl Registry {
         registry.losses.register::<ClassifierReuse>()?;
         registry.losses.register::<MapSimilarity>()?;
         registry.losses.register::<EvolvingTeacher>()?;
+        registry.losses.register::<PixelRegression>()?;
         registry.losses.register::<WaveletSimilarity>()?;
         registry.losses.register::<MkMmd>()?;
         registry.optimizers.register::<Sgd>()?;

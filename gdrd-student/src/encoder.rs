@@ -15,7 +15,9 @@ use gdrd_core::student::{
 use serde::de::DeserializeOwned;
 
 use crate::embedding::{Decision, Embedding};
-use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk};
+use crate::{
+    DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk, SuperResolution,
+};
 
 /// A trained student, ready to embed faces. Threads may share it.
 ///
@@ -266,9 +268,10 @@ impl StudentKinds for BuiltIn {
             "mobilefacenet" => read::<MobileFaceNetStudent>(kind, options),
             "iresnet" => read::<IresnetStudent>(kind, options),
             "mobilenet" => read::<MobileNet>(kind, options),
+            "super-resolution" => read::<SuperResolution>(kind, options),
             other => Err(Error::weights(format!(
                 "a student of kind `{other}`; this program has `resnet-trunk`, `mobilefacenet`, `iresnet`, `mobilenet`, \
-                 `diffusion-trunk` and `diffusion-unet`. The program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
+                 `super-resolution`, `diffusion-trunk` and `diffusion-unet`. The program that registers the kind opens it, or give its kinds to `FaceEncoder::with_kinds`"
             ))),
         }
     }

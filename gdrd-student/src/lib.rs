@@ -18,6 +18,7 @@ mod mobilefacenet;
 mod mobilenet;
 mod recogniser;
 mod resnet_trunk;
+mod super_resolution;
 #[cfg(feature = "train")]
 mod training;
 
@@ -36,5 +37,6 @@ pub use mobilefacenet::{MobileFaceNetLayout, MobileFaceNetStudent};
 pub use mobilenet::{MobileNet, MobileNetVersion};
 pub use recogniser::RecogniserHead;
 pub use resnet_trunk::ResnetTrunk;
+pub use super_resolution::{RestoredFaceRecogniser, SuperResolution};
 #[cfg(feature = "train")]
 pub use training::{StudentTeacher, register};

@@ -18,7 +18,9 @@ use gdrd_core::teacher::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk};
+use crate::{
+    DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk, SuperResolution,
+};
 
 /// Registers everything of this crate.
 ///
@@ -31,6 +33,7 @@ pub fn register(registry: &mut Registry) -> Result<()> {
     registry.students.register::<MobileFaceNetStudent>()?;
     registry.students.register::<IresnetStudent>()?;
     registry.students.register::<MobileNet>()?;
+    registry.students.register::<SuperResolution>()?;
     registry.teachers.register::<StudentTeacher>()
 }
 
@@ -52,6 +55,11 @@ impl Kind for DiffusionTrunk {
 impl Kind for MobileFaceNetStudent {
     const NAME: &'static str = "mobilefacenet";
     const PURPOSE: &'static str = "MobileFaceNet on small faces blown up; it may start from a teacher";
+}
+
+impl Kind for SuperResolution {
+    const NAME: &'static str = "super-resolution";
+    const PURPOSE: &'static str = "a network that restores the large face, before a recogniser that may be a teacher's";
 }
 
 impl Kind for MobileNet {

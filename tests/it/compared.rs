@@ -37,8 +37,8 @@ fn every_recipe_says_its_method_alone() {
         assert!(text.contains(&format!("extends = \"{parent}\"")), "`{name}` extends `{parent}`");
         for table in text.lines().filter(|line| line.starts_with('[')) {
             let losses = table.starts_with("[stage.discriminative.loss");
-            let view = table.starts_with("[view.");
-            assert!(losses || view || ["[stage.discriminative]", "[student]"].contains(&table), "`{name}`: {table}");
+            let shown = table.starts_with("[view.") || table.starts_with("[student");
+            assert!(losses || shown || table == "[stage.discriminative]", "`{name}`: {table}");
         }
     }
 }
@@ -48,7 +48,9 @@ fn every_system_trains() {
     let bench = Bench::empty();
     for path in recipes() {
         let name = name(&path);
-        let recipe = bench.recipe(&path, &SMALL);
+        // A recogniser behind a restored face has the teacher's head.
+        let sets = SMALL.iter().filter(|set| name != "iasr" || !set.starts_with("student.head"));
+        let recipe = bench.recipe(&path, &sets.copied().collect::<Vec<_>>());
         let (_, events) = bench.train(&recipe, &name);
         let steps = losses(&events, None);
         assert_eq!(steps.len(), if name == "gdrd" { 8 } else { 4 }, "`{name}`");

@@ -25,8 +25,8 @@ pub use distance::{Distance, smooth_l1, softplus};
 pub use distillation::{
     AttentionDistance, AttentionTransfer, ClassifierReuse, Compared, Connector, Crd, EmbeddingDistance,
     EmbeddingRegression, EvolvingTeacher, FeatureRegression, HybridOrder, LogitDistillation, MapSimilarity, MkMmd,
-    Negatives, Pkt, RelationSimilarity, RelationalContrastive, Rkd, SelectiveRegression, SimilarityPreserving,
-    TeacherLogits, WaveletSimilarity,
+    Negatives, PixelRegression, Pkt, RelationSimilarity, RelationalContrastive, Rkd, SelectiveRegression,
+    SimilarityPreserving, TeacherLogits, WaveletSimilarity,
 };
 pub use logged::LoggedScalar;
 pub use maps::pooled;
