@@ -7,7 +7,7 @@ use candle_core::Device;
 use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
-use gdrd_core::nn::kernels::keep_awake;
+use gdrd_core::nn::kernels::{WeightPrecision, keep_awake};
 use gdrd_core::nn::{Inference, Mode};
 use gdrd_core::student::{
     QualityModel, Student, StudentConfig, StudentFile, StudentHeader, StudentKinds, Threshold, student_digest,
@@ -80,9 +80,46 @@ impl FaceEncoder {
             .ok_or_else(|| Error::weights(format!("a student of kind `{}` has no embedding", header.kind)))?;
         let name = format!("student at {size}x{size}", size = header.card.input_size);
         let fast = if device.is_cpu() { student.inference()? } else { None };
-        let network = fast.map_or_else(|| Network::Layers(student), Network::Fast);
+        let network = match fast {
+            Some(mut network) => {
+                // The weights are the network's alone, so that each layer can give its own up for the form that it needs.
+                drop(student);
+                network.hold(WeightPrecision::Float32)?;
+                Network::Fast(network)
+            }
+            None => Network::Layers(student),
+        };
         let digest = student_digest(bytes)?.into();
         Ok(Self { name, header, digest, network, width, device: device.clone() })
+    }
+
+    /// The same student with its weights held in another precision. README has what [`WeightPrecision::Bfloat16`] gains and loses;
+    /// weights that were rounded do not get their bits back.
+    ///
+    /// ```no_run
+    /// use gdrd_student::{FaceEncoder, WeightPrecision};
+    ///
+    /// # fn main() -> Result<(), gdrd_student::Error> {
+    /// let encoder = FaceEncoder::open("student.safetensors")?.with_weights(WeightPrecision::Bfloat16)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If another precision than float32 is wanted of a student that has no inference form on its device.
+    pub fn with_weights(mut self, precision: WeightPrecision) -> Result<Self> {
+        match &mut self.network {
+            Network::Fast(network) => network.hold(precision)?,
+            Network::Layers(_) if precision == WeightPrecision::Float32 => {}
+            Network::Layers(_) => {
+                return Err(Error::component(format!(
+                    "a student of kind `{}` holds its weights in float32 on this device; only the inference form that most kinds \
+                     have on the CPU holds others",
+                    self.header.kind
+                )));
+            }
+        }
+        Ok(self)
     }
 
     /// What tells this student from every other: the checksum that its file states, or that of the file.

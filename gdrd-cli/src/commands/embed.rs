@@ -15,13 +15,14 @@ use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
 use super::{Reading, check_output, load, no_run};
-use crate::args::PlaceArguments;
+use crate::args::{HeldArguments, PlaceArguments};
 use crate::output::went_to;
 use crate::progress::Progress;
 
 /// What embeds.
 pub(crate) struct By {
     pub(crate) student: Option<PathBuf>,
+    pub(crate) held: HeldArguments,
     pub(crate) recipe: Option<PathBuf>,
     pub(crate) teacher: Option<String>,
     pub(crate) sets: Vec<String>,
@@ -46,8 +47,9 @@ pub(crate) fn embed(
         (Some(path), _, _) => {
             check_output(out, None, inputs().chain([path.as_path()]))?;
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            let encoder =
-                FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?;
+            let encoder = FaceEncoder::with_kinds(&bytes, &place.device, &**registry)
+                .and_then(|encoder| by.held.hold(encoder))
+                .at(|| format!("`{}`", path.display()))?;
             write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {

@@ -11,13 +11,13 @@ use gdrd_core::run::{Measuring, measure};
 use gdrd_student::FaceEncoder;
 
 use super::{check_output, load, no_run};
-use crate::args::{PlaceArguments, RecipeArguments};
+use crate::args::{HeldArguments, PlaceArguments, RecipeArguments};
 use crate::output::went_to;
 use crate::progress::Progress;
 
 pub(crate) fn evaluate(
     arguments: &RecipeArguments,
-    student: Option<&Path>,
+    student: Option<(&Path, HeldArguments)>,
     out: Option<&Path>,
     place: &PlaceArguments,
     registry: &Arc<Registry>,
@@ -34,13 +34,14 @@ pub(crate) fn evaluate(
         ));
     }
     if let Some(out) = out {
-        check_output(out, Some(&recipe), student)?;
+        check_output(out, Some(&recipe), student.map(|(path, _)| path))?;
     }
     let place = no_run(place, registry)?;
     let encoder = match student {
-        Some(path) => {
+        Some((path, held)) => {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            Some(FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?)
+            let encoder = FaceEncoder::with_kinds(&bytes, &place.device, &**registry);
+            Some(encoder.and_then(|encoder| held.hold(encoder)).at(|| format!("`{}`", path.display()))?)
         }
         None => None,
     };

@@ -52,11 +52,11 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }
-        Command::Evaluate { recipe, student, out, place } => {
-            evaluate::evaluate(&recipe, student.as_deref(), out.as_deref(), &place, registry)
+        Command::Evaluate { recipe, student, held, out, place } => {
+            evaluate::evaluate(&recipe, student.as_deref().map(|path| (path, held)), out.as_deref(), &place, registry)
         }
-        Command::Embed { images, student, recipe, teacher, sets, size, ignore_orientation, out, place } => {
-            let by = embed::By { student, recipe, teacher, sets };
+        Command::Embed { images, student, held, recipe, teacher, sets, size, ignore_orientation, out, place } => {
+            let by = embed::By { student, held, recipe, teacher, sets };
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             embed::embed(&images, &by, &reading, &out, &place, registry)
         }

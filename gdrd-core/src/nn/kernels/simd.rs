@@ -24,6 +24,10 @@ pub(super) trait Simd: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of two values, `b` where one is not a number.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of two values, `b` where one is not a number.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `LANES` values from `from`.
     ///
     /// # Safety
@@ -34,6 +38,11 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// They may be written.
     unsafe fn store(self, to: *mut f32, value: Self::V);
+    /// Two vectors of bfloat16 values from `LANES` pairs: the lower halves of the 32-bit words, and the upper ones.
+    ///
+    /// # Safety
+    /// They may be read.
+    unsafe fn load_halves(self, from: *const f32) -> [Self::V; 2];
     /// Transposes a square: row `i` of it lies at `from + i * stride`, and column `j` goes to `to + place(j)`.
     ///
     /// # Safety
@@ -107,9 +116,26 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
     unsafe fn load(self, from: *const f32) -> Self::V {
         // SAFETY: the caller's promise.
         unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const f32) -> [Self::V; 2] {
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { from.cast::<[u32; 8]>().read_unaligned() };
+        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
     }
 
     #[inline(always)]
@@ -223,6 +249,28 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn max(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn min(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_halves(self, from: *const f32) -> [__m512; 2] {
+            // SAFETY: as above, and the caller's promise.
+            unsafe {
+                let pairs = _mm512_loadu_si512(from.cast());
+                let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(-0x1_0000));
+                [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(upper)]
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load(self, from: *const f32) -> __m512 {
             // SAFETY: as above, and the caller's promise.
             unsafe { _mm512_loadu_ps(from) }
@@ -238,7 +286,10 @@ mod x86 {
         unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
             // SAFETY: as above, and the caller's promise.
             unsafe {
-                let rows = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * stride)));
+                let mut rows = [_mm512_setzero_ps(); 16];
+                for i in 0..16 {
+                    rows[i] = _mm512_loadu_ps(from.add(i * stride));
+                }
                 for (j, column) in transpose(rows).into_iter().enumerate() {
                     _mm512_storeu_ps(to.add(place(j)), column);
                 }
@@ -279,6 +330,28 @@ mod x86 {
         fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: as above.
             unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn max(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn min(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_halves(self, from: *const f32) -> [__m256; 2] {
+            // SAFETY: as above, and the caller's promise.
+            unsafe {
+                let pairs = _mm256_loadu_si256(from.cast());
+                let upper = _mm256_and_si256(pairs, _mm256_set1_epi32(-0x1_0000));
+                [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(upper)]
+            }
         }
 
         #[inline(always)]

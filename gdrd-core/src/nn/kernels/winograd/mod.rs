@@ -6,6 +6,7 @@
 //! same with the kernels rotated by 180 degrees; that of the weight is the product of the transformed tiles and the transformed
 //! output gradients.
 
+mod pixels;
 mod strips;
 mod transform;
 mod weights;
@@ -19,6 +20,7 @@ use super::buffer::{Filling, Shared};
 use super::convolution::{ConvWeights, Convolution};
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
+use super::pixels::PixelWeights;
 use super::product::{Product, panel_here};
 use super::scratch::{self, ScratchBuffer, Values};
 use super::shape::ConvShape;
@@ -61,14 +63,7 @@ impl Convolution for Winograd {
     }
 
     fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
-        let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
-        let width = panel_here();
-        let panel_len = POSITIONS * weights::position(shape.inputs, width);
-        let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
-        for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
-            simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
-        }
-        Some(packed)
+        Some(packed(shape, weight))
     }
 
     fn forward(
@@ -86,6 +81,21 @@ impl Convolution for Winograd {
             ConvWeights::Packed(values) => KernelSource::Packed(values),
         };
         convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, epilogue, out);
+    }
+
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
+        packed(shape, weight)
+    }
+
+    fn forward_pixels(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: PixelWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        pixels::forward(shape, x, weights.values, epilogue, out);
     }
 
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
@@ -159,6 +169,18 @@ impl Convolution for Winograd {
         // SAFETY: the last chunk wrote every block.
         unsafe { out.finish() }
     }
+}
+
+/// Transformed kernels, panel by panel of outputs.
+fn packed(shape: &ConvShape, weight: &[f32]) -> Values {
+    let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
+    let width = panel_here();
+    let panel_len = POSITIONS * weights::position(shape.inputs, width);
+    let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
+    for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
+        simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+    }
+    packed
 }
 
 /// Where the kernels of the products come from.
