@@ -55,9 +55,21 @@ impl FaceEncoder {
     /// # Errors
     /// If the file cannot be read, is not a complete student file, or was made by another version of gdrd.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with_kinds(path, &Device::Cpu, &BuiltIn)
+    }
+
+    /// Opens a student file on `device`, of the kinds that a program has registered.
+    ///
+    /// # Errors
+    /// As [`open`](FaceEncoder::open).
+    pub fn open_with_kinds(path: impl AsRef<Path>, device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        Self::from_bytes(&bytes, &Device::Cpu).at(|| format!("`{}`", path.display()))
+        let read = || {
+            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            // The bytes are gone before the weights take the form that they are held in.
+            Ok((StudentFile::open(&bytes, device, kinds)?, student_digest(&bytes)?))
+        };
+        read().and_then(|(file, digest)| Self::of(file, digest, device)).at(|| format!("`{}`", path.display()))
     }
 
     /// A student from the bytes of its file, on `device`, of the kinds that this crate has.
@@ -73,7 +85,11 @@ impl FaceEncoder {
     /// # Errors
     /// As [`open`](FaceEncoder::open).
     pub fn with_kinds(bytes: &[u8], device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
-        let StudentFile { header, student, .. } = StudentFile::open(bytes, device, kinds)?;
+        Self::of(StudentFile::open(bytes, device, kinds)?, student_digest(bytes)?, device)
+    }
+
+    fn of(file: StudentFile, digest: String, device: &Device) -> Result<Self> {
+        let StudentFile { header, student, tensors } = file;
         let width = header
             .card
             .embedding
@@ -83,14 +99,13 @@ impl FaceEncoder {
         let network = match fast {
             Some(mut network) => {
                 // The weights are the network's alone, so that each layer can give its own up for the form that it needs.
-                drop(student);
+                drop((student, tensors));
                 network.hold(WeightPrecision::Float32)?;
                 Network::Fast(network)
             }
             None => Network::Layers(student),
         };
-        let digest = student_digest(bytes)?.into();
-        Ok(Self { name, header, digest, network, width, device: device.clone() })
+        Ok(Self { name, header, digest: digest.into(), network, width, device: device.clone() })
     }
 
     /// The same student with its weights held in another precision. README has what [`WeightPrecision::Bfloat16`] gains and loses;

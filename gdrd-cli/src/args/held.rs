@@ -6,26 +6,25 @@ use gdrd_student::{FaceEncoder, WeightPrecision};
 
 #[derive(Args, Clone, Copy)]
 pub(crate) struct HeldArguments {
-    /// Hold the student's weights in these numbers while it embeds on the CPU: bfloat16 takes half of the memory
-    #[arg(long, value_enum, default_value_t, value_name = "NUMBERS")]
-    weights: Numbers,
+    /// Hold the student's weights in these numbers while it embeds on the CPU [default: float32]
+    #[arg(long, value_enum, value_name = "NUMBERS", requires = "student")]
+    weights: Option<Numbers>,
 }
 
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, clap::ValueEnum)]
 enum Numbers {
-    /// All 24 bits of precision
-    #[default]
+    /// 24 bits of precision
     Float32,
-    /// 8 bits of precision; sums are float32 all the same
+    /// 8 bits of precision, half of the memory; sums are float32 all the same
     Bfloat16,
 }
 
 impl HeldArguments {
     /// The student with its weights held so.
     pub(crate) fn hold(self, encoder: FaceEncoder) -> Result<FaceEncoder> {
-        encoder.with_weights(match self.weights {
-            Numbers::Float32 => WeightPrecision::Float32,
-            Numbers::Bfloat16 => WeightPrecision::Bfloat16,
-        })
+        match self.weights {
+            Some(Numbers::Bfloat16) => encoder.with_weights(WeightPrecision::Bfloat16),
+            Some(Numbers::Float32) | None => Ok(encoder),
+        }
     }
 }

@@ -46,10 +46,7 @@ pub(crate) fn embed(
     match (&by.student, &by.recipe, &by.teacher) {
         (Some(path), _, _) => {
             check_output(out, None, inputs().chain([path.as_path()]))?;
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            let encoder = FaceEncoder::with_kinds(&bytes, &place.device, &**registry)
-                .and_then(|encoder| by.held.hold(encoder))
-                .at(|| format!("`{}`", path.display()))?;
+            let encoder = by.held.hold(FaceEncoder::open_with_kinds(path, &place.device, &**registry)?)?;
             write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {

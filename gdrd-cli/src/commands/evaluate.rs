@@ -38,11 +38,7 @@ pub(crate) fn evaluate(
     }
     let place = no_run(place, registry)?;
     let encoder = match student {
-        Some((path, held)) => {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            let encoder = FaceEncoder::with_kinds(&bytes, &place.device, &**registry);
-            Some(encoder.and_then(|encoder| held.hold(encoder)).at(|| format!("`{}`", path.display()))?)
-        }
+        Some((path, held)) => Some(held.hold(FaceEncoder::open_with_kinds(path, &place.device, &**registry)?)?),
         None => None,
     };
     let what = match &encoder {

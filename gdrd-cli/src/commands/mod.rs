@@ -134,8 +134,7 @@ impl Reading {
 /// run.
 /// The student of a file, of any kind that is registered.
 fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    FaceEncoder::with_kinds(&bytes, &candle_core::Device::Cpu, registry).at(|| format!("`{}`", path.display()))
+    FaceEncoder::open_with_kinds(path, &candle_core::Device::Cpu, registry)
 }
 
 /// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.

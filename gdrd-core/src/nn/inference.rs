@@ -543,7 +543,8 @@ mod tests {
                 let found = network.run(images, fill, <[f32]>::to_vec).expect("an output");
                 let expected = flat(&expected);
                 assert_eq!(found.len(), expected.len());
-                assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0)));
+                let largest = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-5 * largest));
             }
         }
     }

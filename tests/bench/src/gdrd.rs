@@ -27,7 +27,7 @@ pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
     let (path, device) = (case.folder.join("weights.safetensors"), case.device()?);
     if case.network.kind == "resnet-trunk" {
         let precision = if case.bfloat16 { WeightPrecision::Bfloat16 } else { WeightPrecision::Float32 };
-        let encoder = FaceEncoder::from_bytes(&std::fs::read(path)?, &device)?.with_weights(precision)?;
+        let encoder = FaceEncoder::open_with_kinds(path, &device, &BuiltIn)?.with_weights(precision)?;
         return Ok(Box::new(move || Ok(Values::Known(encoder.embed(&faces)?.values().to_vec()))));
     }
     let bench = Workbench::new(device.clone());

@@ -108,7 +108,7 @@ mod tests {
             let mut pixels = vec![f32::NAN; len(2, channels, plane)];
             from_maps(&maps, channels, plane, &mut pixels);
             assert!(pixels.chunks(pitch(channels)).all(|pixel| pixel[channels..].iter().all(|value| *value == 0.0)));
-            assert_eq!(pixels[pitch(channels) + channels.min(2) - 1], maps[(channels.min(2) - 1) * plane + 1]);
+            assert_eq!(pixels[(2 * plane - 1) * pitch(channels) + 1], maps[(channels + 2) * plane - 1]);
             let mut back = vec![0f32; maps.len()];
             to_maps(&pixels, channels, plane, &mut back);
             assert_eq!(back, maps);

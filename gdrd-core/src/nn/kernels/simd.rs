@@ -28,6 +28,8 @@ pub(super) trait Simd: Copy {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller of two values, `b` where one is not a number.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Lane `i` of `a`'s lane `i ^ by`, for `by` of 0 to 3.
+    fn exchange(self, a: Self::V, by: usize) -> Self::V;
     /// `LANES` values from `from`.
     ///
     /// # Safety
@@ -123,6 +125,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn exchange(self, a: Self::V, by: usize) -> Self::V {
+        std::array::from_fn(|i| a[i ^ by])
     }
 
     #[inline(always)]
@@ -271,6 +278,19 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn exchange(self, a: __m512, by: usize) -> __m512 {
+            // SAFETY: as above.
+            unsafe {
+                match by {
+                    0 => a,
+                    1 => _mm512_permute_ps::<0b10_11_00_01>(a),
+                    2 => _mm512_permute_ps::<0b01_00_11_10>(a),
+                    _ => _mm512_permute_ps::<0b00_01_10_11>(a),
+                }
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load(self, from: *const f32) -> __m512 {
             // SAFETY: as above, and the caller's promise.
             unsafe { _mm512_loadu_ps(from) }
@@ -351,6 +371,19 @@ mod x86 {
                 let pairs = _mm256_loadu_si256(from.cast());
                 let upper = _mm256_and_si256(pairs, _mm256_set1_epi32(-0x1_0000));
                 [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(upper)]
+            }
+        }
+
+        #[inline(always)]
+        fn exchange(self, a: __m256, by: usize) -> __m256 {
+            // SAFETY: as above.
+            unsafe {
+                match by {
+                    0 => a,
+                    1 => _mm256_permute_ps::<0b10_11_00_01>(a),
+                    2 => _mm256_permute_ps::<0b01_00_11_10>(a),
+                    _ => _mm256_permute_ps::<0b00_01_10_11>(a),
+                }
             }
         }
 

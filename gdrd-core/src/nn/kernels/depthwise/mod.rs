@@ -8,7 +8,7 @@ use super::buffer::{Filling, Shared, zeros};
 use super::convolution::{ConvWeights, Convolution};
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
-use super::pixels::{PixelWeights, is_filled_up};
+use super::pixels::PixelWeights;
 use super::scratch::{self, Values};
 use super::shape::ConvShape;
 use super::simd::{self, Simd, SimdKernel};
@@ -52,8 +52,8 @@ impl Convolution for Depthwise {
         });
     }
 
-    fn applies_to_pixels(&self, shape: &ConvShape, instructions: Instructions) -> bool {
-        self.applies(shape, instructions) && is_filled_up(shape.groups)
+    fn applies_to_pixels(&self, shape: &ConvShape, _: Instructions) -> bool {
+        pixels::applies(shape)
     }
 
     fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {

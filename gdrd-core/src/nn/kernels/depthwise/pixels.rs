@@ -1,27 +1,38 @@
-//! Depthwise convolution where channels lie side by side: vectors of channels, each with its own kernel.
+//! Depthwise convolution where channels lie side by side: vectors of channels, each with its own kernel. Groups of two or four channels
+//! are as many such convolutions: of each channel, of its neighbours, and so on.
 
 use super::super::buffer::Shared;
 use super::super::epilogue::Epilogue;
-use super::super::pixels::pitch;
+use super::super::pixels::{is_filled_up, pitch};
 use super::super::scratch::Values;
 use super::super::shape::ConvShape;
 use super::super::simd::{self, Simd, SimdKernel};
 use super::super::team::each;
 
-/// Kernels tap by tap, channels side by side, filled up with zeros.
+/// Whether there is a form for a convolution.
+pub(super) fn applies(shape: &ConvShape) -> bool {
+    let alike = shape.group_inputs() == shape.group_outputs();
+    shape.groups > 1 && alike && matches!(shape.group_inputs(), 1 | 2 | 4) && is_filled_up(shape.inputs)
+}
+
+/// Kernels tap by tap, channels side by side, filled up with zeros: for each tap that of channel `c` for input `c`, then that for
+/// `c ^ 1`, and so on.
 pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
-    let (taps, pitch) = (shape.taps(), pitch(shape.groups));
-    let mut packed = Values::zeros(taps * pitch);
-    for (channel, kernel) in weight.chunks_exact(taps).enumerate() {
-        kernel.iter().enumerate().for_each(|(tap, value)| packed[tap * pitch + channel] = *value);
+    let (taps, group, pitch) = (shape.taps(), shape.group_inputs(), pitch(shape.inputs));
+    let mut packed = Values::zeros(taps * group * pitch);
+    for (channel, kernels) in weight.chunks_exact(group * taps).enumerate() {
+        for (at, value) in kernels.iter().enumerate() {
+            let by = channel % group ^ at / taps;
+            packed[(at % taps * group + by) * pitch + channel] = *value;
+        }
     }
     packed
 }
 
 pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-    let (height, pitch, target) = (shape.out_height(), pitch(shape.groups), Shared::new(out));
+    let (height, pitch, target) = (shape.out_height(), pitch(shape.inputs), Shared::new(out));
     // Rows of one image that take some microseconds.
-    let rows = (TASK / (shape.out_width() * pitch * shape.taps())).clamp(1, height);
+    let rows = (TASK / (shape.out_width() * pitch * shape.taps() * shape.group_inputs())).clamp(1, height);
     let blocks = height.div_ceil(rows);
     each(shape.batch * blocks, 1, |at| {
         let (image, row) = (at / blocks, at % blocks * rows);
@@ -60,6 +71,17 @@ const SPAN: usize = 4;
 impl SimdKernel for Rows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        match self.shape.group_inputs() {
+            1 => self.all::<S, 1>(simd),
+            2 => self.all::<S, 2>(simd),
+            _ => self.all::<S, 4>(simd),
+        }
+    }
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn all<S: Simd, const GROUP: usize>(&self, simd: S) {
         let ConvShape { width, height, stride, padding, kernel_h, kernel_w, .. } = *self.shape;
         let (out_width, out_plane) = (self.shape.out_width(), self.shape.out_plane());
         // Columns whose windows lie within the map.
@@ -82,23 +104,27 @@ impl SimdKernel for Rows<'_> {
                         let mut sums = [simd.splat(0.0); SPAN];
                         for ky in tap_rows.clone() {
                             let line = self.x.add((top + ky - padding) * width * self.pitch + channel);
-                            let kernel = self.packed.add(ky * kernel_w * self.pitch + channel);
+                            let kernel = self.packed.add(ky * kernel_w * GROUP * self.pitch + channel);
                             if inside {
                                 let line = line.add((column * stride - padding) * self.pitch);
                                 for kx in 0..kernel_w {
-                                    let factor = simd.load(kernel.add(kx * self.pitch));
-                                    for i in 0..SPAN {
-                                        let value = simd.load(line.add((i * stride + kx) * self.pitch));
-                                        sums[i] = simd.mul_add(factor, value, sums[i]);
+                                    for by in 0..GROUP {
+                                        let factor = simd.load(kernel.add((kx * GROUP + by) * self.pitch));
+                                        for i in 0..SPAN {
+                                            let value = simd.load(line.add((i * stride + kx) * self.pitch));
+                                            sums[i] = simd.mul_add(factor, simd.exchange(value, by), sums[i]);
+                                        }
                                     }
                                 }
                             } else {
                                 for kx in 0..kernel_w {
                                     let from = (column * stride + kx).wrapping_sub(padding);
                                     if from < width {
-                                        let factor = simd.load(kernel.add(kx * self.pitch));
                                         let value = simd.load(line.add(from * self.pitch));
-                                        sums[0] = simd.mul_add(factor, value, sums[0]);
+                                        for by in 0..GROUP {
+                                            let factor = simd.load(kernel.add((kx * GROUP + by) * self.pitch));
+                                            sums[0] = simd.mul_add(factor, simd.exchange(value, by), sums[0]);
+                                        }
                                     }
                                 }
                             }

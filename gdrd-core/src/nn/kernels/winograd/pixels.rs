@@ -11,7 +11,7 @@ use super::super::simd::{self, Simd, SimdKernel};
 use super::super::team::each;
 use super::strips::TilePlaces;
 use super::transform::{self, IN, OUT};
-use super::{BLOCK_TILES, Frame, POSITIONS, Products, SIDE, weights};
+use super::{BLOCK_TILES, CHUNK, Frame, POSITIONS, Products, SIDE, weights};
 
 /// Writes all of the output for kernels that [`Convolution::pack`](super::Convolution::pack) has packed.
 pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
@@ -24,7 +24,9 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Ep
     let few = strips * frame.tiles <= BLOCK_TILES;
     let block_strips = if few { strips } else { (BLOCK_TILES / frame.tiles).max(1) };
     let block_panels = if few { 1 } else { (SIDE / width).max(1) };
-    let chunk = if few { strips } else { frame.chunk(depth) };
+    // Each chunk reads all kernels again.
+    let values = (POSITIONS * depth * shape.outputs / 4).clamp(CHUNK / 8, CHUNK);
+    let chunk = if few { strips } else { (values / (POSITIONS * depth * frame.tiles)).clamp(1, strips) };
     let target = Shared::new(out);
     let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, depth).len());
     for first in (0..strips).step_by(chunk) {
