@@ -262,16 +262,7 @@ impl FaceEncoder {
         for batch in faces.chunks(BATCH) {
             let small = batch.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
             match &self.network {
-                Network::Fast(network) => {
-                    let size = self.header.card.input_size;
-                    let fill = |input: &mut [f32]| {
-                        small
-                            .iter()
-                            .zip(input.chunks_exact_mut(3 * size * size))
-                            .try_for_each(|(face, to)| face.write(size, to))
-                    };
-                    network.run(batch.len(), fill, |embeddings| values.extend_from_slice(embeddings))?;
-                }
+                Network::Fast(network) => values.extend(network.embed(&small)?),
                 Network::Layers(student) => {
                     let map = student.backbone(&FaceBatch::from_faces(&small, &self.device)?, Mode::Evaluate)?;
                     values.extend(student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Assembly;
@@ -50,6 +50,7 @@ pub(crate) fn embed(
             write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {
+            by.held.refuse()?;
             let recipe = load(path, &by.sets, registry)?;
             check_output(out, Some(&recipe), inputs())?;
             let progress = Progress::new();

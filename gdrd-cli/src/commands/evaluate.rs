@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::results_table;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gdrd_core::data::{Decoding, is_image_name, read_image};
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::face::{Face, Kernel};
 use gdrd_core::files::check_output as check_file;
@@ -53,6 +53,9 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }
         Command::Evaluate { recipe, student, held, out, place } => {
+            if student.is_none() {
+                held.refuse()?;
+            }
             evaluate::evaluate(&recipe, student.as_deref().map(|path| (path, held)), out.as_deref(), &place, registry)
         }
         Command::Embed { images, student, held, recipe, teacher, sets, size, ignore_orientation, out, place } => {

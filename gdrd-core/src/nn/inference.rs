@@ -13,6 +13,7 @@ pub use onnx::{OPSET, OnnxInput};
 use super::entrance::Entrance;
 use super::kernels::{FrozenConv, WeightPrecision, averages, each_alone, pixels, scratch, takes_pixels, threads};
 use crate::error::{Error, Result};
+use crate::face::Face;
 
 /// A feature map within a [`Plan`].
 #[derive(Clone, Copy, Debug)]
@@ -362,6 +363,19 @@ impl Inference {
         let result = read(output);
         lock(&self.kept.ends).push(ends);
         Ok(result)
+    }
+
+    /// The outputs for faces of the size that the network takes, one after the other.
+    ///
+    /// # Errors
+    /// If a face has another size.
+    pub fn embed(&self, faces: &[Face]) -> Result<Vec<f32>> {
+        let [_, size, _] = self.input.dims;
+        let fill = |input: &mut [f32]| {
+            let places = input.chunks_exact_mut(3 * size * size);
+            faces.iter().zip(places).try_for_each(|(face, to)| face.write(size, to))
+        };
+        self.run(faces.len(), fill, <[f32]>::to_vec)
     }
 
     /// Takes all images through a stretch.

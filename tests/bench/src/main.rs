@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use gdrd_core::nn::kernels::{Instructions, Precision, cuda_device};
+use gdrd_core::nn::kernels::{Instructions, Precision, cuda_device, let_candle_sleep};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -91,6 +91,7 @@ impl Case {
 }
 
 fn main() -> Result<()> {
+    let_candle_sleep();
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let case: Case = serde_json::from_str(&line)?;

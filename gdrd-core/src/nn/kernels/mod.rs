@@ -70,5 +70,5 @@ pub use precision::{Precision, Restore};
 pub(super) use resample::Filter;
 pub(super) use scratch::take as scratch;
 pub use sgd::{SgdStep, sgd};
-pub use team::{Awake, keep_awake};
+pub use team::{Awake, keep_awake, let_candle_sleep};
 pub(super) use team::{each_alone, threads};

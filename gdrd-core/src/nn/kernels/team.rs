@@ -127,6 +127,18 @@ impl Drop for Awake {
     }
 }
 
+/// Lets candle's own threads sleep between its operations, which they await for a millisecond otherwise, on cores that our kernels
+/// want. Candle reads that from the environment (`CANDLE_BARRIER_POOL_SPIN_LIMIT`), once: a program calls this first of all. It does
+/// nothing where the user has chosen, where other threads run already, or where that cannot be seen.
+pub fn let_candle_sleep() {
+    const LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if alone && std::env::var_os(LIMIT).is_none() {
+        // SAFETY: no other thread exists that could read the environment.
+        unsafe { std::env::set_var(LIMIT, "100") };
+    }
+}
+
 /// Helpers at most.
 const MOST: usize = 15;
 
