@@ -5,13 +5,10 @@ use super::super::buffer::Shared;
 use super::super::epilogue::Epilogue;
 use super::super::pixels::{PixelWeights, pitch};
 use super::super::product::{WIDE, panel, panel_here};
-use super::super::scratch::{self, List, Values};
+use super::super::scratch::{self, Values};
 use super::super::shape::ConvShape;
 use super::super::simd::{self, Simd, SimdKernel};
 use super::super::team::each;
-
-/// The place of a tap outside of the map.
-const OUTSIDE: usize = usize::MAX;
 
 /// Rows of a task; whole blocks on every level.
 const ROWS: usize = 48;
@@ -82,29 +79,23 @@ pub(super) fn forward(
     let panels = shape.outputs.div_ceil(width);
     // Each pixel is an image of its own where the output's are the input's.
     let flat = shape.taps() == 1 && shape.stride == 1 && shape.padding == 0;
-    let (plane, image) = if flat { (1, 1) } else { (shape.out_plane(), shape.plane()) };
+    let of = if flat { ConvShape { height: 1, width: 1, ..*shape } } else { *shape };
     let rows = shape.batch * shape.out_plane();
-    let taps = if flat { List::from_iter(1, std::iter::once(0)) } else { taps(shape) };
     let mut zeros = scratch::take(shape.inputs);
     zeros.fill(0.0);
 
     let side = (KERNELS / len).clamp(1, panels);
     // Kernels that no cache holds are read once for many rows.
-    let blocks = rows.div_ceil(if len > 4 * KERNELS / 2 { 2 * ROWS } else { ROWS });
+    let blocks = rows.div_ceil(if len > 2 * KERNELS { 2 * ROWS } else { ROWS });
     let height = rows.div_ceil(blocks).next_multiple_of(ROWS / 2).min(rows);
     let blocks = rows.div_ceil(height);
     let target = Shared::new(out);
-    let (x, zeros) = (Start(x.as_ptr()), Start(zeros.as_ptr()));
     each(blocks * panels.div_ceil(side), 1, |at| {
         let (first, panel) = (at % blocks * height, at / blocks * side);
         simd::run(Gathered {
-            x: x.get(),
-            image: image * pitch(shape.inputs),
-            inputs: shape.inputs,
-            taps: &taps,
-            count: shape.taps(),
-            plane,
-            zeros: zeros.get(),
+            x: x.as_ptr(),
+            shape: of,
+            zeros: zeros.as_ptr(),
             rows: first..(first + height).min(rows),
             panels: panel..(panel + side).min(panels),
             panel_len: len,
@@ -117,42 +108,12 @@ pub(super) fn forward(
     });
 }
 
-/// A pointer that threads read from.
-#[derive(Clone, Copy)]
-struct Start(*const f32);
-
-// SAFETY: nobody writes what it points to.
-unsafe impl Sync for Start {}
-
-impl Start {
-    fn get(&self) -> *const f32 {
-        self.0
-    }
-}
-
-/// For each pixel of an output map and each tap the place of the input's pixel in its map.
-fn taps(shape: &ConvShape) -> List<usize> {
-    let (pitch, width) = (pitch(shape.inputs), shape.out_width());
-    let place = |pixel: usize, tap: usize| {
-        let y = (pixel / width * shape.stride + tap / shape.kernel_w).wrapping_sub(shape.padding);
-        let x = (pixel % width * shape.stride + tap % shape.kernel_w).wrapping_sub(shape.padding);
-        if y < shape.height && x < shape.width { (y * shape.width + x) * pitch } else { OUTSIDE }
-    };
-    let pixels = (0..shape.out_plane()).flat_map(|pixel| (0..shape.taps()).map(move |tap| place(pixel, tap)));
-    List::from_iter(shape.out_plane() * shape.taps(), pixels)
-}
-
 /// Some rows, which are pixels, of some panels of outputs.
 struct Gathered<'a> {
-    /// The first image; the next is `image` further.
+    /// The first image.
     x: *const f32,
-    image: usize,
-    inputs: usize,
-    /// Places of `count` taps for each of the `plane` pixels of an output map.
-    taps: &'a [usize],
-    count: usize,
-    plane: usize,
-    /// `inputs` zeros.
+    shape: ConvShape,
+    /// A pixel of zeros.
     zeros: *const f32,
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
@@ -204,28 +165,38 @@ impl Gathered<'_> {
         row: usize,
         panel_at: usize,
     ) -> usize {
-        let (mut image, mut pixel) = (row / self.plane, row % self.plane);
-        let mut starts = [(self.x, 0usize); ROWS];
+        let ConvShape { height, width, stride, padding, inputs, kernel_h, kernel_w, .. } = self.shape;
+        let (out_height, out_width, pitch) = (self.shape.out_height(), self.shape.out_width(), pitch(inputs));
+        let (mut image, mut y, mut x) = (row / (out_height * out_width), row / out_width % out_height, row % out_width);
+        // The first tap of each row: its place, line and column, the latter two below zero by wrapping.
+        let mut starts = [(self.x, 0usize, 0usize); ROWS];
         for start in &mut starts {
-            *start = (self.x.wrapping_add(image * self.image), pixel * self.count);
-            pixel += 1;
-            if pixel == self.plane {
-                (image, pixel) = (image + 1, 0);
+            let (line, column) = ((y * stride).wrapping_sub(padding), (x * stride).wrapping_sub(padding));
+            let at = (image * height).wrapping_add(line).wrapping_mul(width).wrapping_add(column).wrapping_mul(pitch);
+            *start = (self.x.wrapping_add(at), line, column);
+            x += 1;
+            if x == out_width {
+                (x, y) = (0, y + 1);
+                if y == out_height {
+                    (y, image) = (0, image + 1);
+                }
             }
         }
         // SAFETY: the caller's promise covers all addresses of the block.
         unsafe {
             let mut b = self.weights.values.as_ptr().add(panel_at * self.panel_len);
             let mut sums = [[simd.splat(0.0); WIDE]; ROWS];
-            for tap in 0..self.count {
+            for tap in 0..kernel_h * kernel_w {
+                let (ky, kx) = (tap / kernel_w, tap % kernel_w);
+                let step = (ky * width + kx) * pitch;
                 let mut a = [self.zeros; ROWS];
                 for i in 0..ROWS {
-                    let place = *self.taps.get_unchecked(starts[i].1 + tap);
-                    if place != OUTSIDE {
-                        a[i] = starts[i].0.add(place);
+                    let (at, line, column) = starts[i];
+                    if line.wrapping_add(ky) < height && column.wrapping_add(kx) < width {
+                        a[i] = at.wrapping_add(step);
                     }
                 }
-                for k in 0..self.inputs {
+                for k in 0..inputs {
                     let right = if HALVES { simd.load_halves(b) } else { [simd.load(b), simd.load(b.add(S::LANES))] };
                     for i in 0..ROWS {
                         let left = simd.splat(*a[i].add(k));
