@@ -63,7 +63,7 @@ impl Convolution for Winograd {
     }
 
     fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
-        Some(packed(shape, weight))
+        Some(weights::packed(shape, weight))
     }
 
     fn forward(
@@ -84,7 +84,7 @@ impl Convolution for Winograd {
     }
 
     fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
-        packed(shape, weight)
+        weights::packed(shape, weight)
     }
 
     fn forward_pixels(
@@ -171,18 +171,6 @@ impl Convolution for Winograd {
         // SAFETY: the last chunk wrote every block.
         unsafe { out.finish() }
     }
-}
-
-/// Transformed kernels, panel by panel of outputs.
-fn packed(shape: &ConvShape, weight: &[f32]) -> Values {
-    let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
-    let width = panel_here();
-    let panel_len = POSITIONS * weights::position(shape.inputs, width);
-    let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
-    for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
-        simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
-    }
-    packed
 }
 
 /// Where the kernels of the products come from.
