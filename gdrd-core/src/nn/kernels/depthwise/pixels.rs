@@ -22,7 +22,7 @@ pub(super) fn pack(shape: &ConvShape, weight: &[f32]) -> Values {
     let mut packed = Values::zeros(taps * group * pitch);
     for (channel, kernels) in weight.chunks_exact(group * taps).enumerate() {
         for (at, value) in kernels.iter().enumerate() {
-            let by = channel % group ^ at / taps;
+            let by = (channel % group) ^ (at / taps);
             packed[(at % taps * group + by) * pitch + channel] = *value;
         }
     }
