@@ -174,7 +174,7 @@ fn images_are_embedded_by_a_student_and_by_a_teacher() {
         assert_ne!(rows[0], rows[4]);
     }
     // Weights in bfloat16 move embeddings a little; a teacher's have no such form.
-    let mut held = |numbers: &[&str]| {
+    let held = |numbers: &[&str]| {
         let mut command = gdrd(&bench);
         command.arg("embed").args(&images).args(["--student", "runs/a/student.safetensors"]).args(numbers);
         Said::by(command.args(["--out", "held.safetensors"])).with_code(0);
