@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::data::DataCommand;
 
+mod held;
 mod people;
 mod place;
 
+pub(crate) use held::HeldArguments;
 pub(crate) use people::{
     CalibrateArguments, CompareArguments, EnrolArguments, ExportArguments, ForgetArguments, Operating, Preprocess,
     SearchArguments, WatchArguments, WeightNumbers,
@@ -120,6 +122,8 @@ pub(crate) enum Command {
         /// Student file; the recipe's teachers are measured when left out
         #[arg(long, value_name = "FILE")]
         student: Option<PathBuf>,
+        #[command(flatten)]
+        held: HeldArguments,
         /// Write the scores as JSON
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -134,6 +138,8 @@ pub(crate) enum Command {
         /// Student file
         #[arg(long, value_name = "FILE", required_unless_present = "recipe", conflicts_with = "recipe")]
         student: Option<PathBuf>,
+        #[command(flatten)]
+        held: HeldArguments,
         /// Recipe whose teacher embeds
         #[arg(long, value_name = "FILE", requires = "teacher")]
         recipe: Option<PathBuf>,

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gdrd_core::error::{Error, ErrorKind, Result};
+use gdrd_core::nn::kernels::let_candle_sleep;
 use gdrd_core::registry::Registry;
 
 #[macro_use]
@@ -32,6 +33,7 @@ mod stop;
 ///
 /// Exit codes: 0 good, 1 the run failed, 2 the command line or the recipe is wrong, 130 stopped by the user.
 pub fn main_with(extend: impl FnOnce(&mut Registry) -> Result<()> + Send) -> ExitCode {
+    let_candle_sleep();
     // Everything runs on a thread of the pool that the kernels share their work on: handing each kernel over from a thread
     // outside costs two switches of context. The graph of a deep network is walked recursively, so threads get the stack of
     // a main thread. An error without a source means that there is a pool already.

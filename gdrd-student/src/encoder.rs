@@ -7,7 +7,7 @@ use candle_core::Device;
 use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
-use gdrd_core::nn::kernels::keep_awake;
+use gdrd_core::nn::kernels::{WeightPrecision, keep_awake};
 use gdrd_core::nn::{Inference, Mode};
 use gdrd_core::student::{
     QualityModel, Student, StudentConfig, StudentFile, StudentHeader, StudentKinds, Threshold, student_digest,
@@ -57,9 +57,21 @@ impl FaceEncoder {
     /// # Errors
     /// If the file cannot be read, is not a complete student file, or was made by another version of gdrd.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with_kinds(path, &Device::Cpu, &BuiltIn)
+    }
+
+    /// Opens a student file on `device`, of the kinds that a program has registered.
+    ///
+    /// # Errors
+    /// As [`open`](FaceEncoder::open).
+    pub fn open_with_kinds(path: impl AsRef<Path>, device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        Self::from_bytes(&bytes, &Device::Cpu).at(|| format!("`{}`", path.display()))
+        let read = || {
+            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            // The bytes are gone before the weights take the form that they are held in.
+            Ok((StudentFile::open(&bytes, device, kinds)?, student_digest(&bytes)?))
+        };
+        read().and_then(|(file, digest)| Self::of(file, digest, device)).at(|| format!("`{}`", path.display()))
     }
 
     /// A student from the bytes of its file, on `device`, of the kinds that this crate has.
@@ -75,16 +87,56 @@ impl FaceEncoder {
     /// # Errors
     /// As [`open`](FaceEncoder::open).
     pub fn with_kinds(bytes: &[u8], device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
-        let StudentFile { header, student, .. } = StudentFile::open(bytes, device, kinds)?;
+        Self::of(StudentFile::open(bytes, device, kinds)?, student_digest(bytes)?, device)
+    }
+
+    fn of(file: StudentFile, digest: String, device: &Device) -> Result<Self> {
+        let StudentFile { header, student, tensors } = file;
         let width = header
             .card
             .embedding
             .ok_or_else(|| Error::weights(format!("a student of kind `{}` has no embedding", header.kind)))?;
         let name = format!("student at {size}x{size}", size = header.card.input_size);
         let fast = if device.is_cpu() { student.inference()? } else { None };
-        let network = fast.map_or_else(|| Network::Layers(student), Network::Fast);
-        let digest = student_digest(bytes)?.into();
-        Ok(Self { name, header, digest, network, width, device: device.clone() })
+        let network = match fast {
+            Some(mut network) => {
+                // The weights are the network's alone, so that each layer can give its own up for the form that it needs.
+                drop((student, tensors));
+                network.hold(WeightPrecision::Float32)?;
+                Network::Fast(network)
+            }
+            None => Network::Layers(student),
+        };
+        Ok(Self { name, header, digest: digest.into(), network, width, device: device.clone() })
+    }
+
+    /// The same student with its weights held in another precision. README has what [`WeightPrecision::Bfloat16`] gains and loses;
+    /// weights that were rounded do not get their bits back.
+    ///
+    /// ```no_run
+    /// use gdrd_student::{FaceEncoder, WeightPrecision};
+    ///
+    /// # fn main() -> Result<(), gdrd_student::Error> {
+    /// let encoder = FaceEncoder::open("student.safetensors")?.with_weights(WeightPrecision::Bfloat16)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If another precision than float32 is wanted of a student that has no inference form on its device.
+    pub fn with_weights(mut self, precision: WeightPrecision) -> Result<Self> {
+        match &mut self.network {
+            Network::Fast(network) => network.hold(precision)?,
+            Network::Layers(_) if precision == WeightPrecision::Float32 => {}
+            Network::Layers(_) => {
+                return Err(Error::component(format!(
+                    "a student of kind `{}` holds its weights in float32 on this device; only the inference form that most kinds \
+                     have on the CPU holds others",
+                    self.header.kind
+                )));
+            }
+        }
+        Ok(self)
     }
 
     /// What tells this student from every other: the checksum that its file states, or that of the file.
@@ -212,16 +264,7 @@ impl FaceEncoder {
         for batch in faces.chunks(BATCH) {
             let small = batch.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
             match &self.network {
-                Network::Fast(network) => {
-                    let size = self.header.card.input_size;
-                    let fill = |input: &mut [f32]| {
-                        small
-                            .iter()
-                            .zip(input.chunks_exact_mut(3 * size * size))
-                            .try_for_each(|(face, to)| face.write(size, to))
-                    };
-                    network.run(batch.len(), fill, |embeddings| values.extend_from_slice(embeddings))?;
-                }
+                Network::Fast(network) => values.extend(network.embed(&small)?),
                 Network::Layers(student) => {
                     let map = student.backbone(&FaceBatch::from_faces(&small, &self.device)?, Mode::Evaluate)?;
                     values.extend(student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);

@@ -30,6 +30,7 @@ pub use gallery::{Gallery, Match};
 pub use gdrd_core::embedder::{Embedder, Embeddings};
 pub use gdrd_core::error::{Error, Result};
 pub use gdrd_core::face::{Face, Kernel, Layout};
+pub use gdrd_core::nn::kernels::WeightPrecision;
 pub use gdrd_core::student::{StudentFacts, StudentHeader, Threshold};
 pub use head::{HeadOptions, Pool};
 pub use iresnet::{IresnetLayout, IresnetStudent};

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::Result;
 use gdrd_core::nn::recogniser::Trunk;
+use gdrd_core::nn::{Map, Plan};
 use gdrd_core::plugin::Kind;
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Preprocessing, Teacher, TeacherConfig};
@@ -73,5 +74,9 @@ impl Network for Iresnet {
 
     fn head(&self, map: &Tensor) -> Result<Tensor> {
         self.head(map)
+    }
+
+    fn plan_head(&self, plan: &mut Plan, map: Map) -> Result<Map> {
+        self.plan_head(plan, map)
     }
 }

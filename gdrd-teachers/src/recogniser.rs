@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::context::BuildContext;
 use gdrd_core::data::HIGH;
 use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::nn::kernels::WeightPrecision;
 use gdrd_core::nn::recogniser::Trunk;
 use gdrd_core::nn::weights::{check_finite, listed};
-use gdrd_core::nn::{Mode, l2_normalise};
+use gdrd_core::nn::{Inference, Map, Mode, Plan, l2_normalise};
 use gdrd_core::recipe::RecipePath;
 use gdrd_core::teacher::{Output, Preprocessing, Shown, Teacher, TeacherCard, TeacherWeights, cannot_offer};
 
@@ -28,6 +30,9 @@ pub(crate) trait Network: Send + Sync {
 
     /// The embedding `[batch, width]`, not normalised, of the last feature map.
     fn head(&self, map: &Tensor) -> Result<Tensor>;
+
+    /// The head as part of the network's inference form.
+    fn plan_head(&self, plan: &mut Plan, map: Map) -> Result<Map>;
 }
 
 /// The name of the map after the block at `at`.
@@ -58,6 +63,8 @@ pub(crate) struct Recogniser<N> {
     /// `[classes, width]`, rows of unit length.
     classes: Option<Tensor>,
     scale: f64,
+    /// What computes embeddings alone on the CPU, where the network has such a form; made when it is used for the first time.
+    fast: OnceLock<Option<Inference>>,
 }
 
 impl<N: Network + 'static> Recogniser<N> {
@@ -81,7 +88,37 @@ impl<N: Network + 'static> Recogniser<N> {
         let preprocessing = options.preprocessing.unwrap_or(usual);
         let views = vec![HIGH.into()];
         let card = TeacherCard { input_size: Some(N::INPUT_SIZE), preprocessing, views, default_map: None };
-        Ok(Box::new(Self { network, tensors, card, classes, scale: options.logit_scale }))
+        Ok(Box::new(Self { network, tensors, card, classes, scale: options.logit_scale, fast: OnceLock::new() }))
+    }
+
+    /// The embeddings of preprocessed faces where no map is asked for, on the CPU, in the form that is fastest.
+    fn embeddings(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        if !x.device().is_cpu() {
+            return Ok(None);
+        }
+        if self.fast.get().is_none() {
+            let (mut plan, faces) = Plan::new([3, N::INPUT_SIZE, N::INPUT_SIZE]);
+            let trunk = self.network.trunk();
+            let map = trunk.plan(0..trunk.len(), &mut plan, faces)?;
+            let made = match map {
+                Some(map) => {
+                    let embedding = self.network.plan_head(&mut plan, map)?;
+                    let mut network = plan.finish(embedding);
+                    network.hold(WeightPrecision::Float32)?;
+                    Some(network)
+                }
+                None => None,
+            };
+            self.fast.get_or_init(|| made);
+        }
+        let Some(Some(network)) = self.fast.get() else { return Ok(None) };
+        let (count, values) = (x.dim(0)?, x.flatten_all()?.to_vec1::<f32>()?);
+        let fill = |input: &mut [f32]| {
+            input.copy_from_slice(&values);
+            Ok(())
+        };
+        let embeddings = network.run(count, fill, <[f32]>::to_vec)?;
+        Ok(Some(Tensor::from_vec(embeddings, (count, self.network.width()), &Device::Cpu)?))
     }
 
     /// The place of the block after which the map of this name lies.
@@ -132,13 +169,17 @@ impl<N: Network + 'static> Teacher for Recogniser<N> {
             return Err(Error::component(format!("expected faces [batch, 3, {size}, {size}], found {found:?}")));
         }
         let mut maps: BTreeMap<usize, Tensor> = BTreeMap::new();
-        for at in 0..last {
+        let fast = if places.iter().all(Option::is_none) { self.embeddings(&x)? } else { None };
+        for at in 0..if fast.is_some() { 0 } else { last } {
             x = self.network.trunk().forward(at..at + 1, &x, Mode::Evaluate)?;
             if places.contains(&Some(at)) {
                 maps.insert(at, x.detach());
             }
         }
-        let embedding = if embeds { Some(self.network.head(&x)?.detach()) } else { None };
+        let embedding = match fast {
+            None if embeds => Some(self.network.head(&x)?.detach()),
+            fast => fast,
+        };
         let offer = |output: &Output| match (output, &embedding) {
             (Output::Embedding, Some(embedding)) => Ok(embedding.clone()),
             (Output::Map(_), _) if self.place(output).is_some() => {
@@ -246,7 +287,8 @@ mod tests {
         let views = vec![HIGH.into()];
         let card =
             TeacherCard { input_size: Some(112), preprocessing: Preprocessing::none(), views, default_map: None };
-        let teacher = Recogniser { network, tensors: BTreeMap::new(), card, classes: None, scale: 64.0 };
+        let teacher =
+            Recogniser { network, tensors: BTreeMap::new(), card, classes: None, scale: 64.0, fast: OnceLock::new() };
         let names = teacher.maps();
         assert_eq!((names.len(), names[0].as_str()), (17, "blocks.0"));
         let map = |name: &str| Output::Map(name.to_string());

@@ -40,10 +40,13 @@ def table(result):
         cells = [case["network"], TASKS[case["task"]], str(case["batch"]), *speeds, *ratios, peaks]
         rows.append("| " + " | ".join(cells) + " |")
     about, peak = result["machine"], result["peak_gflops"]
+    options = result.get("options", {})
+    held = "weights of students in bfloat16" if options.get("bfloat16") else "float32"
+    limit = f"; gdrd uses at most {options['instructions']}" if "instructions" in options else ""
     others = [case["cores_taken_by_others"] for case in result["cases"]]
     rows.append(
         f"\n{about['processor']} ({about['vectors']}), {about['threads']} threads for each contender; "
-        f"PyTorch {about['versions']['torch']}, ONNX Runtime {about['versions']['onnxruntime']}; float32. "
+        f"PyTorch {about['versions']['torch']}, ONNX Runtime {about['versions']['onnxruntime']}; {held}{limit}. "
         f"Medians of {result['rounds']} rounds in which the contenders take turns; ratios are the median over rounds of the peer's time "
         "over gdrd's (above 1: gdrd is faster). Peak memory is that of the whole process, in the order of the columns. "
         f"Largest difference of outputs {max(c['difference'] for case in result['cases'] for c in case['contenders'].values()):.0e}. "

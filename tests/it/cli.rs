@@ -173,6 +173,21 @@ fn images_are_embedded_by_a_student_and_by_a_teacher() {
         assert!(rows.iter().all(|row| (row.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-4), "unit length");
         assert_ne!(rows[0], rows[4]);
     }
+    // Weights in bfloat16 move embeddings a little; a teacher's have no such form.
+    let held = |numbers: &[&str]| {
+        let mut command = gdrd(&bench);
+        command.arg("embed").args(&images).args(["--student", "runs/a/student.safetensors"]).args(numbers);
+        Said::by(command.args(["--out", "held.safetensors"])).with_code(0);
+        embeddings(&bench.file("held.safetensors")).1
+    };
+    let (full, half) = (held(&["--weights", "float32"]), held(&["--weights", "bfloat16"]));
+    assert_eq!(full, held(&[]));
+    assert_ne!(full, half);
+    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    assert!(full.iter().zip(&half).all(|(a, b)| cosine(a, b) > 0.99), "{full:?} {half:?}");
+    let mut command = gdrd(&bench);
+    command.arg("embed").args(&images).args(["--recipe", "tiny.toml", "--teacher", "discriminative", "--out", "n"]);
+    Said::by(command.args(["--weights", "bfloat16"])).with_code(2);
     let mut command = gdrd(&bench);
     command.args(["embed", "gone.png", "--student", "runs/a/student.safetensors", "--out", "none.safetensors"]);
     let said = Said::by(&mut command).with_code(1);

@@ -10,7 +10,7 @@ use gdrd_core::digest;
 use gdrd_core::face::Face;
 use gdrd_core::nn::{OnnxInput, Weights};
 use gdrd_core::student::{STUDENT_FORMAT, StudentFacts, StudentHeader, StudentKinds, build};
-use gdrd_student::{BuiltIn, FaceEncoder};
+use gdrd_student::{BuiltIn, FaceEncoder, WeightPrecision};
 use gdrd_tests::{Said, registry, root};
 use serde_json::{Value, json};
 
@@ -122,6 +122,32 @@ fn the_pytorch_loader_of_the_page_gives_what_the_student_gives() {
         "{:?}, {expected:?}",
         found.values()
     );
+}
+
+/// Weights in bfloat16 move embeddings a little, once, and are what a model for ONNX has; kinds without an inference form refuse them.
+#[test]
+fn a_student_holds_its_weights_in_bfloat16() {
+    let options = json!({"channels": [16, 32], "blocks": [1, 1], "strides": [1, 2], "embedding": 24});
+    let open = || FaceEncoder::from_bytes(&formed("resnet-trunk", options.clone()), &Device::Cpu).expect("a student");
+    let rounded = |encoder: FaceEncoder| encoder.with_weights(WeightPrecision::Bfloat16).expect("held");
+    let face = Face::new(16, 16, formula::bytes("bfloat16", 768)).expect("a face");
+    let embed = |encoder: &FaceEncoder| encoder.face(&face).expect("an embedding");
+    let (full, half) = (embed(&open()), embed(&rounded(open())));
+    let similarity = full.similarity(&half).expect("of one student");
+    assert!(full.values() != half.values() && similarity > 0.999, "{similarity}");
+    // Bits that are gone do not come back.
+    let again = rounded(rounded(open())).with_weights(WeightPrecision::Float32).expect("held");
+    assert_eq!(embed(&again).values(), half.values());
+    assert_eq!(
+        open().with_weights(WeightPrecision::Float32).map(|encoder| embed(&encoder)).expect("held").values(),
+        full.values()
+    );
+    let model = |encoder: &FaceEncoder| encoder.to_onnx(OnnxInput::Floats).expect("a model");
+    assert_ne!(model(&open()), model(&again));
+    let evolve = json!({"layout": "evolve-se", "depth": 34, "embedding": 8});
+    let encoder = FaceEncoder::from_bytes(&formed("iresnet", evolve), &Device::Cpu).expect("a student");
+    let text = encoder.with_weights(WeightPrecision::Bfloat16).err().expect("refused").to_string();
+    assert!(text.contains("kind `iresnet` holds its weights in float32"), "{text}");
 }
 
 /// What a program that embeds is built with.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{PlaceArguments, RecipeArguments, size};
+use super::{HeldArguments, PlaceArguments, RecipeArguments, size};
 
 /// The student, and from which similarity on a face is recognised.
 #[derive(Args)]
@@ -12,6 +12,8 @@ pub(crate) struct Operating {
     /// Student file
     #[arg(long, value_name = "FILE")]
     pub(crate) student: PathBuf,
+    #[command(flatten)]
+    pub(crate) held: HeldArguments,
     /// Take the threshold at which one comparison of strangers in so many is wrong: 0.1, 0.01, 0.001 or 0.0001, as far as the
     /// student's file has them [default: 0.001]
     #[arg(long, value_name = "RATE", conflicts_with = "threshold")]
@@ -122,6 +124,8 @@ pub(crate) struct EnrolArguments {
     /// Student file
     #[arg(long, value_name = "FILE")]
     pub(crate) student: PathBuf,
+    #[command(flatten)]
+    pub(crate) held: HeldArguments,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

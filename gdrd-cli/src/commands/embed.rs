@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Assembly;
@@ -15,13 +15,14 @@ use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 
 use super::{Reading, check_output, load, no_run};
-use crate::args::PlaceArguments;
+use crate::args::{HeldArguments, PlaceArguments};
 use crate::output::went_to;
 use crate::progress::Progress;
 
 /// What embeds.
 pub(crate) struct By {
     pub(crate) student: Option<PathBuf>,
+    pub(crate) held: HeldArguments,
     pub(crate) recipe: Option<PathBuf>,
     pub(crate) teacher: Option<String>,
     pub(crate) sets: Vec<String>,
@@ -45,12 +46,11 @@ pub(crate) fn embed(
     match (&by.student, &by.recipe, &by.teacher) {
         (Some(path), _, _) => {
             check_output(out, None, inputs().chain([path.as_path()]))?;
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            let encoder =
-                FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?;
+            let encoder = by.held.hold(FaceEncoder::open_with_kinds(path, &place.device, &**registry)?)?;
             write(images, &encoder, reading, out)
         }
         (None, Some(path), Some(name)) => {
+            by.held.refuse()?;
             let recipe = load(path, &by.sets, registry)?;
             check_output(out, Some(&recipe), inputs())?;
             let progress = Progress::new();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::results_table;
@@ -11,13 +11,13 @@ use gdrd_core::run::{Measuring, measure};
 use gdrd_student::FaceEncoder;
 
 use super::{check_output, load, no_run};
-use crate::args::{PlaceArguments, RecipeArguments};
+use crate::args::{HeldArguments, PlaceArguments, RecipeArguments};
 use crate::output::went_to;
 use crate::progress::Progress;
 
 pub(crate) fn evaluate(
     arguments: &RecipeArguments,
-    student: Option<&Path>,
+    student: Option<(&Path, HeldArguments)>,
     out: Option<&Path>,
     place: &PlaceArguments,
     registry: &Arc<Registry>,
@@ -34,14 +34,11 @@ pub(crate) fn evaluate(
         ));
     }
     if let Some(out) = out {
-        check_output(out, Some(&recipe), student)?;
+        check_output(out, Some(&recipe), student.map(|(path, _)| path))?;
     }
     let place = no_run(place, registry)?;
     let encoder = match student {
-        Some(path) => {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            Some(FaceEncoder::with_kinds(&bytes, &place.device, &**registry).at(|| format!("`{}`", path.display()))?)
-        }
+        Some((path, held)) => Some(held.hold(FaceEncoder::open_with_kinds(path, &place.device, &**registry)?)?),
         None => None,
     };
     let what = match &encoder {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gdrd_core::data::{Decoding, is_image_name, read_image};
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::face::{Face, Kernel};
 use gdrd_core::files::check_output as check_file;
@@ -52,11 +52,14 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }
-        Command::Evaluate { recipe, student, out, place } => {
-            evaluate::evaluate(&recipe, student.as_deref(), out.as_deref(), &place, registry)
+        Command::Evaluate { recipe, student, held, out, place } => {
+            if student.is_none() {
+                held.refuse()?;
+            }
+            evaluate::evaluate(&recipe, student.as_deref().map(|path| (path, held)), out.as_deref(), &place, registry)
         }
-        Command::Embed { images, student, recipe, teacher, sets, size, ignore_orientation, out, place } => {
-            let by = embed::By { student, recipe, teacher, sets };
+        Command::Embed { images, student, held, recipe, teacher, sets, size, ignore_orientation, out, place } => {
+            let by = embed::By { student, held, recipe, teacher, sets };
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
             embed::embed(&images, &by, &reading, &out, &place, registry)
         }
@@ -134,8 +137,7 @@ impl Reading {
 /// run.
 /// The student of a file, of any kind that is registered.
 fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    FaceEncoder::with_kinds(&bytes, &candle_core::Device::Cpu, registry).at(|| format!("`{}`", path.display()))
+    FaceEncoder::open_with_kinds(path, &candle_core::Device::Cpu, registry)
 }
 
 /// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.

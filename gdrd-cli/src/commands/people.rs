@@ -32,7 +32,7 @@ fn embed(encoder: &FaceEncoder, path: &Path, reading: &Reading) -> Result<Embedd
 
 pub(crate) fn compare(wanted: &CompareArguments, registry: &Registry) -> Result<()> {
     let CompareArguments { a, b, operating, json: as_json } = wanted;
-    let encoder = open_student(&operating.student, registry)?;
+    let encoder = operating.held.hold(open_student(&operating.student, registry)?)?;
     let reading = Reading::usual();
     let (a, b) = (embed(&encoder, a, &reading)?, embed(&encoder, b, &reading)?);
     let similarity = a.similarity(&b)?;
@@ -91,9 +91,9 @@ fn open_gallery(path: &Path) -> Result<Gallery> {
 }
 
 pub(crate) fn enrol(wanted: &EnrolArguments, registry: &Registry) -> Result<()> {
-    let EnrolArguments { gallery: path, folder, student, json: as_json } = wanted;
+    let EnrolArguments { gallery: path, folder, student, held, json: as_json } = wanted;
     let reading = Reading::usual();
-    let encoder = open_student(student, registry)?;
+    let encoder = held.hold(open_student(student, registry)?)?;
     let people = photographs(folder)?;
     if people.is_empty() {
         let message =
@@ -199,7 +199,7 @@ impl Found {
 
 pub(crate) fn search(wanted: &SearchArguments, registry: &Registry) -> Result<()> {
     let SearchArguments { gallery: path, images, operating, top, json: as_json } = wanted;
-    let encoder = open_student(&operating.student, registry)?;
+    let encoder = operating.held.hold(open_student(&operating.student, registry)?)?;
     let gallery = open_gallery(path)?;
     for image in images {
         let found = Found::of(image, &gallery, &encoder, operating, *top, &Reading::usual())?;
@@ -218,7 +218,7 @@ type State = (u64, Option<SystemTime>);
 const PATIENCE: u32 = 3;
 
 pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> {
-    let encoder = open_student(&wanted.operating.student, registry)?;
+    let encoder = wanted.operating.held.hold(open_student(&wanted.operating.student, registry)?)?;
     let gallery = open_gallery(&wanted.gallery)?;
     if let Some(sorted) = &wanted.sort {
         std::fs::create_dir_all(sorted).map_err(|e| Error::io(sorted, e))?;

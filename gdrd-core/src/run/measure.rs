@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
 
@@ -17,7 +18,7 @@ use crate::evaluation::{Measured, Outcome, Protocol, Role};
 use crate::experiment::Experiment;
 use crate::face::{Face, FaceBatch};
 use crate::files::{self, sealed, unsealed, write_atomically};
-use crate::nn::{Mode, kernels};
+use crate::nn::{Inference, Mode, kernels};
 use crate::observe::{Event, Observer, tell};
 use crate::student::StudentFile;
 use crate::teacher::{TeacherEmbedder, embedding_width};
@@ -28,13 +29,15 @@ pub struct StudentEmbedder<'a> {
     file: &'a StudentFile,
     width: usize,
     device: &'a Device,
+    /// What embeds on the CPU, where the student has such a form, as everywhere else; made when it is used for the first time.
+    fast: OnceLock<Option<Inference>>,
 }
 
 impl<'a> StudentEmbedder<'a> {
     /// The student of a file; one without an embedding has none of any width.
     pub fn new(file: &'a StudentFile, device: &'a Device) -> Self {
         let name = format!("student at {size}x{size}", size = file.header.prepare.size);
-        Self { name, file, width: file.header.card.embedding.unwrap_or(0), device }
+        Self { name, file, width: file.header.card.embedding.unwrap_or(0), device, fast: OnceLock::new() }
     }
 }
 
@@ -50,6 +53,13 @@ impl Embedder for StudentEmbedder<'_> {
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
         let StudentFile { header, student, .. } = self.file;
         let small = faces.iter().map(|face| header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
+        if self.device.is_cpu() && self.fast.get().is_none() {
+            let made = student.inference()?;
+            self.fast.get_or_init(|| made);
+        }
+        if let Some(Some(network)) = self.fast.get() {
+            return Embeddings::from_rows(self.width, network.embed(&small)?);
+        }
         let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
         let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;
         Embeddings::from_rows(self.width, values)

@@ -14,7 +14,7 @@ use gdrd_core::plugin::Workbench;
 use gdrd_core::student::StudentKinds;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_core::trainer::{OptimizerConfig, Sgd};
-use gdrd_student::{BuiltIn, FaceEncoder};
+use gdrd_student::{BuiltIn, FaceEncoder, WeightPrecision};
 use gdrd_teachers::{DiffusionEncoder, IresnetTeacher, MobileFaceNetTeacher};
 use serde_json::json;
 
@@ -26,7 +26,8 @@ pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
     let faces = Inputs::read(case)?.faces;
     let (path, device) = (case.folder.join("weights.safetensors"), case.device()?);
     if case.network.kind == "resnet-trunk" {
-        let encoder = FaceEncoder::from_bytes(&std::fs::read(path)?, &device)?;
+        let precision = if case.bfloat16 { WeightPrecision::Bfloat16 } else { WeightPrecision::Float32 };
+        let encoder = FaceEncoder::open_with_kinds(path, &device, &BuiltIn)?.with_weights(precision)?;
         return Ok(Box::new(move || Ok(Values::Known(encoder.embed(&faces)?.values().to_vec()))));
     }
     let bench = Workbench::new(device.clone());

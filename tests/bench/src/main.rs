@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use gdrd_core::nn::kernels::{Precision, cuda_device};
+use gdrd_core::nn::kernels::{Instructions, Precision, cuda_device, let_candle_sleep};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -65,6 +65,11 @@ struct Case {
     /// What products round to on a GPU.
     #[serde(default)]
     precision: Precision,
+    /// The highest level of instructions that gdrd may use; the machine's when left out.
+    instructions: Option<String>,
+    /// Whether gdrd holds a student's weights in bfloat16.
+    #[serde(default)]
+    bfloat16: bool,
     /// What the contender `layers` measures.
     #[serde(default)]
     layers: Vec<layers::Layer>,
@@ -86,9 +91,15 @@ impl Case {
 }
 
 fn main() -> Result<()> {
+    let_candle_sleep();
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let case: Case = serde_json::from_str(&line)?;
+    if let Some(name) = &case.instructions {
+        let level = Instructions::ALL.into_iter().find(|level| level.name() == name);
+        let level = level.filter(|level| *level <= Instructions::detected());
+        level.ok_or_else(|| format!("this machine has no instructions `{name}`"))?.limit_process()?;
+    }
     rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(8 << 20).build_global()?;
     // On a thread of the pool, as the `gdrd` command runs.
     rayon::scope(|_| serve(&case)).map_err(Into::into)

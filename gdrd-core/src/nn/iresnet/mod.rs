@@ -74,6 +74,14 @@ impl Iresnet {
     pub fn head(&self, map: &Tensor) -> Result<Tensor> {
         self.head.forward(map, Mode::Evaluate)
     }
+
+    /// The same as part of the network's inference form.
+    ///
+    /// # Errors
+    /// If the map has another shape.
+    pub fn plan_head(&self, plan: &mut Plan, map: Map) -> Result<Map> {
+        self.head.plan(plan, map)
+    }
 }
 
 impl Layout {

@@ -94,6 +94,12 @@ pub(super) fn zeros(values: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     unsafe { &mut *(values as *mut [MaybeUninit<f32>] as *mut [f32]) }
 }
 
+/// Values that are to be written.
+pub(super) fn unwritten(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: the types have one layout, and whoever takes unwritten values writes values.
+    unsafe { &mut *(values as *mut [f32] as *mut [MaybeUninit<f32>]) }
+}
+
 /// A pointer into memory of which each thread writes a part of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut f32);

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
+use super::pixels::{self, PixelWeights};
 use super::scratch::Values;
 use super::shape::ConvShape;
 
@@ -41,6 +42,32 @@ pub(super) trait Convolution: Sync {
         epilogue: Epilogue<'_>,
         out: &mut [MaybeUninit<f32>],
     );
+
+    /// Whether it applies and pays for maps whose channels lie side by side.
+    fn applies_to_pixels(&self, shape: &ConvShape, instructions: Instructions) -> bool {
+        self.applies(shape, instructions)
+    }
+
+    /// The kernels for [`forward_pixels`](Self::forward_pixels), with `halves` in bfloat16, where the method has such a form.
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], halves: bool) -> Values {
+        let _ = (shape, halves);
+        let mut plain = Values::zeros(weight.len());
+        plain.copy_from_slice(weight);
+        plain
+    }
+
+    /// Writes all of the output for maps whose channels lie side by side ([`pixels`]), with kernels that
+    /// [`pack_pixels`](Self::pack_pixels) has packed. The epilogue has numbers for whole vectors of channels.
+    fn forward_pixels(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: PixelWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        pixels::by_maps(self, shape, x, weights.values, epilogue, out);
+    }
 
     /// The gradient of the input, `[b, c, h, w]`, from that of the output.
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32>;

@@ -1,5 +1,7 @@
 //! What follows a convolution in the same pass over its output.
 
+use super::simd::Simd;
+
 /// A factor, a shift, an addition and an activation, in this order.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Epilogue<'a> {
@@ -25,6 +27,62 @@ pub enum EpilogueActivation<'a> {
 }
 
 impl Epilogue<'_> {
+    /// Whether it changes nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.scale_shift.is_none() && self.add.is_none() && matches!(self.activation, EpilogueActivation::Identity)
+    }
+
+    /// Applies it to the channels from `channel` on of some pixels, whose places in the output `to` are `at` and the multiples of
+    /// `pitch` after it; there are numbers for as many channels as vectors have.
+    ///
+    /// # Safety
+    /// The values may be read and written, and the numbers read.
+    #[inline(always)]
+    pub(super) unsafe fn over<S: Simd>(
+        &self,
+        simd: S,
+        to: *mut f32,
+        (at, pitch, pixels): (usize, usize, usize),
+        channel: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for pixel in 0..pixels {
+                let at = at + pixel * pitch;
+                simd.store(to.add(at), self.of(simd, simd.load(to.add(at)), at, channel));
+            }
+        }
+    }
+
+    /// Applies it to the channels from `channel` on of a pixel, whose place in the output is `at`; there are numbers for as many
+    /// channels as vectors have.
+    ///
+    /// # Safety
+    /// The numbers and what is added may be read.
+    #[inline(always)]
+    pub(super) unsafe fn of<S: Simd>(&self, simd: S, mut value: S::V, at: usize, channel: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some((scale, shift)) = self.scale_shift {
+                let scaled = simd.mul(simd.load(scale.as_ptr().add(channel)), value);
+                value = simd.add(scaled, simd.load(shift.as_ptr().add(channel)));
+            }
+            if let Some(add) = self.add {
+                value = simd.add(value, simd.load(add.as_ptr().add(at)));
+            }
+            let zero = simd.splat(0.0);
+            match self.activation {
+                EpilogueActivation::Identity => value,
+                EpilogueActivation::Relu => simd.max(value, zero),
+                EpilogueActivation::Relu6 => simd.min(simd.splat(6.0), simd.max(zero, value)),
+                EpilogueActivation::PRelu(slopes) => {
+                    let (above, below) = (simd.max(zero, value), simd.min(zero, value));
+                    simd.add(above, simd.mul(simd.load(slopes.as_ptr().add(channel)), below))
+                }
+            }
+        }
+    }
+
     /// Applies it to `span` values of each of some maps that lie `plane` apart from `to` on; `at` is the place of the first
     /// value in the output, and `channel` its channel.
     ///
@@ -39,7 +97,7 @@ impl Epilogue<'_> {
         (channels, plane): (usize, usize),
         span: usize,
     ) {
-        if self.scale_shift.is_none() && self.add.is_none() && matches!(self.activation, EpilogueActivation::Identity) {
+        if self.is_nothing() {
             return;
         }
         for lane in 0..channels {

@@ -30,6 +30,11 @@ pub(super) fn method(shape: &ConvShape) -> &'static dyn Convolution {
     METHODS[place(shape)]
 }
 
+/// The place of the one for maps whose channels lie side by side.
+pub(super) fn place_for_pixels(shape: &ConvShape) -> usize {
+    first(|method, instructions| method.applies_to_pixels(shape, instructions))
+}
+
 /// The one for the gradient of the weight.
 pub(super) fn weight_gradient_method(shape: &ConvShape) -> &'static dyn Convolution {
     METHODS[first(|method, instructions| method.applies_to_weight_gradient(shape, instructions))]
@@ -45,6 +50,7 @@ mod tests {
     use super::super::buffer::Filling;
     use super::super::convolution::ConvWeights;
     use super::super::epilogue::Epilogue;
+    use super::super::pixels::{self, PixelWeights};
     use super::super::testing::{CONVOLUTIONS, assert_close, convolution, flat, on_each_level, random, with_threads};
     use super::*;
 
@@ -85,6 +91,36 @@ mod tests {
                     let found = run(1);
                     assert!(found == run(3), "{}: {shape:?}", method.name());
                     assert_close(&found, &expected, 2e-5);
+                }
+            });
+        }
+    }
+
+    /// Likewise where channels lie side by side.
+    #[test]
+    fn every_method_follows_the_definition_over_pixels() {
+        for (x, w, stride, padding, groups) in CONVOLUTIONS {
+            let shape = ConvShape::new(x, w, stride, padding, groups).expect("fits");
+            let [x, w] = [flat(&random(x, 1).expect("x")), flat(&random(w, 2).expect("weight"))];
+            let expected = convolution(&x, &w, &shape);
+            let mut pixels = vec![0f32; pixels::len(shape.batch, shape.inputs, shape.plane())];
+            pixels::from_maps(&x, shape.inputs, shape.plane(), &mut pixels);
+            on_each_level(|| {
+                for method in METHODS.iter().filter(|method| method.applies_to_pixels(&shape, Instructions::now())) {
+                    let packed = method.pack_pixels(&shape, &w, false);
+                    let run = |threads| {
+                        with_threads(threads, || {
+                            let mut out = vec![f32::NAN; pixels::len(shape.batch, shape.outputs, shape.out_plane())];
+                            let weights = PixelWeights { values: &packed, halves: false };
+                            method.forward_pixels(&shape, &pixels, weights, Epilogue::default(), &mut out);
+                            let mut maps = vec![0f32; shape.output_len()];
+                            pixels::to_maps(&out, shape.outputs, shape.out_plane(), &mut maps);
+                            maps
+                        })
+                    };
+                    let found = run(1);
+                    assert!(found == run(3), "{}: {shape:?}", method.name());
+                    assert_close(&[found], std::slice::from_ref(&expected), 2e-5);
                 }
             });
         }

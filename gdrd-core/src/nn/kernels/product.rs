@@ -3,7 +3,7 @@
 use super::simd::{Simd, SimdKernel, lanes};
 
 /// Vectors in a row of the block that is kept in registers.
-const WIDE: usize = 2;
+pub(super) const WIDE: usize = 2;
 
 /// Columns of a panel of the right factor.
 pub(super) const fn panel<S: Simd>() -> usize {

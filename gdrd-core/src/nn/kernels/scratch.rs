@@ -85,10 +85,10 @@ thread_local! {
 }
 
 /// Values to work with, aligned to a cache line; they go back to the thread when dropped.
-pub(super) struct ScratchBuffer(ManuallyDrop<Values>);
+pub(in super::super) struct ScratchBuffer(ManuallyDrop<Values>);
 
 /// A buffer of `len` values. What it holds is left from earlier work.
-pub(super) fn take(len: usize) -> ScratchBuffer {
+pub(in super::super) fn take(len: usize) -> ScratchBuffer {
     let kept = KEPT.with_borrow_mut(|kept| {
         // The smallest that is large enough; where none is, the largest gives way to the new one.
         let at = kept.partition_point(|values| values.layout.size() < 4 * len);

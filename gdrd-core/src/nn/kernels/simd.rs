@@ -3,6 +3,9 @@
 //! A [`SimdKernel`] is written once over [`Simd`]; [`run`] calls the form for the instructions that the thread uses. Everything
 //! below a kernel is `inline(always)`, so that it is compiled with those instructions.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use super::instructions::Instructions;
 
 /// Vectors of `LANES` float32 values.
@@ -24,6 +27,12 @@ pub(super) trait Simd: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of two values, `b` where one is not a number.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of two values, `b` where one is not a number.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Lane `i` of `a`'s lane `i ^ by`, for `by` of 0 to 3.
+    fn exchange(self, a: Self::V, by: usize) -> Self::V;
     /// `LANES` values from `from`.
     ///
     /// # Safety
@@ -34,6 +43,11 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// They may be written.
     unsafe fn store(self, to: *mut f32, value: Self::V);
+    /// Two vectors of bfloat16 values from `LANES` pairs: the lower halves of the 32-bit words, and the upper ones.
+    ///
+    /// # Safety
+    /// They may be read.
+    unsafe fn load_halves(self, from: *const f32) -> [Self::V; 2];
     /// Transposes a square: row `i` of it lies at `from + i * stride`, and column `j` goes to `to + place(j)`.
     ///
     /// # Safety
@@ -107,9 +121,31 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn exchange(self, a: Self::V, by: usize) -> Self::V {
+        std::array::from_fn(|i| a[i ^ by])
+    }
+
+    #[inline(always)]
     unsafe fn load(self, from: *const f32) -> Self::V {
         // SAFETY: the caller's promise.
         unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const f32) -> [Self::V; 2] {
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { from.cast::<[u32; 8]>().read_unaligned() };
+        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
     }
 
     #[inline(always)]
@@ -125,199 +161,6 @@ impl Simd for Portable {
             for i in 0..8 {
                 // SAFETY: the caller's promise.
                 unsafe { *to.add(i) = *from.add(i * stride + j) };
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Simd, SimdKernel};
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn with_avx512(kernel: impl SimdKernel) {
-        kernel.run(Avx512);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn with_avx2(kernel: impl SimdKernel) {
-        kernel.run(Avx2);
-    }
-
-    /// The columns of a square of 16 rows.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(in super::super) fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
-        let zero = _mm512_setzero_ps();
-        let mut pairs = [zero; 16];
-        for i in 0..8 {
-            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
-        }
-        // `quads[4 g + c]` has, in its 128-bit part `q`, column `4 q + c` of the rows `4 g..4 g + 4`.
-        let mut quads = [zero; 16];
-        for g in 0..4 {
-            for half in 0..2 {
-                let (a, b) = (_mm512_castps_pd(pairs[4 * g + half]), _mm512_castps_pd(pairs[4 * g + 2 + half]));
-                quads[4 * g + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                quads[4 * g + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-            }
-        }
-        let mut columns = [zero; 16];
-        for c in 0..4 {
-            let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[4 + c]);
-            let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[4 + c]);
-            let even2 = _mm512_shuffle_f32x4::<0x88>(quads[8 + c], quads[12 + c]);
-            let odd2 = _mm512_shuffle_f32x4::<0xdd>(quads[8 + c], quads[12 + c]);
-            columns[c] = _mm512_shuffle_f32x4::<0x88>(even, even2);
-            columns[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
-            columns[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
-            columns[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
-        }
-        columns
-    }
-
-    /// Exists only within `with_avx512`.
-    #[derive(Clone, Copy)]
-    struct Avx512;
-
-    /// Exists only within `with_avx2`.
-    #[derive(Clone, Copy)]
-    struct Avx2;
-
-    impl Simd for Avx512 {
-        type V = __m512;
-        const LANES: usize = 16;
-        const ROWS: usize = 8;
-
-        #[inline(always)]
-        fn splat(self, value: f32) -> __m512 {
-            // SAFETY: `self` exists only where the instructions do.
-            unsafe { _mm512_set1_ps(value) }
-        }
-
-        #[inline(always)]
-        fn add(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn sub(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_sub_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn mul(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_mul_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(self, from: *const f32) -> __m512 {
-            // SAFETY: as above, and the caller's promise.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32, value: __m512) {
-            // SAFETY: as above, and the caller's promise.
-            unsafe { _mm512_storeu_ps(to, value) }
-        }
-
-        #[inline(always)]
-        unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
-            // SAFETY: as above, and the caller's promise.
-            unsafe {
-                let rows = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * stride)));
-                for (j, column) in transpose(rows).into_iter().enumerate() {
-                    _mm512_storeu_ps(to.add(place(j)), column);
-                }
-            }
-        }
-    }
-
-    impl Simd for Avx2 {
-        type V = __m256;
-        const LANES: usize = 8;
-        const ROWS: usize = 6;
-
-        #[inline(always)]
-        fn splat(self, value: f32) -> __m256 {
-            // SAFETY: `self` exists only where the instructions do.
-            unsafe { _mm256_set1_ps(value) }
-        }
-
-        #[inline(always)]
-        fn add(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: as above.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn sub(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: as above.
-            unsafe { _mm256_sub_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn mul(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: as above.
-            unsafe { _mm256_mul_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: as above.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(self, from: *const f32) -> __m256 {
-            // SAFETY: as above, and the caller's promise.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32, value: __m256) {
-            // SAFETY: as above, and the caller's promise.
-            unsafe { _mm256_storeu_ps(to, value) }
-        }
-
-        #[inline(always)]
-        unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32, place: impl Fn(usize) -> usize) {
-            // SAFETY: as above, and the caller's promise.
-            unsafe {
-                let mut pairs = [_mm256_setzero_ps(); 8];
-                for i in 0..4 {
-                    let (a, b) =
-                        (_mm256_loadu_ps(from.add(2 * i * stride)), _mm256_loadu_ps(from.add((2 * i + 1) * stride)));
-                    pairs[2 * i] = _mm256_unpacklo_ps(a, b);
-                    pairs[2 * i + 1] = _mm256_unpackhi_ps(a, b);
-                }
-                // `quads[4 g + c]` has, in its 128-bit part `q`, column `4 q + c` of the rows `4 g..4 g + 4`.
-                let mut quads = [_mm256_setzero_ps(); 8];
-                for g in 0..2 {
-                    for half in 0..2 {
-                        let (a, b) = (_mm256_castps_pd(pairs[4 * g + half]), _mm256_castps_pd(pairs[4 * g + 2 + half]));
-                        quads[4 * g + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-                        quads[4 * g + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
-                    }
-                }
-                for c in 0..4 {
-                    let (low, high) = (quads[c], quads[4 + c]);
-                    _mm256_storeu_ps(to.add(place(c)), _mm256_permute2f128_ps::<0x20>(low, high));
-                    _mm256_storeu_ps(to.add(place(4 + c)), _mm256_permute2f128_ps::<0x31>(low, high));
-                }
             }
         }
     }

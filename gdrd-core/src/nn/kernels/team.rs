@@ -19,6 +19,9 @@ use super::instructions::OnThread;
 
 /// Runs `task` for every number below `count`, with the instructions of the calling thread; the same thread takes `least` in a row.
 pub(super) fn each(count: usize, least: usize, task: impl Fn(usize) + Sync) {
+    if ALONE.get() {
+        return (0..count).for_each(task);
+    }
     let instructions = OnThread::now();
     match LED.get() {
         None => {
@@ -33,6 +36,28 @@ pub(super) fn each(count: usize, least: usize, task: impl Fn(usize) + Sync) {
             });
         }
     }
+}
+
+/// As [`each`], for tasks of which each keeps a thread busy by itself: what it shares, it does alone.
+pub(in super::super) fn each_alone(count: usize, task: impl Fn(usize) + Sync) {
+    each(count, 1, |at| {
+        let _back = Back(ALONE.replace(true));
+        task(at);
+    });
+}
+
+/// Brings back whether a thread is alone.
+struct Back(bool);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        ALONE.set(self.0);
+    }
+}
+
+/// Threads that share work here.
+pub(in super::super) fn threads() -> usize {
+    if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
 /// Runs `task` for every `len` of `values`, the last perhaps fewer, with their number; the same thread takes `least` in a row.
@@ -61,6 +86,8 @@ impl<T> Start<T> {
 }
 
 thread_local! {
+    /// Whether this thread does what it shares alone.
+    static ALONE: Cell<bool> = const { Cell::new(false) };
     /// The team that waits for this thread's tasks.
     static LED: Cell<Option<&'static Team>> = const { Cell::new(None) };
 }
@@ -97,6 +124,18 @@ impl Drop for Awake {
     fn drop(&mut self) {
         LED.set(None);
         self.team.awake.store(false, SeqCst);
+    }
+}
+
+/// Lets candle's own threads sleep between its operations, which they await for a millisecond otherwise, on cores that our kernels
+/// want. Candle reads that from the environment (`CANDLE_BARRIER_POOL_SPIN_LIMIT`), once: a program calls this first of all. It does
+/// nothing where the user has chosen, where other threads run already, or where that cannot be seen.
+pub fn let_candle_sleep() {
+    const LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if alone && std::env::var_os(LIMIT).is_none() {
+        // SAFETY: no other thread exists that could read the environment.
+        unsafe { std::env::set_var(LIMIT, "100") };
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f3
 
 /// `(x, weight, stride, padding, groups)`: odd sizes, primes, batch one, wide maps, every path.
 type Case = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
-pub(super) const CONVOLUTIONS: [Case; 22] = [
+pub(super) const CONVOLUTIONS: [Case; 24] = [
     ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
     ((1, 16, 8, 8), (32, 16, 3, 3), 1, 1, 1),
     ((5, 17, 4, 4), (19, 17, 3, 3), 1, 1, 1),
@@ -131,6 +131,8 @@ pub(super) const CONVOLUTIONS: [Case; 22] = [
     ((3, 13, 5, 7), (11, 13, 1, 1), 1, 0, 1),
     ((2, 12, 9, 9), (8, 6, 3, 3), 1, 1, 2),
     ((2, 12, 8, 8), (12, 1, 3, 3), 2, 1, 12),
+    ((2, 18, 9, 9), (18, 2, 3, 3), 1, 1, 9),
+    ((2, 8, 7, 7), (8, 4, 3, 3), 2, 1, 2),
     ((3, 6, 7, 7), (6, 1, 7, 7), 1, 0, 6),
     ((1, 5, 11, 6), (5, 1, 3, 3), 1, 1, 5),
     ((2, 3, 9, 7), (4, 3, 5, 2), 3, 2, 1),

@@ -2,6 +2,7 @@
 //! `p`, tap by tap and within a tap channel by channel. Any kernel and stride; one group.
 
 mod layout;
+mod pixels;
 mod strips;
 
 use std::mem::MaybeUninit;
@@ -12,12 +13,15 @@ use super::buffer::{Filling, Shared};
 use super::convolution::{ConvWeights, Convolution};
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
+use super::pixels::{PixelWeights, is_filled_up};
 use super::product::{Multiply, Product, panel_here};
 use super::scratch::{self, ScratchBuffer, Values};
 use super::shape::ConvShape;
 use super::simd;
 use super::team::{each, each_chunk};
 use super::transpose::ImageMaps;
+
+pub(super) use self::pixels::unpack;
 
 /// Channels taken at a time on either side of a block of products.
 const SIDE: usize = 64;
@@ -109,6 +113,25 @@ impl Convolution for Direct {
                 }
             });
         }
+    }
+
+    fn applies_to_pixels(&self, shape: &ConvShape, _: Instructions) -> bool {
+        shape.groups == 1 && is_filled_up(shape.outputs)
+    }
+
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], halves: bool) -> Values {
+        pixels::pack(shape, weight, halves)
+    }
+
+    fn forward_pixels(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: PixelWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        pixels::forward(shape, x, weights, epilogue, out);
     }
 
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {

@@ -6,6 +6,7 @@
 //! same with the kernels rotated by 180 degrees; that of the weight is the product of the transformed tiles and the transformed
 //! output gradients.
 
+mod pixels;
 mod strips;
 mod transform;
 mod weights;
@@ -19,6 +20,7 @@ use super::buffer::{Filling, Shared};
 use super::convolution::{ConvWeights, Convolution};
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
+use super::pixels::PixelWeights;
 use super::product::{Product, panel_here};
 use super::scratch::{self, ScratchBuffer, Values};
 use super::shape::ConvShape;
@@ -61,14 +63,7 @@ impl Convolution for Winograd {
     }
 
     fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
-        let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
-        let width = panel_here();
-        let panel_len = POSITIONS * weights::position(shape.inputs, width);
-        let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
-        for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
-            simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
-        }
-        Some(packed)
+        Some(weights::packed(shape, weight))
     }
 
     fn forward(
@@ -86,6 +81,21 @@ impl Convolution for Winograd {
             ConvWeights::Packed(values) => KernelSource::Packed(values),
         };
         convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, epilogue, out);
+    }
+
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
+        weights::packed(shape, weight)
+    }
+
+    fn forward_pixels(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: PixelWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        pixels::forward(shape, x, weights.values, epilogue, out);
     }
 
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
@@ -108,8 +118,10 @@ impl Convolution for Winograd {
         let mut grads = scratch::take(TilePlaces::new(chunk * frame.tiles, outputs).len());
 
         // Blocks of the sum; where the batch is one chunk, they live only as long as their task.
-        let (down, across) = (outputs.div_ceil(SIDE), inputs.div_ceil(SIDE));
-        let block = TilePlaces::new(SIDE, SIDE);
+        let across = inputs.div_ceil(SIDE);
+        // Narrow layers have smaller blocks, so that threads have some each.
+        let tall = if outputs.div_ceil(SIDE) * across < 4 { SIDE / 4 } else { SIDE };
+        let (down, block) = (outputs.div_ceil(tall), TilePlaces::new(tall, SIDE));
         let once = chunk >= strips;
         let mut sums = scratch::take(if once { 0 } else { down * across * block.len() });
         let sums_at = Shared::new(&mut sums);
@@ -123,12 +135,12 @@ impl Convolution for Winograd {
             frame.read(x, inputs, (first, count), &mut tiles, tile_places);
             read_gradient(&frame, grad, outputs, (first, count), &mut grads, grad_places);
             each(down * across, 1, |at| {
-                let (output, input) = (at / across * SIDE, at % across * SIDE);
+                let (output, input) = (at / across * tall, at % across * SIDE);
                 let mut here = scratch::take(if once { block.len() } else { 0 });
                 // SAFETY: each block has values of its own in `sums`.
                 let sum = if once { here.as_mut_ptr() } else { unsafe { sums_at.at(at * block.len()) } };
                 let product = Product {
-                    rows: SIDE.min(outputs - output),
+                    rows: tall.min(outputs - output),
                     panels: SIDE.min(inputs - input).div_ceil(width),
                     depth: count * frame.tiles,
                     a: grads[output..].as_ptr(),
@@ -147,7 +159,7 @@ impl Convolution for Winograd {
                         from: sum,
                         position: block.position,
                         row: block.tile,
-                        outputs: SIDE.min(outputs - output),
+                        outputs: tall.min(outputs - output),
                         inputs: SIDE.min(inputs - input),
                         // SAFETY: the block's kernels lie within the output and belong to this task.
                         to: unsafe { target.at((output * inputs + input) * TAPS * TAPS) },

@@ -1,8 +1,9 @@
 //! Kernels in the form that the products take, and back.
 
-use super::super::product::panel;
-use super::super::scratch;
-use super::super::simd::{Simd, SimdKernel};
+use super::super::product::{panel, panel_here};
+use super::super::scratch::{self, Values};
+use super::super::shape::ConvShape;
+use super::super::simd::{self, Simd, SimdKernel};
 use super::transform::{self, IN, TAPS};
 
 /// Taps of a kernel.
@@ -29,6 +30,18 @@ impl Kernels3x3<'_> {
 /// Distance of neighbouring positions in a transformed panel.
 pub(super) fn position(depth: usize, panel: usize) -> usize {
     depth * panel + 16
+}
+
+/// Transformed kernels, panel by panel of outputs.
+pub(super) fn packed(shape: &ConvShape, weight: &[f32]) -> Values {
+    let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
+    let width = panel_here();
+    let panel_len = IN * IN * position(shape.inputs, width);
+    let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
+    for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
+        simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+    }
+    packed
 }
 
 /// Writes `G g G^T` of the kernels to one panel of outputs: position `t`, channel `k`, output `n` at

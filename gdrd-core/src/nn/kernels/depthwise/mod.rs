@@ -1,12 +1,15 @@
 //! Depthwise convolution: one kernel per channel, computed directly.
 
+mod pixels;
+
 use std::mem::MaybeUninit;
 
 use super::buffer::{Filling, Shared, zeros};
 use super::convolution::{ConvWeights, Convolution};
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
-use super::scratch;
+use super::pixels::PixelWeights;
+use super::scratch::{self, Values};
 use super::shape::ConvShape;
 use super::simd::{self, Simd, SimdKernel};
 use super::team::{each, each_chunk};
@@ -47,6 +50,25 @@ impl Convolution for Depthwise {
             }
             epilogue.apply_to(out, at * shape.out_plane(), at % shape.groups);
         });
+    }
+
+    fn applies_to_pixels(&self, shape: &ConvShape, _: Instructions) -> bool {
+        pixels::applies(shape)
+    }
+
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
+        pixels::pack(shape, weight)
+    }
+
+    fn forward_pixels(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        weights: PixelWeights<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        pixels::forward(shape, x, weights.values, epilogue, out);
     }
 
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {

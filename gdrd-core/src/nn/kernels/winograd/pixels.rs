@@ -1,0 +1,195 @@
+//! Winograd's method where channels lie side by side already: tiles are transformed as they are read and written, with nothing to
+//! transpose.
+
+use super::super::buffer::Shared;
+use super::super::epilogue::Epilogue;
+use super::super::pixels::pitch;
+use super::super::product::{Product, panel_here};
+use super::super::scratch;
+use super::super::shape::ConvShape;
+use super::super::simd::{self, Simd, SimdKernel};
+use super::super::team::each;
+use super::strips::TilePlaces;
+use super::transform::{self, IN, OUT};
+use super::{BLOCK_TILES, CHUNK, Frame, POSITIONS, Products, SIDE, weights};
+
+/// Writes all of the output for kernels that [`Convolution::pack`](super::Convolution::pack) has packed.
+pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
+    let (frame, depth) = (Frame::forward(shape), shape.inputs);
+    let (lanes, width) = (simd::lanes(), panel_here());
+    let (panels, strips, groups) =
+        (shape.outputs.div_ceil(width), frame.batch * frame.strips, depth.div_ceil(simd::lanes()));
+    let position = weights::position(depth, width);
+    let panel_len = POSITIONS * position;
+    let few = strips * frame.tiles <= BLOCK_TILES;
+    let block_strips = if few { strips } else { (BLOCK_TILES / frame.tiles).max(1) };
+    let block_panels = if few { 1 } else { (SIDE / width).max(1) };
+    // Each chunk reads all kernels again.
+    let values = (POSITIONS * depth * shape.outputs / 4).clamp(CHUNK / 8, CHUNK);
+    let chunk = if few { strips } else { (values / (POSITIONS * depth * frame.tiles)).clamp(1, strips) };
+    let target = Shared::new(out);
+    let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, depth).len());
+    for first in (0..strips).step_by(chunk) {
+        let count = chunk.min(strips - first);
+        let places = TilePlaces::new(count * frame.tiles, depth);
+        let to = Shared::new(&mut tiles);
+        each(count * groups, 8.min(groups), |at| {
+            let (strip, channel) = (at / groups, at % groups * lanes);
+            let (image, row) = ((first + strip) / frame.strips, (first + strip) % frame.strips);
+            simd::run(ReadPixels {
+                x: x[image * shape.plane() * pitch(depth) + channel..].as_ptr(),
+                pitch: pitch(depth),
+                frame,
+                strip: row,
+                // SAFETY: each strip and group of channels has places of its own in `to`.
+                to: unsafe { to.at(strip * frame.tiles * places.tile + channel) },
+                places,
+            });
+        });
+        let blocks = panels.div_ceil(block_panels);
+        each(count.div_ceil(block_strips) * blocks, 1, |at| {
+            let (strip, panel) = (at / blocks * block_strips, at % blocks * block_panels);
+            let (count, panels) = (block_strips.min(count - strip), block_panels.min(panels - panel));
+            let result = TilePlaces::new(count * frame.tiles, panels * width);
+            let mut products = scratch::take(result.len());
+            let product = Product {
+                rows: count * frame.tiles,
+                panels,
+                depth,
+                a: tiles[strip * frame.tiles * places.tile..].as_ptr(),
+                a_stride: places.tile,
+                b: packed[panel * panel_len..].as_ptr(),
+                b_panel: panel_len,
+                b_stride: width,
+                c: products.as_mut_ptr(),
+                c_stride: result.tile,
+                add: false,
+            };
+            let steps = [places.position, position, result.position];
+            simd::run(Products { first: product, steps, transposed: false });
+            let pitch = pitch(shape.outputs);
+            for at in 0..count {
+                let (image, row) = ((first + strip + at) / frame.strips, (first + strip + at) % frame.strips);
+                for channel in (panel * width..pitch.min((panel + panels) * width)).step_by(lanes) {
+                    simd::run(WritePixels {
+                        from: products[at * frame.tiles * result.tile + channel - panel * width..].as_ptr(),
+                        places: result,
+                        frame,
+                        strip: row,
+                        // SAFETY: the pixels lie within the output, and these channels of them belong to this task.
+                        to: unsafe { target.at(0) },
+                        first: image * shape.out_plane(),
+                        pitch,
+                        epilogue,
+                        channel,
+                    });
+                }
+            }
+        });
+    }
+}
+
+/// Reads the tiles of one strip, for as many channels as a vector has lanes, and writes them transformed: `B^T d B`.
+struct ReadPixels {
+    /// The image's first pixel; the next is `pitch` further.
+    x: *const f32,
+    pitch: usize,
+    frame: Frame,
+    strip: usize,
+    to: *mut f32,
+    places: TilePlaces,
+}
+
+impl SimdKernel for ReadPixels {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Frame { height, width, padding, tiles, .. } = self.frame;
+        let (lanes, columns) = (S::LANES, tiles * OUT + IN - OUT);
+        let mut buffer = scratch::take(IN * columns * lanes);
+        let mid = buffer.as_mut_ptr();
+        let zero = simd.splat(0.0);
+        let top = self.strip * OUT;
+        // Rows and columns that there are.
+        let rows = padding.saturating_sub(top)..(height + padding).saturating_sub(top).min(IN);
+        // SAFETY: `buffer` has room for `IN * columns` vectors; whoever made the kernel vouches for the rest.
+        unsafe {
+            for column in 0..columns {
+                let mut d = [zero; IN];
+                if (padding..width + padding).contains(&column) {
+                    let from = self.x.add((column - padding) * self.pitch);
+                    for i in 0..IN {
+                        if rows.contains(&i) {
+                            d[i] = simd.load(from.add((top + i - padding) * width * self.pitch));
+                        }
+                    }
+                }
+                let v = transform::input(simd, d);
+                for i in 0..IN {
+                    simd.store(mid.add((i * columns + column) * lanes), v[i]);
+                }
+            }
+            for tile in 0..tiles {
+                for i in 0..IN {
+                    let mut d = [zero; IN];
+                    for j in 0..IN {
+                        d[j] = simd.load(mid.add((i * columns + tile * OUT + j) * lanes));
+                    }
+                    let v = transform::input(simd, d);
+                    let to = self.to.add(tile * self.places.tile + i * IN * self.places.position);
+                    for j in 0..IN {
+                        simd.store(to.add(j * self.places.position), v[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the products of one strip back, `A^T m A`, and writes the outputs that exist, with what follows them.
+struct WritePixels<'a> {
+    /// The first tile's products for these channels.
+    from: *const f32,
+    places: TilePlaces,
+    frame: Frame,
+    strip: usize,
+    to: *mut f32,
+    /// The image's first pixel in the output; the next is `pitch` values further.
+    first: usize,
+    pitch: usize,
+    epilogue: Epilogue<'a>,
+    channel: usize,
+}
+
+impl SimdKernel for WritePixels<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Frame { out_height, out_width, tiles, .. } = self.frame;
+        let zero = simd.splat(0.0);
+        let rows = OUT.min(out_height - self.strip * OUT);
+        for tile in 0..tiles {
+            let mut mid = [[zero; IN]; OUT];
+            // SAFETY: whoever made the kernel vouches for the products and the output.
+            unsafe {
+                for i in 0..IN {
+                    let from = self.from.add(tile * self.places.tile + i * IN * self.places.position);
+                    let mut m = [zero; IN];
+                    for j in 0..IN {
+                        m[j] = simd.load(from.add(j * self.places.position));
+                    }
+                    let y = transform::output(simd, m);
+                    for j in 0..OUT {
+                        mid[j][i] = y[j];
+                    }
+                }
+                for j in 0..OUT.min(out_width - tile * OUT) {
+                    let y = transform::output(simd, mid[j]);
+                    for i in 0..rows {
+                        let pixel = self.first + (self.strip * OUT + i) * out_width + tile * OUT + j;
+                        let at = pixel * self.pitch + self.channel;
+                        simd.store(self.to.add(at), self.epilogue.of(simd, y[i], at, self.channel));
+                    }
+                }
+            }
+        }
+    }
+}
