@@ -33,7 +33,7 @@ def build(name, folder):
     (project / "src").mkdir(parents=True, exist_ok=True)
     manifest = f'[package]\nname = "{name}-start"\nversion = "0.0.0"\nedition = "2024"\n\n[dependencies]\n{PEERS[name]}\n\n{PROFILE}\n[workspace]\n'
     (project / "Cargo.toml").write_text(manifest)
-    shutil.copyfile(SOURCES.get(name, HERE / f"start/{name}.rs"), project / "src/main.rs")
+    shutil.copyfile(SOURCES.get(name, HERE / f"start/src/bin/{name}.rs"), project / "src/main.rs")
     command = ["cargo", "build", "--release", "--quiet", "--manifest-path", project / "Cargo.toml", "--target-dir", folder / "target"]
     subprocess.run(command, check=True)
     return folder / f"target/release/{name}-start"
