@@ -73,7 +73,7 @@ fn main() -> Result<(), Error> {
     let start = Instant::now();
     let found = gallery.search_all(&probes, 10)?;
     let many = each(start, 64);
-    println!("one {one:.3f} many {many:.3f} memory {:.0f} width {width}", most_memory());
+    println!("one {one:.3} many {many:.3} memory {:.0} width {width}", most_memory());
     let line =
         |found: &Vec<gdrd_student::Match>| found.iter().map(|one| one.person.clone()).collect::<Vec<_>>().join(" ");
     let lines: Vec<String> = found.iter().map(line).collect();

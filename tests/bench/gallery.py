@@ -80,6 +80,8 @@ def main():
     wanted.folder.mkdir(parents=True, exist_ok=True)
     threads = str(wanted.threads)
     environment = dict(os.environ, RAYON_NUM_THREADS=threads, OMP_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        environment.pop(name, None)  # what an environment sets for older programs
     found = {"gdrd": [], "FAISS flat": [], "usearch exact": []}
     for _ in range(wanted.rounds):
         ours = figures([wanted.program, wanted.student, str(wanted.count), wanted.folder], environment)

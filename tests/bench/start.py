@@ -1,10 +1,11 @@
-"""Size, cold start and memory of the smallest program that embeds one face: gdrd-student, ort, fastembed; one network, one face.
+"""Size, cold start and memory of the smallest program that embeds one face: gdrd-student and ort; one network, one face.
 
-    python start.py STUDENT --gdrd target/release/gdrd [--rounds 11]
+    cargo build --release && cargo build --release -p gdrd-student --example embed
+    python start.py STUDENT [--rounds 11]
 
-STUDENT is a student file; `gdrd export` makes the ONNX model that the other two open. ort and fastembed run the ONNX Runtime of the Python package
-onnxruntime (its shared library is loaded, `load-dynamic`). Programs are built with `opt-level = 3`, link-time optimisation and `strip`; runs are in
-turns, times are medians. Needs cargo, onnxruntime.
+STUDENT is a student file; `gdrd export` makes the ONNX model that ort opens, with the ONNX Runtime of the Python package onnxruntime (its shared
+library is loaded, `load-dynamic`). Programs are built with `opt-level = 3` and `strip`; runs are in turns, figures are medians. Needs cargo,
+onnxruntime.
 """
 
 import argparse
@@ -18,25 +19,19 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PEERS = {
-    "ort": 'ort = { version = "=2.0.0-rc.15", default-features = false, features = ["std", "load-dynamic", "ndarray", "api-24"] }',
-    "fastembed": 'fastembed = { version = "=7.7.0", default-features = false, features = ["ort-load-dynamic", "image-models"] }\nndarray = "0.17"',
-    "gdrd": f'gdrd-student = {{ path = "{ROOT}/gdrd-student" }}',
-}
-SOURCES = {"gdrd": ROOT / "gdrd-student/examples/embed.rs"}
-PROFILE = '[profile.release]\nopt-level = 3\nlto = true\ncodegen-units = 1\npanic = "abort"\nstrip = true\n'
+ORT = 'ort = { version = "=2.0.0-rc.15", default-features = false, features = ["std", "load-dynamic", "ndarray", "api-24"] }'
+PROFILE = "[profile.release]\nopt-level = 3\nstrip = true\n"
 
 
-def build(name, folder):
-    """The program of a peer, in a workspace of its own."""
-    project = folder / name
+def build(folder):
+    """The program of ort, in a workspace of its own."""
+    project = folder / "ort"
     (project / "src").mkdir(parents=True, exist_ok=True)
-    manifest = f'[package]\nname = "{name}-start"\nversion = "0.0.0"\nedition = "2024"\n\n[dependencies]\n{PEERS[name]}\n\n{PROFILE}\n[workspace]\n'
+    manifest = f'[package]\nname = "ort-start"\nversion = "0.0.0"\nedition = "2024"\n\n[dependencies]\n{ORT}\n\n{PROFILE}\n[workspace]\n'
     (project / "Cargo.toml").write_text(manifest)
-    shutil.copyfile(SOURCES.get(name, HERE / f"start/src/bin/{name}.rs"), project / "src/main.rs")
-    command = ["cargo", "build", "--release", "--quiet", "--manifest-path", project / "Cargo.toml", "--target-dir", folder / "target"]
-    subprocess.run(command, check=True)
-    return folder / f"target/release/{name}-start"
+    shutil.copyfile(HERE / "start/src/bin/ort.rs", project / "src/main.rs")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--manifest-path", project / "Cargo.toml"], check=True)
+    return project / "target/release/ort-start"
 
 
 def once(command, environment):
@@ -57,6 +52,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("student", type=Path)
     parser.add_argument("--gdrd", type=Path, default=ROOT / "target/release/gdrd")
+    parser.add_argument("--embed", type=Path, default=ROOT / "target/release/examples/embed")
     parser.add_argument("--folder", type=Path, default=ROOT / "target/bench/start")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--size", type=int, default=16, help="pixels of the student's input")
@@ -68,10 +64,9 @@ def main():
     model, face = wanted.folder / "student.onnx", wanted.folder / "face.rgb"
     subprocess.run([wanted.gdrd, "export", wanted.student, "--onnx", model, "--preprocess", "metadata"], check=True, stdout=subprocess.DEVNULL)
     face.write_bytes(bytes([127]) * (3 * 112 * 112))
-    programs = {name: build(name, wanted.folder) for name in PEERS}
+    programs = {"gdrd": wanted.embed, "ort": build(wanted.folder)}
     environment = dict(os.environ, ORT_DYLIB_PATH=str(runtime))
-    commands = {name: [program, model, str(wanted.size)] for name, program in programs.items()}
-    commands["gdrd"] = [programs["gdrd"], wanted.student, face]
+    commands = {"gdrd": [programs["gdrd"], wanted.student, face], "ort": [programs["ort"], model, str(wanted.size)]}
     found = {name: [] for name in commands}
     for _ in range(wanted.rounds):
         for name, command in commands.items():

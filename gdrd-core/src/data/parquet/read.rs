@@ -103,10 +103,10 @@ impl ParquetImages {
         let image = image_column(schema, self.image.as_deref(), &features)?;
         let person = match self.person.as_str() {
             "none" => None,
-            name => Some(Told::new(schema, name, &features).at(|| "`person`")?),
+            name => Some(Told::new(schema, name, &features).at(|| "`person`".to_string())?),
         };
         let attributes = self.attributes.iter().map(|name| Told::new(schema, name, &features));
-        let attributes = attributes.collect::<Result<Vec<_>>>().at(|| "`attributes`")?;
+        let attributes = attributes.collect::<Result<Vec<_>>>().at(|| "`attributes`".to_string())?;
         let (file, mut number) = (all.files.len(), 0);
         for group in 0..reader.num_row_groups() {
             let of = |told: &Told| told.values(&reader, group);

@@ -9,7 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let path = std::env::args().nth(1).ok_or("expected a model")?;
     let size: usize = std::env::args().nth(2).ok_or("expected its input's pixels")?.parse()?;
-    let mut session = Session::builder()?.commit_from_file(path)?;
+    let environment = ort::init().build()?;
+    let mut session = Session::builder(&environment)?.commit_from_file(path)?;
     let opened = start.elapsed();
     let face = Tensor::from_array(([1usize, 3, size, size], vec![127.0f32 / 255.0; 3 * size * size]))?;
     let outputs = session.run(ort::inputs!["faces" => face])?;
