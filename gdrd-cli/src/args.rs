@@ -7,10 +7,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::data::DataCommand;
 
 mod held;
+mod hub;
 mod people;
 mod place;
 
 pub(crate) use held::HeldArguments;
+pub(crate) use hub::{HubCommand, PushArguments};
 pub(crate) use people::{
     CalibrateArguments, CompareArguments, EnrolArguments, ExportArguments, ForgetArguments, Operating, Preprocess,
     SearchArguments, WatchArguments, WeightNumbers,
@@ -40,6 +42,9 @@ pub(crate) enum Command {
         /// Hold the files of the Hub to those of another run's lock.json
         #[arg(long, value_name = "FILE")]
         lock: Option<PathBuf>,
+        /// Write event files of TensorBoard into a folder of the run's name below this one, while the run goes
+        #[arg(long, value_name = "DIR")]
+        tensorboard: Option<PathBuf>,
         #[command(flatten)]
         place: PlaceArguments,
     },
@@ -47,6 +52,9 @@ pub(crate) enum Command {
     Resume {
         /// Folder of the run
         run: PathBuf,
+        /// Write event files of TensorBoard into a folder of the run's name below this one, while the run goes
+        #[arg(long, value_name = "DIR")]
+        tensorboard: Option<PathBuf>,
         #[command(flatten)]
         place: PlaceArguments,
     },
@@ -265,31 +273,6 @@ pub(crate) enum Command {
     /// Make datasets, and look into them
     #[command(subcommand)]
     Data(DataCommand),
-}
-
-#[derive(Subcommand)]
-pub(crate) enum HubCommand {
-    /// Fetch every file on the Hub that a recipe names into the Hub's cache
-    Pull {
-        #[command(flatten)]
-        recipe: RecipeArguments,
-        /// Ask where branches and tags stand now, though the cache knows where they stood
-        #[arg(long)]
-        refresh: bool,
-        /// Fetch the files of a run's lock.json, and refuse others
-        #[arg(long, value_name = "FILE", conflicts_with = "refresh")]
-        lock: Option<PathBuf>,
-    },
-    /// Check, without network, that every file on the Hub that a recipe names is in the cache and undamaged
-    Verify {
-        #[command(flatten)]
-        recipe: RecipeArguments,
-        /// Check that they are the files of a run's lock.json
-        #[arg(long, value_name = "FILE")]
-        lock: Option<PathBuf>,
-    },
-    /// List public weights: address, size, licence, terms, what they are for
-    List,
 }
 
 #[derive(Subcommand)]

@@ -3,7 +3,7 @@
 use crate::context::BuildContext;
 use crate::data::{
     AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, InsightfaceBin, Joined, ListedFaces, MatList,
-    MxnetRecord, NamedFiles, Occluded, Packed, RandomDownscale, SyntheticFaces, WebDataset,
+    MxnetRecord, NamedFiles, Occluded, Packed, ParquetImages, RandomDownscale, SyntheticFaces, WebDataset,
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
@@ -69,6 +69,7 @@ impl Registry {
         registry.datasets.register::<Occluded>()?;
         registry.datasets.register::<MxnetRecord>()?;
         registry.datasets.register::<InsightfaceBin>()?;
+        registry.datasets.register::<ParquetImages>()?;
         registry.datasets.register::<WebDataset>()?;
         registry.datasets.register::<Packed>()?;
         registry.datasets.register::<ListedFaces>()?;

@@ -59,8 +59,12 @@ pub struct Match {
 
 /// Values that are read, written or compared at once.
 const BLOCK: usize = 1 << 19;
-/// Searches from which on a product of matrices is worth its copies, and the most of them at once.
+/// Searches from which on a product of matrices is worth its copies.
 const MANY: usize = 8;
+/// The most searches that share one pass over the entries.
+const AT_ONCE: usize = 256;
+/// The most people that such searches keep together.
+const MOST_KEPT: usize = 1 << 20;
 
 impl Gallery {
     /// Nobody yet, for embeddings of `encoder`.
@@ -169,9 +173,9 @@ impl Gallery {
     pub fn search_all(&self, faces: &[Embedding], k: usize) -> Result<Vec<Vec<Match>>> {
         faces.iter().try_for_each(|face| self.check(face))?;
         let mut found = Vec::with_capacity(faces.len());
-        for faces in faces.chunks(MANY) {
-            let scores = self.scores(faces)?;
-            found.extend(scores.par_iter().map(|scores| self.best(scores, k)).collect::<Vec<_>>());
+        let at_once = (MOST_KEPT / k.clamp(1, self.people.len().max(1))).clamp(1, AT_ONCE);
+        for faces in faces.chunks(at_once) {
+            found.extend(self.nearest(faces, k)?.into_iter().map(|nearest| self.named(nearest)));
         }
         Ok(found)
     }
@@ -188,59 +192,91 @@ impl Gallery {
         Ok(nearest.filter(|found| f64::from(found.similarity) >= threshold))
     }
 
-    /// The similarity of every row to each of a few faces.
-    fn scores(&self, faces: &[Embedding]) -> Result<Vec<Vec<f32>>> {
+    /// The nearest people to each of some faces. Blocks of entries are compared with all of them, and no similarity is kept but those
+    /// of the nearest.
+    fn nearest(&self, faces: &[Embedding], k: usize) -> Result<Vec<Nearest>> {
         let rows = (BLOCK / self.width).max(1);
-        let blocks = self.rows.par_chunks(rows * self.width);
-        if faces.len() < MANY {
-            let of = |face: &Embedding| {
-                let scores = |rows: &[f32]| rows.chunks_exact(self.width).map(|row| dot(row, face.values())).collect();
-                let blocks: Vec<Vec<f32>> = self.rows.par_chunks(rows * self.width).map(scores).collect();
-                blocks.concat()
-            };
-            return Ok(faces.iter().map(of).collect());
-        }
-        let right: Vec<f32> = faces.iter().flat_map(|face| face.values()).copied().collect();
-        let right = Tensor::from_vec(right, (faces.len(), self.width), &Device::Cpu)?;
-        let product = |rows: &[f32]| -> Result<Vec<f32>> {
-            let left = Tensor::from_slice(rows, (rows.len() / self.width, self.width), &Device::Cpu)?.t()?;
-            Ok(right.matmul(&left)?.flatten_all()?.to_vec1()?)
+        let none = || vec![Nearest::new(k.min(self.people.len())); faces.len()];
+        let queries: Vec<f32> = faces.iter().flat_map(|face| face.values()).copied().collect();
+        let queries = Tensor::from_vec(queries, (faces.len(), self.width), &Device::Cpu)?;
+        let compare = |mut found: Vec<Nearest>, (people, rows): (&[u32], &[f32])| -> Result<Vec<Nearest>> {
+            if faces.len() < MANY {
+                for (found, face) in found.iter_mut().zip(faces) {
+                    let scores = rows.chunks_exact(self.width).map(|row| dot(row, face.values()));
+                    found.offer(scores.zip(people));
+                }
+                return Ok(found);
+            }
+            let entries = Tensor::from_slice(rows, (people.len(), self.width), &Device::Cpu)?;
+            let scores = queries.matmul(&entries.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+            for (found, scores) in found.iter_mut().zip(scores.chunks_exact(people.len())) {
+                found.offer(scores.iter().copied().zip(people));
+            }
+            Ok(found)
         };
-        let blocks = blocks.map(product).collect::<Result<Vec<_>>>()?;
-        let of = |face: usize| {
-            let parts = blocks.iter().flat_map(|block| {
-                let rows = block.len() / faces.len();
-                block[face * rows..(face + 1) * rows].iter().copied()
-            });
-            parts.collect()
+        let merge = |mut one: Vec<Nearest>, other: Vec<Nearest>| {
+            for (one, other) in one.iter_mut().zip(&other) {
+                one.offer(other.found.iter().map(|(score, person)| (*score, person)));
+            }
+            Ok(one)
         };
-        Ok((0..faces.len()).map(of).collect())
+        let blocks = self.entries.par_chunks(rows).zip(self.rows.par_chunks(rows * self.width));
+        let mut found = blocks.try_fold(none, compare).try_reduce(none, merge)?;
+        found.iter_mut().for_each(Nearest::settle);
+        Ok(found)
     }
 
-    fn best(&self, scores: &[f32], k: usize) -> Vec<Match> {
-        let mut of_person = vec![f32::NEG_INFINITY; self.people.len()];
-        for (entry, score) in self.entries.iter().zip(scores) {
-            let best = &mut of_person[*entry as usize];
-            *best = best.max(*score);
-        }
-        let mut people: Vec<u32> = (0..self.people.len() as u32).collect();
-        let nearer = |a: &u32, b: &u32| of_person[*b as usize].total_cmp(&of_person[*a as usize]).then(a.cmp(b));
-        if k < people.len() {
-            people.select_nth_unstable_by(k, nearer);
-            people.truncate(k);
-        }
-        people.sort_unstable_by(nearer);
-        let found = |at: u32| Match {
-            person: self.people[at as usize].clone(),
-            similarity: of_person[at as usize].clamp(-1.0, 1.0),
+    fn named(&self, nearest: Nearest) -> Vec<Match> {
+        let named = |(score, person): (f32, u32)| Match {
+            person: self.people[person as usize].clone(),
+            similarity: score.clamp(-1.0, 1.0),
         };
-        people.into_iter().map(found).collect()
+        nearest.found.into_iter().map(named).collect()
     }
 
     fn check(&self, face: &Embedding) -> Result<()> {
         match face.student() == self.student && face.values().len() == self.width {
             true => Ok(()),
             false => Err(of_two_students(&self.student, face.student())),
+        }
+    }
+}
+
+/// The `k` people who are nearest so far.
+#[derive(Clone)]
+struct Nearest {
+    k: usize,
+    /// Similarities and people; between two settlements a person may stand here several times, and more than `k`.
+    found: Vec<(f32, u32)>,
+    /// Who is further away is none of them.
+    least: f32,
+}
+
+impl Nearest {
+    fn new(k: usize) -> Self {
+        Self { k, found: Vec::new(), least: if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY } }
+    }
+
+    fn offer<'a>(&mut self, scores: impl Iterator<Item = (f32, &'a u32)>) {
+        for (score, person) in scores {
+            if score >= self.least {
+                self.found.push((score, *person));
+                if self.found.len() >= 2 * self.k + 64 {
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// Keeps each person once and the nearest `k`, the nearest first.
+    fn settle(&mut self) {
+        let nearer = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        self.found.sort_unstable_by(|a, b| a.1.cmp(&b.1).then(b.0.total_cmp(&a.0)));
+        self.found.dedup_by_key(|found| found.1);
+        self.found.sort_unstable_by(nearer);
+        self.found.truncate(self.k);
+        if let Some(last) = self.found.get(self.k.wrapping_sub(1)) {
+            self.least = last.0;
         }
     }
 }

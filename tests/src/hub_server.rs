@@ -3,6 +3,9 @@
 //! Large files are stored elsewhere, as on the real Hub: the answer names commit, ETag and size and redirects to a second
 //! server, the store, which knows nothing of repositories. Small files are redirected to another path of the same server.
 
+mod socks;
+mod uploads;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,17 +15,21 @@ use std::time::Duration;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+pub use socks::socks;
+
 /// A request that a server has received.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Whether the store received it, and not the Hub.
     pub store: bool,
-    /// `HEAD`, `GET` or `CONNECT`.
+    /// `HEAD`, `GET`, `POST`, `PUT` or `CONNECT`.
     pub method: String,
     /// The path with its query.
     pub path: String,
     /// Headers by lower-case name.
     pub headers: BTreeMap<String, String>,
+    /// What came with it.
+    pub body: Vec<u8>,
     /// How many requests of this method this server had received before.
     pub earlier: usize,
 }
@@ -57,6 +64,8 @@ pub struct Repository {
     pub token: Option<String>,
     /// Whether its terms must be accepted first.
     pub gated: bool,
+    /// Whether it was made for its owners alone.
+    pub private: bool,
 }
 
 type Script = dyn Fn(&Request) -> Act + Send + Sync;
@@ -67,7 +76,12 @@ struct State {
     renamed: BTreeMap<String, String>,
     requests: Vec<Request>,
     script: Arc<Script>,
+    hub: String,
     store: String,
+    /// The token that may write; any if none.
+    writer: Option<String>,
+    /// The parts of what was uploaded, by digest.
+    uploads: BTreeMap<String, BTreeMap<usize, Vec<u8>>>,
 }
 
 /// Files of at least so many bytes are in the store.
@@ -113,7 +127,10 @@ impl HubServer {
             renamed: BTreeMap::new(),
             requests: Vec::new(),
             script: Arc::new(|_| Act::Honest),
+            hub: endpoint.clone(),
             store: address(&store),
+            writer: None,
+            uploads: BTreeMap::new(),
         }));
         for (listener, is_store) in [(hub, false), (store, true)] {
             let state = state.clone();
@@ -138,6 +155,19 @@ impl HubServer {
     /// Changes a repository.
     pub fn change(&self, repository: &str, change: impl FnOnce(&mut Repository)) {
         change(self.state.lock().expect("the state").repositories.entry(repository.to_string()).or_default());
+    }
+
+    /// Lets this token alone write.
+    pub fn writer(&self, token: &str) {
+        self.state.lock().expect("the state").writer = Some(token.to_string());
+    }
+
+    /// The files of a repository where `main` stands.
+    pub fn files(&self, repository: &str) -> BTreeMap<String, Vec<u8>> {
+        let state = self.state.lock().expect("the state");
+        let Some(found) = state.repositories.get(repository) else { return BTreeMap::new() };
+        let files = found.files.iter().filter(|((commit, _), _)| found.revisions.get("main") == Some(commit));
+        files.map(|((_, path), bytes)| (path.clone(), bytes.clone())).collect()
     }
 
     /// Redirects an old name to a new one.
@@ -225,14 +255,21 @@ fn read(reader: &mut BufReader<TcpStream>, store: bool) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_string());
     }
-    Some(Request { store, method, path, headers, earlier: 0 })
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { store, method, path, headers, body, earlier: 0 })
 }
 
 /// Writes the answer; none if the connection is over.
 fn write(mut stream: &TcpStream, request: &Request, act: Act, state: &Mutex<State>) -> Option<()> {
     let (answer, ranges) = match &act {
         Act::Answer(status, headers, body) => (Answer::of(*status, headers.clone(), body), false),
-        act => (honest(request, &state.lock().expect("the state")), !matches!(act, Act::NoRanges)),
+        act => {
+            let mut state = state.lock().expect("the state");
+            let changed = uploads::answer(request, &mut state);
+            (changed.unwrap_or_else(|| honest(request, &state)), !matches!(act, Act::NoRanges))
+        }
     };
     let Answer { mut status, mut headers, mut body } = answer;
     let range =
@@ -304,7 +341,8 @@ fn honest(request: &Request, state: &State) -> Answer {
         let (name, _) = rest.split_once("/revision/").unwrap_or((rest, ""));
         let files = state.repositories.get(name).into_iter().flat_map(|repository| repository.files.keys());
         let names: Vec<_> = files.map(|(_, file)| serde_json::json!({ "rfilename": file })).collect();
-        let body = serde_json::json!({ "siblings": names }).to_string();
+        let private = state.repositories.get(name).is_some_and(|repository| repository.private);
+        let body = serde_json::json!({ "id": name, "private": private, "siblings": names }).to_string();
         return Answer::of(200, vec![("Content-Type", "application/json".into())], body.as_bytes());
     }
     let Some((name, rest)) = path.trim_start_matches('/').split_once("/resolve/") else {
@@ -349,38 +387,4 @@ fn honest(request: &Request, state: &State) -> Answer {
     headers.push(("ETag", "\"of-the-pointer\"".into()));
     headers.push(("Location", format!("{}/blobs/{}?signature=x", state.store, etag(bytes))));
     Answer::of(302, headers, b"")
-}
-
-/// A SOCKS 5 proxy on loopback that brings whoever asks for `hub.invalid` to `target`, until the test ends.
-pub fn socks(target: String) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (mut client, target) = (client.expect("a client"), target.clone());
-            std::thread::spawn(move || {
-                let mut read = |count: usize| {
-                    let mut bytes = vec![0; count];
-                    client.read_exact(&mut bytes).expect("a greeting");
-                    bytes
-                };
-                let methods = read(2)[1];
-                read(usize::from(methods));
-                client.write_all(&[5, 0]).expect("an answer");
-                let mut head = [0; 5];
-                client.read_exact(&mut head).expect("a request");
-                assert_eq!(head[..4], [5, 1, 0, 3], "a connection to a name");
-                let mut name = vec![0; usize::from(head[4]) + 2];
-                client.read_exact(&mut name).expect("a name and a port");
-                assert!(name.starts_with(b"hub.invalid"));
-                client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).expect("an answer");
-                let server = TcpStream::connect(target).expect("the Hub");
-                let (mut from, mut to) = (server.try_clone().expect("a stream"), client.try_clone().expect("a stream"));
-                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-                let mut server = server;
-                let _ = std::io::copy(&mut client, &mut server);
-            });
-        }
-    });
-    port
 }

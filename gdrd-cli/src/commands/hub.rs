@@ -1,5 +1,8 @@
 //! `hub`, and the files of the Hub for every command that needs them.
 
+mod card;
+mod push;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -31,6 +34,7 @@ pub(crate) fn hub(command: HubCommand, registry: &Registry) -> Result<()> {
             let settings = Settings { offline: Some("`verify` uses no network"), ..Settings::from_env()? };
             for_each(&recipe, lock.as_deref(), settings, registry)
         }
+        HubCommand::Push(wanted) => push::push(&wanted, registry),
         HubCommand::List => list(),
     }
 }

@@ -40,10 +40,11 @@ mod verify;
 /// Runs the command that the arguments name.
 pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> {
     match arguments.command {
-        Command::Train { recipe, run_dir, fresh, lock, place } => {
-            train::train(&recipe, run_dir, fresh, lock.as_deref(), &place, registry)
+        Command::Train { recipe, run_dir, fresh, lock, tensorboard, place } => {
+            let wanted = train::Wanted { run_dir, fresh, lock, tensorboard };
+            train::train(&recipe, wanted, &place, registry)
         }
-        Command::Resume { run, place } => train::resume(&run, &place, registry),
+        Command::Resume { run, tensorboard, place } => train::resume(&run, tensorboard.as_deref(), &place, registry),
         Command::Verify { run, again, json, place } => verify::verify(&run, again, json, &place, registry),
         Command::Report { runs, out, latex, markdown, tensorboard } => {
             report::report(&report::Wanted { runs, out, latex, markdown, tensorboard })

@@ -7,7 +7,7 @@ use gdrd_core::error::{Error, ErrorKind, Result};
 use gdrd_core::experiment::Experiment;
 use gdrd_core::registry::Registry;
 use gdrd_core::report::{notes, results_table};
-use gdrd_core::run::{self, Lock, Place, RunFolder, State};
+use gdrd_core::run::{self, LiveEvents, Lock, Place, RunFolder, State};
 
 use super::hub::locked;
 use super::load;
@@ -15,16 +15,23 @@ use crate::args::{PlaceArguments, RecipeArguments};
 use crate::progress::Progress;
 use crate::stop;
 
+/// What `train` is asked for beside the recipe.
+pub(crate) struct Wanted {
+    pub(crate) run_dir: Option<PathBuf>,
+    pub(crate) fresh: bool,
+    pub(crate) lock: Option<PathBuf>,
+    pub(crate) tensorboard: Option<PathBuf>,
+}
+
 pub(crate) fn train(
     arguments: &RecipeArguments,
-    run_dir: Option<PathBuf>,
-    fresh: bool,
-    lock: Option<&Path>,
+    wanted: Wanted,
     place: &PlaceArguments,
     registry: &Arc<Registry>,
 ) -> Result<()> {
+    let Wanted { run_dir, fresh, lock, tensorboard } = wanted;
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
-    let (_, locked) = (place.gpu()?, locked(lock)?);
+    let (_, locked) = (place.gpu()?, locked(lock.as_deref())?);
     let name = format!("{}-{}", recipe.plain_name(), &recipe.digest()[..8]);
     let path = run_dir.unwrap_or_else(|| Path::new("runs").join(name));
     let folder = RunFolder::new(&path);
@@ -44,11 +51,16 @@ pub(crate) fn train(
             "`{0}` holds a run that was stopped\n\nhint: `gdrd resume {0}` goes on with it, `--fresh` begins again",
             path.display()
         ))),
-        _ => go(&recipe, fresh, &super::place(&path, place, locked, registry)?),
+        _ => go(&recipe, fresh, tensorboard.as_deref(), &super::place(&path, place, locked, registry)?),
     }
 }
 
-pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
+pub(crate) fn resume(
+    path: &Path,
+    tensorboard: Option<&Path>,
+    place: &PlaceArguments,
+    registry: &Arc<Registry>,
+) -> Result<()> {
     let folder = RunFolder::new(path);
     place.gpu()?;
     folder.must_be_idle()?;
@@ -64,7 +76,7 @@ pub(crate) fn resume(path: &Path, place: &PlaceArguments, registry: &Arc<Registr
         State::Begun => {
             let recipe = load(&folder.recipe(), &[], registry)?;
             let lock = Some(folder.lock_file()).filter(|lock| lock.exists());
-            go(&recipe, false, &super::place(path, place, locked(lock.as_deref())?, registry)?)
+            go(&recipe, false, tensorboard, &super::place(path, place, locked(lock.as_deref())?, registry)?)
         }
     }
 }
@@ -74,10 +86,16 @@ pub(crate) fn store_beside(run: &Path) -> PathBuf {
     run.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).join(".features")
 }
 
-fn go(experiment: &Experiment, fresh: bool, place: &Place) -> Result<()> {
+fn go(experiment: &Experiment, fresh: bool, tensorboard: Option<&Path>, place: &Place) -> Result<()> {
     let progress = Progress::new();
     let train = if fresh { run::train_afresh } else { run::train };
-    let done = train(experiment, place, &progress);
+    let done = match tensorboard {
+        Some(folder) => {
+            let name = place.folder.file_name().unwrap_or("run".as_ref());
+            train(experiment, place, &LiveEvents::new(folder.join(name), &progress))
+        }
+        None => train(experiment, place, &progress),
+    };
     drop(progress);
     match done {
         Ok(folder) => show(&folder),

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// Probes and gallery faces that are multiplied at once: 16 MB of scores.
 const BLOCK: (usize, usize) = (1024, 4096);
+/// Mates up to which each is compared with every score: vectors do that faster than a search among the mates.
+const FEW: usize = 16;
 
 /// A mate of a probe in the ranking.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,8 +34,8 @@ pub(super) struct Search<'a> {
     device: &'a Device,
     /// The scores of each probe's mates, rising.
     mates: Vec<Vec<f32>>,
-    /// `reached[i][k]`: faces of others that score as high as the first `k + 1` mates of probe `i` and no more.
-    reached: Vec<Vec<usize>>,
+    /// `above[i][k]`: faces of others that score as high as mate `k` of probe `i`.
+    above: Vec<Vec<usize>>,
 }
 
 impl<'a> Search<'a> {
@@ -68,8 +70,8 @@ impl<'a> Search<'a> {
             Ok(scores)
         };
         let mates: Vec<Vec<f32>> = people.par_iter().enumerate().map(scores).collect::<Result<_>>()?;
-        let reached = mates.iter().map(|mates| vec![0; mates.len()]).collect();
-        let mut search = Self { probes, people, device, mates, reached };
+        let above = mates.iter().map(|mates| vec![0; mates.len()]).collect();
+        let mut search = Self { probes, people, device, mates, above };
         search.count(known, Some(of))?;
         Ok(search)
     }
@@ -93,14 +95,24 @@ impl<'a> Search<'a> {
                 let left = &self.probes.values()[first * width..last * width];
                 let left = Tensor::from_slice(left, (last - first, width), self.device)?;
                 let scores = left.matmul(&right)?.flatten_all()?.to_vec1::<f32>()?;
-                let probes = self.mates[first..last].par_iter().zip(&mut self.reached[first..last]);
+                let probes = self.mates[first..last].par_iter().zip(&mut self.above[first..last]);
                 let probes = probes.zip(&self.people[first..last]).zip(scores.par_chunks(columns));
-                probes.for_each(|(((mates, reached), person), scores)| {
-                    let lowest = mates[0] - TIE;
-                    for (column, score) in scores.iter().enumerate().filter(|(_, score)| **score >= lowest) {
-                        if of.is_none_or(|of| of[column] != *person) {
-                            let many = mates.partition_point(|mate| *mate - TIE <= *score);
-                            reached[many - 1] += 1;
+                probes.for_each(|(((mates, above), person), scores)| match of {
+                    None if mates.len() <= FEW => above.iter_mut().zip(mates).for_each(|(above, mate)| {
+                        let least = mate - TIE;
+                        *above += scores.iter().map(|score| u32::from(*score >= least)).sum::<u32>() as usize;
+                    }),
+                    _ => {
+                        let (lowest, mut reached) = (mates[0] - TIE, vec![0; mates.len()]);
+                        for (column, score) in scores.iter().enumerate().filter(|(_, score)| **score >= lowest) {
+                            if of.is_none_or(|of| of[column] != *person) {
+                                reached[mates.partition_point(|mate| *mate - TIE <= *score) - 1] += 1;
+                            }
+                        }
+                        let mut higher = 0;
+                        for (above, reached) in above.iter_mut().zip(reached).rev() {
+                            higher += reached;
+                            *above += higher;
                         }
                     }
                 });
@@ -111,15 +123,14 @@ impl<'a> Search<'a> {
 
     /// For each probe the places of its mates, the best first.
     pub(super) fn places(&self) -> Vec<Vec<Place>> {
-        let of_probe = |(mates, reached): (&Vec<f32>, &Vec<usize>)| {
-            let mut others = 0;
-            let place = |at: usize| {
-                others += reached[at];
-                Place { mates: mates.iter().filter(|mate| **mate + TIE >= mates[at]).count(), others }
+        let of_probe = |(mates, above): (&Vec<f32>, &Vec<usize>)| {
+            let place = |at: usize| Place {
+                mates: mates.iter().filter(|mate| **mate + TIE >= mates[at]).count(),
+                others: above[at],
             };
             (0..mates.len()).rev().map(place).collect()
         };
-        self.mates.iter().zip(&self.reached).map(of_probe).collect()
+        self.mates.iter().zip(&self.above).map(of_probe).collect()
     }
 }
 

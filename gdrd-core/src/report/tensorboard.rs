@@ -66,6 +66,13 @@ impl EventFile {
         file
     }
 
+    /// That a program begins to write: what was read of steps from 0 on, in an earlier file, is void.
+    pub fn session(&mut self, time: f64) {
+        /// `SessionLog.START`.
+        const START: u64 = 1;
+        self.record(&Message::default().double(1, time).message(7, Message::default().number(1, START)));
+    }
+
     /// Values by their tags, after `step` steps. What is not finite is written as it is, TensorBoard marks it.
     pub fn scalars<'a>(&mut self, time: f64, step: u64, values: impl IntoIterator<Item = (&'a str, f64)>) {
         let mut summary = Message::default();
@@ -98,6 +105,11 @@ impl EventFile {
     /// The file so far.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+
+    /// What was added since the last call, whole records.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 
     fn summary(&mut self, time: f64, step: u64, summary: Message) {

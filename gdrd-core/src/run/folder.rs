@@ -270,6 +270,27 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The line of the log for an event that is a step, the `total`th of the run.
+pub(super) fn log_line(event: &Event, total: u64) -> Option<serde_json::Value> {
+    match event {
+        Event::StepDone { stage, step, loss, terms, rate, gradient_norm, images_per_second, .. } => {
+            let terms: serde_json::Map<String, serde_json::Value> =
+                terms.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
+            Some(serde_json::json!({
+                "total_step": total, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
+                "gradient_norm": gradient_norm, "images_per_second": images_per_second,
+            }))
+        }
+        Event::StageSolved { stage, rows, inputs, outputs, explained, seconds } => Some(serde_json::json!({
+            "total_step": total, "stage": stage,
+            "solved": SolvedLayer {
+                rows: *rows, inputs: *inputs, outputs: *outputs, explained: *explained, seconds: *seconds,
+            },
+        })),
+        _ => None,
+    }
+}
+
 /// Writes one line of JSON for each step.
 pub(super) struct StepLog {
     path: PathBuf,
@@ -323,23 +344,7 @@ impl StepLog {
 impl Observer for StepLog {
     fn on(&self, event: &Event) -> Flow {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = match event {
-            Event::StepDone { stage, step, loss, terms, rate, gradient_norm, images_per_second, .. } => {
-                let terms: serde_json::Map<String, serde_json::Value> =
-                    terms.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
-                serde_json::json!({
-                    "total_step": state.total + 1, "stage": stage, "step": step, "loss": loss, "terms": terms, "rate": rate,
-                    "gradient_norm": gradient_norm, "images_per_second": images_per_second,
-                })
-            }
-            Event::StageSolved { stage, rows, inputs, outputs, explained, seconds } => serde_json::json!({
-                "total_step": state.total + 1, "stage": stage,
-                "solved": SolvedLayer {
-                    rows: *rows, inputs: *inputs, outputs: *outputs, explained: *explained, seconds: *seconds,
-                },
-            }),
-            _ => return Flow::Continue,
-        };
+        let Some(line) = log_line(event, state.total + 1) else { return Flow::Continue };
         state.total += 1;
         let line = format!("{line}\n");
         state.digest.update(&line);

@@ -37,6 +37,7 @@ pub use assembly::Assembly;
 pub use calibrated::{Opens, Rewrite, rewrite};
 pub use claim::run_that_wrote;
 pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
+pub use events::LiveEvents;
 pub use folder::RunFolder;
 pub use lock::{Lock, LockedData, LockedStart};
 pub use mark::State;
@@ -44,7 +45,7 @@ pub use measure::{Measuring, StudentEmbedder, measure};
 pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
 pub use verify::{Finding, Verdict, is_good, verify, verify_again};
-pub use view::{claim_report, runs_of};
+pub use view::{claim_report, claim_repository, runs_of};
 
 use crate::closed_form::ClosedForm;
 use crate::embedder::Embedder;

@@ -112,6 +112,14 @@ pub fn claim_report(folder: &Path, names: &[&str]) -> Result<()> {
     claim(folder, "report", "--out", &names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
 }
 
+/// Refuses to write a model repository's files over others.
+///
+/// # Errors
+/// If one of `names` is in `folder` and no `hub push` has written it.
+pub fn claim_repository(folder: &Path, names: &[&str]) -> Result<()> {
+    claim(folder, "repository", "--out", &names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+}
+
 fn finished(path: &Path) -> Result<RunFolder> {
     let folder = RunFolder::new(path);
     match folder.state()? {

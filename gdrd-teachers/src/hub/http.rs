@@ -52,7 +52,7 @@ fn in_circles(settings: &Settings, address: &HubAddress, revision: &str) -> Faul
 }
 
 /// Percent-encodes everything that has a meaning in a URL.
-fn encoded(text: &str, keep_slashes: bool) -> String {
+pub(super) fn encoded(text: &str, keep_slashes: bool) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || keep_slashes && b == b'/';
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
@@ -153,43 +153,82 @@ pub(super) fn files(settings: &Settings, address: &HubAddress, revision: &str) -
     names.filter_map(|file| file["rfilename"].as_str().map(String::from)).collect()
 }
 
-fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tried<Response<Body>> {
+/// A `GET` or `HEAD`, from byte `start` on if one is named.
+pub(super) fn send(settings: &Settings, method: &str, url: &str, start: Option<u64>) -> Tried<Response<Body>> {
+    let agent = agent(settings, url, settings.patience)?;
+    let request = if method == "HEAD" { agent.head(url) } else { agent.get(url) };
+    let mut request = request.header("accept-encoding", "identity");
+    if let Some(start) = start {
+        request = request.header("range", format!("bytes={start}-"));
+    }
+    if let Some((name, value)) = authorization(settings, url) {
+        request = request.header(name, value);
+    }
+    request.call().map_err(|error| fault(settings, url, error))
+}
+
+/// How long a server may think about what was sent to it.
+const THINKING: Duration = Duration::from_secs(60);
+
+/// A `POST` or `PUT` of a body of this type.
+pub(super) fn send_body(
+    settings: &Settings,
+    method: &str,
+    url: &str,
+    content_type: &str,
+    body: &[u8],
+) -> Tried<Response<Body>> {
+    let agent = agent(settings, url, settings.patience.max(THINKING))?;
+    let request = if method == "PUT" { agent.put(url) } else { agent.post(url) };
+    let mut request = request.header("content-type", content_type).header("accept", "*/*");
+    if content_type.starts_with(LFS) {
+        request = request.header("accept", LFS);
+    }
+    if let Some((name, value)) = authorization(settings, url) {
+        request = request.header(name, value);
+    }
+    request.send(body).map_err(|error| fault(settings, url, error))
+}
+
+/// The type of what is said about large files.
+pub(super) const LFS: &str = "application/vnd.git-lfs+json";
+
+fn agent(settings: &Settings, url: &str, patience: Duration) -> Result<Agent, Error> {
     let (scheme, host) = scheme_and_host(url);
-    let named = settings.proxies.of(scheme, host);
-    let proxy = named.map(proxy).transpose()?;
-    let agent: Agent = Agent::config_builder()
+    let proxy = settings.proxies.of(scheme, host).map(proxy).transpose()?;
+    let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(proxy)
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(concat!("gdrd/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(settings.patience))
-        .timeout_recv_response(Some(settings.patience))
-        .timeout_per_read(Some(settings.patience))
-        .build()
-        .into();
-    let request = if method == "HEAD" { agent.head(url) } else { agent.get(url) };
-    let mut request = request.header("accept-encoding", "identity");
-    if let Some(start) = start {
-        request = request.header("range", format!("bytes={start}-"));
+        .timeout_recv_response(Some(patience))
+        .timeout_per_read(Some(patience))
+        .build();
+    Ok(config.into())
+}
+
+/// The token is for the Hub alone, not for the stores that it sends us to.
+fn authorization(settings: &Settings, url: &str) -> Option<(&'static str, String)> {
+    let token = settings.token.as_ref().filter(|_| origin(url) == origin(settings.endpoint.secret()))?;
+    Some(("authorization", format!("Bearer {}", token.0)))
+}
+
+/// What it means that no answer came.
+fn fault(settings: &Settings, url: &str, error: ureq::Error) -> Fault {
+    let (scheme, host) = scheme_and_host(url);
+    let mut text = settings.endpoint.hidden_in(format!("no answer from {host}: {error}"));
+    if let Some(NamedProxy { variable, url }) = settings.proxies.of(scheme, host) {
+        text = format!("{} (through {variable}, {url})", url.hidden_in(text));
     }
-    // The token is for the Hub alone, not for the stores that it sends us to.
-    if let Some(token) = settings.token.as_ref().filter(|_| origin(url) == origin(settings.endpoint.secret())) {
-        request = request.header("authorization", format!("Bearer {}", token.0));
+    match error {
+        // A certificate that is not trusted, for one.
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Fault::Final(Error::hub(text)),
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::HostNotFound => Fault::Again(text, None),
+        ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => Fault::Again(text, None),
+        _ => Fault::Final(Error::hub(text)),
     }
-    request.call().map_err(|error| {
-        let mut text = settings.endpoint.hidden_in(format!("no answer from {host}: {error}"));
-        if let Some(NamedProxy { variable, url }) = named {
-            text = format!("{} (through {variable}, {url})", url.hidden_in(text));
-        }
-        match error {
-            // A certificate that is not trusted, for one.
-            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Fault::Final(Error::hub(text)),
-            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::HostNotFound => Fault::Again(text, None),
-            ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => Fault::Again(text, None),
-            _ => Fault::Final(Error::hub(text)),
-        }
-    })
 }
 
 /// The proxy that a variable names.
@@ -239,7 +278,7 @@ fn refusal(settings: &Settings, address: &HubAddress, revision: &str, answer: &R
 }
 
 /// The pause that a server asks for: `Retry-After`, or the Hub's `RateLimit: "resolvers";r=0;t=55`.
-fn pause(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn pause(headers: &HeaderMap) -> Option<Duration> {
     let asked = text(headers, "retry-after").and_then(|text| text.trim().parse().ok());
     let reset = || text(headers, "ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok());
     asked.or_else(reset).map(|seconds| Duration::from_secs(seconds).min(LONGEST))

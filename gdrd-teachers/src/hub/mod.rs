@@ -9,10 +9,12 @@ mod cache;
 mod cards;
 mod http;
 mod part;
+mod push;
 mod settings;
 mod url;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ use http::{Fault, Metadata, Tried};
 use part::Part;
 
 pub use cards::{SourceCard, sources};
+pub use push::{Push, Pushed};
 pub use settings::{Proxies, Settings, Token};
 pub use url::Url;
 
@@ -119,14 +122,7 @@ impl Hub {
         cache: &Cache,
         observer: &dyn Observer,
     ) -> Result<HubFile> {
-        let mut patience = Patience::new(&self.settings);
-        let metadata = loop {
-            match http::metadata(&self.settings, address, revision) {
-                Ok(metadata) => break metadata,
-                Err(Fault::Final(error)) => return Err(error),
-                Err(Fault::Again(why, pause)) => patience.wait(address, why, pause, observer)?,
-            }
-        };
+        let metadata = self.patiently(address, observer, || http::metadata(&self.settings, address, revision))?;
         let Metadata { commit, etag, size } = &metadata;
         if let Some(locked) = locked
             && (etag.len() == 64 && *etag != locked.sha256 || *size != locked.size)
@@ -149,6 +145,23 @@ impl Hub {
         let path = cache.link(etag, revision, commit, &address.path, is_new)?;
         drop(lock);
         Ok(HubFile { path, ..checked })
+    }
+
+    /// Tries until it is done, will never be, or patience is at its end.
+    fn patiently<T>(
+        &self,
+        what: &dyn Display,
+        observer: &dyn Observer,
+        mut attempt: impl FnMut() -> Tried<T>,
+    ) -> Result<T> {
+        let mut patience = Patience::new(&self.settings);
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(Fault::Final(error)) => return Err(error),
+                Err(Fault::Again(why, pause)) => patience.wait(what, why, pause, observer)?,
+            }
+        }
     }
 
     /// Downloads and verifies a blob; its sha256.
@@ -304,7 +317,7 @@ impl Patience {
     /// Waits for the next try; an error if there is none, or the user wants to stop.
     fn wait(
         &mut self,
-        address: &HubAddress,
+        what: &dyn Display,
         why: String,
         asked: Option<Duration>,
         observer: &dyn Observer,
@@ -315,10 +328,10 @@ impl Patience {
         self.left -= 1;
         let pause = asked.unwrap_or(self.pause);
         self.pause *= 2;
-        warn(observer, format!("{address}: {why}; trying again in {:.1} s", pause.as_secs_f64()))?;
+        warn(observer, format!("{what}: {why}; trying again in {:.1} s", pause.as_secs_f64()))?;
         let until = Instant::now() + pause;
         while let Some(rest) = until.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
-            poll(observer, &format!("waiting: {address}"))?;
+            poll(observer, &format!("waiting: {what}"))?;
             std::thread::sleep(rest.min(Duration::from_millis(200)));
         }
         Ok(())

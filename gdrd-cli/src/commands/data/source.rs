@@ -71,6 +71,9 @@ fn guessed(path: &Path) -> Result<(&'static str, Value)> {
         if paths.iter().any(|path| path.extension().is_some_and(|ending| ending == "tar")) {
             return Ok(("webdataset", json!({ "shards": [path], "unreadable": skip })));
         }
+        if paths.iter().any(|path| path.extension().is_some_and(|ending| ending == "parquet")) {
+            return Ok(("parquet", json!({ "files": [path], "unreadable": skip })));
+        }
         let kind = if paths.iter().any(|path| is_image_name(path)) { "image-folder" } else { "identity-folders" };
         return Ok((kind, json!({ "folders": [path], "unreadable": skip })));
     }
@@ -85,10 +88,11 @@ fn guessed(path: &Path) -> Result<(&'static str, Value)> {
         "rec" => ("mxnet-record", json!({ "file": path, "unreadable": skip })),
         "bin" => ("insightface-bin", json!({ "file": path, "unreadable": skip })),
         "tar" => ("webdataset", json!({ "shards": [path], "unreadable": skip })),
+        "parquet" => ("parquet", json!({ "files": [path], "unreadable": skip })),
         "csv" => ("listed", json!({ "list": path, "unreadable": skip })),
         _ => {
             return Err(Error::recipe(format!(
-                "`{}`: expected a folder, a .rec, .bin, .tar, .csv or packed file, or a dataset of a recipe, RECIPE.toml:NAME",
+                "`{}`: expected a folder, a .rec, .bin, .tar, .parquet, .csv or packed file, or a dataset of a recipe, RECIPE.toml:NAME",
                 path.display()
             )));
         }
