@@ -8,12 +8,14 @@ use crate::commands::data::DataCommand;
 
 mod people;
 mod place;
+mod serve;
 
 pub(crate) use people::{
     CalibrateArguments, CompareArguments, EnrolArguments, ExportArguments, ForgetArguments, Operating, Preprocess,
     SearchArguments, WatchArguments, WeightNumbers,
 };
 pub(crate) use place::PlaceArguments;
+pub(crate) use serve::ServeArguments;
 
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
@@ -169,6 +171,10 @@ pub(crate) enum Command {
     Search(SearchArguments),
     /// Recognise photographs as they come into a folder, until Ctrl-C
     Watch(WatchArguments),
+    /// Recognise faces over HTTP, for programs that speak CompreFace's REST interface, and on a page
+    ///
+    /// Needs a gdrd that is built with the feature `serve`. docs/serve.md says how it is used.
+    Serve(Box<ServeArguments>),
     /// Measure a student file's thresholds, quality model and figures, and write them into a new one
     Calibrate(CalibrateArguments),
     /// Write a student as an ONNX model

@@ -51,6 +51,7 @@ mod restoration;
 mod resume;
 mod review;
 mod rounds;
+mod serve;
 mod stops;
 mod student_file;
 mod training_options;

@@ -1,0 +1,198 @@
+//! From the bytes of images to faces and their embeddings.
+//!
+//! Requests lie in a queue. One thread, of the pool that the network runs on, takes all that are there: their images are decoded side by
+//! side, and their faces embedded as one batch.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use gdrd_core::data::{Decoding, decode, png};
+use gdrd_core::error::{Error, Result};
+use gdrd_student::front_end::{Detector, Landmarks, TEMPLATE, TEMPLATE_SIZE, align, similarity};
+use gdrd_student::{Embedding, Face, FaceEncoder};
+use rayon::prelude::*;
+use tokio::sync::oneshot;
+
+use super::refusal::Refusal;
+
+/// Images that are worked on side by side at most.
+const TOGETHER: usize = 32;
+
+/// What is asked of an image.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) image: Bytes,
+    /// Whether faces are looked for; if not, the image is a face. Without a detector it always is.
+    pub(super) detect: bool,
+    /// The least score of a face.
+    pub(super) score: f32,
+    /// The most faces, the largest first; 0 is all.
+    pub(super) limit: usize,
+}
+
+/// A face of an image.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// `[left, top, right, bottom]`, in pixels of the upright image.
+    pub(super) bounds: [i64; 4],
+    /// How sure the detector is; 1 without one.
+    pub(super) probability: f32,
+    pub(super) landmarks: Option<Landmarks>,
+    pub(super) embedding: Embedding,
+    /// Height of the face in the image, in pixels, at most that of an aligned face.
+    pub(super) pixels: usize,
+    /// The face as the student sees it, a PNG.
+    pub(super) small: Vec<u8>,
+    /// Milliseconds for reading the image and finding its faces, and for embedding the batch that it was in.
+    pub(super) took: [f64; 2],
+}
+
+/// An image that waits for its turn, and who waits for its faces.
+pub(super) struct Job {
+    pub(super) wanted: Wanted,
+    pub(super) answer: oneshot::Sender<std::result::Result<Vec<Seen>, Refusal>>,
+}
+
+/// A face that is found and not yet embedded.
+struct Found {
+    bounds: [i64; 4],
+    probability: f32,
+    landmarks: Option<Landmarks>,
+    pixels: usize,
+    face: Face,
+}
+
+/// What looks at images.
+pub(super) struct Looker {
+    pub(super) encoder: Arc<FaceEncoder>,
+    pub(super) detector: Option<Box<dyn Detector>>,
+    /// The most pixels of an image.
+    pub(super) pixels: u64,
+}
+
+impl Looker {
+    /// Works until nobody can ask any longer.
+    pub(super) fn run(&self, jobs: &Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let more = std::iter::from_fn(|| jobs.try_recv().ok()).take(TOGETHER - 1);
+            // Who has gone wants no answer.
+            let batch: Vec<Job> = std::iter::once(first).chain(more).filter(|job| !job.answer.is_closed()).collect();
+            let found: Vec<_> = batch.par_iter().with_max_len(1).map(|job| self.found(&job.wanted)).collect();
+            self.answer(batch, found);
+        }
+    }
+
+    /// The embedding of the largest face of an image.
+    pub(super) fn one(&self, wanted: Wanted) -> Result<Vec<f32>> {
+        let (found, _) = self.found(&wanted).map_err(|refusal| Error::data(refusal.message()))?;
+        let face = found.first().ok_or_else(|| Error::data("no face was found"))?;
+        Ok(self.encoder.face(&face.face)?.values().to_vec())
+    }
+
+    /// The faces of an image, and the milliseconds that it took. A panic over an image is an answer too.
+    fn found(&self, wanted: &Wanted) -> std::result::Result<(Vec<Found>, f64), Refusal> {
+        let start = Instant::now();
+        let found = catch_unwind(AssertUnwindSafe(|| self.faces(wanted)));
+        let found = found.unwrap_or_else(|_| Err(Refusal::image("The image cannot be read")))?;
+        Ok((found, milliseconds(start)))
+    }
+
+    fn faces(&self, wanted: &Wanted) -> std::result::Result<Vec<Found>, Refusal> {
+        self.check_size(&wanted.image)?;
+        let image = decode(&wanted.image, Decoding::default()).map_err(|e| Refusal::image(e.to_string()))?;
+        let Some(detector) = self.detector.as_ref().filter(|_| wanted.detect) else { return Ok(vec![whole(image)]) };
+        let mut all = detector.detect(&image)?;
+        all.retain(|one| one.score >= wanted.score);
+        all.sort_by(|a, b| b.bounds.area().total_cmp(&a.bounds.area()));
+        if wanted.limit > 0 {
+            all.truncate(wanted.limit);
+        }
+        let mut found = Vec::with_capacity(all.len());
+        for one in all {
+            let bounds = one.bounds;
+            let enlarged = similarity(&one.landmarks, &TEMPLATE)?.scale().max(1e-6);
+            let edge = |value: f32| value.round() as i64;
+            found.push(Found {
+                bounds: [
+                    edge(bounds.left),
+                    edge(bounds.top),
+                    edge(bounds.left + bounds.width),
+                    edge(bounds.top + bounds.height),
+                ],
+                probability: one.score,
+                landmarks: Some(one.landmarks),
+                pixels: ((TEMPLATE_SIZE as f64 / enlarged).round() as usize).clamp(1, TEMPLATE_SIZE),
+                face: align(&image, &one.landmarks, TEMPLATE_SIZE)?,
+            });
+        }
+        match found.is_empty() {
+            true => Err(Refusal::no_face()),
+            false => Ok(found),
+        }
+    }
+
+    /// Refuses an image that is too large, before any of its pixels is decoded.
+    fn check_size(&self, bytes: &[u8]) -> std::result::Result<(), Refusal> {
+        let reader = image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
+        // Who cannot be asked for a size is refused with its reason by who decodes.
+        let Some((width, height)) = reader.ok().and_then(|reader| reader.into_dimensions().ok()) else { return Ok(()) };
+        match u64::from(width) * u64::from(height) > self.pixels {
+            true => Err(Refusal::image(format!(
+                "The image has {width}x{height} pixels; this server reads images of at most {} megapixels",
+                self.pixels / 1_000_000
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// Embeds the faces of a batch, and answers.
+    fn answer(&self, batch: Vec<Job>, found: Vec<std::result::Result<(Vec<Found>, f64), Refusal>>) {
+        let faces: Vec<Face> =
+            found.iter().flatten().flat_map(|(found, _)| found).map(|found| found.face.clone()).collect();
+        let start = Instant::now();
+        let seen = catch_unwind(AssertUnwindSafe(|| self.embedded(&faces)));
+        let seen = seen.unwrap_or_else(|_| Err(Error::component("the student failed on these faces")));
+        let took = milliseconds(start);
+        let mut seen = seen.map(Vec::into_iter).map_err(|error| error.to_string());
+        for (job, found) in batch.into_iter().zip(found) {
+            let answer = found.and_then(|(found, reading)| {
+                let seen = seen.as_mut().map_err(|error| Refusal::fault(error))?;
+                let of = |(found, (embedding, small)): (Found, (Embedding, Vec<u8>))| Seen {
+                    bounds: found.bounds,
+                    probability: found.probability,
+                    landmarks: found.landmarks,
+                    embedding,
+                    pixels: found.pixels,
+                    small,
+                    took: [reading, took],
+                };
+                Ok(found.into_iter().zip(seen).map(of).collect())
+            });
+            // Who has gone wants no answer.
+            let _ = job.answer.send(answer);
+        }
+    }
+
+    fn embedded(&self, faces: &[Face]) -> Result<Vec<(Embedding, Vec<u8>)>> {
+        let prepare = &self.encoder.header().prepare;
+        let small = faces.iter().map(|face| png(&prepare.apply(face)?)).collect::<Result<Vec<_>>>()?;
+        Ok(self.encoder.faces(faces)?.into_iter().zip(small).collect())
+    }
+}
+
+/// An image that is a face: the square in its middle.
+fn whole(image: Face) -> Found {
+    let (width, height) = (image.width(), image.height());
+    let side = width.min(height);
+    let (left, top) = ((width - side) as i64 / 2, (height - side) as i64 / 2);
+    let face = image.centre_square();
+    let bounds = [left, top, left + side as i64, top + side as i64];
+    Found { bounds, probability: 1.0, landmarks: None, pixels: side, face }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    (since.elapsed().as_secs_f64() * 1e4).round() / 10.0
+}
