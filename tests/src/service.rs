@@ -159,12 +159,13 @@ fn read(answer: Answer) -> (u16, Value) {
     (status, serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{status}: {error}: {text}")))
 }
 
-/// A face that is told from others by its number: waves, a PNG of 24x24 pixels.
+/// A face that is told from others by its number: waves and noise, a PNG of 24x24 pixels.
 pub fn face(number: u32) -> Vec<u8> {
     let at = number as f32;
     let pixel = |x: u32, y: u32| {
         let wave = (x as f32 * (0.2 + 0.137 * at) + at).sin() + (y as f32 * (0.9 - 0.071 * at)).cos();
-        let value = (120.0 + 55.0 * wave) as u8;
+        let noise = (x * 73 + y * 1511 + number * 7919).wrapping_mul(2_654_435_761) >> 29;
+        let value = (120.0 + 55.0 * wave) as u8 + noise as u8;
         image::Rgb([value, value / 2 + (number % 90) as u8, 255 - value])
     };
     let mut bytes = Vec::new();

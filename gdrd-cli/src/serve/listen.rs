@@ -99,8 +99,9 @@ impl Listening {
 /// A socket that gives up when the other side is silent, or takes nothing.
 fn timed(socket: TcpStream, time: Duration) -> std::pin::Pin<Box<TimeoutStream<TcpStream>>> {
     let mut socket = TimeoutStream::new(socket);
-    socket.set_read_timeout(Some(time));
-    socket.set_write_timeout(Some(time));
+    // Longer than a head or a body may take, so that who is too slow for these is told.
+    socket.set_read_timeout(Some(2 * time));
+    socket.set_write_timeout(Some(2 * time));
     Box::pin(socket)
 }
 

@@ -50,7 +50,14 @@ pub(super) struct Seen {
     pub(super) took: [f64; 2],
 }
 
-/// An image that waits for its turn, and who waits for its faces.
+/// What waits for its turn.
+pub(super) enum Task {
+    Look(Job),
+    /// Other work on the threads of the network. They may be one, which waits in [`Looker::run`]: nobody else may ask them.
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+/// An image, and who waits for its faces.
 pub(super) struct Job {
     pub(super) wanted: Wanted,
     pub(super) answer: oneshot::Sender<std::result::Result<Vec<Seen>, Refusal>>,
@@ -75,11 +82,21 @@ pub(super) struct Looker {
 
 impl Looker {
     /// Works until nobody can ask any longer.
-    pub(super) fn run(&self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let more = std::iter::from_fn(|| jobs.try_recv().ok()).take(TOGETHER - 1);
-            // Who has gone wants no answer.
-            let batch: Vec<Job> = std::iter::once(first).chain(more).filter(|job| !job.answer.is_closed()).collect();
+    pub(super) fn run(&self, tasks: &Receiver<Task>) {
+        while let Ok(first) = tasks.recv() {
+            let more = std::iter::from_fn(|| tasks.try_recv().ok()).take(TOGETHER - 1);
+            let mut batch = Vec::new();
+            for task in std::iter::once(first).chain(more) {
+                match task {
+                    Task::Run(work) => {
+                        // Who waits for it hears that it came to nothing.
+                        let _ = catch_unwind(AssertUnwindSafe(work));
+                    }
+                    // Who has gone wants no answer.
+                    Task::Look(job) if job.answer.is_closed() => {}
+                    Task::Look(job) => batch.push(job),
+                }
+            }
             let found: Vec<_> = batch.par_iter().with_max_len(1).map(|job| self.found(&job.wanted)).collect();
             self.answer(batch, found);
         }

@@ -80,13 +80,13 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
         let key = store.new_key(FIRST)?;
         say!("key of the collection `{FIRST}`, which is not shown again: {key}");
     }
-    let (jobs, queue) = channel();
+    let (tasks, queue) = channel();
     let time = Duration::from_secs(wanted.timeout);
     let service = Arc::new(Service {
         keys: store.keys()?,
         people: People::load(store, encoder.clone())?,
         encoder,
-        jobs,
+        tasks,
         bounds: body::Bounds { bytes: (wanted.max_body as usize) << 20, time },
         room: Semaphore::new(wanted.max_requests as usize),
         keeps_images: !wanted.no_images,

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::body::{Options, images, json};
+use super::look::Seen;
 use super::refusal::{Json, Refusal};
 use super::service::{Answer, Collection, Service};
 
@@ -89,12 +90,21 @@ pub(super) async fn look(
 ) -> Answer<Json> {
     let [image] = images(service.read(request).await?, ["file"]).await?;
     let seen = service.faces(image, &options).await?;
+    let seen = service
+        .computing(move |service| {
+            let with = |face: Seen| {
+                let found = service.people.search(of, &face.embedding, SHOWN, true)?;
+                Ok((face, found))
+            };
+            seen.into_iter().map(with).collect::<Answer<Vec<_>>>()
+        })
+        .await?;
     let faces = service
         .blocking(move |service| {
             let mut faces = Vec::with_capacity(seen.len());
-            for face in &seen {
+            for (face, found) in seen {
                 let mut matches = Vec::new();
-                for found in service.people.search(of, &face.embedding, SHOWN, true)? {
+                for found in found {
                     let example = service.people.nearest(of, found.subject, &face.embedding)?;
                     matches.push(json!({
                         "subject": found.name,

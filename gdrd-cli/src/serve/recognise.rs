@@ -116,7 +116,7 @@ pub(super) async fn recognise(
     let [image] = images(service.read(request).await?, ["file"]).await?;
     let seen = service.faces(image, &options).await?;
     let (seen, found) = service
-        .blocking(move |service| {
+        .computing(move |service| {
             let found = seen.iter().map(|face| service.people.search(of, &face.embedding, most, false));
             let found = found.collect::<Answer<Vec<_>>>()?;
             Ok((seen, found))
@@ -139,7 +139,7 @@ pub(super) async fn recognise_embeddings(
     let most = predictions(&options)?;
     let body = json(&service.read(request).await?)?;
     let result = service
-        .blocking(move |service| {
+        .computing(move |service| {
             let one = |(values, face): (Value, Embedding)| {
                 let found = service.people.search(of, &face, most, false)?;
                 Ok(json!({ "embedding": values, "similarities": subjects(&found) }))

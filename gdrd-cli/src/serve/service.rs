@@ -12,7 +12,7 @@ use gdrd_student::FaceEncoder;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::body::{Bounds, Options, drain, read};
-use super::look::{Job, Seen, Wanted};
+use super::look::{Job, Seen, Task, Wanted};
 use super::metrics::Metrics;
 use super::people::People;
 use super::refusal::Refusal;
@@ -28,7 +28,7 @@ pub(super) struct Service {
     pub(super) people: People,
     pub(super) encoder: Arc<FaceEncoder>,
     pub(super) keys: Vec<Key>,
-    pub(super) jobs: Sender<Job>,
+    pub(super) tasks: Sender<Task>,
     pub(super) bounds: Bounds,
     /// Requests that may begin.
     pub(super) room: Semaphore,
@@ -54,9 +54,8 @@ impl Service {
     /// The faces of an image.
     pub(super) async fn look(&self, wanted: Wanted) -> Answer<Vec<Seen>> {
         let (answer, seen) = oneshot::channel();
-        let stopping = || Refusal::busy();
-        self.jobs.send(Job { wanted, answer }).map_err(|_| stopping())?;
-        let seen = seen.await.map_err(|_| stopping())??;
+        self.tasks.send(Task::Look(Job { wanted, answer })).map_err(|_| Refusal::busy())?;
+        let seen = seen.await.map_err(|_| Refusal::busy())??;
         self.metrics.faces.inc_by(seen.len() as u64);
         Ok(seen)
     }
@@ -73,7 +72,21 @@ impl Service {
         self.look(wanted).await
     }
 
-    /// Does what waits for the disk or takes a while, on a thread for such work.
+    /// Does what the threads of the network do, such as searches.
+    pub(super) async fn computing<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let (service, (answer, done)) = (self.clone(), oneshot::channel());
+        let run = move || {
+            // Who has gone wants no answer.
+            let _ = answer.send(work(&service));
+        };
+        self.tasks.send(Task::Run(Box::new(run))).map_err(|_| Refusal::busy())?;
+        done.await.map_err(|_| Refusal::fault("the server failed at this request"))?
+    }
+
+    /// Does what waits for the disk, on a thread for such work.
     pub(super) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Answer<T> + Send + 'static,

@@ -238,9 +238,9 @@ fn what_is_wrong_has_compreface_s_codes() {
     let embeddings = |body: Value| client.with_json("POST", &format!("{ROOT}/embeddings/recognize"), &body);
     refused(embeddings(json!({ "embeddings": [] })), 400, 37);
     refused(embeddings(json!({ "embeddings": [[1.0, 2.0]] })), 400, 36);
-    refused(embeddings(json!({ "embeddings": [["a"; 12]] })), 400, 36);
-    refused(embeddings(json!({ "embeddings": [[1e300; 12]] })), 400, 36);
-    refused(embeddings(json!({ "embeddings": [[0.0; 12]] })), 400, 36);
+    refused(embeddings(json!({ "embeddings": [vec!["a"; 12]] })), 400, 36);
+    refused(embeddings(json!({ "embeddings": [vec![1e300; 12]] })), 400, 36);
+    refused(embeddings(json!({ "embeddings": [vec![0.0; 12]] })), 400, 36);
     refused(client.json("GET", "/api/v1/recognition/nothing"), 404, 0);
     refused(client.json("PATCH", &path), 405, 0);
     for (key, status, code) in [("", 400, 26), ("1234", 400, 26), ("00000000-0000-4000-8000-000000000000", 404, 10)] {

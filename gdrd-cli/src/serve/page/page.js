@@ -244,7 +244,7 @@ function usual() {
 const [LEFT, RIGHT, TOP, BOTTOM, DECADES] = [58, 470, 10, 205, 4];
 const right = (similarity) => LEFT + similarity * (RIGHT - LEFT);
 const up = (rate) => TOP + Math.min(DECADES, -Math.log10(Math.max(rate, 1e-9))) / DECADES * (BOTTOM - TOP);
-const parts = (rate) => (rate >= 0.995 ? "all" : rate >= 0.1 ? `${Math.round(100 * rate)} in 100` : `1 in ${Math.round(1 / rate).toLocaleString("en")}`);
+const parts = (rate) => (rate >= 0.995 ? "all" : rate >= 0.1 ? `${Math.round(100 * rate)} in 100` : `1 in ${Number((1 / rate).toPrecision(2)).toLocaleString("en")}`);
 
 function axes() {
   const chart = $("curve");
