@@ -32,26 +32,27 @@ impl Server {
         command.current_dir(folder).arg("serve").args(arguments).args(["--listen", "127.0.0.1:0"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
-        let mut output = BufReader::new(child.stdout.take().expect("standard output"));
-        let mut key = None;
+        let output = BufReader::new(child.stdout.take().expect("standard output"));
+        let mut server = Self { child, address: String::new(), key: None, output };
         loop {
             let mut line = String::new();
-            if output.read_line(&mut line).expect("a line") == 0 {
+            let ended = server.output.read_line(&mut line).expect("a line") == 0;
+            let mut talk = server.child.stderr.take().expect("standard error");
+            if ended {
                 let mut said = String::new();
-                child.stderr.take().expect("standard error").read_to_string(&mut said).expect("text");
-                child.wait().expect("it ends");
+                talk.read_to_string(&mut said).expect("text");
                 return Err(said);
             }
-            let line = line.trim();
-            if let Some((_, shown)) = line.split_once("not shown again: ") {
-                key = Some(shown.to_string());
+            if let Some((_, shown)) = line.trim().split_once("not shown again: ") {
+                server.key = Some(shown.to_string());
             }
-            if let Some(address) = line.strip_prefix("listening on ") {
+            if let Some(address) = line.trim().strip_prefix("listening on ") {
+                server.address = address.to_string();
                 // What it says from here on must not fill the pipe.
-                let mut talk = child.stderr.take().expect("standard error");
                 std::thread::spawn(move || std::io::copy(&mut talk, &mut std::io::sink()));
-                return Ok(Self { child, address: address.to_string(), key, output });
+                return Ok(server);
             }
+            server.child.stderr = Some(talk);
         }
     }
 

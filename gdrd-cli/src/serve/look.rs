@@ -176,7 +176,7 @@ impl Looker {
         let mut seen = seen.map(Vec::into_iter).map_err(|error| error.to_string());
         for (job, found) in batch.into_iter().zip(found) {
             let answer = found.and_then(|(found, reading)| {
-                let seen = seen.as_mut().map_err(|error| Refusal::fault(error))?;
+                let seen = seen.as_mut().map_err(Refusal::fault)?;
                 let of = |(found, (embedding, small)): (Found, (Embedding, Vec<u8>))| Seen {
                     bounds: found.bounds,
                     probability: found.probability,

@@ -105,7 +105,10 @@ impl People {
             return Err(Refusal::subject_exists());
         }
         let subject = store.add_subject(collection, name)?;
-        self.with(collection, |known| Ok(drop(known.names.insert(subject, name.to_string()))))
+        self.with(collection, |known| {
+            known.names.insert(subject, name.to_string());
+            Ok(())
+        })
     }
 
     /// Gives a subject another name; if somebody else has it, they are one from now on. Whether anything changed.
@@ -126,7 +129,10 @@ impl People {
             }
             _ => {
                 store.rename(from, new)?;
-                self.with(collection, |known| Ok(drop(known.names.insert(from, new.to_string()))))?;
+                self.with(collection, |known| {
+                    known.names.insert(from, new.to_string());
+                    Ok(())
+                })?;
             }
         }
         Ok(true)

@@ -22,7 +22,9 @@ fn backups(path: &Path, keep: usize) -> Option<Backups> {
 fn with(store: &mut Store, names: &[&str]) -> i64 {
     let collection = store.collection("default").expect("a collection");
     let new = New { values: &[0.6, 0.8], pixels: 16, images: Some((b"an image", b"a small one")) };
-    names.iter().for_each(|name| drop(store.add_example(collection, name, &new).expect("added")));
+    for name in names {
+        store.add_example(collection, name, &new).expect("added");
+    }
     collection
 }
 
@@ -98,7 +100,7 @@ fn a_deletion_that_was_cut_off_is_finished_at_the_next_start() {
     drop(store);
     let (mut store, _) = Store::open(&path, backups(&path, 3)).expect("a database");
     std::fs::rename(path.with_file_name("backups"), &away).expect("moved");
-    let said = store.erase(collection, Which::All).err().expect("refused").to_string();
+    let said = store.erase(collection, Which::All).expect_err("refused").to_string();
     assert!(said.contains("not yet from a backup") && said.contains("its folder is not there"), "{said}");
     std::fs::rename(&away, path.with_file_name("backups")).expect("moved back");
     store.finish_erasures().expect("finished");
