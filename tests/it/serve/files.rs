@@ -37,7 +37,7 @@ fn wait_for(done: impl Fn() -> bool) {
 #[test]
 fn who_is_deleted_is_in_no_file() {
     let (bench, mut server, client) = begun(&["--backups", "backups"]);
-    let count = 160;
+    let count = 60;
     let name = |number: u32| format!("Person-{number:04}-of-the-test");
     for number in 0..count {
         add(&client, &name(number), number);
@@ -52,7 +52,7 @@ fn who_is_deleted_is_in_no_file() {
     let client = server.client(&client.key);
     wait_for(|| with_text(&bench, name(1).as_bytes()).iter().any(|file| file.ends_with(".backup")));
     let mut gone = Vec::new();
-    for number in (0..count).step_by(7) {
+    for number in (0..count).step_by(6) {
         let marks =
             [name(number).into_bytes(), face(number)[400..440].to_vec(), embedding(&client, number)[..16].to_vec()];
         assert!(marks.iter().all(|mark| !with_text(&bench, mark).is_empty()), "{number}: it is there before");
