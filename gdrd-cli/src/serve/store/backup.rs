@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use gdrd_core::error::{Error, Result};
 use rusqlite::params;
 
-use super::open::beside;
+use super::open::{beside, private};
 use super::{Store, as_i64, now, of_sqlite};
 
 /// Where backups go, and how many stay.
@@ -53,6 +53,7 @@ impl Store {
             db.execute("INSERT INTO backups (path, made) VALUES (?1, ?2)", params![path_text, made]).map(drop)
         })?;
         self.remove_partial()?;
+        private(&partial)?;
         self.db.execute("VACUUM INTO ?1", [partial_text]).map_err(|e| of_sqlite(&partial, &e))?;
         File::open(&partial).and_then(|file| file.sync_all()).map_err(|e| Error::io(&partial, e))?;
         std::fs::rename(&partial, &path).map_err(|e| Error::io(&path, e))?;

@@ -112,6 +112,7 @@ fn create(path: &Path) -> Result<()> {
             return Err(Error::io(old, error));
         }
     }
+    private(&new)?;
     let made = || -> rusqlite::Result<()> {
         let db = Connection::open(&new)?;
         db.pragma_update(None, "synchronous", "FULL")?;
@@ -120,6 +121,18 @@ fn create(path: &Path) -> Result<()> {
     };
     made().map_err(|e| of_sqlite(path, &e))?;
     std::fs::rename(&new, path).map_err(|e| Error::io(path, e))
+}
+
+/// Makes an empty file that nobody else on this machine may read; what SQLite puts beside it has its permissions.
+pub(super) fn private(path: &Path) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path).map(drop).map_err(|e| Error::io(path, e))
 }
 
 /// Refuses a file that ends before its header says. SQLite takes an empty one for a new database. With a log the file may have been

@@ -117,6 +117,12 @@ fn the_newest_backups_are_kept_and_can_be_served() {
     let there: Vec<bool> = made.iter().map(|path| path.exists()).collect();
     assert_eq!(there, [false, false, true, true]);
     assert!(store.backed_up().expect("read").is_some_and(|seconds| seconds < 60));
+    #[cfg(unix)]
+    for path in [&path, &path.with_file_name("people.db-wal"), &made[3]] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: others may read it", path.display());
+    }
     let again = open(&made[3]).expect("a backup is a database");
     assert!(again.subject(collection, "Ann").expect("read").is_some());
     assert_eq!(again.examples(collection, None).expect("read")[0].values, [0.6, 0.8]);
