@@ -213,3 +213,78 @@ fn whole(image: Face) -> Found {
 fn milliseconds(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 1e4).round() / 10.0
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use gdrd_student::front_end::{Bounds, Detection};
+
+    use super::*;
+
+    /// Finds a large face and a small one of which it is less sure, at places that it knows.
+    struct Booth;
+
+    impl Detector for Booth {
+        fn detect(&self, _: &Face) -> Result<Vec<Detection>> {
+            let at = |left: f32, size: f32, score| Detection {
+                bounds: Bounds { left, top: 10.0, width: size, height: size },
+                landmarks: TEMPLATE.map(|[x, y]| [x * size / 112.0 + left, y * size / 112.0 + 10.0]),
+                score,
+            };
+            Ok(vec![at(10.0, 28.0, 0.95), at(60.0, 112.0, 0.6)])
+        }
+    }
+
+    fn looker(detector: Option<Box<dyn Detector>>) -> Looker {
+        let student = include_bytes!("../../../tests/files/student-format-1.safetensors");
+        let encoder = FaceEncoder::from_bytes(student, &Device::Cpu).expect("a student");
+        Looker { encoder: Arc::new(encoder), detector, pixels: 1_000_000 }
+    }
+
+    fn wanted(detect: bool, score: f32, limit: usize) -> Wanted {
+        let pixels = (0..3 * 200 * 150).map(|at| (at * 7 % 251) as u8).collect();
+        let image = png(&Face::new(200, 150, pixels).expect("an image")).expect("a PNG");
+        Wanted { image: image.into(), detect, score, limit }
+    }
+
+    /// What is found of an image, by way of the queue.
+    fn seen(looker: &Looker, wanted: Wanted) -> std::result::Result<Vec<Seen>, Refusal> {
+        let (tasks, queue) = std::sync::mpsc::channel();
+        let (answer, seen) = oneshot::channel();
+        tasks.send(Task::Look(Job { wanted, answer })).expect("sent");
+        drop(tasks);
+        looker.run(&queue);
+        seen.blocking_recv().expect("an answer")
+    }
+
+    #[test]
+    fn faces_of_a_photograph_come_largest_first_within_score_and_limit() {
+        let looker = looker(Some(Box::new(Booth)));
+        let all = seen(&looker, wanted(true, 0.3, 0)).expect("faces");
+        let found: Vec<([i64; 4], usize)> = all.iter().map(|seen| (seen.bounds, seen.pixels)).collect();
+        assert_eq!(found, [([60, 10, 172, 122], 112), ([10, 10, 38, 38], 28)]);
+        assert!(all.iter().all(|seen| seen.landmarks.is_some() && seen.small.starts_with(b"\x89PNG")));
+        assert_eq!(seen(&looker, wanted(true, 0.3, 1)).expect("faces")[0].bounds[0], 60);
+        assert_eq!(seen(&looker, wanted(true, 0.7, 1)).expect("faces")[0].bounds[0], 10);
+        let none = seen(&looker, wanted(true, 0.99, 0)).expect_err("no face");
+        assert!(none.message().contains("No face is found"), "{}", none.message());
+        // Asked not to look, it takes the middle of the image.
+        for looker in [&looker, &self::looker(None)] {
+            let whole = seen(looker, wanted(false, 0.3, 0)).expect("a face");
+            assert_eq!((whole.len(), whole[0].bounds, whole[0].pixels), (1, [25, 0, 175, 150], 150));
+        }
+        let one = looker.one(wanted(true, 0.3, 1)).expect("an embedding");
+        assert_eq!(one, all[0].embedding.values());
+    }
+
+    #[test]
+    fn work_that_fails_leaves_the_queue_going() {
+        let (tasks, queue) = std::sync::mpsc::channel();
+        let (answer, seen) = oneshot::channel();
+        tasks.send(Task::Run(Box::new(|| panic!("on purpose")))).expect("sent");
+        tasks.send(Task::Look(Job { wanted: wanted(false, 0.5, 0), answer })).expect("sent");
+        drop(tasks);
+        looker(None).run(&queue);
+        assert_eq!(seen.blocking_recv().expect("an answer").expect("a face").len(), 1);
+    }
+}

@@ -40,12 +40,12 @@ impl Store {
     pub(crate) fn back_up(&mut self) -> Result<Option<PathBuf>> {
         let Some(Backups { folder, keep }) = &self.backups else { return Ok(None) };
         let (name, keep) = (self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), *keep);
-        let mut made = now();
-        let mut path = folder.join(format!("{name}.{made}.backup"));
-        while path.exists() {
-            made += 1;
-            path = folder.join(format!("{name}.{made}.backup"));
-        }
+        let newest = self.one("SELECT max(made) FROM backups", [], |row| row.get::<_, Option<i64>>(0))?.flatten();
+        // Later than every other, whatever the clock does.
+        let least = now().max(newest.map_or(0, |newest| newest + 1));
+        let at = |made: i64| folder.join(format!("{name}.{made}.backup"));
+        let made = (least..).find(|made| !at(*made).exists()).unwrap_or(least);
+        let path = at(made);
         let partial = beside(&path, ".partial");
         let (path_text, partial_text) = (path.to_string_lossy().into_owned(), partial.to_string_lossy().into_owned());
         // Known before it is there, so that nobody stays in a backup that is not known.
