@@ -10,6 +10,7 @@ mod held;
 mod hub;
 mod people;
 mod place;
+mod serve;
 
 pub(crate) use held::HeldArguments;
 pub(crate) use hub::{HubCommand, PushArguments};
@@ -18,6 +19,7 @@ pub(crate) use people::{
     SearchArguments, WatchArguments, WeightNumbers,
 };
 pub(crate) use place::PlaceArguments;
+pub(crate) use serve::ServeArguments;
 
 /// Distils face recognisers for faces of about 16x16 pixels.
 #[derive(Parser)]
@@ -183,6 +185,10 @@ pub(crate) enum Command {
     Search(SearchArguments),
     /// Recognise photographs as they come into a folder, until Ctrl-C
     Watch(WatchArguments),
+    /// Recognise faces over HTTP, for programs that speak CompreFace's REST interface, and on a page
+    ///
+    /// Needs a gdrd that is built with the feature `serve`. docs/serve.md says how it is used.
+    Serve(Box<ServeArguments>),
     /// Measure a student file's thresholds, quality model and figures, and write them into a new one
     Calibrate(CalibrateArguments),
     /// Write a student as an ONNX model

@@ -27,6 +27,8 @@ mod output;
 mod args;
 mod commands;
 mod progress;
+#[cfg(feature = "serve")]
+mod serve;
 mod stop;
 
 /// Runs the command line of this process. `extend` adds plug-ins to the built-in ones.

@@ -54,6 +54,7 @@ mod restoration;
 mod resume;
 mod review;
 mod rounds;
+mod serve;
 mod stops;
 mod student_file;
 mod tensorboard;

@@ -22,7 +22,7 @@ struct Town {
     bench: Bench,
 }
 
-const TOWN: &str = "
+pub(crate) const TOWN: &str = "
 format = 1
 stages = [\"only\"]
 

@@ -15,7 +15,11 @@ use gdrd_core::run::{Place, RunFolder, train};
 use tempfile::TempDir;
 
 pub mod hub_server;
+#[cfg(feature = "serve")]
+pub mod kills;
 pub mod rounds;
+#[cfg(feature = "serve")]
+pub mod service;
 
 /// Both teachers, both stages, one protocol.
 pub const TINY: &str = include_str!("recipes/tiny.toml");

@@ -69,6 +69,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Forget(wanted) => people::forget(&wanted),
         Command::Search(wanted) => people::search(&wanted, registry),
         Command::Watch(wanted) => people::watch(&wanted, registry),
+        Command::Serve(wanted) => serve(&wanted, registry),
         Command::Calibrate(wanted) => calibrate::calibrate(&wanted, registry),
         Command::Export(wanted) => export::onnx(&wanted, registry),
         Command::Completions { shell } => {
@@ -91,6 +92,17 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Hub(command) => hub::hub(command, registry),
         Command::Data(command) => data::data(command, registry),
     }
+}
+
+#[cfg(feature = "serve")]
+use crate::serve::serve;
+
+#[cfg(not(feature = "serve"))]
+fn serve(_: &crate::args::ServeArguments, _: &Registry) -> Result<()> {
+    Err(Error::recipe(
+        "`serve`: this gdrd is built without the service; `cargo build --release --features serve` builds one with it, and \
+         `--features serve,align` one that finds faces in photographs too",
+    ))
 }
 
 /// Where a command does its work; files of the Hub are held to `locked`.
@@ -137,7 +149,7 @@ impl Reading {
 /// Refuses an output before the work for it begins: one that cannot be written, one that is an input, and one that is a part of a
 /// run.
 /// The student of a file, of any kind that is registered.
-fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
+pub(crate) fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
     FaceEncoder::open_with_kinds(path, &candle_core::Device::Cpu, registry)
 }
 

@@ -1,0 +1,228 @@
+//! `serve`: recognition over HTTP, for programs that speak CompreFace's REST interface, and on a page.
+//!
+//!     listen.rs      routes.rs        service.rs     subjects, examples,      look.rs          people.rs     store/
+//!     a socket ──► an address ──► a key, room ──► recognise, page ──► faces of an image ──► in memory ──► SQLite
+//!
+//! Three kinds of threads: tokio's answer requests and wait, its blocking ones wait for the disk, and the one that started the service
+//! (of rayon's pool, as the network is) embeds.
+
+mod body;
+mod examples;
+mod listen;
+mod look;
+mod metrics;
+mod page;
+mod people;
+mod recognise;
+mod refusal;
+mod routes;
+mod service;
+mod store;
+mod subjects;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::registry::Registry;
+use gdrd_student::front_end::Detector;
+use tokio::sync::Semaphore;
+
+use self::listen::Listening;
+use self::look::{Looker, Wanted};
+use self::people::People;
+use self::service::Service;
+use self::store::{Backups, Store};
+use crate::args::ServeArguments;
+use crate::commands::open_student;
+
+/// The collection of a new database.
+const FIRST: &str = "default";
+/// The least score that a detector is asked for; requests may ask for more.
+const LEAST_SCORE: f32 = 0.3;
+
+pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> {
+    let backups =
+        wanted.backups.as_deref().map(|folder| Backups::new(folder, wanted.backup_keep as usize)).transpose()?;
+    let (mut store, recovered) = Store::open(&wanted.database, backups)?;
+    if recovered {
+        talk!(
+            "{}: the server before this one was cut off; what it had acknowledged is there",
+            wanted.database.display()
+        );
+    }
+    if let Some(collection) = &wanted.new_key {
+        let key = store.new_key(collection)?;
+        say!("{key}");
+        return Ok(());
+    }
+    if let Some(collection) = &wanted.revoke_keys {
+        let count = store.revoke_keys(collection)?;
+        say!("{}: {count} keys of `{collection}` are invalid now", wanted.database.display());
+        return Ok(());
+    }
+    let student = wanted.student.as_deref().ok_or_else(|| Error::recipe("expected `--student FILE`"))?;
+    let encoder = Arc::new(open_student(student, registry)?);
+    let (detector, detector_name, score) = detector(wanted)?;
+    let looker = Looker { encoder: encoder.clone(), detector, pixels: wanted.max_pixels * 1_000_000 };
+    embeddings_of(&mut store, &looker, wanted)?;
+    let tls = match (&wanted.tls_certificate, &wanted.tls_key) {
+        (Some(certificate), Some(key)) => Some(listen::tls(certificate, key)?),
+        _ => None,
+    };
+    let address = || format!("`--listen {}`", wanted.listen);
+    let listener = TcpListener::bind(wanted.listen).map_err(|e| Error::io(address(), e))?;
+    listener.set_nonblocking(true).map_err(|e| Error::io(address(), e))?;
+    let at = listener.local_addr().map_err(|e| Error::io(address(), e))?;
+    if store.collections()?.is_empty() {
+        let key = store.new_key(FIRST)?;
+        say!("key of the collection `{FIRST}`, which is not shown again: {key}");
+    }
+    let (tasks, queue) = channel();
+    let time = Duration::from_secs(wanted.timeout);
+    let service = Arc::new(Service {
+        keys: store.keys()?,
+        people: People::load(store, encoder.clone())?,
+        encoder,
+        tasks,
+        bounds: body::Bounds { bytes: (wanted.max_body as usize) << 20, time },
+        room: Semaphore::new(wanted.max_requests as usize),
+        keeps_images: !wanted.no_images,
+        detector: detector_name,
+        score,
+        metrics: metrics::Metrics::new(),
+    });
+    let every = wanted.backups.as_ref().map(|_| Duration::from_secs(3600 * wanted.backup_every));
+    say!("listening on {}://{at}", if tls.is_some() { "https" } else { "http" });
+    let listening = Listening { listener, tls, connections: wanted.max_connections as usize, time };
+    let answering =
+        std::thread::Builder::new().name("gdrd-serve".into()).spawn(move || answer(service, listening, every));
+    let answering = answering.map_err(|e| Error::io("a thread", e))?;
+    looker.run(&queue);
+    let done = answering.join().map_err(|_| Error::component("the service failed"))?;
+    talk!("stopped");
+    done
+}
+
+/// Answers requests until the process is asked to stop.
+fn answer(service: Arc<Service>, listening: Listening, backups: Option<Duration>) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(64).enable_all().build();
+    let runtime = runtime.map_err(|e| Error::io("threads of the service", e))?;
+    runtime.block_on(async {
+        let stop = stop().map_err(|e| Error::io("the signal to stop", e))?;
+        if let Some(every) = backups {
+            tokio::spawn(back_up(service.clone(), every));
+        }
+        listening.run(routes::router(service), stop).await
+    })
+    // The runtime ends here, and with it whoever could ask the looker for something.
+}
+
+/// Resolves when the process is asked to stop: Ctrl-C or SIGTERM.
+#[cfg(unix)]
+fn stop() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        talk!("stopping after the requests that were begun");
+    })
+}
+
+#[cfg(not(unix))]
+fn stop() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        // Without a handler Ctrl-C ends the program as it always does.
+        let _ = tokio::signal::ctrl_c().await;
+        talk!("stopping after the requests that were begun");
+    })
+}
+
+/// Makes a backup whenever the newest is old enough.
+async fn back_up(service: Arc<Service>, every: Duration) {
+    loop {
+        let done = service.blocking(move |service| {
+            let mut store = service.people.store();
+            let age = store.backed_up()?.map(Duration::from_secs);
+            Ok(match age.filter(|age| *age < every) {
+                Some(age) => every - age,
+                None => {
+                    if let Some(path) = store.back_up()? {
+                        talk!("backup: {}", path.display());
+                    }
+                    every
+                }
+            })
+        });
+        // What went wrong is said where it is refused; the next try may do.
+        let wait = match done.await {
+            Ok(wait) => wait,
+            Err(refusal) => {
+                talk!("no backup: {}", refusal.message());
+                every.min(Duration::from_secs(600))
+            }
+        };
+        tokio::time::sleep(wait.max(Duration::from_secs(1))).await;
+    }
+}
+
+/// Sees to it that the embeddings of the database are those of the student.
+fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) -> Result<()> {
+    if !store.is_of_another(&looker.encoder)? {
+        return Ok(());
+    }
+    let place = || format!("`{}`", wanted.database.display());
+    if !wanted.reembed {
+        return Err(Error::data(
+            "its embeddings are of another student, whose vectors say nothing to this one; serve that one, or embed the images of \
+             the database again with `--reembed`",
+        ))
+        .at(place);
+    }
+    let images = store.images()?;
+    let without = images.iter().filter(|(_, image)| image.is_none()).count();
+    if without > 0 {
+        return Err(Error::data(format!(
+            "{without} of {} faces were kept without an image (`--no-images`), and cannot be embedded again",
+            images.len()
+        )))
+        .at(place);
+    }
+    talk!("{}: embedding {} faces again", wanted.database.display(), images.len());
+    let mut all = Vec::with_capacity(images.len());
+    for (row, image) in images {
+        let wanted = Wanted { image: image.unwrap_or_default().into(), detect: true, score: LEAST_SCORE, limit: 1 };
+        all.push((row, looker.one(wanted).at(place)?));
+    }
+    store.set_student(&looker.encoder, &all)
+}
+
+/// The detector, its name, and the score from which on it calls something a face.
+type Finding = (Option<Box<dyn Detector>>, Option<String>, f32);
+
+#[cfg(feature = "align")]
+fn detector(wanted: &ServeArguments) -> Result<Finding> {
+    use gdrd_student::front_end::{DetectorOptions, OnnxDetector};
+    let usual = DetectorOptions::default();
+    let Some(path) = &wanted.detector else { return Ok((None, None, usual.score)) };
+    let score = usual.score;
+    let detector = OnnxDetector::open(path, DetectorOptions { score: LEAST_SCORE, ..usual })?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((Some(Box::new(detector)), Some(name), score))
+}
+
+#[cfg(not(feature = "align"))]
+fn detector(wanted: &ServeArguments) -> Result<Finding> {
+    match wanted.detector {
+        None => Ok((None, None, 0.0)),
+        Some(_) => Err(Error::recipe(
+            "`--detector`: this gdrd is built without detectors; `cargo build --release --features serve,align` builds one with them",
+        )),
+    }
+}
