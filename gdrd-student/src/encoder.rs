@@ -41,7 +41,7 @@ pub struct FaceEncoder {
 
 /// What embeds: on the CPU the form that is fastest, where the student has one. Then no other holds the weights.
 enum Network {
-    Fast(Inference),
+    Fast(Box<Inference>),
     Layers(Box<dyn Student>),
 }
 
@@ -101,7 +101,7 @@ impl FaceEncoder {
                 // The weights are the network's alone, so that each layer can give its own up for the form that it needs.
                 drop((student, tensors));
                 network.hold(WeightPrecision::Float32)?;
-                Network::Fast(network)
+                Network::Fast(Box::new(network))
             }
             None => Network::Layers(student),
         };
