@@ -66,12 +66,14 @@ impl FaceEncoder {
     /// As [`open`](FaceEncoder::open).
     pub fn open_with_kinds(path: impl AsRef<Path>, device: &Device, kinds: &dyn StudentKinds) -> Result<Self> {
         let path = path.as_ref();
-        let read = || {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let open = || {
+            let found = (StudentFile::open(&bytes, device, kinds)?, student_digest(&bytes)?);
             // The bytes are gone before the weights take the form that they are held in.
-            Ok((StudentFile::open(&bytes, device, kinds)?, student_digest(&bytes)?))
+            drop(bytes);
+            Self::of(found.0, found.1, device)
         };
-        read().and_then(|(file, digest)| Self::of(file, digest, device)).at(|| format!("`{}`", path.display()))
+        open().at(|| format!("`{}`", path.display()))
     }
 
     /// A student from the bytes of its file, on `device`, of the kinds that this crate has.
