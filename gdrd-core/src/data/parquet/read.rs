@@ -35,7 +35,7 @@ pub(super) fn build(config: &ParquetImages, cx: &BuildContext) -> Result<Box<dyn
         }
         for path in paths {
             let path = cx.file(&path)?.path;
-            config.read(&path, &mut all, &mut names).at(|| format!("`{}`", path.display()))?;
+            guarded(|| config.read(&path, &mut all, &mut names)).at(|| format!("`{}`", path.display()))?;
         }
     }
     if all.rows.is_empty() {
@@ -82,6 +82,12 @@ struct Row {
 struct Rows {
     files: Vec<Open>,
     rows: Vec<Row>,
+}
+
+/// What is read; a damaged file that makes the crate panic is an error too.
+fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(Error::data("it cannot be read as a Parquet file: it is damaged")))
 }
 
 fn failed(error: &parquet::errors::ParquetError) -> Error {
@@ -289,6 +295,6 @@ impl Encoded for Rows {
     }
 
     fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
-        self.bytes(index).map(Cow::Owned)
+        guarded(|| self.bytes(index)).map(Cow::Owned)
     }
 }
