@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 #[derive(Args)]
-#[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "whoever lacks the feature is told how to get it"))]
 pub(crate) struct ServeArguments {
     /// The database, an SQLite file; a new one is made, and the key of its first collection is printed
     pub(crate) database: PathBuf,
