@@ -77,6 +77,8 @@ mod tests {
         for kind in registry.kinds().iter().filter(|kind| kind.family == "student") {
             let mut all = Vec::new();
             numbers(kind.schema.as_value(), kind.schema.as_value(), &[], &mut all);
+            // The recogniser behind a restored face is one of the other kinds.
+            all.retain(|(keys, _)| keys.first().is_none_or(|key| key != "recogniser"));
             assert!(!all.is_empty(), "{}", kind.name);
             for (keys, outside) in &all {
                 for value in outside {

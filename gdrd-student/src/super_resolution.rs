@@ -27,10 +27,10 @@ pub struct SuperResolution {
     #[cfg_attr(feature = "train", schemars(range(min = 16, max = 512)))]
     pub size: usize,
     /// Channels of the convolutions.
-    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 16_384)))]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 65_536)))]
     pub channels: usize,
     /// Residual blocks.
-    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 64)))]
+    #[cfg_attr(feature = "train", schemars(range(min = 1, max = 1_024)))]
     pub blocks: usize,
     /// The recogniser of the restored face: `kind` and its options, as in `[student]`.
     pub recogniser: RestoredFaceRecogniser,

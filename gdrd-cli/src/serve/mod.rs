@@ -1,7 +1,9 @@
 //! `serve`: recognition over HTTP, for programs that speak CompreFace's REST interface, and on a page.
 //!
-//!     listen.rs      routes.rs        service.rs     subjects, examples,      look.rs          people.rs     store/
-//!     a socket ──► an address ──► a key, room ──► recognise, page ──► faces of an image ──► in memory ──► SQLite
+//! ```text
+//! listen.rs      routes.rs        service.rs     subjects, examples,      look.rs          people.rs     store/
+//! a socket ──► an address ──► a key, room ──► recognise, page ──► faces of an image ──► in memory ──► SQLite
+//! ```
 //!
 //! Three kinds of threads: tokio's answer requests and wait, its blocking ones wait for the disk, and the one that started the service
 //! (of rayon's pool, as the network is) embeds.
