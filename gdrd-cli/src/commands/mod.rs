@@ -146,14 +146,13 @@ impl Reading {
     }
 }
 
-/// Refuses an output before the work for it begins: one that cannot be written, one that is an input, and one that is a part of a
-/// run.
 /// The student of a file, of any kind that is registered.
 pub(crate) fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
     FaceEncoder::open_with_kinds(path, &candle_core::Device::Cpu, registry)
 }
 
-/// Refuses an output before the work for it begins: one that cannot be written, and one that is an input.
+/// Refuses an output before the work for it begins: one that cannot be written, one that is an input, and one that is a part of a
+/// run.
 fn check_output<'a>(out: &Path, recipe: Option<&Experiment>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     check_file(out, inputs)?;
     let paths = recipe.map(Experiment::paths).unwrap_or_default();
