@@ -20,12 +20,16 @@ pub const LOW: &str = "low";
 /// Bytes of small faces that are kept in memory, for each view.
 const KEPT_BYTES: usize = 1 << 30;
 
+/// Bytes of whole faces that are kept in memory, where training asks for them again and again.
+const KEPT_WHOLE_BYTES: usize = 1 << 28;
+
 /// A dataset in all views of a recipe.
 #[derive(Clone)]
 pub struct Views {
     dataset: Arc<dyn Dataset>,
     content: String,
     forms: BTreeMap<String, Form>,
+    whole: Arc<Whole>,
 }
 
 /// A face with the change of a variant, before any view reduces it.
@@ -45,10 +49,33 @@ struct Form {
     kept: Arc<Vec<OnceLock<Face>>>,
 }
 
+/// Faces as the dataset has them, where all of them fit into memory by the size of the first one that was asked for.
+#[derive(Default)]
+struct Whole(OnceLock<(usize, Vec<OnceLock<Face>>)>);
+
+impl Whole {
+    fn get(&self, index: usize) -> Option<Face> {
+        self.0.get()?.1.get(index)?.get().cloned()
+    }
+
+    fn keep(&self, index: usize, count: usize, face: &Face) {
+        let bytes = face.pixels().len();
+        let new = || (bytes, slots(if bytes.saturating_mul(count) <= KEPT_WHOLE_BYTES { count } else { 0 }));
+        let (most, slots) = self.0.get_or_init(new);
+        if let Some(slot) = slots.get(index).filter(|_| bytes <= *most) {
+            slot.get_or_init(|| face.clone());
+        }
+    }
+}
+
+fn slots(count: usize) -> Vec<OnceLock<Face>> {
+    (0..count).map(|_| OnceLock::new()).collect()
+}
+
 impl Views {
     /// A dataset without views; `content` is the digest of everything that it is.
     pub fn new(dataset: Arc<dyn Dataset>, content: impl Into<String>) -> Self {
-        Self { dataset, content: content.into(), forms: BTreeMap::new() }
+        Self { dataset, content: content.into(), forms: BTreeMap::new(), whole: Arc::default() }
     }
 
     /// Adds the view `name`; `content` is the digest of everything that the degradation is.
@@ -57,8 +84,7 @@ impl Views {
         let bytes = |small: &Downscale| self.dataset.len() * 3 * small.size * small.size;
         let is_kept =
             !degradation.is_random() && degradation.downscale().is_some_and(|small| bytes(small) <= KEPT_BYTES);
-        let slots = if is_kept { self.dataset.len() } else { 0 };
-        let kept = Arc::new((0..slots).map(|_| OnceLock::new()).collect());
+        let kept = Arc::new(slots(if is_kept { self.dataset.len() } else { 0 }));
         self.forms.insert(name.to_string(), Form { degradation, content: content.into(), kept });
         self
     }
@@ -119,17 +145,28 @@ impl Views {
     /// # Errors
     /// If there is no such view, or the face cannot be read or degraded.
     pub fn face(&self, index: usize, view: &str, variant: (&Augment, Variant), random: &mut Stream) -> Result<Face> {
-        self.face_of(&OnceCell::new(), index, view, variant, random)
+        self.made(None, index, view, variant, random)
     }
 
-    /// [`face`](Views::face), for views of one face with one change: `changed` keeps the face between them, which is read and
-    /// changed once.
+    /// [`face`](Views::face) for training, which asks again: whole faces are kept where memory allows. `changed` is for views of
+    /// one face with one change, which is read and changed once.
     ///
     /// # Errors
     /// As [`face`](Views::face).
     pub(super) fn face_of(
         &self,
         changed: &OnceCell<Changed>,
+        index: usize,
+        view: &str,
+        variant: (&Augment, Variant),
+        random: &mut Stream,
+    ) -> Result<Face> {
+        self.made(Some(changed), index, view, variant, random)
+    }
+
+    fn made(
+        &self,
+        training: Option<&OnceCell<Changed>>,
         index: usize,
         view: &str,
         (augment, variant): (&Augment, Variant),
@@ -145,8 +182,19 @@ impl Views {
                 // A face that never had more pixels than the view is not enlarged to be reduced again.
                 let brought_to =
                     |width: usize| self.dataset.size(index).filter(|_| small.is_none_or(|small| width > small.size));
+                let own = || -> Result<Face> {
+                    if let Some(face) = self.whole.get(index) {
+                        return Ok(face);
+                    }
+                    let face = self.dataset.face(index).at(place)?;
+                    // What is kept as this view is asked for once.
+                    if training.is_some() && slot.is_none() {
+                        self.whole.keep(index, self.dataset.len(), &face);
+                    }
+                    Ok(face)
+                };
                 let read = || -> Result<Changed> {
-                    let own = self.dataset.face(index).at(place)?;
+                    let own = own()?;
                     let (width, size) = (own.width(), brought_to(own.width()));
                     let own = match size {
                         Some(size) => own.resized(size, Kernel::Bicubic, true).at(place)?,
@@ -154,8 +202,10 @@ impl Views {
                     };
                     Ok(Changed { width, size, face: augment.changed(own, index, variant).at(place)? })
                 };
+                let alone = OnceCell::new();
+                let shared = training.unwrap_or(&alone);
                 let other;
-                let changed = match changed.get() {
+                let changed = match shared.get() {
                     Some(found) if found.size == brought_to(found.width) => found,
                     Some(_) => {
                         other = read()?;
@@ -163,7 +213,7 @@ impl Views {
                     }
                     None => {
                         let made = read()?;
-                        changed.get_or_init(|| made)
+                        shared.get_or_init(|| made)
                     }
                 };
                 let face = match small.filter(|_| self.dataset.is_low_resolution()) {
@@ -276,6 +326,53 @@ mod tests {
     fn a_face_that_cannot_be_read_is_named_once() {
         let views = Views::new(Arc::new(Damaged), "damaged").with(HIGH, Arc::new(crate::data::AsIs {}), "high");
         assert_eq!(views.plain(0, HIGH).expect_err("no face").to_string(), "Ann/1: not an image");
+    }
+
+    /// Faces that are counted as they are drawn.
+    struct Counted(usize, std::sync::atomic::AtomicUsize);
+
+    impl Dataset for Counted {
+        fn len(&self) -> usize {
+            self.0
+        }
+
+        fn people(&self) -> &[String] {
+            &[]
+        }
+
+        fn person(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn key(&self, index: usize) -> String {
+            index.to_string()
+        }
+
+        fn face(&self, index: usize) -> Result<Face> {
+            self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Face::new(32, 32, (0..3 * 32 * 32).map(|at| (at * (83 + index) % 251) as u8).collect())
+        }
+    }
+
+    #[test]
+    fn training_keeps_whole_faces_where_memory_allows() {
+        let drawn = |count: usize, training: bool, variant: Variant| {
+            let faces = Arc::new(Counted(count, 0.into()));
+            let views = Views::new(faces.clone(), "counted").with(HIGH, Arc::new(crate::data::AsIs {}), "high");
+            let (augment, mut random) = (Augment { rotate: 20.0, ..Augment::default() }, Seed(0).stream("unused", &[]));
+            let mut once = || match training {
+                true => views.face_of(&OnceCell::new(), 1, HIGH, (&augment, variant), &mut random),
+                false => views.face(1, HIGH, (&augment, variant), &mut random),
+            };
+            let (first, second) = (once().expect("a face"), once().expect("a face"));
+            assert_eq!(first, second);
+            faces.1.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        for variant in [Variant::default(), Variant { draw: 3, mirrored: true }] {
+            assert_eq!(drawn(2, true, variant), 1, "kept");
+            assert_eq!(drawn(2, false, variant), 2, "nothing is kept of what is asked for once");
+            assert_eq!(drawn(KEPT_WHOLE_BYTES / 3072 + 1, true, variant), 2, "too many to be kept");
+        }
     }
 
     #[test]
