@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use gdrd_core::context::BuildContext;
 use gdrd_core::error::{Error, Problem, Result};
 use gdrd_core::face::FaceBatch;
-use gdrd_core::nn::diffusion::STEPS;
+use gdrd_core::nn::diffusion::{STEPS, conditioned};
 use gdrd_core::nn::unet::{Tap, UnetConfig, UnetEncoder};
 use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::nn::{Alignment, Mode, Preprocessing, resize_bicubic};
@@ -12,10 +12,11 @@ use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{LARGEST_INPUT, WIDEST};
+use crate::diffusion_unet::channels_of;
 use crate::head::{Head, HeadOptions};
 
 /// A backbone that is the encoder of a face diffusion model. The student file holds the encoder too, so it needs no
-/// other file.
+/// other file. To a network with a condition (`in_channels = 6`) the face is its own condition.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "train", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -55,10 +56,11 @@ fn default_embedding() -> usize {
 impl StudentConfig for DiffusionTrunk {
     fn check(&self) -> Vec<Problem> {
         let network = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
+        let channels = channels_of(&self.network);
         let size = Problem::within("encoder_size", self.encoder_size, 4..=LARGEST_INPUT);
         let step = Problem::within("timestep", self.timestep, 0..=STEPS - 1);
         let embedding = Problem::within("embedding", self.embedding, 1..=WIDEST);
-        [network, size, step, embedding, self.head.check()].into_iter().flatten().collect()
+        [network, channels, size, step, embedding, self.head.check()].into_iter().flatten().collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {
@@ -95,6 +97,8 @@ impl Student for Network {
 
     fn backbone(&self, faces: &FaceBatch, _: Mode) -> Result<Tensor> {
         let x = resize_bicubic(faces.tensor(), self.config.encoder_size)?.affine(2.0, -1.0)?;
+        let condition = (self.config.network.in_channels == 6).then_some(faces);
+        let x = conditioned(&x, condition)?;
         let mut taps = self.encoder.taps(&x, &[self.config.timestep as f32], &[self.config.tap])?;
         taps.pop().ok_or_else(|| Error::component("the encoder returned no map"))
     }

@@ -20,14 +20,18 @@ pub struct DiffusionUnet {
     pub network: UnetConfig,
 }
 
+/// What is wrong with the channels of a network that sees a face, and perhaps its condition.
+pub(crate) fn channels_of(network: &UnetConfig) -> Option<Problem> {
+    let channels = network.in_channels;
+    Problem::unless([3, 6].contains(&channels), "network.in_channels", || {
+        format!("expected 3, or 6 for a network with a condition, found {channels}")
+    })
+}
+
 impl StudentConfig for DiffusionUnet {
     fn check(&self) -> Vec<Problem> {
         let error = self.network.check().err().map(|error| Problem::new("network", error.to_string()));
-        let channels = self.network.in_channels;
-        let channels = Problem::unless([3, 6].contains(&channels), "network.in_channels", || {
-            format!("expected 3, or 6 for a network with a condition, found {channels}")
-        });
-        error.into_iter().chain(channels).collect()
+        error.into_iter().chain(channels_of(&self.network)).collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Student>> {

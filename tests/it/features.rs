@@ -1,5 +1,9 @@
 //! What `gdrd features` writes is what a teacher of kind `precomputed` says again.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 use gdrd_core::face::{Face, FaceBatch};
 use gdrd_core::nn::weights::read_safetensors;
@@ -73,6 +77,26 @@ fn faces_without_rows_are_refused_before_the_first_step() {
     assert!(refused(&bench, "tiny.toml", &other, 1).contains("32 of 32 faces are none"));
     let other = [set.as_str(), "data.train.size=24"];
     assert!(refused(&bench, "tiny.toml", &other, 1).contains("here 24x24"));
+}
+
+#[test]
+fn both_sides_of_a_face_are_stored_as_each_alone() {
+    let stored = |flips: &[&str]| -> BTreeMap<String, Vec<u8>> {
+        let bench = Bench::with_teachers();
+        for (at, flip) in flips.iter().enumerate() {
+            let set = format!("stage.generative.augment.flip={flip}");
+            bench.train(&bench.tiny(&[&set, "stages=[\"generative\"]"]), &at.to_string());
+        }
+        let files =
+            fs::read_dir(bench.file("runs/.features")).expect("a store").map(|file| file.expect("a file").path());
+        let features = files.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+        let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+        features.map(|path| (name(&path), fs::read(&path).expect("features"))).collect()
+    };
+    let (at_once, one_after_the_other) = (stored(&["true"]), stored(&["false", "true"]));
+    assert_eq!(at_once.len(), 2);
+    assert_eq!(at_once, one_after_the_other);
+    assert_ne!(at_once.values().next(), at_once.values().nth(1));
 }
 
 /// Faces of 16x16 pixels and their files, `0.png` to `3.png`.

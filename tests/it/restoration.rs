@@ -4,7 +4,9 @@ use std::fs;
 
 use gdrd_core::context::BuildContext;
 use gdrd_core::face::{Face, FaceBatch};
+use gdrd_core::nn::Mode;
 use gdrd_core::plugin::Workbench;
+use gdrd_core::student::StudentFile;
 use gdrd_core::teacher::{Output, Shown, Teacher};
 use gdrd_tests::{Bench, RESTORING, Said, losses};
 use serde_json::Value;
@@ -95,7 +97,19 @@ fn its_encoder_is_a_teacher_of_the_small_the_whole_or_the_restored_face() {
     for other in [&seen_whole, &restored, &noisy] {
         assert!(small_alone.iter().zip(other).any(|(a, b)| (a - b).abs() > 1e-4));
     }
-    assert_eq!(restored, found(serde_json::json!({ "restore": 2 }), vec![small]), "a teacher is a function");
+    assert_eq!(restored, found(serde_json::json!({ "restore": 2 }), vec![small.clone()]), "a teacher is a function");
+    // As the backbone of a student, whose face is its own condition, it sees the same.
+    let text = "format = 1\nextends = \"restoring.toml\"\nstages = [\"names\"]\n[student]\nkind = \"diffusion-trunk\"\nview = \"low\"\n\
+                weights = \"runs/one/student.safetensors\"\nencoder_size = 16\nembedding = 12\n[student.network]\nimage_size = 16\n\
+                in_channels = 6\npatch = 2\nmodel_channels = 8\nchannel_mult = [1, 2]\nnum_res_blocks = 1\nnorm_groups = 4\n\
+                [stage.names]\nsteps = 1\nbatch_size = 8\ntrains = [\"head\"]\n[stage.names.loss.identity]\nkind = \"cross-entropy\"\n\
+                [evaluate.restored]\nenabled = false\n";
+    let path = bench.write("trunk.toml", text);
+    let (run, _) = bench.train(&bench.recipe(&path, &[]), "trunk");
+    let bytes = std::fs::read(run.student()).expect("a student");
+    let file = StudentFile::open(&bytes, &candle_core::Device::Cpu, &gdrd_student::BuiltIn).expect("a student");
+    let map = file.student.backbone(&small, Mode::Evaluate).and_then(|map| Ok(map.flatten_all()?.to_vec1::<f32>()?));
+    assert_eq!(map.expect("a map"), small_alone);
 }
 
 #[test]

@@ -13,31 +13,30 @@ use crate::trainer::{TeacherFeatures, Term};
 
 impl Prepared<'_> {
     /// What a teacher looks at in a stage.
-    pub(super) fn source<'s>(
-        &'s self,
-        stage: &StageSpec,
-        teacher: &str,
-        augment: &'s Augment,
-        variant: Variant,
-    ) -> Result<Source<'s>> {
+    pub(super) fn source<'s>(&'s self, stage: &StageSpec, teacher: &str, augment: &'s Augment) -> Result<Source<'s>> {
         Ok(Source {
             teacher: &**self.teacher(teacher)?,
             content: self.parts.content("teacher", teacher)?,
             views: self.views(&stage.options.data)?,
             augment,
-            variant,
             device: self.parts.device(),
         })
     }
 
-    pub(super) fn stored(&self, name: &str, source: &Source, outputs: &[Output]) -> Result<Vec<Stored>> {
-        let Variant { draw, mirrored } = source.variant;
-        let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
-        let side = if mirrored { ", mirrored" } else { "" };
-        let what = format!("features of teacher `{name}`{change}{side}");
-        let mut report = |done, total| self.parts.report(&what, done, total);
+    pub(super) fn stored(
+        &self,
+        name: &str,
+        source: &Source,
+        variants: &[Variant],
+        outputs: &[Output],
+    ) -> Result<Vec<BTreeMap<Variant, Stored>>> {
+        let mut report = |draw, done, total| {
+            let change = if draw == 0 { String::new() } else { format!(", change {draw}") };
+            self.parts.report(&format!("features of teacher `{name}`{change}"), done, total)
+        };
         let mut warn = |message| tell(self.parts.observer(), &Event::Warning { message });
-        self.parts.store().features(source, outputs, &mut report, &mut warn).at(|| format!("teacher `{name}`"))
+        let store = self.parts.store();
+        store.features(source, variants, outputs, &mut report, &mut warn).at(|| format!("teacher `{name}`"))
     }
 
     /// These outputs of teachers in a stage. With `store` they are stored first, unless a view of the teacher is random.
@@ -62,13 +61,9 @@ impl Prepared<'_> {
                 teachers.add_live(&name, &**teacher, outputs);
                 continue;
             }
-            let mut stored: Vec<BTreeMap<Variant, Stored>> = outputs.iter().map(|_| BTreeMap::new()).collect();
-            for variant in stage.options.augment.variants() {
-                let source = self.source(stage, &name, &stage.options.augment, variant)?;
-                for (of_output, found) in stored.iter_mut().zip(self.stored(&name, &source, &outputs)?) {
-                    of_output.insert(variant, found);
-                }
-            }
+            let augment = &stage.options.augment;
+            let source = self.source(stage, &name, augment)?;
+            let stored = self.stored(&name, &source, &augment.variants(), &outputs)?;
             for (output, of_output) in outputs.into_iter().zip(stored) {
                 teachers.add_stored(&name, output, of_output);
             }

@@ -58,7 +58,7 @@ pub fn plan(prepared: &Prepared) -> Result<Vec<StagePlan>> {
         let mut trial = prepared.trial(stage)?;
         let mut taps = Vec::new();
         for (name, outputs) in wanted(&trial.terms) {
-            let size = prepared.source(stage, &name, &none, Variant::default())?.input_size()?;
+            let size = prepared.source(stage, &name, &none)?.input_size()?;
             for output in outputs {
                 let shape = prepared.teacher(&name)?.shape(&output, size)?;
                 taps.push((name.clone(), output, shape));
@@ -72,7 +72,7 @@ pub fn plan(prepared: &Prepared) -> Result<Vec<StagePlan>> {
         // A step with live teachers, less the teachers' own time on such a batch.
         let mut teacher_step = 0.0;
         for (name, output, _) in &taps {
-            let source = prepared.source(stage, name, &none, Variant::default())?;
+            let source = prepared.source(stage, name, &none)?;
             teacher_step += source.seconds(stage.options.batch_size.min(faces), output)?;
         }
         let clock = Clock(Mutex::new(Times { since: Instant::now(), steps: Vec::new() }));
@@ -108,7 +108,7 @@ fn of_solved(prepared: &Prepared, stage: &StageSpec, closed_form: &ClosedForm) -
     let faces = prepared.views(&stage.options.data)?.dataset().len();
     let variants = stage.options.augment.variants().len();
     let none = Augment::none();
-    let source = prepared.source(stage, &offered.teacher, &none, Variant::default())?;
+    let source = prepared.source(stage, &offered.teacher, &none)?;
     let count = TIMED_FACES.min(faces);
     source.seconds(count, &offered.output)?;
     let teacher = source.seconds(count, &offered.output)? / count as f64;

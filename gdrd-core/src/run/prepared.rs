@@ -205,7 +205,7 @@ impl<'a> Prepared<'a> {
                     Error::component("it has no feature maps, or none that is meant when none is named")
                 })?),
             };
-            let size = self.source(stage, name, &Augment::none(), Variant::default())?.input_size()?;
+            let size = self.source(stage, name, &Augment::none())?.input_size()?;
             let shape = teacher.shape(&output, size)?;
             Ok(Offered { teacher: name.clone(), output, shape })
         };
@@ -296,9 +296,10 @@ impl<'a> Prepared<'a> {
         for term in terms.terms.iter_mut().filter(|term| term.needs.centres) {
             let (name, output) = first_teacher(term)?;
             let none = Augment::none();
-            let source = self.source(stage, name, &none, Variant::default())?;
-            let stored = self.stored(name, &source, std::slice::from_ref(output))?;
-            term.centres = Some(class_centres(&stored[0], views.dataset(), self.parts.device())?);
+            let source = self.source(stage, name, &none)?;
+            let plain = Variant::default();
+            let stored = self.stored(name, &source, &[plain], std::slice::from_ref(output))?;
+            term.centres = Some(class_centres(&stored[0][&plain], views.dataset(), self.parts.device())?);
         }
         let live = !stage.options.store_features || stage.options.shows_mixtures_to_teachers();
         let teachers = self.teacher_features(stage, wanted(&terms.terms), !live)?;
@@ -347,7 +348,7 @@ impl<'a> Prepared<'a> {
         let people = self.views(&stage.options.data)?.dataset().people().len();
         for term in terms.terms.iter_mut().filter(|term| term.needs.centres) {
             let (name, output) = first_teacher(term)?;
-            let size = self.source(stage, name, &Augment::none(), Variant::default())?.input_size()?;
+            let size = self.source(stage, name, &Augment::none())?.input_size()?;
             let width: usize = self.teacher(name)?.shape(output, size)?.iter().product();
             term.centres = Some(Tensor::zeros((people, width), DType::F32, self.parts.device())?);
         }

@@ -39,10 +39,8 @@ pub struct Source<'a> {
     pub content: String,
     /// The faces.
     pub views: &'a Views,
-    /// Random changes, of which one is shown.
+    /// Random changes of the faces.
     pub augment: &'a Augment,
-    /// Which.
-    pub variant: Variant,
     /// The device that the teacher is on.
     pub device: &'a Device,
 }
@@ -62,13 +60,13 @@ impl Source<'_> {
     /// # Errors
     /// If a face cannot be read, or the teacher fails.
     pub fn seconds(&self, count: usize, output: &Output) -> Result<f64> {
-        let batch = self.batch(0..count)?;
+        let batches = self.batches(0..count, &[Variant::default()])?;
         let since = std::time::Instant::now();
-        self.teacher.features(&batch, std::slice::from_ref(output))?;
+        self.teacher.features(&batches[0], std::slice::from_ref(output))?;
         Ok(since.elapsed().as_secs_f64())
     }
 
-    fn key(&self, output: &Output, program: &str) -> Result<String> {
+    fn key(&self, output: &Output, variant: Variant, program: &str) -> Result<String> {
         let card = self.teacher.card();
         let views = card.views.iter().map(|view| self.views.content(view)).collect::<Result<Vec<_>>>()?;
         Ok(digest::of_value(&serde_json::json!({
@@ -79,21 +77,30 @@ impl Source<'_> {
             "output": output.to_string(),
             "views": views,
             "input": card.input_size,
-            "change": self.augment.content(self.variant),
-            "mirrored": self.variant.mirrored,
+            "change": self.augment.content(variant),
+            "mirrored": variant.mirrored,
         })))
     }
 
-    fn batch(&self, indices: std::ops::Range<usize>) -> Result<Shown> {
-        let (card, views, change) = (self.teacher.card(), self.views, (self.augment, self.variant));
-        let in_view = |view: &String| {
-            let face =
-                |index: usize| prepared(card, views.face(index, view, change, &mut Seed(0).stream("unused", &[]))?);
-            let faces = indices.clone().into_par_iter().map(face).collect::<Result<Vec<Face>>>()?;
-            FaceBatch::from_faces(&faces, self.device)
-        };
-        let keys = indices.clone().map(|index| views.dataset().key(index)).collect();
-        Ok(Shown::new(card.views.iter().map(in_view).collect::<Result<_>>()?)?.with_keys(keys))
+    /// Faces as the teacher is shown them, for each of the variants, which are of one draw: each face is read and changed once.
+    fn batches(&self, indices: std::ops::Range<usize>, variants: &[Variant]) -> Result<Vec<Shown>> {
+        let (card, views) = (self.teacher.card(), self.views);
+        let keys: Vec<String> = indices.clone().map(|index| views.dataset().key(index)).collect();
+        let mut shown: Vec<Vec<FaceBatch>> = variants.iter().map(|_| Vec::with_capacity(card.views.len())).collect();
+        for view in &card.views {
+            let faces = |index: usize| -> Result<Vec<Face>> {
+                let draw = Variant { mirrored: false, ..variants[0] };
+                let face = views.face(index, view, (self.augment, draw), &mut Seed(0).stream("unused", &[]))?;
+                let side = |variant: &Variant| if variant.mirrored { face.flipped() } else { face.clone() };
+                variants.iter().map(|variant| prepared(card, side(variant))).collect()
+            };
+            let faces = indices.clone().into_par_iter().map(faces).collect::<Result<Vec<_>>>()?;
+            for (at, views) in shown.iter_mut().enumerate() {
+                let faces: Vec<Face> = faces.iter().map(|of_face| of_face[at].clone()).collect();
+                views.push(FaceBatch::from_faces(&faces, self.device)?);
+            }
+        }
+        shown.into_iter().map(|views| Ok(Shown::new(views)?.with_keys(keys.clone()))).collect()
     }
 }
 
@@ -109,9 +116,9 @@ impl FeatureStore {
         &self.folder
     }
 
-    /// The features of every face of the source, one [`Stored`] for each output; what is not stored yet is
-    /// computed in one pass, as is what is damaged. `report` is told how many faces are done, and may stop the pass with an
-    /// error; `warn` is told what is made again and why.
+    /// The features of every face of the source in every variant, for each output. What is not stored yet is computed, variants of
+    /// one draw in one pass, as is what is damaged. `report` is told the draw and how many faces are done, and may stop the
+    /// pass with an error; `warn` is told what is made again and why.
     ///
     /// # Errors
     /// If the teacher cannot offer an output, a face cannot be read, a feature is not finite in half precision,
@@ -119,61 +126,93 @@ impl FeatureStore {
     pub fn features(
         &self,
         source: &Source,
+        variants: &[Variant],
         outputs: &[Output],
-        report: &mut dyn FnMut(usize, usize) -> Result<()>,
+        report: &mut dyn FnMut(u32, usize, usize) -> Result<()>,
         warn: &mut dyn FnMut(String) -> Result<()>,
-    ) -> Result<Vec<Stored>> {
-        let path = |output| Ok(self.folder.join(format!("{}.safetensors", source.key(output, &self.program)?)));
-        let paths = outputs.iter().map(path).collect::<Result<Vec<PathBuf>>>()?;
-        let mut stored = Vec::with_capacity(paths.len());
-        for path in &paths {
-            stored.push(match path.exists().then(|| Stored::open(path)) {
-                Some(Err(error)) if error.kind() == ErrorKind::Data => {
-                    warn(format!("{error}; it is made again"))?;
-                    None
+    ) -> Result<Vec<BTreeMap<Variant, Stored>>> {
+        let mut found: Vec<BTreeMap<Variant, Stored>> = outputs.iter().map(|_| BTreeMap::new()).collect();
+        for of_draw in variants.chunk_by(|a, b| a.draw == b.draw) {
+            // What is missing: for each variant the outputs, with their files.
+            let mut missing: Vec<Missing> = Vec::new();
+            for &variant in of_draw {
+                let mut absent = Missing { variant, outputs: Vec::new(), files: Vec::new() };
+                for (at, output) in outputs.iter().enumerate() {
+                    let path = self.path(source, output, variant)?;
+                    match path.exists().then(|| Stored::open(&path)) {
+                        Some(Ok(stored)) => {
+                            found[at].insert(variant, stored);
+                            continue;
+                        }
+                        Some(Err(error)) if error.kind() == ErrorKind::Data => {
+                            warn(format!("{error}; it is made again"))?;
+                        }
+                        Some(Err(error)) => return Err(error),
+                        None => {}
+                    }
+                    absent.outputs.push(output.clone());
+                    absent.files.push((at, path));
                 }
-                opened => opened.transpose()?,
-            });
-        }
-        let missing: Vec<usize> = (0..outputs.len()).filter(|&at| stored[at].is_none()).collect();
-        if !missing.is_empty() {
+                if !absent.outputs.is_empty() {
+                    missing.push(absent);
+                }
+            }
+            if missing.is_empty() {
+                continue;
+            }
             files::make_folders(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
             files::sweep(&self.folder);
-            let mut writers = missing
-                .iter()
-                .map(|&at| {
-                    let mut shape = vec![source.views.dataset().len()];
-                    shape.extend(source.teacher.shape(&outputs[at], source.input_size()?)?);
-                    Writer::create(&paths[at], &shape)
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let wanted: Vec<Output> = missing.iter().map(|&at| outputs[at].clone()).collect();
-            fill(source, &wanted, &mut writers, report)?;
-            writers.into_iter().try_for_each(Writer::finish)?;
+            fill(source, &missing, &mut |done, total| report(of_draw[0].draw, done, total))?;
+            for Missing { variant, files, .. } in missing {
+                for (at, path) in files {
+                    found[at].insert(variant, Stored::open(&path)?);
+                }
+            }
         }
-        let opened = stored.into_iter().zip(&paths).map(|(stored, path)| stored.map_or_else(|| Stored::open(path), Ok));
-        opened.collect()
+        Ok(found)
+    }
+
+    fn path(&self, source: &Source, output: &Output, variant: Variant) -> Result<PathBuf> {
+        Ok(self.folder.join(format!("{}.safetensors", source.key(output, variant, &self.program)?)))
     }
 }
 
-fn fill(
-    source: &Source,
-    outputs: &[Output],
-    writers: &mut [Writer],
-    report: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<()> {
-    let total = source.views.dataset().len();
+/// Outputs of one variant that are not stored.
+struct Missing {
+    variant: Variant,
+    outputs: Vec<Output>,
+    /// Which of the outputs that were asked for each is, and its file.
+    files: Vec<(usize, PathBuf)>,
+}
+
+/// Makes what is missing of one draw in one pass over the faces.
+fn fill(source: &Source, missing: &[Missing], report: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<()> {
+    let dataset = source.views.dataset();
+    let total = dataset.len();
+    let writer = |output: &Output, path: &Path| {
+        let mut shape = vec![total];
+        shape.extend(source.teacher.shape(output, source.input_size()?)?);
+        Writer::create(path, &shape)
+    };
+    let writers = |of: &Missing| -> Result<Vec<Writer>> {
+        of.outputs.iter().zip(&of.files).map(|(output, (_, path))| writer(output, path)).collect()
+    };
+    let mut writers = missing.iter().map(writers).collect::<Result<Vec<_>>>()?;
+    let variants: Vec<Variant> = missing.iter().map(|of| of.variant).collect();
     for start in (0..total).step_by(BATCH) {
         report(start, total)?;
         let end = (start + BATCH).min(total);
-        let dataset = source.views.dataset();
-        let faces = if source.variant.mirrored { "mirrored faces" } else { "faces" };
-        let place = || format!("{faces} `{}` to `{}`", dataset.place(start), dataset.place(end - 1));
-        let found = source.teacher.features(&source.batch(start..end)?, outputs).at(place)?;
-        for ((tensor, writer), output) in found.iter().zip(writers.iter_mut()).zip(outputs) {
-            writer.append(tensor).at(|| output.to_string()).at(place)?;
+        let range = format!("`{}` to `{}`", dataset.place(start), dataset.place(end - 1));
+        let batches = source.batches(start..end, &variants).at(|| format!("faces {range}"))?;
+        for ((of, batch), writers) in missing.iter().zip(&batches).zip(&mut writers) {
+            let place = || format!("{} {range}", if of.variant.mirrored { "mirrored faces" } else { "faces" });
+            let found = source.teacher.features(batch, &of.outputs).at(place)?;
+            for ((tensor, writer), output) in found.iter().zip(writers).zip(&of.outputs) {
+                writer.append(tensor).at(|| output.to_string()).at(place)?;
+            }
         }
     }
+    writers.into_iter().flatten().try_for_each(Writer::finish)?;
     report(total, total)
 }
 

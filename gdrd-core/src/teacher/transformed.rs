@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::whitening::Whitening;
-use super::{FeatureStore, Output, Shown, Source, Stored, Teacher, TeacherCard, TeacherConfig, embedding_width};
+use super::{FeatureStore, Output, Shown, Source, Teacher, TeacherCard, TeacherConfig, embedding_width};
 use crate::context::BuildContext;
 use crate::data::{Augment, Dataset, Variant, Views};
 use crate::error::{Context, Error, Problem, Result};
@@ -90,22 +90,20 @@ impl Transformed {
         let content = cx.record().parts.get(&format!("teacher {}", self.teacher)).cloned();
         let content = content.ok_or_else(|| Error::component("the other teacher's content was not recorded"))?;
         let none = Augment::none();
-        let stored = |mirrored| -> Result<Stored> {
-            let variant = Variant { draw: 0, mirrored };
-            let content = content.clone();
-            let source = Source { teacher: inner, content, views, augment: &none, variant, device: cx.device() };
-            let what = format!("features of teacher `{}`{}", self.teacher, if mirrored { ", mirrored" } else { "" });
-            let mut report = |done, total| cx.report(&what, done, total);
-            let mut warn = |message: String| cx.report(&message, 0, 1);
-            let store: &FeatureStore = cx.service()?;
-            let mut found = store.features(&source, &[Output::Embedding], &mut report, &mut warn)?;
-            found.pop().ok_or_else(|| Error::component("the store has no features"))
+        let source = Source { teacher: inner, content, views, augment: &none, device: cx.device() };
+        let variants: &[Variant] = match self.mirror {
+            true => &[Variant { draw: 0, mirrored: false }, Variant { draw: 0, mirrored: true }],
+            false => &[Variant { draw: 0, mirrored: false }],
         };
-        let sides = if self.mirror { vec![stored(false)?, stored(true)?] } else { vec![stored(false)?] };
+        let what = format!("features of teacher `{}`", self.teacher);
+        let mut report = |_, done, total| cx.report(&what, done, total);
+        let mut warn = |message: String| cx.report(&message, 0, 1);
+        let store: &FeatureStore = cx.service()?;
+        let found = store.features(&source, variants, &[Output::Embedding], &mut report, &mut warn)?;
         let mut rows = vec![0f32; views.dataset().len() * width];
         let mut one = vec![0f32; width];
         for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-            for side in &sides {
+            for side in found.iter().flat_map(BTreeMap::values) {
                 side.copy(index, &mut one);
                 to_unit_length(&mut one);
                 row.iter_mut().zip(&one).for_each(|(sum, value)| *sum += value);
