@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::whitening::Whitening;
 use super::{FeatureStore, Output, Shown, Source, Teacher, TeacherCard, TeacherConfig, embedding_width};
 use crate::context::BuildContext;
-use crate::data::{Augment, Dataset, Variant, Views};
+use crate::data::{Augment, Dataset, Views};
 use crate::error::{Context, Error, Problem, Result};
 use crate::nn::l2_normalise;
 use crate::plugin::{DatasetName, Kind, TeacherName};
@@ -91,15 +91,12 @@ impl Transformed {
         let content = content.ok_or_else(|| Error::component("the other teacher's content was not recorded"))?;
         let none = Augment::none();
         let source = Source { teacher: inner, content, views, augment: &none, device: cx.device() };
-        let variants: &[Variant] = match self.mirror {
-            true => &[Variant { draw: 0, mirrored: false }, Variant { draw: 0, mirrored: true }],
-            false => &[Variant { draw: 0, mirrored: false }],
-        };
+        let variants = Augment { flip: self.mirror, ..Augment::none() }.variants();
         let what = format!("features of teacher `{}`", self.teacher);
         let mut report = |_, done, total| cx.report(&what, done, total);
         let mut warn = |message: String| cx.report(&message, 0, 1);
         let store: &FeatureStore = cx.service()?;
-        let found = store.features(&source, variants, &[Output::Embedding], &mut report, &mut warn)?;
+        let found = store.features(&source, &variants, &[Output::Embedding], &mut report, &mut warn)?;
         let mut rows = vec![0f32; views.dataset().len() * width];
         let mut one = vec![0f32; width];
         for (index, row) in rows.chunks_exact_mut(width).enumerate() {
