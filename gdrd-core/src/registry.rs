@@ -3,7 +3,7 @@
 use crate::context::BuildContext;
 use crate::data::{
     AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, InsightfaceBin, Joined, ListedFaces, MatList,
-    MxnetRecord, NamedFiles, Occluded, Packed, ParquetImages, RandomDownscale, SyntheticFaces, WebDataset,
+    MxnetRecord, NamedFiles, Occluded, Packed, ParquetImages, RandomDownscale, Subset, SyntheticFaces, WebDataset,
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
@@ -67,6 +67,7 @@ impl Registry {
         registry.datasets.register::<SyntheticFaces>()?;
         registry.datasets.register::<Joined>()?;
         registry.datasets.register::<Occluded>()?;
+        registry.datasets.register::<Subset>()?;
         registry.datasets.register::<MxnetRecord>()?;
         registry.datasets.register::<InsightfaceBin>()?;
         registry.datasets.register::<ParquetImages>()?;

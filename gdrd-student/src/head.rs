@@ -6,7 +6,7 @@ use gdrd_core::nn::{Activation, BatchNorm, Dropout, Linear, Map, Mode, Plan, Wei
 use gdrd_core::student::{LastLinear, named};
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::BasicBlock;
+use crate::blocks::{BasicBlock, Downsample};
 use crate::bounds::{MOST_BLOCKS, WIDEST};
 
 /// The options of a head. The paper says "ReLU fully-connected layers" and no more, and not where the backbone ends: the
@@ -87,11 +87,23 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(options: &HeadOptions, map: [usize; 3], embedding: usize, weights: &Weights) -> Result<Self> {
+        Self::reduced_by(Downsample::Stride, options, map, embedding, weights)
+    }
+
+    /// A head whose convolutional stages halve the map so.
+    pub(crate) fn reduced_by(
+        downsample: Downsample,
+        options: &HeadOptions,
+        map: [usize; 3],
+        embedding: usize,
+        weights: &Weights,
+    ) -> Result<Self> {
         let [mut channels, mut height, mut width] = map;
         let mut blocks = Vec::new();
         for (at, &outputs) in options.channels.iter().enumerate() {
             let place = weights.pp(format!("stage{at}"));
-            blocks.extend(BasicBlock::stage(channels, outputs, 2, options.blocks, &place)?);
+            downsample.check([height, width])?;
+            blocks.extend(BasicBlock::stage(channels, outputs, (2, downsample), options.blocks, &place)?);
             (channels, height, width) = (outputs, height.div_ceil(2), width.div_ceil(2));
         }
         let mut width = match options.pool {

@@ -22,6 +22,7 @@ mod super_resolution;
 #[cfg(feature = "train")]
 mod training;
 
+pub use blocks::Downsample;
 pub use diffusion_trunk::DiffusionTrunk;
 pub use diffusion_unet::DiffusionUnet;
 pub use embedding::{Decision, Embedding};

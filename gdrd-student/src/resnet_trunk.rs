@@ -8,7 +8,7 @@ use gdrd_core::nn::{Activation, Alignment, ConvNorm, Inference, Mode, Plan, Prep
 use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{BasicBlock, conv_norm};
+use crate::blocks::{BasicBlock, Downsample, conv_norm};
 use crate::bounds::{MOST_BLOCKS, MOST_STRIDE, WIDEST};
 use crate::head::{Head, HeadOptions};
 
@@ -33,6 +33,8 @@ pub struct ResnetTrunk {
     /// Stride of the stem; 1 for small faces.
     #[cfg_attr(feature = "train", schemars(range(min = 1, max = MOST_STRIDE)))]
     pub stem_stride: usize,
+    /// How stages of stride 2 halve their map, the head's too.
+    pub downsample: Downsample,
     /// Whether the last block ends in a ReLU. Without it the feature map has negative values too, as a diffusion
     /// encoder's has.
     pub last_relu: bool,
@@ -50,6 +52,7 @@ impl Default for ResnetTrunk {
             blocks: vec![2, 2, 2],
             strides: vec![1, 2, 2],
             stem_stride: 1,
+            downsample: Downsample::Stride,
             last_relu: true,
             embedding: 512,
             head: HeadOptions::default(),
@@ -70,6 +73,11 @@ impl StudentConfig for ResnetTrunk {
             }),
             Problem::all_within("blocks", &self.blocks, 1..=MOST_BLOCKS),
             Problem::all_within("strides", &self.strides, 1..=MOST_STRIDE),
+            Problem::unless(
+                self.downsample == Downsample::Stride || self.strides.iter().all(|s| *s <= 2),
+                "downsample",
+                || format!("`wavelet` halves a map: expected strides of 1 and 2, found {:?}", self.strides),
+            ),
             Problem::within("stem_stride", self.stem_stride, 1..=MOST_STRIDE),
             Problem::within("embedding", self.embedding, 1..=WIDEST),
             self.head.check(),
@@ -89,14 +97,17 @@ impl StudentConfig for ResnetTrunk {
         for (stage, &outputs) in self.channels.iter().enumerate() {
             let (stride, count) = (self.strides[stage], self.blocks[stage]);
             let place = backbone.pp(format!("stage{stage}"));
-            stages.push(BasicBlock::stage(inputs, outputs, stride, count, &place)?);
+            if stride == 2 {
+                self.downsample.check([size, size])?;
+            }
+            stages.push(BasicBlock::stage(inputs, outputs, (stride, self.downsample), count, &place)?);
             (inputs, size) = (outputs, size.div_ceil(stride));
         }
         if let (Some(last), false) = (stages.last_mut().and_then(|stage| stage.last_mut()), self.last_relu) {
             last.second.activation = Activation::Identity;
         }
         let map = [inputs, size, size];
-        let head = Head::new(&self.head, map, self.embedding, &weights.pp("head"))?;
+        let head = Head::reduced_by(self.downsample, &self.head, map, self.embedding, &weights.pp("head"))?;
         let card = StudentCard { input_size, map, embedding: Some(self.embedding) };
         Ok(Box::new(Network { card, stem, stages, head }))
     }
@@ -177,8 +188,8 @@ mod tests {
 
     use candle_core::{DType, Device};
     use gdrd_core::context::Bare;
-    use gdrd_core::nn::Weights;
     use gdrd_core::nn::weights::Draw;
+    use gdrd_core::nn::{Conv2d, Weights};
 
     use super::*;
     use crate::Pool;
@@ -246,27 +257,29 @@ mod tests {
             HeadOptions { pool: Pool::Average, dropout: 0.4, normalise: true, ..HeadOptions::default() },
             HeadOptions { channels: vec![6], hidden: vec![9, 8], ..HeadOptions::default() },
         ];
-        for head in heads {
+        let ways = [Downsample::Stride, Downsample::Wavelet];
+        for (head, downsample) in heads.into_iter().flat_map(|head| ways.map(|way| (head.clone(), way))) {
             let (channels, blocks, strides) = (vec![12, 20], vec![2, 1], vec![1, 2]);
-            let config = ResnetTrunk { channels, blocks, strides, embedding: 7, head, ..ResnetTrunk::default() };
+            let config =
+                ResnetTrunk { channels, blocks, strides, downsample, embedding: 7, head, ..ResnetTrunk::default() };
             // Something else for each parameter and each of its values.
             let draw: Rc<Draw> = Rc::new(|name, count, _| {
                 let least = if name.ends_with("running_var") { 0.5 } else { -0.2 };
                 (0..count).map(|at| ((name.len() * 31 + at * 7919) % 201) as f32 / 500.0 + least).collect()
             });
             let (_, made) =
-                Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu)))
+                Weights::create(&Device::Cpu, draw, |w| gdrd_core::student::build(&config, 12, w, &Bare(Device::Cpu)))
                     .expect("student");
             let student = Weights::read(
                 made.tensors(),
                 &Device::Cpu,
                 |_| false,
-                |w| gdrd_core::student::build(&config, 10, w, &Bare(Device::Cpu)),
+                |w| gdrd_core::student::build(&config, 12, w, &Bare(Device::Cpu)),
             )
             .expect("student");
             let network = student.inference().expect("fits").expect("a form");
             for images in [2, 1, 5] {
-                let faces = Tensor::rand(0f32, 1.0, (images, 3, 10, 10), &Device::Cpu).expect("faces");
+                let faces = Tensor::rand(0f32, 1.0, (images, 3, 12, 12), &Device::Cpu).expect("faces");
                 let input = faces.flatten_all().and_then(|faces| faces.to_vec1::<f32>()).expect("values");
                 let map =
                     student.backbone(&FaceBatch::from_tensor(faces).expect("batch"), Mode::Evaluate).expect("map");
@@ -286,6 +299,41 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_low_band_of_haars_transform_halves_the_map() {
+        let config = ResnetTrunk {
+            channels: vec![4, 6],
+            blocks: vec![1, 2],
+            strides: vec![1, 2],
+            downsample: Downsample::Wavelet,
+            embedding: 5,
+            head: HeadOptions { channels: vec![7], ..HeadOptions::default() },
+            ..ResnetTrunk::default()
+        };
+        let (student, parameters) = build(&config, 16);
+        let by_stride = build(&ResnetTrunk { downsample: Downsample::Stride, ..config.clone() }, 16);
+        assert_eq!(
+            (student.card().map, parameters),
+            (by_stride.0.card().map, by_stride.1),
+            "the transform is not learnt"
+        );
+        let low = Conv2d::haar_low(1, &Device::Cpu).expect("a transform");
+        let x = Tensor::arange(0f32, 16.0, &Device::Cpu).and_then(|x| x.reshape((1, 1, 4, 4))).expect("a map");
+        let y = low.forward(&x).and_then(|y| Ok(y.flatten_all()?.to_vec1::<f32>()?)).expect("the low band");
+        // Half of 0 + 1 + 4 + 5, and so on.
+        assert_eq!(y, [5.0, 9.0, 21.0, 25.0]);
+
+        let odd = |size| {
+            Weights::create(&Device::Cpu, Rc::new(|_, count, _| vec![0.01; count]), |w| {
+                gdrd_core::student::build(&config, size, w, &Bare(Device::Cpu))
+            })
+        };
+        let error = odd(10).err().expect("the head's stage has 5 pixels").to_string();
+        assert!(error.contains("even height and width, found 5x5"), "{error}");
+        let strides = ResnetTrunk { strides: vec![1, 3], ..config.clone() };
+        assert!(strides.check()[0].message.contains("expected strides of 1 and 2, found [1, 3]"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use gdrd_core::nn::weights::read_safetensors;
 use gdrd_core::observe::{Event, Flow, Observer, Silent};
 use gdrd_core::run::{Assembly, RunFolder, train};
 use gdrd_core::teacher::{Output, Shown, prepared};
-use gdrd_tests::{Bench, Said, losses};
+use gdrd_tests::{Bench, Said, losses, step_numbers};
 
 use crate::gdrd;
 
@@ -42,12 +42,8 @@ fn after(steps: usize) -> impl FnMut(&Event) -> bool + Send {
 /// The student's bytes, and every step's numbers but for its speed.
 fn outcome(run: &RunFolder) -> (Vec<u8>, Vec<String>) {
     let log = std::fs::read_to_string(run.path().join("metrics.jsonl")).expect("a log");
-    let without_speed = |line: &str| {
-        let mut step: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        step.as_object_mut().expect("a step").remove("images_per_second");
-        step.to_string()
-    };
-    (std::fs::read(run.student()).expect("a student"), log.lines().map(without_speed).collect())
+    let numbers = |line: &str| step_numbers(line).to_string();
+    (std::fs::read(run.student()).expect("a student"), log.lines().map(numbers).collect())
 }
 
 /// A run that is stopped at each of these moments and resumed; its outcome must be that of one that was not.

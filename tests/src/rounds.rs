@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gdrd_core::seed::{Seed, Stream};
 use rand::Rng;
 
-use crate::{Bench, Said, files_below};
+use crate::{Bench, Said, files_below, step_numbers};
 
 /// A teacher, trained in a moment.
 const TEACHER: &str = include_str!("recipes/rounds-teacher.toml");
@@ -176,9 +176,7 @@ impl Rounds {
         }
         let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
         for (at, line) in log.lines().enumerate() {
-            let mut step: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-            step.as_object_mut().and_then(|step| step.remove("images_per_second"));
-            all.insert(format!("step {at}"), step.to_string().into_bytes());
+            all.insert(format!("step {at}"), step_numbers(line).to_string().into_bytes());
         }
         all
     }

@@ -8,4 +8,5 @@ mod spec;
 
 pub use run_options::RunOptions;
 pub use schema::schema;
+pub(crate) use spec::digest_of;
 pub use spec::{Experiment, StageSpec, StudentSpec, TermSpec};

@@ -24,8 +24,20 @@ mod spans;
 
 use spans::{span_of, with_kind};
 
-const TOP: [&str; 11] =
-    ["format", "name", "stages", "run", "data", "degradation", "view", "teacher", "student", "stage", "evaluate"];
+const TOP: [&str; 12] = [
+    "format",
+    "name",
+    "quoted",
+    "stages",
+    "run",
+    "data",
+    "degradation",
+    "view",
+    "teacher",
+    "student",
+    "stage",
+    "evaluate",
+];
 
 /// Reads a recipe and collects problems on the way.
 pub(super) struct Reader<'a> {
@@ -48,6 +60,13 @@ impl<'a> Reader<'a> {
         };
         self.resolved.insert("format".into(), toml::Value::Integer(1));
         self.resolved.insert("name".into(), toml::Value::String(name.clone()));
+        let quoted = match table.get("quoted") {
+            Some(node) => Some(self.text(node)?.to_string()).filter(|text| !text.is_empty()),
+            None => None,
+        };
+        if let Some(text) = &quoted {
+            self.resolved.insert("quoted".into(), toml::Value::String(text.clone()));
+        }
         let run = self.run(table);
         let registry = self.registry;
         let data = self.family(table, "data", &registry.datasets, |config| config.check());
@@ -60,6 +79,7 @@ impl<'a> Reader<'a> {
         let licences = self.licences(table);
         let recipe = Experiment {
             name,
+            quoted,
             run: run?,
             data,
             views: views?,

@@ -58,6 +58,7 @@ pub fn schema(registry: &Registry) -> Value {
             "format": { "const": 1 },
             "extends": { "type": "string", "description": "A recipe that this one changes, relative to this file." },
             "name": { "type": "string", "description": "What the run is called; the file's name when left out." },
+            "quoted": { "type": "string", "description": "What a publication prints for this system, such as `94.62`: a column of `gdrd ablate`'s table." },
             "stages": { "type": "array", "items": { "type": "string" }, "description": "Stages to run, in order." },
             "run": plain(schemars::schema_for!(RunOptions)),
             "data": tables(one_of("dataset")),

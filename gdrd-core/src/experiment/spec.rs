@@ -23,6 +23,8 @@ use crate::trainer::{OptimizerConfig, ScheduleConfig, StageOptions};
 pub struct Experiment {
     /// What the run is called; the file's name unless the recipe says otherwise.
     pub name: String,
+    /// What a publication prints for this system, to stand beside what is measured; nothing is computed with it.
+    pub quoted: Option<String>,
     /// Seed, checkpoints and the like.
     pub run: RunOptions,
     /// Datasets by name.
@@ -124,11 +126,9 @@ impl Experiment {
         toml::to_string(&self.resolved).expect("a table of plain values can be written")
     }
 
-    /// Sha256 of the resolved recipe without its name.
+    /// Sha256 of the resolved recipe without what decides nothing: its name, and what it quotes.
     pub fn digest(&self) -> String {
-        let mut table = self.resolved.clone();
-        table.remove("name");
-        digest::of_value(&table)
+        digest_of(self.resolved.clone())
     }
 
     /// The files on the Hub that the recipe names, each with the keys that lead to it, such as
@@ -165,4 +165,12 @@ impl Experiment {
         found.extend(of("evaluate", self.evaluate.iter()));
         found
     }
+}
+
+/// The digest of a resolved recipe.
+pub(crate) fn digest_of(mut resolved: toml::Table) -> String {
+    for says_nothing in ["name", "quoted"] {
+        resolved.remove(says_nothing);
+    }
+    digest::of_value(&resolved)
 }

@@ -73,6 +73,14 @@ impl Conv2d {
         Ok(Self { weight, bias: None, config, frozen: Frozen::new(false) })
     }
 
+    /// The low band of one level of Haar's wavelet transform, which halves height and width: half the sum of each 2x2 pixels.
+    /// Nobody trains it.
+    pub fn haar_low(channels: usize, device: &Device) -> Result<Self> {
+        let weight = Tensor::full(0.5f32, (channels, 1, 2, 2), device)?;
+        let config = ConvConfig { stride: 2, groups: channels, ..ConvConfig::default() };
+        Ok(Self { weight, bias: None, config, frozen: Frozen::new(false) })
+    }
+
     /// The convolution, perhaps a normalisation, and an activation as part of a network's inference form.
     pub fn plan(&self, plan: &mut Plan, x: Map, norm: Option<&BatchNorm>, activation: &Activation) -> Result<Map> {
         plan.conv(x, self.freeze(norm, activation)?, None)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::assembly::Assembly;
 use super::claim::claim_ablation;
+use super::cost::Cost;
 use super::folder::RunFolder;
 use super::lock::Lock;
 use super::prepared::Prepared;
@@ -37,7 +38,10 @@ pub struct Ablation {
 
 /// Runs every cell that is not finished below `folder`, then writes `ablation.{md,csv,tex,svg,png}` there: mean and standard
 /// deviation over the seeds of the protocol's headline for the first embedder, and its difference to the row `against` by the
-/// paired bootstrap on the same items and over the seeds. What the teachers score without training stands below.
+/// paired bootstrap on the same items and over the seeds; what training cost, as the mean of the processor's seconds and the highest
+/// peak of memory; what a recipe quotes. What the teachers score without training stands below.
+///
+/// A cell that runs after another in one process may find memory of that one still held, and has it in its peak.
 ///
 /// A cell's folder is named by everything that decides its numbers, so that a cell whose images, lists, weights or program
 /// changed is another cell. What the older one holds stays.
@@ -51,7 +55,7 @@ pub fn ablate(
     place: &Place,
     observer: &dyn Observer,
 ) -> Result<Ablation> {
-    let mut rows: Vec<(String, Vec<Vec<Measured>>)> = Vec::new();
+    let mut rows: Vec<Found> = Vec::new();
     let protocol = shared_protocol(cells)?;
     let base = row(cells, against)?;
     for (at, cell) in cells.iter().enumerate() {
@@ -76,10 +80,13 @@ pub fn ablate(
         let measured = run.results()?.remove(&protocol).ok_or_else(|| {
             Error::data(format!("`{}` has no results of protocol `{protocol}`", run.path().display()))
         })?;
-        match rows.iter_mut().find(|(row, _)| *row == cell.row) {
-            Some((_, seeds)) => seeds.push(measured),
-            None => rows.push((cell.row.clone(), vec![measured])),
-        }
+        let at = rows.iter().position(|row| row.name == cell.row).unwrap_or_else(|| {
+            let quoted = cell.experiment.quoted.clone();
+            rows.push(Found { name: cell.row.clone(), quoted, ..Found::default() });
+            rows.len() - 1
+        });
+        rows[at].seeds.push(measured);
+        rows[at].costs.push(run.cost()?);
     }
     let rows = rows.into_iter().map(Row::new).collect::<Result<Vec<_>>>()?;
     let headline = rows[0].headline.clone();
@@ -103,13 +110,19 @@ pub fn ablate(
     let first = &rows[0].seeds[0][0].outcome;
     let note = format!(
         "\n{protocol}: {} {}, seeds a row: {seeds}; mean ± sd over seeds of the {} in {}; difference to `{}` by the paired \
-         bootstrap over {} and seeds ({RESAMPLES} resamples, 95 % interval, two-sided p).\n",
+         bootstrap over {} and seeds ({RESAMPLES} resamples, 95 % interval, two-sided p). CPU s and peak MB are of training: \
+         processor seconds of all cores, mean over seeds, and the highest peak of memory.{}\n",
         first.items.len(),
         first.what,
         headline.name,
         headline.unit.sign(),
         rows[base].name,
         first.what,
+        if rows.iter().any(|row| row.quoted.is_some()) {
+            " What is quoted is as printed elsewhere, not measured here."
+        } else {
+            ""
+        },
     );
     let texts =
         [("md", table.to_markdown() + &note + &remarks.concat()), ("csv", table.to_csv()), ("tex", table.to_latex())];
@@ -121,10 +134,25 @@ pub fn ablate(
     Ok(Ablation { table, files })
 }
 
+/// What the cells of a row gave.
+#[derive(Default)]
+struct Found {
+    name: String,
+    quoted: Option<String>,
+    seeds: Vec<Vec<Measured>>,
+    /// The cost of each seed; none of cells that an older gdrd made.
+    costs: Vec<Option<Cost>>,
+}
+
 /// A row with all its seeds.
 struct Row {
     name: String,
+    quoted: Option<String>,
     seeds: Vec<Vec<Measured>>,
+    /// The mean of the seeds' processor seconds.
+    seconds: Option<f64>,
+    /// The highest of the seeds' peaks of memory, in bytes.
+    peak: Option<u64>,
     /// The headline of the first embedder, seed by seed.
     values: Vec<f64>,
     /// The headline of the first seed.
@@ -132,7 +160,7 @@ struct Row {
 }
 
 impl Row {
-    fn new((name, seeds): (String, Vec<Vec<Measured>>)) -> Result<Self> {
+    fn new(Found { name, quoted, seeds, costs }: Found) -> Result<Self> {
         let value = |seed: &Vec<Measured>| {
             let first = seed.first().ok_or_else(|| Error::data("nothing was measured"))?;
             let headline = first.outcome.headline()?;
@@ -142,7 +170,11 @@ impl Row {
         };
         let values = seeds.iter().map(value).collect::<Result<_>>().at(|| format!("row `{name}`"))?;
         let headline = seeds[0][0].outcome.headline()?.clone();
-        Ok(Self { name, seeds, values, headline })
+        let seconds = costs.iter().map(|cost| Some(cost.as_ref()?.processor_seconds)).sum::<Option<f64>>();
+        let peaks = costs.iter().map(|cost| cost.as_ref()?.peak_bytes).collect::<Option<Vec<u64>>>();
+        let (seconds, peak) =
+            (seconds.map(|sum| sum / costs.len() as f64), peaks.and_then(|peaks| peaks.into_iter().max()));
+        Ok(Self { name, quoted, seeds, seconds, peak, values, headline })
     }
 
     fn outcomes(&self) -> Vec<&Outcome> {
@@ -183,15 +215,14 @@ fn row(cells: &[Cell], name: Option<&str>) -> Result<usize> {
 fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
     let mut remarks = Vec::new();
     let headline = &rows[base].headline;
-    let header = [
-        ("recipe".to_string(), Align::Left),
-        (format!("{} {}", headline.name, headline.unit.sign()).trim_end().to_string(), Align::Right),
-        ("seeds".to_string(), Align::Right),
-        ("difference".to_string(), Align::Right),
-        ("95 % interval".to_string(), Align::Right),
-        ("p".to_string(), Align::Right),
-    ];
-    let mut table = Table::new(header);
+    let measured = format!("{} {}", headline.name, headline.unit.sign()).trim_end().to_string();
+    let mut header: Vec<String> = vec!["recipe".into(), measured];
+    header.extend(["seeds", "difference", "95 % interval", "p", "CPU s", "peak MB"].map(String::from));
+    let quotes = rows.iter().any(|row| row.quoted.is_some());
+    header.extend(quotes.then(|| "quoted".to_string()));
+    let width = header.len();
+    let align = |at: usize| if at == 0 { Align::Left } else { Align::Right };
+    let mut table = Table::new(header.into_iter().enumerate().map(|(at, title)| (title, align(at))));
     for (at, row) in rows.iter().enumerate() {
         let (mean, sd) = mean_and_sd(&row.values);
         let value = if row.values.len() > 1 { format!("{mean:.2} ± {sd:.2}") } else { format!("{mean:.2}") };
@@ -213,11 +244,15 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
                 }
             }
         }
+        cells.push(row.seconds.map_or("-".into(), |seconds| format!("{seconds:.0}")));
+        cells.push(row.peak.map_or("-".into(), |bytes| format!("{:.0}", bytes as f64 / 1e6)));
+        cells.extend(quotes.then(|| row.quoted.clone().unwrap_or_default()));
         table.push(cells)?;
     }
     for row in rows[0].seeds[0].iter().filter(|row| matches!(row.role, Role::Teacher { .. })) {
         let value = row.outcome.headline()?.value.map_or("-".to_string(), |value| format!("{value:.2}"));
-        table.push([row.embedder.clone(), value].into_iter().chain(["", "", "", ""].map(String::from)))?;
+        let blanks = std::iter::repeat_n(String::new(), width - 2);
+        table.push([row.embedder.clone(), value].into_iter().chain(blanks))?;
     }
     Ok((table, remarks))
 }
@@ -247,7 +282,9 @@ mod tests {
             };
             vec![Measured { embedder: "student".into(), role: Role::Student, outcome }]
         };
-        Row::new((name.into(), lists.iter().map(seed).collect())).expect("a row")
+        let cost = Cost { processor_seconds: lists.len() as f64, peak_bytes: Some(2_600_000) };
+        let (seeds, costs) = (lists.iter().map(seed).collect(), vec![Some(cost); lists.len()]);
+        Row::new(Found { name: name.into(), quoted: None, seeds, costs }).expect("a row")
     }
 
     #[test]
@@ -256,7 +293,17 @@ mod tests {
             [row("a", &[&["1", "2"]]), row("b", &[&["1", "2"], &["1", "2"]]), row("c", &[&["1", "2"], &["2", "1"]])];
         let (table, remarks) = table(&rows, 0).expect("a table");
         assert_eq!(table.rows()[1][3..5], ["+0.00", "+0.00 to +0.00"]);
-        assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "2", "-", "-", "-"]);
+        assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "2", "-", "-", "-", "2", "3"]);
         assert!(remarks.len() == 1 && remarks[0].contains("expected the same probes in the same order"), "{remarks:?}");
+    }
+
+    #[test]
+    fn what_is_quoted_is_a_column_and_a_cost_that_nobody_wrote_down_is_none() {
+        let mut rows = [row("a", &[&["1"]]), row("b", &[&["1"]])];
+        rows[1].quoted = Some("94.62".into());
+        rows[0].seconds = None;
+        let (table, _) = table(&rows, 0).expect("a table");
+        assert_eq!(table.rows()[0][6..], ["-", "3", ""]);
+        assert_eq!(table.rows()[1][6..], ["1", "3", "94.62"]);
     }
 }

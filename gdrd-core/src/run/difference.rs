@@ -159,7 +159,7 @@ fn cause_of(key: &str, locks: &[Lock; 2]) -> Cause {
     };
     match (section, name) {
         _ if alike => Cause::None,
-        ("name" | "format", _) => Cause::None,
+        ("name" | "quoted" | "format", _) => Cause::None,
         ("run", "seed") => Cause::Seed,
         ("run", "checkpoint_steps" | "keep_checkpoints" | "workers" | "map_memory") => Cause::None,
         ("evaluate", _) => Cause::Measure,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::checksums::{CHECKSUMS, Checksums};
+use super::cost::Meter;
 use super::lock::Lock;
 use super::provenance::provenance;
 use crate::data::{Views, write_sheet};
@@ -136,8 +137,8 @@ impl RunFolder {
     }
 
     /// The log of steps, cut back to the checkpoint that the run goes on from.
-    pub(super) fn log(&self, position: &Position, observer: &dyn Observer) -> Result<StepLog> {
-        StepLog::open(self.path.join(LOG), position, observer)
+    pub(super) fn log(&self, position: &Position, meter: Meter, observer: &dyn Observer) -> Result<StepLog> {
+        StepLog::open(self.path.join(LOG), position, meter, observer)
     }
 
     pub(super) fn write_results(
@@ -301,11 +302,12 @@ struct LogState {
     file: File,
     digest: Sha256,
     total: u64,
+    meter: Meter,
     failed: Option<Error>,
 }
 
 impl StepLog {
-    fn open(path: PathBuf, position: &Position, observer: &dyn Observer) -> Result<Self> {
+    fn open(path: PathBuf, position: &Position, meter: Meter, observer: &dyn Observer) -> Result<Self> {
         let (mut kept, total) = (Vec::new(), position.total_steps);
         // Steps after the checkpoint were made, logged and lost; they will be made again. A line may be cut.
         if path.exists() {
@@ -329,7 +331,7 @@ impl StepLog {
             tell(observer, &Event::Warning { message })?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, state: Mutex::new(LogState { file, digest, total, failed: None }) })
+        Ok(Self { path, state: Mutex::new(LogState { file, digest, total, meter, failed: None }) })
     }
 
     /// Brings all lines to the disk; the first one that could not be written is the error. The digest of the file.
@@ -344,8 +346,9 @@ impl StepLog {
 impl Observer for StepLog {
     fn on(&self, event: &Event) -> Flow {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(line) = log_line(event, state.total + 1) else { return Flow::Continue };
+        let Some(mut line) = log_line(event, state.total + 1) else { return Flow::Continue };
         state.total += 1;
+        state.meter.read_into(&mut line);
         let line = format!("{line}\n");
         state.digest.update(&line);
         if let Err(error) = files::write_all(&mut state.file, &self.path, line.as_bytes()) {

@@ -8,8 +8,8 @@ use super::calendar::utc;
 use super::checksums::CHECKSUMS;
 use super::folder::{INSIGHT, PAGE, RECIPE, REPORT, RunFolder};
 use super::lock::Lock;
-use crate::digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::experiment::digest_of;
 use crate::files::{self, Held, is_name, write_atomically};
 use crate::report;
 use crate::trainer::Checkpoint;
@@ -205,10 +205,7 @@ impl RunFolder {
 
     /// Whether the resolved recipe is the one that the lock names.
     fn is_unmarked_run(&self) -> bool {
-        let digest = self.resolved().ok().flatten().map(|mut table| {
-            table.remove("name");
-            digest::of_value(&table)
-        });
+        let digest = self.resolved().ok().flatten().map(digest_of);
         Lock::read_file(&self.lock_file()).is_ok_and(|lock| Some(lock.recipe) == digest)
     }
 

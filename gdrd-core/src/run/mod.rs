@@ -8,6 +8,7 @@ mod calendar;
 mod calibrated;
 mod checksums;
 mod claim;
+mod cost;
 mod difference;
 mod events;
 mod features;
@@ -36,6 +37,7 @@ pub use ablation::{Ablation, Cell, ablate};
 pub use assembly::Assembly;
 pub use calibrated::{Opens, Rewrite, rewrite};
 pub use claim::run_that_wrote;
+pub use cost::Cost;
 pub use difference::{Cause, Difference, Differing, Parting, Score, difference};
 pub use events::LiveEvents;
 pub use folder::RunFolder;
@@ -46,6 +48,8 @@ pub use plan::{StagePlan, plan};
 pub use prepared::{Prepared, StageTerms};
 pub use verify::{Finding, Verdict, is_good, verify, verify_again};
 pub use view::{claim_report, claim_repository, runs_of};
+
+use cost::Meter;
 
 use crate::closed_form::ClosedForm;
 use crate::embedder::Embedder;
@@ -124,6 +128,7 @@ fn run_in(
         )));
     }
     let from_step = resumed.as_ref().map_or(0, |checkpoint| checkpoint.position.total_steps);
+    let meter = Meter::new();
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;
     if let Some(calibration) = &experiment.calibration {
@@ -151,7 +156,7 @@ fn run_in(
         position = checkpoint.position;
         optimizer_state = Some(checkpoint.optimizer);
     }
-    let log = folder.log(&position, observer)?;
+    let log = folder.log(&position, meter, observer)?;
     let all = prepared.variables(&terms);
     let listeners = FanOut(vec![observer, &log]);
     for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {

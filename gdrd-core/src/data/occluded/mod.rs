@@ -141,6 +141,10 @@ impl Dataset for OccludedFaces {
         self.inner.is_low_resolution()
     }
 
+    fn size(&self, index: usize) -> Option<usize> {
+        self.inner.size(index)
+    }
+
     fn face(&self, index: usize) -> Result<Face> {
         let face = self.inner.face(index)?;
         // By the face's key, so that it looks the same in every list that it is part of.

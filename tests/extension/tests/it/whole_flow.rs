@@ -81,7 +81,8 @@ fn a_random_degradation_trains_and_its_views_are_not_stored() {
 #[test]
 fn an_ablation_compares_the_protocols_headline() {
     let bench = Bench::new();
-    let without = "format = 1\nextends = \"all.toml\"\n\n[stage.distil.loss.direction]\nenabled = false\n";
+    let without =
+        "format = 1\nextends = \"all.toml\"\nquoted = \"93.1\"\n\n[stage.distil.loss.direction]\nenabled = false\n";
     bench.write("huber-only.toml", without);
     let short = ["--set", "stage.distil.steps=4", "--set", "evaluate.identification.steps=20"];
     let said = bench.good(&[&["ablate", "all.toml", "huber-only.toml", "--seeds", "7,8"][..], &short].concat());
@@ -91,6 +92,15 @@ fn an_ablation_compares_the_protocols_headline() {
         assert!(!text.to_lowercase().contains("accuracy"), "{text}");
     }
     assert!(table.contains("identification: 15 probes, seeds a row: 2"), "{table}");
+    let cells = |row: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(&format!("| {row}"))).expect("a row");
+        line.split('|').map(|cell| cell.trim().to_string()).collect()
+    };
+    assert_eq!(cells("recipe")[7..10], ["CPU s", "peak MB", "quoted"]);
+    assert_eq!(cells("huber-only")[9], "93.1");
+    assert_eq!(cells("all")[9], "");
+    let positive = |cell: &str| cell.parse::<f64>().is_ok_and(|value| value >= 0.0);
+    assert!(cells("all")[7..9].iter().all(|cell| positive(cell) || cell == "-"), "{table}");
     let cells = bench.names("runs/ablation", |name| name.contains("-seed"));
     assert_eq!(cells.len(), 4, "{cells:?}");
     for cell in cells {
