@@ -1,5 +1,6 @@
 //! A trained student in other people's programs: its file, ONNX models, PyTorch, threads, dependencies.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::rc::Rc;
@@ -54,6 +55,12 @@ fn onnx_models_give_in_onnx_runtime_what_students_give() {
             "trunk-floats",
             "resnet-trunk",
             json!({"channels": [4], "blocks": [1], "strides": [2], "embedding": 5}),
+            OnnxInput::Floats,
+        ),
+        (
+            "trunk-wavelet",
+            "resnet-trunk",
+            json!({"channels": [4, 6], "blocks": [1, 1], "strides": [1, 2], "downsample": "wavelet", "embedding": 5}),
             OnnxInput::Floats,
         ),
         ("foamliu", "mobilefacenet", json!({"layout": "foamliu", "embedding": 128}), OnnxInput::Bytes),
@@ -113,15 +120,36 @@ fn the_pytorch_loader_of_the_page_gives_what_the_student_gives() {
     let read = |path: PathBuf| std::fs::read_to_string(path).expect("a file");
     let loader = read(folder.join("loader.py"));
     assert!(read(root().join("docs/student-file.md")).contains(&loader), "docs/student-file.md has another loader");
-    let expected: Vec<f32> = serde_json::from_str(&read(folder.join("values.json"))).expect("numbers");
-    let encoder = FaceEncoder::open(student_file()).expect("a student");
+    // Every option, as in the file of a run.
+    let wavelet = json!({
+        "channels": [4, 6], "blocks": [1, 2], "strides": [1, 2], "stem_stride": 1, "downsample": "wavelet", "last_relu": true,
+        "embedding": 7,
+        "head": {
+            "channels": [8], "blocks": 1, "pool": "average", "hidden": [9], "dropout": 0.0, "normalise": true,
+        },
+    });
+    let wavelet = formed("resnet-trunk", wavelet);
+    if std::env::var_os("GDRD_UPDATE").is_some_and(|value| value == "1") {
+        let path = std::env::temp_dir().join("gdrd-wavelet-student.safetensors");
+        std::fs::write(&path, &wavelet).expect("written");
+        panic!("written: run tests/golden/pytorch_loader/export.py on {}", path.display());
+    }
+    let expected: BTreeMap<String, Vec<f32>> =
+        serde_json::from_str(&read(folder.join("values.json"))).expect("numbers");
     let face = Face::new(16, 16, formula::bytes("pytorch loader", 768)).expect("a face");
-    let found = encoder.face(&face).expect("an embedding");
-    assert!(
-        found.values().iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5),
-        "{:?}, {expected:?}",
-        found.values()
-    );
+    let students = [
+        ("format-1", FaceEncoder::open(student_file()).expect("a student")),
+        ("wavelet", FaceEncoder::from_bytes(&wavelet, &Device::Cpu).expect("a student")),
+    ];
+    for (name, encoder) in students {
+        let (found, expected) = (encoder.face(&face).expect("an embedding"), &expected[name]);
+        assert_eq!(found.values().len(), expected.len());
+        assert!(
+            found.values().iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5),
+            "{name}: {:?}, {expected:?}",
+            found.values()
+        );
+    }
 }
 
 /// Weights in bfloat16 move embeddings a little, once, and are what a model for ONNX has; kinds without an inference form refuse them.

@@ -1,7 +1,7 @@
 import json
 import torch
 from safetensors import safe_open
-from torch.nn.functional import batch_norm, conv2d, linear, normalize, relu
+from torch.nn.functional import avg_pool2d, batch_norm, conv2d, linear, normalize, relu
 
 
 def load(path):
@@ -12,9 +12,12 @@ def load(path):
     bn = lambda x, n: batch_norm(x, t[n + ".running_mean"], t[n + ".running_var"], t[n + ".weight"], t[n + ".bias"])
     cv = lambda x, n, s=1, p=1: bn(conv2d(x, t[n + ".conv.weight"], stride=s, padding=p), n + ".bn")
 
+    wavelet = o.get("downsample") == "wavelet"
+
     def block(x, n, s, last=relu):
-        short = cv(x, n + ".shortcut", s, 0) if n + ".shortcut.conv.weight" in t else x
-        return last(cv(relu(cv(x, n + ".first", s)), n + ".second") + short)
+        low, s = (lambda y: 2 * avg_pool2d(y, 2), 1) if wavelet and s == 2 else (lambda y: y, s)
+        short = cv(low(x), n + ".shortcut", s, 0) if n + ".shortcut.conv.weight" in t else x
+        return last(cv(low(relu(cv(x, n + ".first", s))), n + ".second") + short)
 
     def embed(x):
         x = relu(cv(2 * x - 1, "backbone.stem", o["stem_stride"]))
