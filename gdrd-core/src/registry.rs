@@ -3,7 +3,8 @@
 use crate::context::BuildContext;
 use crate::data::{
     AsIs, DatasetConfig, DegradationConfig, IdentityFolders, ImageFolder, InsightfaceBin, Joined, ListedFaces, MatList,
-    MxnetRecord, NamedFiles, Occluded, Packed, ParquetImages, RandomDownscale, Subset, SyntheticFaces, WebDataset,
+    MatPairs, MxnetRecord, NamedFiles, Occluded, Packed, ParquetImages, RandomDownscale, Subset, SyntheticFaces,
+    WebDataset,
 };
 use crate::degrade::Downscale;
 use crate::error::{Context, Error, Result};
@@ -76,6 +77,7 @@ impl Registry {
         registry.datasets.register::<ListedFaces>()?;
         registry.datasets.register::<NamedFiles>()?;
         registry.datasets.register::<MatList>()?;
+        registry.datasets.register::<MatPairs>()?;
         registry.degradations.register::<AsIs>()?;
         registry.degradations.register::<Downscale>()?;
         registry.degradations.register::<RandomDownscale>()?;

@@ -87,6 +87,39 @@ fn lists_of_scipy() {
 }
 
 #[test]
+fn pairs_of_scipy() {
+    let lists = |same: PathBuf, different: PathBuf, unreadable: &str| json!({ "same": same, "different": different, "folder": golden("images"), "unreadable": unreadable });
+    let (same, different) = (golden("positive_pairs_names.mat"), golden("negative_pairs_names.mat"));
+    let data = good("mat-pairs", lists(same.clone(), different.clone(), "refuse"));
+    are_the_drawn_ones(&*data, 6);
+    let pair = |left, right, same| Compared { left, right, same };
+    let expected = [pair(0, 1, true), pair(2, 3, true), pair(4, 5, true), pair(0, 2, false), pair(2, 4, false)];
+    assert_eq!((data.pairs(), data.key(5), data.people().len()), (&expected[..], "2_5".to_string(), 0));
+
+    // An image that is broken takes its pairs along, and the others stay who they are.
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(golden("images")).expect("images").flatten() {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");
+    }
+    std::fs::write(folder.path().join("1_2.jpg"), b"no image").expect("written");
+    let mut options = lists(same.clone(), different.clone(), "skip");
+    options["folder"] = json!(folder.path());
+    let data = good("mat-pairs", options.clone());
+    assert_eq!(data.pairs(), [pair(0, 1, true), pair(3, 4, true)]);
+    assert_eq!((data.key(2), data.key(3)), ("1_3".to_string(), "2_4".to_string()));
+    assert!(
+        data.notes().iter().any(|note| note.contains("pairs of images that are left out: 3")),
+        "{:?}",
+        data.notes()
+    );
+    options["unreadable"] = json!("refuse");
+    let said = |options| opened("mat-pairs", options).err().expect("refused").to_string();
+    assert!(said(options).contains("1_2.jpg"));
+    let gallery = said(lists(golden("probes.mat"), different, "refuse"));
+    assert!(gallery.contains("expected one variable, cells of names in two columns, found"), "{gallery}");
+}
+
+#[test]
 fn images_that_are_not_plain() {
     let at = |name: &str, x: usize, y: usize| {
         let face = read_image(&golden(name), Decoding::default()).unwrap_or_else(|error| panic!("{error}"));

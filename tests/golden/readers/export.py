@@ -112,6 +112,18 @@ def mats():
     rows = numpy.array(["%d_%d.jpg" % (PEOPLE[at], at) for at in range(COUNT)])
     values = {"mated_probe_set": rows, "mated_probe_ids": ids.astype(numpy.uint16)}
     scipy.io.savemat(place("probes.mat"), values)
+    # QMUL-SurvFace's pairs: the first two images of each person, and the first images of one person and the next.
+    first = {}
+    for at in range(COUNT):
+        first.setdefault(PEOPLE[at], []).append("%d_%d.jpg" % (PEOPLE[at], at))
+    several = sorted(person for person in first if len(first[person]) > 1)
+    same = [first[person][:2] for person in several]
+    different = [[first[one][0], first[other][0]] for one, other in zip(sorted(first), sorted(first)[1:])]
+    for name, pairs in (("positive_pairs_names", same), ("negative_pairs_names", different)):
+        cells = numpy.empty((len(pairs), 2), dtype=object)
+        for row, pair in enumerate(pairs):
+            cells[row, 0], cells[row, 1] = pair
+        scipy.io.savemat(place(name + ".mat"), {name: cells}, do_compression=True)
     for at, face in enumerate(jpegs()):
         with open(place("images/%d_%d.jpg" % (PEOPLE[at], at)), "wb") as out:
             out.write(face)
