@@ -18,9 +18,9 @@ schema:
 teachers:
     bash assets/teachers/rebuild.sh
 
-# The five ablations of the paper's Fig. 3 on drawn faces, three seeds each.
+# The five ablations of the paper's Fig. 3 and its literal reading on drawn faces, three seeds each.
 ablation:
-    cargo run --release -- ablate assets/recipes/ablation/wo-dist.toml assets/recipes/ablation/sr.toml assets/recipes/ablation/gen.toml assets/recipes/ablation/dis.toml assets/recipes/ablation/gen+dis.toml --seeds 7,8,9 --against GEN+DIS
+    cargo run --release -- ablate assets/recipes/ablation/wo-dist.toml assets/recipes/ablation/sr.toml assets/recipes/ablation/gen.toml assets/recipes/ablation/dis.toml assets/recipes/ablation/literal.toml assets/recipes/ablation/gen+dis.toml --seeds 7,8,9 --against GEN+DIS
 
 # gdrd against candle's own layers, PyTorch and ONNX Runtime.
 compare *options:

@@ -6,12 +6,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::data::DataCommand;
 
+mod detector;
 mod held;
 mod hub;
 mod people;
 mod place;
 mod serve;
 
+pub(crate) use detector::{Finding, Searching};
 pub(crate) use held::HeldArguments;
 pub(crate) use hub::{HubCommand, PushArguments};
 pub(crate) use people::{

@@ -26,6 +26,7 @@ mod output;
 
 mod args;
 mod commands;
+mod photograph;
 mod progress;
 #[cfg(feature = "serve")]
 mod serve;

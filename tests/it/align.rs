@@ -247,7 +247,10 @@ fn a_build_without_detectors_says_how_to_get_them() {
     let bench = photographs();
     let said = Said::by(gdrd(&bench).args(["data", "align", "photos", "out", "--detector", "yunet.onnx"])).with_code(2);
     assert!(said.stderr.contains("`cargo build --release --features align` builds one with them"), "{said:#?}");
-    assert!(said.stderr.contains("`--boxes FILE` needs none") && !bench.file("out").exists(), "{said:#?}");
+    assert!(
+        said.stderr.contains("`gdrd data align --boxes FILE` needs none") && !bench.file("out").exists(),
+        "{said:#?}"
+    );
 }
 
 #[cfg(feature = "align")]

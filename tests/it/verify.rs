@@ -57,6 +57,17 @@ fn a_run_that_nobody_touched_is_good_and_its_student_measures_the_same_again() {
 }
 
 #[test]
+fn what_thresholds_are_measured_on_stands_in_the_lock() {
+    let bench = Bench::empty();
+    let others = "\n[data.others]\nkind = \"synthetic-faces\"\nidentities = 40\nimages_per_identity = 3\nsize = 16\nfirst_identity = 500\n";
+    bench.write("r.toml", format!("{ALONE}{others}\n[calibration]\ndata = \"others\"\n"));
+    Said::by(gdrd(&bench).args(["train", "r.toml", "--run-dir", "a"])).with_code(0);
+    let lock = fs::read_to_string(bench.file("a/lock.json")).expect("text");
+    assert!(lock.contains("\"others\""), "{lock}");
+    assert_eq!(not_good(&verify(&bench, &["--again", "--json"])), [""; 0]);
+}
+
+#[test]
 fn every_change_is_found_by_its_name() {
     let bench = bench();
     let text = |from: &'static str, to: &'static str| {

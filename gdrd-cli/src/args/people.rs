@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{HeldArguments, PlaceArguments, RecipeArguments, size};
+use super::{Finding, HeldArguments, PlaceArguments, RecipeArguments, size};
 
 /// The student, and from which similarity on a face is recognised.
 #[derive(Args)]
@@ -30,16 +30,18 @@ fn cosine(text: &str) -> std::result::Result<f64, String> {
 
 #[derive(Args)]
 pub(crate) struct WatchArguments {
-    /// Folder that photographs come into
+    /// Folder that photographs come into: of people with `--detector`, and of aligned faces without
     pub(crate) folder: PathBuf,
     /// The gallery's file
     pub(crate) gallery: PathBuf,
     #[command(flatten)]
     pub(crate) operating: Operating,
-    /// The most people that are named for a photograph
+    #[command(flatten)]
+    pub(crate) finding: Finding,
+    /// The most people that are named for a face
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     pub(crate) top: usize,
-    /// Copy each photograph into the folder of the person below this one, or into `unknown`
+    /// Copy each photograph into the folder of each person on it below this one, or into `unknown`
     #[arg(long, value_name = "DIR")]
     pub(crate) sort: Option<PathBuf>,
     /// Write who was recognised into a file beside each photograph, its name with `.json` behind
@@ -51,7 +53,7 @@ pub(crate) struct WatchArguments {
     /// Milliseconds between two looks; a file is read when it has not changed between them
     #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub(crate) every: u64,
-    /// Print a line of JSON for each photograph
+    /// Print a line of JSON for each face
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -104,12 +106,14 @@ pub(crate) enum Preprocess {
 
 #[derive(Args)]
 pub(crate) struct CompareArguments {
-    /// An image of an aligned face
+    /// An image of an aligned face; with `--detector` a photograph, whose largest face counts
     pub(crate) a: PathBuf,
     /// Another one
     pub(crate) b: PathBuf,
     #[command(flatten)]
     pub(crate) operating: Operating,
+    #[command(flatten)]
+    pub(crate) finding: Finding,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -119,13 +123,15 @@ pub(crate) struct CompareArguments {
 pub(crate) struct EnrolArguments {
     /// The gallery's file; a new one is made
     pub(crate) gallery: PathBuf,
-    /// Folder with a folder for each person
+    /// Folder with a folder for each person: of aligned faces, or with `--detector` of photographs, whose largest face counts
     pub(crate) folder: PathBuf,
     /// Student file
     #[arg(long, value_name = "FILE")]
     pub(crate) student: PathBuf,
     #[command(flatten)]
     pub(crate) held: HeldArguments,
+    #[command(flatten)]
+    pub(crate) finding: Finding,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -147,15 +153,17 @@ pub(crate) struct ForgetArguments {
 pub(crate) struct SearchArguments {
     /// The gallery's file
     pub(crate) gallery: PathBuf,
-    /// Images of aligned faces
+    /// Images of aligned faces; with `--detector` photographs, all of whose faces count
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) operating: Operating,
-    /// The most people that are named for a photograph
+    #[command(flatten)]
+    pub(crate) finding: Finding,
+    /// The most people that are named for a face
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     pub(crate) top: usize,
-    /// Print a line of JSON for each photograph
+    /// Print a line of JSON for each face
     #[arg(long)]
     pub(crate) json: bool,
 }

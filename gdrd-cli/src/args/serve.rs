@@ -15,10 +15,10 @@ pub(crate) struct ServeArguments {
     /// Address and port to listen on; 0.0.0.0:8000 is every network of this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub(crate) listen: SocketAddr,
-    /// Detector that finds faces in photographs (YuNet or SCRFD, an ONNX file); without one an image is a face. Needs a gdrd that is
-    /// built with the feature `align` too
+    /// Detector that finds faces in photographs (YuNet or SCRFD, an ONNX file, or its hf:// address); without one an image is a face.
+    /// Needs a gdrd that is built with the feature `align` too
     #[arg(long, value_name = "FILE")]
-    pub(crate) detector: Option<PathBuf>,
+    pub(crate) detector: Option<String>,
     /// Make a key for a collection of people, which is made if need be, print it, and end
     #[arg(long, value_name = "COLLECTION", conflicts_with = "revoke_keys")]
     pub(crate) new_key: Option<String>,

@@ -131,11 +131,6 @@ struct Reading {
 }
 
 impl Reading {
-    /// At their own size, turned as their EXIF orientation says.
-    fn usual() -> Self {
-        Self { size: None, how: Decoding::default() }
-    }
-
     /// The face in an image: its middle, where it is not square.
     fn face(&self, path: &Path) -> Result<Face> {
         let face = read_image(path, self.how)?.centre_square();

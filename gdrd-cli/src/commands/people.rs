@@ -1,18 +1,23 @@
 //! `compare`, `enrol`, `forget`, `search` and `watch`: who is on a photograph of a face.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use gdrd_core::data::is_image_name;
+use gdrd_core::data::{Decoding, is_image_name, read_image};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::{plain_name, write_atomically};
 use gdrd_core::registry::Registry;
+use gdrd_student::front_end::Detector;
 use gdrd_student::{Embedding, FaceEncoder, Gallery, Match};
 use serde_json::{Value, json};
 
-use super::{Reading, open_student};
-use crate::args::{CompareArguments, EnrolArguments, ForgetArguments, Operating, SearchArguments, WatchArguments};
+use super::open_student;
+use crate::args::{
+    CompareArguments, EnrolArguments, Finding, ForgetArguments, Operating, SearchArguments, WatchArguments,
+};
+use crate::photograph::{self, detector, faces, whole};
+use crate::progress::Progress;
 
 /// The rate that thresholds are taken at when none is asked for.
 const USUAL_RATE: f64 = 0.001;
@@ -26,17 +31,41 @@ fn threshold(encoder: &FaceEncoder, operating: &Operating, pixels: usize) -> Res
     }
 }
 
-fn embed(encoder: &FaceEncoder, path: &Path, reading: &Reading) -> Result<Embedding> {
-    encoder.face(&reading.face(path)?).at(|| format!("`{}`", path.display()))
+/// How the faces of photographs are found: by a detector, or each image is a face.
+struct Eyes(Option<(Box<dyn Detector>, f32)>);
+
+impl Eyes {
+    fn open(finding: &Finding) -> Result<Self> {
+        let Some(name) = &finding.detector else { return Ok(Self(None)) };
+        let (detector, _) = detector(name, &finding.searching, &Progress::new())?;
+        Ok(Self(Some((detector, finding.searching.score))))
+    }
+
+    /// The faces of a photograph, turned as its EXIF orientation says; the largest first, at most `limit` unless that is 0.
+    fn faces(&self, path: &Path, limit: usize) -> Result<Vec<photograph::Found>> {
+        let image = read_image(path, Decoding::default())?;
+        match &self.0 {
+            Some((detector, score)) => faces(&**detector, &image, *score, limit).at(|| format!("`{}`", path.display())),
+            None => Ok(vec![whole(image)]),
+        }
+    }
+
+    /// The largest face of a photograph, and its embedding.
+    fn largest(&self, encoder: &FaceEncoder, path: &Path) -> Result<(photograph::Found, Embedding)> {
+        let found = self.faces(path, 1)?.into_iter().next();
+        let found = found.ok_or_else(|| Error::data(format!("`{}`: no face is found on it", path.display())))?;
+        let embedding = encoder.face(&found.face).at(|| format!("`{}`", path.display()))?;
+        Ok((found, embedding))
+    }
 }
 
 pub(crate) fn compare(wanted: &CompareArguments, registry: &Registry) -> Result<()> {
-    let CompareArguments { a, b, operating, json: as_json } = wanted;
+    let CompareArguments { a, b, operating, finding, json: as_json } = wanted;
     let encoder = operating.held.hold(open_student(&operating.student, registry)?)?;
-    let reading = Reading::usual();
-    let (a, b) = (embed(&encoder, a, &reading)?, embed(&encoder, b, &reading)?);
+    let eyes = Eyes::open(finding)?;
+    let ((at_a, a), (at_b, b)) = (eyes.largest(&encoder, a)?, eyes.largest(&encoder, b)?);
     let similarity = a.similarity(&b)?;
-    let threshold = threshold(&encoder, operating, a.pixels().min(b.pixels()))?;
+    let threshold = threshold(&encoder, operating, at_a.pixels.min(at_b.pixels))?;
     let same = threshold.map(|threshold| f64::from(similarity) >= threshold);
     let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
     if *as_json {
@@ -91,8 +120,8 @@ fn open_gallery(path: &Path) -> Result<Gallery> {
 }
 
 pub(crate) fn enrol(wanted: &EnrolArguments, registry: &Registry) -> Result<()> {
-    let EnrolArguments { gallery: path, folder, student, held, json: as_json } = wanted;
-    let reading = Reading::usual();
+    let EnrolArguments { gallery: path, folder, student, held, finding, json: as_json } = wanted;
+    let eyes = Eyes::open(finding)?;
     let encoder = held.hold(open_student(student, registry)?)?;
     let people = photographs(folder)?;
     if people.is_empty() {
@@ -105,13 +134,13 @@ pub(crate) fn enrol(wanted: &EnrolArguments, registry: &Registry) -> Result<()> 
     for (person, images) in &people {
         let mut faces = Vec::new();
         for image in images {
-            match embed(&encoder, image, &reading) {
-                Ok(face) => faces.push(face),
+            match eyes.largest(&encoder, image) {
+                Ok((_, face)) => faces.push(face),
                 Err(error) => passed.push(error.to_string()),
             }
         }
         if faces.is_empty() {
-            passed.push(format!("`{}`: no photograph that can be read", folder.join(person).display()));
+            passed.push(format!("`{}`: no photograph with a face that can be read", folder.join(person).display()));
             continue;
         }
         // The folder says all that is known of a person, so that enrolling it twice changes nothing.
@@ -121,7 +150,7 @@ pub(crate) fn enrol(wanted: &EnrolArguments, registry: &Registry) -> Result<()> 
     }
     passed.iter().for_each(|why| talk!("passed over: {why}"));
     if enrolled == 0 {
-        return Err(Error::data(format!("`{}`: no photograph that can be read", folder.display())));
+        return Err(Error::data(format!("`{}`: no photograph with a face that can be read", folder.display())));
     }
     gallery.save(path)?;
     let (all, count) = (gallery.people().len(), gallery.len());
@@ -147,25 +176,32 @@ pub(crate) fn forget(wanted: &ForgetArguments) -> Result<()> {
     Ok(())
 }
 
-/// Whom a photograph shows.
+/// Whom a face shows.
 struct Found {
+    /// Where it is in the photograph, `[left, top, right, bottom]`, and how many pixels it has there; none where the image is a face.
+    place: Option<([i64; 4], usize)>,
     matches: Vec<Match>,
     threshold: Option<f64>,
     quality: Option<f64>,
 }
 
 impl Found {
-    fn of(
+    /// All faces of a photograph, the largest first.
+    fn all(
         path: &Path,
         gallery: &Gallery,
         encoder: &FaceEncoder,
         operating: &Operating,
         top: usize,
-        reading: &Reading,
-    ) -> Result<Self> {
-        let face = embed(encoder, path, reading)?;
-        let threshold = threshold(encoder, operating, face.pixels())?;
-        Ok(Self { matches: gallery.search(&face, top)?, threshold, quality: face.quality() })
+        eyes: &Eyes,
+    ) -> Result<Vec<Self>> {
+        let one = |found: photograph::Found| {
+            let face = encoder.face(&found.face).at(|| format!("`{}`", path.display()))?;
+            let threshold = threshold(encoder, operating, found.pixels)?;
+            let place = found.landmarks.is_some().then_some((found.bounds, found.pixels));
+            Ok(Self { place, matches: gallery.search(&face, top)?, threshold, quality: face.quality() })
+        };
+        eyes.faces(path, 0)?.into_iter().map(one).collect()
     }
 
     /// The person, if one was recognised.
@@ -176,13 +212,18 @@ impl Found {
 
     fn json(&self, path: &Path) -> Value {
         let nearest = |found: &Match| json!({ "person": found.person, "similarity": found.similarity });
-        json!({
+        let mut all = json!({
             "image": path.to_string_lossy(),
             "person": self.person(),
             "threshold": self.threshold,
             "quality": self.quality,
             "nearest": self.matches.iter().map(nearest).collect::<Vec<_>>(),
-        })
+        });
+        if let Some((bounds, pixels)) = self.place {
+            all["box"] = json!(bounds);
+            all["pixels"] = json!(pixels);
+        }
+        all
     }
 
     fn text(&self, path: &Path) -> String {
@@ -193,20 +234,36 @@ impl Found {
             (None, Some(_)) => "nobody known",
             (None, None) => "no decision: the student's file has no thresholds",
         };
-        format!("{}: {person} (nearest: {}{})", path.display(), nearest.join(", "), worth(self.quality))
+        let place = self
+            .place
+            .map_or(String::new(), |([left, top, ..], pixels)| format!(", face of {pixels} pixels at ({left}, {top})"));
+        format!("{}{place}: {person} (nearest: {}{})", path.display(), nearest.join(", "), worth(self.quality))
+    }
+}
+
+/// Says who is on a photograph.
+fn tell(image: &Path, found: &[Found], as_json: bool) {
+    for face in found {
+        match as_json {
+            true => say!("{}", face.json(image)),
+            false => say!("{}", face.text(image)),
+        }
+    }
+    if found.is_empty() {
+        match as_json {
+            true => say!("{}", json!({ "image": image.to_string_lossy(), "person": null, "box": null })),
+            false => say!("{}: no face is found", image.display()),
+        }
     }
 }
 
 pub(crate) fn search(wanted: &SearchArguments, registry: &Registry) -> Result<()> {
-    let SearchArguments { gallery: path, images, operating, top, json: as_json } = wanted;
+    let SearchArguments { gallery: path, images, operating, finding, top, json: as_json } = wanted;
     let encoder = operating.held.hold(open_student(&operating.student, registry)?)?;
     let gallery = open_gallery(path)?;
+    let eyes = Eyes::open(finding)?;
     for image in images {
-        let found = Found::of(image, &gallery, &encoder, operating, *top, &Reading::usual())?;
-        match *as_json {
-            true => say!("{}", found.json(image)),
-            false => say!("{}", found.text(image)),
-        }
+        tell(image, &Found::all(image, &gallery, &encoder, operating, *top, &eyes)?, *as_json);
     }
     Ok(())
 }
@@ -223,7 +280,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
     if let Some(sorted) = &wanted.sort {
         std::fs::create_dir_all(sorted).map_err(|e| Error::io(sorted, e))?;
     }
-    let reading = Reading::usual();
+    let eyes = Eyes::open(&wanted.finding)?;
     let mut seen: BTreeMap<PathBuf, (State, Option<u32>)> = BTreeMap::new();
     if !wanted.once {
         talk!("watching {}; press Ctrl-C to stop", wanted.folder.display());
@@ -245,7 +302,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
             let done = match looks {
                 // Whoever writes it may not be ready.
                 0 => false,
-                _ => match Found::of(&image, &gallery, &encoder, &wanted.operating, wanted.top, &reading) {
+                _ => match Found::all(&image, &gallery, &encoder, &wanted.operating, wanted.top, &eyes) {
                     Ok(found) => {
                         recognised(&image, &found, wanted)?;
                         true
@@ -268,21 +325,30 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
 }
 
 /// Says who it is, and sorts or tags the photograph.
-fn recognised(image: &Path, found: &Found, wanted: &WatchArguments) -> Result<()> {
-    match wanted.json {
-        true => say!("{}", found.json(image)),
-        false => say!("{}", found.text(image)),
-    }
+fn recognised(image: &Path, found: &[Found], wanted: &WatchArguments) -> Result<()> {
+    tell(image, found, wanted.json);
     if wanted.tag {
         let mut name = image.as_os_str().to_os_string();
         name.push(".json");
-        write_atomically(Path::new(&name), format!("{}\n", found.json(image)).as_bytes())?;
+        let faces: Vec<Value> = found.iter().map(|face| face.json(image)).collect();
+        let tag = match (&wanted.finding.detector, &faces[..]) {
+            // The image is one face.
+            (None, [face]) => face.clone(),
+            _ => json!({ "image": image.to_string_lossy(), "faces": faces }),
+        };
+        write_atomically(Path::new(&name), format!("{tag}\n").as_bytes())?;
     }
     if let (Some(sorted), Some(name)) = (&wanted.sort, image.file_name()) {
-        let folder = sorted.join(found.person().map_or("unknown".into(), plain_name));
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let mut people: BTreeSet<String> = found.iter().filter_map(Found::person).map(plain_name).collect();
+        if people.is_empty() {
+            people.insert("unknown".into());
+        }
         let bytes = std::fs::read(image).map_err(|e| Error::io(image, e))?;
-        write_atomically(&folder.join(name), &bytes)?;
+        for person in people {
+            let folder = sorted.join(person);
+            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+            write_atomically(&folder.join(name), &bytes)?;
+        }
     }
     Ok(())
 }

@@ -11,12 +11,13 @@ use std::time::Instant;
 use axum::body::Bytes;
 use gdrd_core::data::{Decoding, decode, png};
 use gdrd_core::error::{Error, Result};
-use gdrd_student::front_end::{Detector, Landmarks, TEMPLATE, TEMPLATE_SIZE, align, similarity};
+use gdrd_student::front_end::{Detector, Landmarks};
 use gdrd_student::{Embedding, Face, FaceEncoder};
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
+use crate::photograph::{Found, faces, whole};
 
 /// Images that are worked on side by side at most.
 const TOGETHER: usize = 32;
@@ -61,15 +62,6 @@ pub(super) enum Task {
 pub(super) struct Job {
     pub(super) wanted: Wanted,
     pub(super) answer: oneshot::Sender<std::result::Result<Vec<Seen>, Refusal>>,
-}
-
-/// A face that is found and not yet embedded.
-struct Found {
-    bounds: [i64; 4],
-    probability: f32,
-    landmarks: Option<Landmarks>,
-    pixels: usize,
-    face: Face,
 }
 
 /// What looks at images.
@@ -121,30 +113,7 @@ impl Looker {
         self.check_size(&wanted.image)?;
         let image = decode(&wanted.image, Decoding::default()).map_err(|e| Refusal::image(e.to_string()))?;
         let Some(detector) = self.detector.as_ref().filter(|_| wanted.detect) else { return Ok(vec![whole(image)]) };
-        let mut all = detector.detect(&image)?;
-        all.retain(|one| one.score >= wanted.score);
-        all.sort_by(|a, b| b.bounds.area().total_cmp(&a.bounds.area()));
-        if wanted.limit > 0 {
-            all.truncate(wanted.limit);
-        }
-        let mut found = Vec::with_capacity(all.len());
-        for one in all {
-            let bounds = one.bounds;
-            let enlarged = similarity(&one.landmarks, &TEMPLATE)?.scale().max(1e-6);
-            let edge = |value: f32| value.round() as i64;
-            found.push(Found {
-                bounds: [
-                    edge(bounds.left),
-                    edge(bounds.top),
-                    edge(bounds.left + bounds.width),
-                    edge(bounds.top + bounds.height),
-                ],
-                probability: one.score,
-                landmarks: Some(one.landmarks),
-                pixels: ((TEMPLATE_SIZE as f64 / enlarged).round() as usize).clamp(1, TEMPLATE_SIZE),
-                face: align(&image, &one.landmarks, TEMPLATE_SIZE)?,
-            });
-        }
+        let found = faces(&**detector, &image, wanted.score, wanted.limit)?;
         match found.is_empty() {
             true => Err(Refusal::no_face()),
             false => Ok(found),
@@ -200,16 +169,6 @@ impl Looker {
     }
 }
 
-/// An image that is a face: the square in its middle.
-fn whole(image: Face) -> Found {
-    let (width, height) = (image.width(), image.height());
-    let side = width.min(height);
-    let (left, top) = ((width - side) as i64 / 2, (height - side) as i64 / 2);
-    let face = image.centre_square();
-    let bounds = [left, top, left + side as i64, top + side as i64];
-    Found { bounds, probability: 1.0, landmarks: None, pixels: side, face }
-}
-
 fn milliseconds(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 1e4).round() / 10.0
 }
@@ -217,7 +176,7 @@ fn milliseconds(since: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use gdrd_student::front_end::{Bounds, Detection};
+    use gdrd_student::front_end::{Bounds, Detection, TEMPLATE};
 
     use super::*;
 

@@ -37,8 +37,9 @@ use self::look::{Looker, Wanted};
 use self::people::People;
 use self::service::Service;
 use self::store::{Backups, Store};
-use crate::args::ServeArguments;
+use crate::args::{Searching, ServeArguments};
 use crate::commands::open_student;
+use crate::progress::Progress;
 
 /// The collection of a new database.
 const FIRST: &str = "default";
@@ -67,7 +68,8 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
     }
     let student = wanted.student.as_deref().ok_or_else(|| Error::recipe("expected `--student FILE`"))?;
     let encoder = Arc::new(open_student(student, registry)?);
-    let (detector, detector_name, score) = detector(wanted)?;
+    let searching = Searching::default();
+    let (detector, detector_name) = detector(wanted, &searching)?.unzip();
     let looker = Looker { encoder: encoder.clone(), detector, pixels: wanted.max_pixels * 1_000_000 };
     embeddings_of(&mut store, &looker, wanted)?;
     let tls = match (&wanted.tls_certificate, &wanted.tls_key) {
@@ -93,7 +95,7 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
         room: Semaphore::new(wanted.max_requests as usize),
         keeps_images: !wanted.no_images,
         detector: detector_name,
-        score,
+        score: searching.score,
         metrics: metrics::Metrics::new(),
     });
     let every = wanted.backups.as_ref().map(|_| Duration::from_secs(3600 * wanted.backup_every));
@@ -205,26 +207,10 @@ fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) ->
     store.set_student(&looker.encoder, &all)
 }
 
-/// The detector, its name, and the score from which on it calls something a face.
-type Finding = (Option<Box<dyn Detector>>, Option<String>, f32);
-
-#[cfg(feature = "align")]
-fn detector(wanted: &ServeArguments) -> Result<Finding> {
-    use gdrd_student::front_end::{DetectorOptions, OnnxDetector};
-    let usual = DetectorOptions::default();
-    let Some(path) = &wanted.detector else { return Ok((None, None, usual.score)) };
-    let score = usual.score;
-    let detector = OnnxDetector::open(path, DetectorOptions { score: LEAST_SCORE, ..usual })?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok((Some(Box::new(detector)), Some(name), score))
-}
-
-#[cfg(not(feature = "align"))]
-fn detector(wanted: &ServeArguments) -> Result<Finding> {
-    match wanted.detector {
-        None => Ok((None, None, 0.0)),
-        Some(_) => Err(Error::recipe(
-            "`--detector`: this gdrd is built without detectors; `cargo build --release --features serve,align` builds one with them",
-        )),
-    }
+/// The detector, and its name.
+fn detector(wanted: &ServeArguments, searching: &Searching) -> Result<Option<(Box<dyn Detector>, String)>> {
+    let Some(name) = &wanted.detector else { return Ok(None) };
+    let searching = Searching { score: LEAST_SCORE, ..searching.clone() };
+    let (detector, path) = crate::photograph::detector(name, &searching, &Progress::new())?;
+    Ok(Some((detector, path.file_stem().unwrap_or_default().to_string_lossy().into_owned())))
 }

@@ -103,8 +103,8 @@ impl DatasetConfig for IdentityFolders {
                     visible(&folder)?.into_iter().partition(|path| !path.is_dir() && is_image(path));
                 others.iter().for_each(|path| passed_over.add(path));
                 let name = composed(&file_name(&folder));
-                if images.len() < self.min_images {
-                    too_few.push(format!("`{name}` ({})", images.len()));
+                if images.is_empty() && self.min_images > 0 {
+                    too_few.push(format!("`{name}` (0)"));
                 }
                 let itself = folder.canonicalize().map_err(|e| Error::io(&folder, e))?;
                 if let Some(other) = seen.insert(itself, folder.clone()) {
@@ -144,6 +144,16 @@ impl DatasetConfig for IdentityFolders {
             let paths: Vec<PathBuf> = files[before..].iter().map(|(path, _)| path.clone()).collect();
             broken.extend(cx.readable(root, &paths, self.unreadable)?);
         }
+        let how = Decoding { exif_orientation: self.exif_orientation };
+        if !broken.is_empty() {
+            passed_over.say(broken.note());
+            files.retain(|(path, _)| !broken.holds(path));
+            people = renumbered(&people, files.iter_mut().map(|(_, person)| person));
+        }
+        let mut counts = vec![0; people.len()];
+        files.iter().for_each(|(_, person)| counts[*person] += 1);
+        let few = people.iter().zip(counts).filter(|(_, count)| *count < self.min_images);
+        too_few.extend(few.map(|(name, count)| format!("`{name}` ({count})")));
         if !too_few.is_empty() {
             let shown = too_few.iter().take(20).cloned().collect::<Vec<_>>().join(", ");
             return Err(Error::data(format!(
@@ -151,12 +161,6 @@ impl DatasetConfig for IdentityFolders {
                 too_few.len(),
                 self.min_images
             )));
-        }
-        let how = Decoding { exif_orientation: self.exif_orientation };
-        if !broken.is_empty() {
-            passed_over.say(broken.note());
-            files.retain(|(path, _)| !broken.holds(path));
-            people = renumbered(&people, files.iter_mut().map(|(_, person)| person));
         }
         let notes = passed_over.notes();
         Ok(Box::new(Opened { files, people, size: self.size, how, notes, low_resolution: self.low_resolution }))
@@ -296,6 +300,16 @@ mod tests {
         let folder = tree(&[("Ann", 2), ("Bob", 1)]);
         let error = built(&config(folder.path(), 2)).err().expect("one image").to_string();
         assert!(error.contains("`Bob` (1)"), "{error}");
+        // What cannot be read does not count, and what lies in another folder does.
+        std::fs::write(folder.path().join("Ann/Ann_0002.png"), "no image").expect("written");
+        let skipping = IdentityFolders { unreadable: Unreadable::Skip, ..config(folder.path(), 2) };
+        let error = built(&skipping).err().expect("one image each").to_string();
+        assert!(error.contains("2 people") && error.contains("`Ann` (1)"), "{error}");
+        let more = tree(&[("Bob", 3)]);
+        let folder = tree(&[("Ann", 2), ("Bob", 1)]);
+        let folders = vec![RecipePath::from(folder.path()), RecipePath::from(more.path())];
+        let both = IdentityFolders { folders, same_name: SameName::OnePerson, ..config(folder.path(), 2) };
+        assert_eq!(built(&both).expect("two people").len(), 6);
     }
 
     #[test]

@@ -62,7 +62,10 @@ impl DatasetConfig for ImageFolder {
             if files.len() == before && is_new {
                 return Err(Error::data(format!("`{folder}` holds no image ({READ})")));
             }
-            broken.extend(cx.readable(folder, &files[before..], self.unreadable)?);
+            // One that is listed twice has said already what its images are.
+            if is_new {
+                broken.extend(cx.readable(folder, &files[before..], self.unreadable)?);
+            }
         }
         files.retain(|path| !broken.holds(path));
         let how = Decoding { exif_orientation: self.exif_orientation };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Attribute, Dataset, DatasetConfig, SameName};
+use super::{Attribute, Compared, Dataset, DatasetConfig, SameName};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
@@ -49,6 +49,7 @@ impl DatasetConfig for Joined {
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut first = 0;
         let mut joined = Vec::new();
+        let (mut pairs, mut notes) = (Vec::new(), Vec::new());
         for part in parts {
             if self.same_name == SameName::Apart {
                 numbers.clear();
@@ -61,10 +62,13 @@ impl DatasetConfig for Joined {
             };
             let numbers_here = part.people().iter().map(number).collect();
             let len = part.len();
+            let here = |pair: &Compared| Compared { left: first + pair.left, right: first + pair.right, ..*pair };
+            pairs.extend(part.pairs().iter().map(here));
+            notes.extend_from_slice(part.notes());
             joined.push(Part { first, dataset: part, people: numbers_here });
             first += len;
         }
-        Ok(Box::new(Opened { parts: joined, people, len: first, low_resolution }))
+        Ok(Box::new(Opened { parts: joined, people, len: first, low_resolution, pairs, notes }))
     }
 }
 
@@ -80,6 +84,8 @@ struct Opened {
     people: Vec<String>,
     len: usize,
     low_resolution: bool,
+    pairs: Vec<Compared>,
+    notes: Vec<String>,
 }
 
 impl Opened {
@@ -135,5 +141,67 @@ impl Dataset for Opened {
     fn face(&self, index: usize) -> Result<Face> {
         let (part, index) = self.part(index);
         part.dataset.face(index)
+    }
+
+    fn pairs(&self) -> &[Compared] {
+        &self.pairs
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::plugin::Workbench;
+
+    /// Two faces of one person who are compared, and something to say.
+    struct Pair([String; 1]);
+
+    impl Dataset for Pair {
+        fn len(&self) -> usize {
+            2
+        }
+
+        fn people(&self) -> &[String] {
+            &self.0
+        }
+
+        fn person(&self, _: usize) -> Option<usize> {
+            Some(0)
+        }
+
+        fn key(&self, index: usize) -> String {
+            format!("{}/{index}", self.0[0])
+        }
+
+        fn face(&self, _: usize) -> Result<Face> {
+            Face::new(1, 1, vec![0; 3])
+        }
+
+        fn pairs(&self) -> &[Compared] {
+            &[Compared { left: 0, right: 1, same: true }]
+        }
+
+        fn notes(&self) -> &[String] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn pairs_and_notes_of_all_parts_are_kept() {
+        let part = |name: &str| -> Arc<dyn Dataset> { Arc::new(Pair([name.to_string()])) };
+        let bench = Workbench::new(Device::Cpu).with("dataset", "a", part("Ann")).with("dataset", "b", part("Bob"));
+        let joined = Joined { parts: vec!["a".into(), "b".into()], same_name: SameName::Apart };
+        let both = joined.build(&BuildContext::new(&bench)).expect("joined");
+        let pair = |left, right| Compared { left, right, same: true };
+        assert_eq!(
+            (both.pairs(), both.notes()),
+            (&[pair(0, 1), pair(2, 3)][..], &["Ann".into(), "Bob".to_string()][..])
+        );
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Variable {
     Numbers(Vec<f64>),
     /// Cells of texts, or the rows of an array of characters.
     Texts(Vec<String>),
+    /// Cells of texts in several rows and columns, column by column.
+    Columns(Vec<Vec<String>>),
     /// Something else.
     Other,
 }
@@ -130,7 +132,12 @@ fn matrix(bytes: &[u8], outermost: bool) -> Result<(String, Variable)> {
                     _ => return Ok((name, Variable::Other)),
                 }
             }
-            Variable::Texts(texts)
+            match sizes[..] {
+                [rows, columns] if rows > 1 && columns > 1 => {
+                    Variable::Columns(texts.chunks(rows).map(<[String]>::to_vec).collect())
+                }
+                _ => Variable::Texts(texts),
+            }
         }
         // Characters: a text in each row.
         4 if sizes.len() == 2 => {
@@ -219,11 +226,16 @@ mod tests {
         let numbers = array(6, [2, 1], "ids", &short);
         let cell = |text: &str| array(4, [1, text.len() as i32], "", &part(16, text.as_bytes()));
         let cells = array(1, [2, 1], "set", &[cell("a.jpg"), cell("bc.jpg")].concat());
-        let mat = Mat::read(&file(&[rows, numbers, cells])).expect("a file");
+        let four: Vec<u8> = ["a", "b", "c", "d"].map(cell).concat();
+        let (square, row) = (array(1, [2, 2], "square", &four), array(1, [1, 4], "row", &four));
+        let mat = Mat::read(&file(&[rows, numbers, cells, square, row])).expect("a file");
         let texts = |texts: &[&str]| Variable::Texts(texts.iter().map(|text| text.to_string()).collect());
         assert_eq!(mat.variables["rows"], texts(&["abc", "def"]));
         assert_eq!(mat.variables["ids"], Variable::Numbers(vec![7.0, 9.0]));
         assert_eq!(mat.variables["set"], texts(&["a.jpg", "bc.jpg"]));
+        assert_eq!(mat.variables["row"], texts(&["a", "b", "c", "d"]));
+        let column = |texts: [&str; 2]| texts.map(String::from).to_vec();
+        assert_eq!(mat.variables["square"], Variable::Columns(vec![column(["a", "b"]), column(["c", "d"])]));
     }
 
     #[test]

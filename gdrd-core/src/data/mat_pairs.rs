@@ -53,7 +53,7 @@ impl Kind for MatPairs {
 impl DatasetConfig for MatPairs {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         let mut images = Images::default();
-        let mut pairs = Vec::new();
+        let mut pairs: Vec<(f64, Compared)> = Vec::new();
         for (list, same) in [(&self.same, true), (&self.different, false)] {
             let path = cx.file(list)?.path;
             let bytes = crate::files::read(&path).map_err(|e| Error::io(&path, e))?;
@@ -64,9 +64,12 @@ impl DatasetConfig for MatPairs {
                 if left == right {
                     return Err(Error::data("expected two images, found one twice").at(place()));
                 }
-                pairs.push(Compared { left, right, same });
+                pairs.push((at as f64 / named.len() as f64, Compared { left, right, same }));
             }
         }
+        // Folds are of neighbours, and each has pairs of both kinds.
+        pairs.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let pairs: Vec<Compared> = pairs.into_iter().map(|(_, pair)| pair).collect();
         let paths: Vec<PathBuf> = images.files.iter().map(|file| self.folder.as_path().join(file)).collect();
         let broken = cx.readable(&self.folder, &paths, self.unreadable)?;
         let kept: Vec<usize> = (0..paths.len()).filter(|at| !broken.holds(&paths[*at])).collect();
@@ -113,14 +116,12 @@ fn names(list: &[u8]) -> Result<Vec<(String, String)>> {
     let mat = Mat::read(list)?;
     let found: Vec<(&String, &Variable)> = mat.variables.iter().collect();
     // A list of a gallery has numbers of people beside its names.
-    let [(_, Variable::Texts(texts))] = found[..] else {
+    let [(_, Variable::Columns(columns))] = found[..] else {
         let found: Vec<&String> = mat.variables.keys().collect();
         return Err(Error::data(format!("expected one variable, cells of names in two columns, found {found:?}")));
     };
-    if texts.is_empty() || !texts.len().is_multiple_of(2) {
-        return Err(Error::data(format!("expected two columns of names, found {} names", texts.len())));
-    }
-    // MATLAB goes column by column.
-    let (left, right) = texts.split_at(texts.len() / 2);
+    let [left, right] = &columns[..] else {
+        return Err(Error::data(format!("expected two columns of names, found {}", columns.len())));
+    };
     Ok(left.iter().cloned().zip(right.iter().cloned()).collect())
 }

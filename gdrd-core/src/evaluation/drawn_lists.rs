@@ -36,7 +36,16 @@ pub fn pair_list(dataset: &dyn Dataset, folds: usize, each: usize, seed: Seed) -
         let mut stream = seed.stream("pairs of a fold", &[fold as u64]);
         let pairs = generated(&people, 2 * each, 1, &mut stream).at(|| format!("fold {}", fold + 1))?;
         for Pair { left, right, same, .. } in pairs {
+            let pair_at = [left, right];
             let [(left, a), (right, b)] = [left, right].map(|at| named(dataset, of_fold[at]));
+            if same != (left == right) {
+                return Err(Error::data(format!(
+                    "`{}` and `{}` show {}, and a list of pairs knows people by the folders of keys; expected keys `person/image`",
+                    dataset.key(of_fold[pair_at[0]]),
+                    dataset.key(of_fold[pair_at[1]]),
+                    if same { "one person" } else { "two people" }
+                )));
+            }
             let line = if same { format!("{left}\t{a}\t{b}") } else { format!("{left}\t{a}\t{right}\t{b}") };
             if line.chars().any(|c| c.is_control() && c != '\t') {
                 return Err(Error::data(format!(
@@ -147,6 +156,37 @@ mod tests {
         let error = pair_list(&Ten::new(), 5, 40, Seed(1)).expect_err("too many").to_string();
         assert!(error.starts_with("fold 1: 40 same and 40 different pairs were asked for"), "{error}");
         assert!(pair_list(&Ten::new(), 6, 1, Seed(1)).is_err());
+    }
+
+    /// Faces whose keys say where they were taken, and not whose they are.
+    struct Cameras(Ten);
+
+    impl Dataset for Cameras {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn people(&self) -> &[String] {
+            self.0.people()
+        }
+
+        fn person(&self, index: usize) -> Option<usize> {
+            self.0.person(index)
+        }
+
+        fn key(&self, index: usize) -> String {
+            format!("camera{}/{index:04}", index % 2)
+        }
+
+        fn face(&self, index: usize) -> Result<Face> {
+            self.0.face(index)
+        }
+    }
+
+    #[test]
+    fn keys_that_do_not_say_who_it_is_are_refused() {
+        let error = pair_list(&Cameras(Ten::new()), 3, 4, Seed(1)).expect_err("no people in keys").to_string();
+        assert!(error.contains("expected keys `person/image`"), "{error}");
     }
 
     #[test]

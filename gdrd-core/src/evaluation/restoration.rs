@@ -114,6 +114,11 @@ struct Sample {
 }
 
 impl Faces {
+    /// The index of one of `count` faces from all over the dataset.
+    fn index(&self, at: usize, count: usize) -> usize {
+        at * self.dataset.len() / count
+    }
+
     /// The faces of these numbers, of `count` from all over the dataset.
     fn sample(
         &self,
@@ -122,7 +127,7 @@ impl Faces {
         network: &dyn Denoiser,
         device: &Device,
     ) -> Result<Sample> {
-        let indices: Vec<usize> = at.map(|at| at * self.dataset.len() / count).collect();
+        let indices: Vec<usize> = at.map(|at| self.index(at, count)).collect();
         let read = |&index: &usize| self.dataset.face(index).at(|| self.dataset.place(index));
         let faces = indices.iter().map(read).collect::<Result<Vec<Face>>>()?;
         let batch = |form: &dyn Fn(&Face) -> Result<Face>| -> Result<FaceBatch> {
@@ -226,7 +231,7 @@ impl Protocol for Faces {
                 rows: timesteps.iter().zip(&by_timestep).map(row).collect(),
             }],
             items,
-            items_digest: digest_of_items((0..count).map(|index| self.dataset.key(index))),
+            items_digest: digest_of_items((0..count).map(|at| self.dataset.key(self.index(at, count)))),
         })
     }
 

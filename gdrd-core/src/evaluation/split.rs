@@ -98,9 +98,9 @@ pub(super) struct Faces {
 }
 
 impl Faces {
-    /// Those faces of a dataset that `kept` says, with the numbers that `numbers` gives to names.
-    fn new(dataset: &Arc<dyn Dataset>, numbers: &BTreeMap<String, usize>, kept: impl Fn(usize) -> bool) -> Self {
-        let number = |index: usize| numbers.get(&dataset.people()[dataset.person(index)?]).copied();
+    /// Those faces of a dataset that `kept` says, with the numbers that `numbers` gives to its people; nobody's where it gives none.
+    fn new(dataset: &Arc<dyn Dataset>, numbers: &[usize], kept: impl Fn(usize) -> bool) -> Self {
+        let number = |index: usize| numbers.get(dataset.person(index)?).copied();
         let indices: Vec<usize> = (0..dataset.len()).filter(|index| kept(*index)).collect();
         let people = indices.iter().map(|index| number(*index)).collect();
         Self { dataset: dataset.clone(), indices, people }
@@ -108,7 +108,7 @@ impl Faces {
 
     /// All faces of a dataset, as nobody's.
     pub(super) fn of_strangers(dataset: Arc<dyn Dataset>) -> Self {
-        Self::new(&dataset, &BTreeMap::new(), |_| true)
+        Self::new(&dataset, &[], |_| true)
     }
 
     /// Number of faces.
@@ -227,19 +227,36 @@ impl Sides {
         cx: &BuildContext,
     ) -> Result<Self> {
         let known = cx.dataset(gallery)?;
-        let (numbers, sides) = match probes {
+        let (people, sides) = match probes {
             Some(probes) => {
                 let asked = cx.dataset(probes)?;
+                // Who is on both sides is known by name, so a name must be one person's.
+                for (name, dataset) in [(gallery, &known), (probes, &asked)] {
+                    let mut seen = BTreeSet::new();
+                    if let Some(twice) = dataset.people().iter().find(|person| !seen.insert(*person)) {
+                        return Err(Error::data(format!(
+                            "dataset `{name}`: `{twice}` is the name of two people; who is in the gallery and among the \
+                             probes is known by name, so make them one person (`same_name = \"one-person\"`) or rename one"
+                        )));
+                    }
+                }
                 let numbers = by_name(&[&*known, &*asked]);
-                let sides = (Faces::new(&known, &numbers, |_| true), Faces::new(&asked, &numbers, |_| true));
-                (numbers, sides)
+                let of = |dataset: &Arc<dyn Dataset>| {
+                    let own: Vec<usize> = dataset.people().iter().map(|name| numbers[name]).collect();
+                    Faces::new(dataset, &own, |_| true)
+                };
+                let sides = (of(&known), of(&asked));
+                (numbers.into_keys().collect(), sides)
             }
             None => {
-                let numbers = by_name(&[&*known]);
                 let in_gallery = split.divide(&*known)?;
+                // In the order of names; two people of one name stay two.
+                let mut order: Vec<usize> = (0..known.people().len()).collect();
+                order.sort_by(|a, b| known.people()[*a].cmp(&known.people()[*b]));
+                let mut numbers = vec![0; order.len()];
+                order.iter().enumerate().for_each(|(number, person)| numbers[*person] = number);
                 let of = |side: bool| Faces::new(&known, &numbers, |index| in_gallery[index] == side);
-                let sides = (of(true), of(false));
-                (numbers, sides)
+                (order.iter().map(|person| known.people()[*person].clone()).collect(), (of(true), of(false)))
             }
         };
         let key =
@@ -251,7 +268,7 @@ impl Sides {
             }
             None => 0,
         };
-        Ok(Self { gallery: sides.0, probes: sides.1, people: numbers.into_keys().collect(), repeated })
+        Ok(Self { gallery: sides.0, probes: sides.1, people, repeated })
     }
 
     /// What a reader must know of the division: probes that the gallery seems to hold already.
@@ -270,6 +287,7 @@ impl Sides {
 mod tests {
     use super::super::testing::{Coloured, bench};
     use super::*;
+    use crate::data::{DatasetConfig, Joined};
 
     fn sides(split: serde_json::Value, probes: Option<&str>) -> Sides {
         let split: Split = serde_json::from_value(split).expect("options");
@@ -297,6 +315,26 @@ mod tests {
         let first = sides(serde_json::json!({ "with": { "half": "first" } }), None);
         assert_eq!((counts(&first.gallery), counts(&first.probes)), ([5, 0, 0, 0], [0, 2, 1, 2]));
         assert_eq!(first.note(), None);
+    }
+
+    #[test]
+    fn two_people_of_one_name_stay_two_and_are_refused_where_names_count() {
+        // Two datasets, each with its own Ann and Bob, joined.
+        let two: Vec<_> = [("Ann", 4), ("Bob", 2)].into_iter().flat_map(|(name, n)| vec![(name, [9; 3]); n]).collect();
+        let bench = bench(Coloured::of(&two), Coloured::of(&two));
+        let config: Joined =
+            serde_json::from_value(serde_json::json!({ "parts": ["known", "asked"] })).expect("options");
+        let joined: Arc<dyn Dataset> = config.build(&BuildContext::new(&bench)).expect("joined").into();
+        let bench = bench.with("dataset", "both", joined);
+        let (both, split) = ("both".into(), Split::default());
+        let sides = Sides::new(&both, None, &split, &BuildContext::new(&bench)).expect("sides");
+        assert_eq!(sides.people, ["Ann", "Ann", "Bob", "Bob"]);
+        let mut found: Vec<Option<usize>> = sides.gallery.people().to_vec();
+        found.dedup();
+        assert_eq!(found, [Some(0), Some(2), Some(1), Some(3)]);
+        let error =
+            Sides::new(&both, Some(&"known".into()), &split, &BuildContext::new(&bench)).err().expect("refused");
+        assert!(error.to_string().contains("dataset `both`: `Ann` is the name of two people"), "{error}");
     }
 
     #[test]

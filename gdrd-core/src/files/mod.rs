@@ -243,9 +243,12 @@ impl Held {
 /// # Errors
 /// If the file cannot be made.
 pub fn hold(path: &Path) -> Result<Option<Held>> {
-    let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io(path, e))?;
+    let open = || OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io(path, e));
+    let mut file = open()?;
     for _ in 0..5 {
         match file.try_lock() {
+            // Whoever held it may have removed it before this one had its turn: then others would lock another file.
+            Ok(()) if !is_at(&file, path) => file = open()?,
             Ok(()) => return Ok(Some(Held { file: Some(file) })),
             // It may be somebody who only looks, as `is_held` does.
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
@@ -253,6 +256,20 @@ pub fn hold(path: &Path) -> Result<Option<Held>> {
         }
     }
     Ok(None)
+}
+
+/// Whether the file is the one at the path.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().and_then(|open| Ok(same(open, std::fs::metadata(path)?))).unwrap_or(false)
+}
+
+/// Whether the file is the one at the path: an open file cannot be removed there.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Whether somebody holds the lock on the file at `path`. Makes nothing.
@@ -282,6 +299,26 @@ mod tests {
         assert!(said("gone/file").contains("there is no folder `"), "{}", said("gone/file"));
         assert!(!folder.path().join("gone").exists());
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing half-written");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_is_on_the_file_that_others_find() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        // Somebody has the lock, and removes the file while another one waits for it.
+        let first = hold(&path).expect("a file").expect("the lock");
+        let waiting = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| hold(&path));
+            std::thread::sleep(Duration::from_millis(30));
+            std::fs::remove_file(&path).expect("removed");
+            drop(first);
+            waits.join().expect("no panic")
+        });
+        let held = waiting.expect("a file").expect("the lock");
+        assert!(is_held(&path), "who comes now finds it taken");
+        drop(held);
+        assert!(!is_held(&path));
     }
 
     #[cfg(unix)]

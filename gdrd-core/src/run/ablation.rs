@@ -66,11 +66,7 @@ pub fn ablate(
     }
     claim_ablation(folder, &["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")))?;
     for cell in cells {
-        let row = cell.experiment.plain_name();
-        let parts = Assembly::new(&cell.experiment, place, observer)?;
-        let prepared = Prepared::new(&parts)?;
-        let lock = Lock::of(&prepared, &prepared.terms()?)?;
-        let name = format!("{row}-seed{}-{}", cell.experiment.run.seed, &lock.digest()[..12]);
+        let name = name(&cell.experiment, place, observer)?;
         let path = folder.join(&name);
         let run = RunFolder::new(&path);
         if !run.is_finished() {
@@ -132,6 +128,14 @@ pub fn ablate(
         files.push(path);
     }
     Ok(Ablation { table, files })
+}
+
+/// The name of a cell's folder. What it is found with is let go again: the training that may follow has it all once more.
+fn name(experiment: &Experiment, place: &Place, observer: &dyn Observer) -> Result<String> {
+    let parts = Assembly::new(experiment, place, observer)?;
+    let prepared = Prepared::new(&parts)?;
+    let lock = Lock::of(&prepared, &prepared.terms()?)?;
+    Ok(format!("{}-seed{}-{}", experiment.plain_name(), experiment.run.seed, &lock.digest()[..12]))
 }
 
 /// What the cells of a row gave.

@@ -131,10 +131,6 @@ fn run_in(
     let meter = Meter::new();
     tell(observer, &Event::RunStarted { folder: place.folder.clone(), from_step })?;
     let parts = Assembly::new(experiment, place, observer)?;
-    if let Some(calibration) = &experiment.calibration {
-        // One that is not there is found before the first step, and stands in the lock.
-        parts.context().dataset(&calibration.data)?;
-    }
     let prepared = Prepared::new(&parts)?;
     let mut terms = prepared.terms()?;
     let lock = Lock::of(&prepared, &terms)?;

@@ -61,6 +61,10 @@ impl<'a> Prepared<'a> {
         for name in experiment.evaluate.keys() {
             parts.protocol(name)?;
         }
+        if let Some(calibration) = &experiment.calibration {
+            // One that is not there is found before the first step, and stands in the lock.
+            cx.dataset(&calibration.data)?;
+        }
         let teacher = |name: &String| Ok((name.clone(), cx.teacher(name)?));
         let teachers = experiment.teachers.keys().map(teacher).collect::<Result<_>>()?;
         let (student, variables, started) = new_student(parts).at(|| "student".into())?;
@@ -297,6 +301,15 @@ impl<'a> Prepared<'a> {
             let (name, output) = first_teacher(term)?;
             let none = Augment::none();
             let source = self.source(stage, name, &none)?;
+            for view in &source.teacher.card().views {
+                if views.is_random(view)? {
+                    return Err(Error::component(format!(
+                        "stage `{}`, loss `{}`: people's mean embeddings need a view that is the same every time, and teacher \
+                         `{name}` sees the random view `{view}`",
+                        stage.name, term.name
+                    )));
+                }
+            }
             let plain = Variant::default();
             let stored = self.stored(name, &source, &[plain], std::slice::from_ref(output))?;
             term.centres = Some(class_centres(&stored[0][&plain], views.dataset(), self.parts.device())?);

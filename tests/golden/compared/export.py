@@ -263,7 +263,7 @@ def distillation():
         own = F.one_hot(LABELS, IDENTITIES).double()
         record(name, F.cross_entropy(16.0 * (cosine - 0.4 * own * read), LABELS), {"embedding": x}, module)
 
-    # The batch before is the first two faces; the data has ten faces.
+    # The batch before is the first two faces, who are two people: the normaliser of each role is its mean over their negatives.
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -278,13 +278,14 @@ def distillation():
     value = 0
     for face in range(4):
         others = [o for o in range(6) if o != face and LABELS[order[o]] != LABELS[order[face]]]
-        share = len(others) / 10
-
-        def h(a, b):
-            power = torch.exp(torch.dot(a, b) / 0.2)
-            return power / (power + share)
-
         for one, other in (("s", "t"), ("t", "s")):
+            # Of the batch before, whose faces are 4 and 5 here.
+            z = (torch.exp(rows[one][4] @ rows[other][5] / 0.2) + torch.exp(rows[one][5] @ rows[other][4] / 0.2)).detach() / 2
+
+            def h(a, b):
+                power = torch.exp(torch.dot(a, b) / 0.2)
+                return power / (power + len(others) * z)
+
             value = value - torch.log(h(rows[one][face], rows[other][face]))
             value = value - sum(torch.log(1 - h(rows[one][face], rows[other][o])) for o in others)
     record("crd", value / 4, {"embedding": x}, module)

@@ -1,6 +1,6 @@
 //! The writer of packed files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -117,15 +117,23 @@ pub fn pack(
         PackAs::Images => (Form::Encoded, dataset.is_low_resolution()),
         PackAs::Faces { low_resolution, .. } => (Form::Raw, *low_resolution || dataset.is_low_resolution()),
     };
+    let sizes: BTreeSet<Option<usize>> = (0..dataset.len()).map(|index| dataset.size(index)).collect();
+    if form == Form::Encoded && sizes.len() > 1 {
+        return Err(Error::data(format!(
+            "expected faces that are brought to one size, found {sizes:?}; a packed file has one `size` for all of them"
+        )));
+    }
     let pair = |pair: &crate::data::Compared| Some((*places.get(&pair.left)?, *places.get(&pair.right)?, pair.same));
+    let pairs: Vec<_> = dataset.pairs().iter().filter_map(pair).collect();
+    let lost = dataset.pairs().len() - pairs.len();
     let description = Description {
         form,
         size: if form == Form::Encoded { dataset.size(0) } else { None },
         low_resolution,
         people,
-        pairs: dataset.pairs().iter().filter_map(pair).collect(),
+        pairs,
         made_of: made_of.clone(),
-        notes: Vec::new(),
+        notes: (lost > 0).then(|| format!("left out, pairs of images that are left out: {lost}")).into_iter().collect(),
     };
     let description = serde_json::to_vec(&description).map_err(|e| Error::data(e.to_string()))?;
     packing.bytes = out.finish(table, &texts, &description)?;

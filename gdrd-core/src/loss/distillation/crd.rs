@@ -1,6 +1,6 @@
 //! Contrastive representation distillation.
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,16 @@ use crate::plugin::Kind;
 
 /// CRD (Tian et al., ICLR 2020): the student's and the teacher's embedding of one face are told apart from those of
 /// different faces, `-log h(s, t) - sum log(1 - h(s, t'))` and the same with the roles exchanged. With N negatives of a
-/// face and M faces of the data, `h = e^z / (e^z + N / M)`, where z is the cosine over tau after a linear map of each
-/// to `width` values.
+/// face, `h = e^z / (e^z + N Z)`, where z is the cosine over tau after a linear map of each to `width` values, and Z is the
+/// mean of `e^z` over the negatives of the first step that has some.
+///
+/// The paper has `N / M` in the place of `N Z`, with M faces of the data; its code divides `e^z` by M times the mean of
+/// the first batch, which is this. Without it `h` is near 1 for faces that have nothing in common, and 2,000 negatives
+/// drive all of the student's embeddings away from all of the teacher's, the face's own among them.
 ///
 /// The original keeps a memory of the whole data; here negatives are the other faces of the batch and a bounded queue
 /// of mapped embeddings of earlier batches, so N is smaller and memory does not grow with the data. Faces of the same
-/// person are no negatives. The original code also divides `e^z` by its mean over the first batch times M, which the
-/// paper's equation does not have; neither has this.
+/// person are no negatives.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Crd {
@@ -54,7 +57,7 @@ impl LossConfig for Crd {
     }
 
     fn about(&self) -> About {
-        About { equation: "-log h(S, T) - sum log(1 - h(S, T')), h = e^z / (e^z + N/M)", memory: "b (b + q)" }
+        About { equation: "-log h(S, T) - sum log(1 - h(S, T')), h = e^z / (e^z + N Z)", memory: "b (b + q)" }
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
@@ -65,7 +68,8 @@ impl LossConfig for Crd {
             teacher: Linear::new(stage.teachers[0].width(), self.width, true, &weights.pp("embed_t"))?,
             queue: (self.queue > 0).then(|| Queue::new(self.queue, &rows, weights)).transpose()?,
             temperature: self.temperature,
-            faces: stage.faces,
+            log_mean: weights.buffer("log_mean", 2, 0.0)?,
+            is_set: weights.buffer("is_set", 1, 0.0)?,
         }))
     }
 }
@@ -75,8 +79,31 @@ struct Contrast {
     teacher: Linear,
     queue: Option<Queue>,
     temperature: f64,
-    /// M.
-    faces: usize,
+    /// `ln Z` for the student's faces and for the teacher's.
+    log_mean: Var,
+    /// 1 once they are set.
+    is_set: Var,
+}
+
+impl Contrast {
+    /// `ln Z`, `[2]`, of cosines of negatives in both roles where it is not set yet.
+    fn log_mean(&self, negatives: &Negatives, cosines: [&Tensor; 2]) -> Result<Tensor> {
+        if negatives.count > 0.0 {
+            let of = |cosines: &Tensor| -> Result<Tensor> {
+                let z = (cosines.detach() / self.temperature)?;
+                // Nothing overflows with the largest taken out.
+                let most = z.max_all()?;
+                let sum = (z.broadcast_sub(&most)?.exp()? * &negatives.mask)?.sum_all()?;
+                Ok(((sum / negatives.count)?.log()? + most)?.reshape(1)?)
+            };
+            let new = Tensor::cat(&[of(cosines[0])?, of(cosines[1])?], 0)?;
+            let (set, old) = (self.is_set.as_detached_tensor(), self.log_mean.as_detached_tensor());
+            let now = (old.broadcast_mul(&set)? + new.broadcast_mul(&(1.0 - &set)?)?)?;
+            self.log_mean.set(&now)?;
+            self.is_set.set(&set.ones_like()?)?;
+        }
+        Ok(self.log_mean.as_detached_tensor().copy()?)
+    }
 }
 
 impl Loss for Contrast {
@@ -92,12 +119,15 @@ impl Loss for Contrast {
             all_people.extend(held.people);
             queue.push(&[&teacher, &student], people)?;
         }
-        let negatives = Negatives::new(people, &all_people, self.faces, teacher.device())?;
+        let negatives = Negatives::new(people, &all_people, teacher.device())?;
         let positive = (&student * &teacher)?.sum(D::Minus1)?;
         let details = vec![("positive_cosine".into(), LoggedScalar::scalar(&positive.mean_all()?)?)];
-        let one = negatives.contrast(&positive, &student.matmul(&all_teachers.t()?)?, self.temperature)?;
-        let other = negatives.contrast(&positive, &teacher.matmul(&all_students.t()?)?, self.temperature)?;
-        Ok(LossValue { value: (one + other)?, logits: None, details })
+        let (by_student, by_teacher) = (student.matmul(&all_teachers.t()?)?, teacher.matmul(&all_students.t()?)?);
+        let log_mean = self.log_mean(&negatives, [&by_student, &by_teacher])?;
+        let of = |role: usize, cosines: &Tensor| {
+            negatives.contrast(&positive, cosines, &log_mean.narrow(0, role, 1)?, self.temperature)
+        };
+        Ok(LossValue { value: (of(0, &by_student)? + of(1, &by_teacher)?)?, logits: None, details })
     }
 }
 
@@ -105,31 +135,37 @@ impl Loss for Contrast {
 struct Negatives {
     /// 1 for a negative, `[batch, all]`.
     mask: Tensor,
-    /// `ln(N / M)` of each face, `[batch, 1]`.
-    offset: Tensor,
+    /// How many there are in all.
+    count: f64,
+    /// `ln N` of each face, `[batch, 1]`.
+    log_count: Tensor,
 }
 
 impl Negatives {
-    fn new(people: &[Option<usize>], all: &[Option<usize>], faces: usize, device: &Device) -> Result<Self> {
+    fn new(people: &[Option<usize>], all: &[Option<usize>], device: &Device) -> Result<Self> {
         let is_negative =
             |face: usize, other: usize| face != other && (people[face].is_none() || people[face] != all[other]);
-        let (mut mask, mut offsets) = (Vec::with_capacity(people.len() * all.len()), Vec::new());
+        let (mut mask, mut counts) = (Vec::with_capacity(people.len() * all.len()), Vec::new());
         for face in 0..people.len() {
             let row = (0..all.len()).map(|other| f32::from(u8::from(is_negative(face, other))));
             let before = mask.len();
             mask.extend(row);
             let count: f32 = mask[before..].iter().sum();
-            offsets.push((count.max(1.0) / faces.max(1) as f32).ln());
+            counts.push(count);
         }
+        let count = counts.iter().map(|count| f64::from(*count)).sum();
+        let logs: Vec<f32> = counts.iter().map(|count| count.max(1.0).ln()).collect();
         let mask = put(&Tensor::from_vec(mask, (people.len(), all.len()), &Device::Cpu)?, device)?;
-        Ok(Self { mask, offset: put(&Tensor::from_vec(offsets, (people.len(), 1), &Device::Cpu)?, device)? })
+        Ok(Self { mask, count, log_count: put(&Tensor::from_vec(logs, (people.len(), 1), &Device::Cpu)?, device)? })
     }
 
-    /// The mean over the batch of `-log h(positive) - sum log(1 - h(negative))`, of cosines `[batch]` and `[batch, all]`.
-    fn contrast(&self, positive: &Tensor, cosines: &Tensor, temperature: f64) -> Result<Tensor> {
-        // h = sigmoid(z - ln(N/M)).
-        let hit = softplus(&(&self.offset - (positive.unsqueeze(1)? / temperature)?)?)?;
-        let miss = softplus(&(cosines / temperature)?.broadcast_sub(&self.offset)?)?;
+    /// The mean over the batch of `-log h(positive) - sum log(1 - h(negative))`, of cosines `[batch]` and `[batch, all]`, and
+    /// `ln Z` `[1]`.
+    fn contrast(&self, positive: &Tensor, cosines: &Tensor, log_mean: &Tensor, temperature: f64) -> Result<Tensor> {
+        // h = sigmoid(z - ln(N Z)).
+        let offset = self.log_count.broadcast_add(log_mean)?;
+        let hit = softplus(&(&offset - (positive.unsqueeze(1)? / temperature)?)?)?;
+        let miss = softplus(&(cosines / temperature)?.broadcast_sub(&offset)?)?;
         let miss = (miss * &self.mask)?.sum_keepdim(D::Minus1)?;
         Ok((hit + miss)?.mean_all()?)
     }

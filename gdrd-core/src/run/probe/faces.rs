@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::ProbeOptions;
 use crate::context::Host;
-use crate::data::Dataset;
+use crate::data::{Attribute, Dataset};
+use crate::digest;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{Protocol, Verification};
 use crate::face::Face;
@@ -38,6 +39,8 @@ pub enum Target {
 
 /// The faces of a probe.
 pub(super) struct Faces {
+    /// The dataset's name.
+    data: String,
     pub(super) dataset: Arc<dyn Dataset>,
     /// Those that it is fitted to.
     pub(super) indices: Vec<usize>,
@@ -76,7 +79,17 @@ impl Faces {
             let found = indices.len();
             return Err(Error::data(format!("dataset `{data}`: expected at least 2 faces to fit to, found {found}")));
         }
-        Ok(Self { dataset, indices, protocol, measured_by })
+        Ok(Self { data, dataset, indices, protocol, measured_by })
+    }
+
+    /// Digest of the faces that are fitted, and of what measures.
+    pub(super) fn content(&self, parts: &Assembly) -> Result<String> {
+        let dataset = parts.content("dataset", &self.data)?;
+        let protocol = match parts.experiment().evaluate.contains_key(&self.measured_by) {
+            true => parts.content("protocol", &self.measured_by)?,
+            false => self.measured_by.clone(),
+        };
+        Ok(digest::of_value(&(dataset, protocol, &self.indices)))
     }
 
     /// Some faces as the dataset has them.
@@ -181,8 +194,16 @@ impl Dataset for Part {
         self.dataset.place(self.indices[index])
     }
 
+    fn attributes(&self, index: usize) -> Vec<Attribute> {
+        self.dataset.attributes(self.indices[index])
+    }
+
     fn is_low_resolution(&self) -> bool {
         self.dataset.is_low_resolution()
+    }
+
+    fn size(&self, index: usize) -> Option<usize> {
+        self.dataset.size(self.indices[index])
     }
 
     fn face(&self, index: usize) -> Result<Face> {

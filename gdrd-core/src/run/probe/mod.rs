@@ -134,7 +134,8 @@ pub fn probe(
         let parts = Assembly::new(&variation.experiment, place, observer)?;
         let target = target(&parts, options)?;
         let faces = Faces::new(&parts, options, &target)?;
-        let sources = sources(&parts, options, &mut seen)?;
+        let fitted = faces.content(&parts)?;
+        let sources = sources(&parts, options, &fitted, &mut seen)?;
         let named = match &target {
             Target::Teacher(name) => format!("embedding of teacher `{name}`"),
             Target::Identity => "identity".to_string(),
@@ -149,7 +150,7 @@ pub fn probe(
         if sources.is_empty() {
             continue;
         }
-        let key = target_key(&parts, &target, &faces)?;
+        let key = target_key(&parts, &target, &fitted)?;
         let y = match targets.get(&key) {
             Some(y) => Tensor::clone(y),
             None => targets.entry(key).or_insert(faces.targets(&parts, &target)?).clone(),
@@ -210,8 +211,8 @@ fn target(parts: &Assembly, options: &ProbeOptions) -> Result<Target> {
     }
 }
 
-/// Everything that the targets depend on.
-fn target_key(parts: &Assembly, target: &Target, faces: &Faces) -> Result<String> {
+/// Everything that the targets depend on; `fitted` is of the faces.
+fn target_key(parts: &Assembly, target: &Target, fitted: &str) -> Result<String> {
     let of_teacher = match target {
         Target::Identity => None,
         Target::Teacher(name) => {
@@ -219,8 +220,7 @@ fn target_key(parts: &Assembly, target: &Target, faces: &Faces) -> Result<String
             Some((parts.content("teacher", name)?, views))
         }
     };
-    let keys: Vec<String> = faces.indices.iter().map(|&index| faces.dataset.place(index)).collect();
-    Ok(digest::of_value(&(of_teacher, keys)))
+    Ok(digest::of_value(&(of_teacher, fitted)))
 }
 
 /// A source with its name.
@@ -230,8 +230,8 @@ struct Named {
     source: Source,
 }
 
-/// What is probed and was not seen yet.
-fn sources(parts: &Assembly, options: &ProbeOptions, seen: &mut BTreeSet<String>) -> Result<Vec<Named>> {
+/// What is probed and was not seen yet with these faces.
+fn sources(parts: &Assembly, options: &ProbeOptions, fitted: &str, seen: &mut BTreeSet<String>) -> Result<Vec<Named>> {
     let cx = parts.context();
     let names: Vec<String> = match options.teachers.is_empty() {
         false => options.teachers.clone(),
@@ -244,7 +244,7 @@ fn sources(parts: &Assembly, options: &ProbeOptions, seen: &mut BTreeSet<String>
     let mut add = |teacher: Option<(&String, Arc<dyn Teacher>)>, shown: &[String]| -> Result<()> {
         let views = shown.iter().map(|view| downscale(view)).collect::<Result<Vec<_>>>()?;
         let content = teacher.as_ref().map(|(name, _)| parts.content("teacher", name)).transpose()?;
-        if seen.insert(digest::of_value(&(content, &views))) {
+        if seen.insert(digest::of_value(&(content, &views, fitted))) {
             let (name, teacher) = teacher.map(|(name, teacher)| (name.clone(), teacher)).unzip();
             let source = Source::new(teacher, views, parts.device());
             found.push(Named { teacher: name, view: shown.join(" and "), source });

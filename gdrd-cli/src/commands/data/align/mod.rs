@@ -9,7 +9,6 @@ use gdrd_core::data::Decoding;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::nn::weights::first_of;
 use gdrd_core::observe::{Event, tell};
-use gdrd_student::front_end::Detector;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -17,7 +16,8 @@ use self::boxes::Known;
 use self::journal::{Journal, Record};
 use self::photographs::Photograph;
 use self::work::{Looking, Source};
-use crate::args::size;
+use crate::args::{Searching, size};
+use crate::photograph::detector;
 use crate::progress::Progress;
 
 mod boxes;
@@ -48,19 +48,8 @@ pub(crate) struct AlignArguments {
     /// Which faces of a photograph are written [default: largest, with --boxes all]
     #[arg(long, value_enum, value_name = "WHICH")]
     take: Option<Take>,
-    /// Least score of a face, between 0 and 1
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.7)]
-    score: f32,
-    /// Boxes whose intersection over union is above this are one face, 0 to 1
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.3)]
-    overlap: f32,
-    /// Pixels to which the longer side of a larger photograph is reduced for the search, 32 to 8192; faces are cut from the
-    /// photograph as it is. More finds smaller faces, and takes longer
-    #[arg(long, value_name = "PIXELS", default_value_t = 640)]
-    longest_side: usize,
-    /// How many times a small photograph may be enlarged for the search, 1 to 16, up to LONGEST_SIDE: for faces under 12 pixels
-    #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
-    enlarge: f32,
+    #[command(flatten)]
+    searching: Searching,
     /// What is added on each side of a box without landmarks, in lengths of its longer side, -0.4 to 4
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true, requires = "boxes")]
     margin: f32,
@@ -70,9 +59,6 @@ pub(crate) struct AlignArguments {
     /// Take photographs that cannot be read, and boxes that are in none, for no error
     #[arg(long)]
     skip_unreadable: bool,
-    /// Use no network; what is not on this machine is an error
-    #[arg(long)]
-    offline: bool,
 }
 
 /// Which faces of a photograph are written.
@@ -118,10 +104,10 @@ pub(crate) fn align(wanted: &AlignArguments) -> Result<()> {
     let options = Options {
         format: 1,
         detector: detector_digest,
-        score: wanted.score,
-        overlap: wanted.overlap,
-        longest_side: wanted.longest_side,
-        enlarge: wanted.enlarge,
+        score: wanted.searching.score,
+        overlap: wanted.searching.overlap,
+        longest_side: wanted.searching.longest_side,
+        enlarge: wanted.searching.enlarge,
         size: wanted.size,
         take,
         margin: wanted.margin,
@@ -146,50 +132,11 @@ fn source(wanted: &AlignArguments, progress: &Progress) -> Result<(Source, Optio
     match (&wanted.boxes, &wanted.detector) {
         (Some(path), _) => Ok((Source::Boxes(Known::read(path)?), None)),
         (None, Some(name)) => {
-            let (detector, digest) = detector(name, wanted, progress)?;
-            Ok((Source::Detector(detector), Some(digest)))
+            let (detector, path) = detector(name, &wanted.searching, progress)?;
+            Ok((Source::Detector(detector), Some(gdrd_core::digest::of_file(&path)?)))
         }
         (None, None) => Err(Error::recipe("expected `--detector FILE` or `--boxes FILE`")),
     }
-}
-
-#[cfg(feature = "align")]
-fn detector(name: &str, wanted: &AlignArguments, progress: &Progress) -> Result<(Box<dyn Detector>, String)> {
-    use gdrd_core::recipe::{HUB_SCHEME, HubAddress};
-    use gdrd_student::front_end::{DetectorOptions, OnnxDetector};
-    use gdrd_teachers::hub::{Hub, Settings};
-
-    let options = DetectorOptions {
-        score: wanted.score,
-        overlap: wanted.overlap,
-        longest_side: wanted.longest_side,
-        enlarge: wanted.enlarge,
-    };
-    options.check().map_err(|error| error.at("options of the detector"))?;
-    let address = match name.starts_with(HUB_SCHEME) {
-        true => Some(name.parse::<HubAddress>().map_err(|e| Error::recipe(format!("`--detector`: {e}")))?),
-        false => HubAddress::of_web_address(name),
-    };
-    let path = match address {
-        Some(address) => {
-            let mut settings = Settings::from_env()?;
-            if wanted.offline {
-                settings.offline = Some("`--offline` forbids the network");
-            }
-            Hub::new(settings).get(&address, None, progress)?.path
-        }
-        None => PathBuf::from(name),
-    };
-    let digest = gdrd_core::digest::of_file(&path)?;
-    Ok((Box::new(OnnxDetector::open(&path, options)?), digest))
-}
-
-#[cfg(not(feature = "align"))]
-fn detector(_: &str, _: &AlignArguments, _: &Progress) -> Result<(Box<dyn Detector>, String)> {
-    Err(Error::recipe(
-        "`--detector`: this gdrd is built without detectors; `cargo build --release --features align` builds one with them (Rust 1.91 \
-         or later, some minutes), and `--boxes FILE` needs none",
-    ))
 }
 
 /// What became of a photograph: the faces in it, or why nothing can be said of it.
