@@ -64,8 +64,12 @@ fn finished_cells_stay_and_the_table_compares_the_rows() {
     assert_eq!(cells(), before);
     let changed: Vec<bool> = before.iter().map(time).zip(&times).map(|(now, then)| now != *then).collect();
     assert_eq!(changed, [false, true, false, false]);
-    assert_eq!(again.stdout, said.stdout);
-    assert_eq!(read("runs/cells/ablation.csv"), csv);
+    // But for what training cost, which is never the same.
+    let figures = |csv: &str| -> Vec<String> {
+        csv.lines().map(|line| line.rsplitn(3, ',').last().unwrap_or_default().to_string()).collect()
+    };
+    assert_eq!(figures(&read("runs/cells/ablation.csv")), figures(&csv));
+    assert!(csv.lines().next().is_some_and(|header| header.ends_with(",CPU s,peak MB")), "{csv}");
     assert!(!again.stderr.contains("features of teacher"), "cells share the stored features: {again:#?}");
 }
 

@@ -60,13 +60,7 @@ impl<'a> Reader<'a> {
         };
         self.resolved.insert("format".into(), toml::Value::Integer(1));
         self.resolved.insert("name".into(), toml::Value::String(name.clone()));
-        let quoted = match table.get("quoted") {
-            Some(node) => Some(self.text(node)?.to_string()).filter(|text| !text.is_empty()),
-            None => None,
-        };
-        if let Some(text) = &quoted {
-            self.resolved.insert("quoted".into(), toml::Value::String(text.clone()));
-        }
+        let quoted = self.quoted(table)?;
         let run = self.run(table);
         let registry = self.registry;
         let data = self.family(table, "data", &registry.datasets, |config| config.check());

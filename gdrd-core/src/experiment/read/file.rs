@@ -1,4 +1,4 @@
-//! What a recipe says of the student's file: `[calibration]` and `[licences]`.
+//! What a recipe says that changes no training: `quoted`, and of the student's file `[calibration]` and `[licences]`.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,14 @@ use crate::student::CalibrationOptions;
 pub(super) const KEYS: [&str; 2] = ["calibration", "licences"];
 
 impl Reader<'_> {
+    /// What a publication prints for the system, if the recipe says; nothing where it is empty.
+    pub(super) fn quoted(&mut self, table: &Table) -> Option<Option<String>> {
+        let Some(node) = table.get("quoted") else { return Some(None) };
+        let text = self.text(node)?.to_string();
+        self.resolved.insert("quoted".into(), toml::Value::String(text.clone()));
+        Some(Some(text).filter(|text| !text.is_empty()))
+    }
+
     /// The table `[calibration]`, if there is one.
     pub(super) fn calibration(&mut self, table: &Table) -> Option<Option<CalibrationOptions>> {
         if table.get("calibration").is_none() {

@@ -15,8 +15,8 @@ use crate::plugin::Kind;
 use crate::seed::Stream;
 
 /// F-SKD (Shin et al., feature similarity knowledge distillation): `1 - cos` between the flattened map of the student
-/// and of the teacher; and, with a weight, between their relations, which are the cosines of every pixel of a face's
-/// map with every pixel of another face's of the same person: with R_XY between maps of X and Y, the mean of `1 -
+/// and of the teacher; and, with a weight, between their relations, which are the products of every pixel of a face's
+/// map with every pixel of another face's of the same person, maps brought to unit length as a whole: with R_XY between maps of X and Y, the mean of `1 -
 /// cos(R_TT, R_TS)` and `1 - cos(R_TT, R_ST)`, plus `1 - cos(R_TT, R_SS)`.
 ///
 /// The original compares the map of every stage of networks of one shape: here that is a term for each stage, with a
