@@ -348,4 +348,57 @@ mod with_the_feature {
         assert!(run(&["--score", "0.9"], 2).stderr.contains("score was 0.7, now 0.9"));
         assert!(run(&["--score", "7"], 2).stderr.contains("`score`: expected a number between 0 and 1, found 7"));
     }
+
+    /// Photographs of people, and not aligned faces: each is looked at by the detector, and every face of it is somebody or nobody.
+    #[test]
+    fn people_are_enrolled_and_found_on_photographs() {
+        let bench = photographs();
+        let student = gdrd_tests::root().join("tests/files/student-format-1.safetensors");
+        let run = |arguments: &[&str], code| {
+            let mut command = gdrd(&bench);
+            command.args(arguments).arg("--student").arg(&student);
+            Said::by(command.arg("--detector").arg(file("front_end/yunet.onnx"))).with_code(code)
+        };
+        let said = run(&["enrol", "town.gallery", "photos"], 0);
+        assert!(said.stdout.contains("faces enrolled"), "{said:#?}");
+        let photograph = "photos/Ann/1.png";
+        let search =
+            |more: &[&str]| run(&[&["search", "town.gallery", photograph, "--threshold", "0.9"], more].concat(), 0);
+        let said = search(&["--json"]);
+        let faces: Vec<serde_json::Value> =
+            said.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let largest = &faces[0];
+        assert_eq!(
+            (&largest["person"], largest["box"].as_array().map(Vec::len)),
+            (&"Ann".into(), Some(4)),
+            "{largest}"
+        );
+        assert!(largest["pixels"].as_u64().is_some_and(|pixels| (1..=112).contains(&pixels)), "{largest}");
+        assert!(search(&[]).stdout.contains(" pixels at ("));
+        let none = search(&["--score", "0.999999"]);
+        assert_eq!(none.stdout, format!("{photograph}: no face is found\n"));
+        let said = run(&["compare", photograph, photograph, "--threshold", "0.9"], 0);
+        assert!(said.stdout.starts_with("the same person (similarity 1.000"), "{said:#?}");
+        std::fs::create_dir(bench.file("incoming")).expect("a folder");
+        std::fs::copy(bench.file(photograph), bench.file("incoming/new.png")).expect("copied");
+        let watch = [
+            "watch",
+            "incoming",
+            "town.gallery",
+            "--threshold",
+            "0.9",
+            "--once",
+            "--every",
+            "1",
+            "--tag",
+            "--sort",
+            "sorted",
+        ];
+        run(&watch, 0);
+        assert!(bench.file("sorted/Ann/new.png").is_file());
+        let tag: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(bench.file("incoming/new.png.json")).expect("a tag"))
+                .expect("JSON");
+        assert_eq!(tag["faces"].as_array().map(Vec::len), Some(faces.len()), "{tag}");
+    }
 }
