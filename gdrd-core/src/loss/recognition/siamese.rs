@@ -11,12 +11,13 @@ use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
 use crate::plugin::{Kind, ViewName};
 
-/// `d^2` for pairs of one person and `max(0, margin - d)^2` for pairs of two, the mean over all pairs of each sort in
-/// the batch, added (Hadsell et al., CVPR 2006, on Euclidean distances of unit vectors).
+/// `d^2` for pairs of one person and `max(0, margin - d)^2` for pairs of two, the mean over the pairs of each sort in the
+/// batch that cost something, added (Hadsell et al., CVPR 2006, on Euclidean distances of unit vectors).
 ///
 /// SiameseFace (Vachhani et al., ICIIP 2023) learns from such pairs with a stream for each resolution; we have read its
 /// title alone. Here a stream is a view: the stage's, and those in `streams`, whose pairs with it and each other count as
-/// those within it. The means in the place of sums are ours: a batch has many more pairs of strangers.
+/// those within it. The original has single pairs; a batch has many more pairs of strangers, most of which are far enough
+/// apart soon, and a mean over all of them would forget the others. pytorch-metric-learning takes the same means.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Siamese {
@@ -68,19 +69,18 @@ impl Loss for Pairs {
         let near = Metric::Squared.between(&embedding, &embedding)?;
         let far = (self.margin - Metric::Euclidean.between(&embedding, &embedding)?)?.relu()?.sqr()?;
         let mean = |values: &Tensor, same: bool| -> Result<Tensor> {
-            let share = shares(&people, same);
-            let share = put(&Tensor::from_vec(share, values.shape(), &Device::Cpu)?, values.device())?;
-            Ok((values * share.to_dtype(DType::F32)?)?.sum_all()?)
+            let mask = Tensor::from_vec(pairs(&people, same), values.shape(), &Device::Cpu)?;
+            let costs = (values * put(&mask, values.device())?)?;
+            let count = costs.detach().gt(0.0)?.to_dtype(DType::F32)?.sum_all()?.clamp(1.0, f64::MAX)?;
+            Ok((costs.sum_all()? / count)?)
         };
         Ok((mean(&near, true)? + mean(&far, false)?)?.into())
     }
 }
 
-/// The share that each pair of the batch has in the mean over pairs of one person, or of two.
-fn shares(people: &[Option<usize>], same: bool) -> Vec<f32> {
+/// 1 for each pair of the batch that shows one person, or two.
+fn pairs(people: &[Option<usize>], same: bool) -> Vec<f32> {
     let fits =
         |a: usize, b: usize| a != b && people[a].is_some() && people[b].is_some() && (people[a] == people[b]) == same;
-    let all: Vec<bool> = (0..people.len().pow(2)).map(|at| fits(at / people.len(), at % people.len())).collect();
-    let count = all.iter().filter(|fits| **fits).count().max(1) as f32;
-    all.into_iter().map(|fits| if fits { 1.0 / count } else { 0.0 }).collect()
+    (0..people.len().pow(2)).map(|at| f32::from(u8::from(fits(at / people.len(), at % people.len())))).collect()
 }
