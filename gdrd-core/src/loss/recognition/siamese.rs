@@ -11,8 +11,8 @@ use crate::nn::kernels::put;
 use crate::nn::l2_normalise;
 use crate::plugin::{Kind, ViewName};
 
-/// `d^2` for pairs of one person and `max(0, margin - d)^2` for pairs of two, the mean over the pairs of each sort in the
-/// batch that cost something, added (Hadsell et al., CVPR 2006, on Euclidean distances of unit vectors).
+/// `d^2` for pairs of one person and `max(0, margin - d)^2` for pairs of two, added: the mean over all pairs of one person in
+/// the batch, and over those of two that cost something (Hadsell et al., CVPR 2006, on Euclidean distances of unit vectors).
 ///
 /// SiameseFace (Vachhani et al., ICIIP 2023) learns from such pairs with a stream for each resolution; we have read its
 /// title alone. Here a stream is a view: the stage's, and those in `streams`, whose pairs with it and each other count as
@@ -69,9 +69,14 @@ impl Loss for Pairs {
         let near = Metric::Squared.between(&embedding, &embedding)?;
         let far = (self.margin - Metric::Euclidean.between(&embedding, &embedding)?)?.relu()?.sqr()?;
         let mean = |values: &Tensor, same: bool| -> Result<Tensor> {
-            let mask = Tensor::from_vec(pairs(&people, same), values.shape(), &Device::Cpu)?;
+            let mask = pairs(&people, same);
+            let all = mask.iter().sum::<f32>().max(1.0);
+            let mask = Tensor::from_vec(mask, values.shape(), &Device::Cpu)?;
             let costs = (values * put(&mask, values.device())?)?;
-            let count = costs.detach().gt(0.0)?.to_dtype(DType::F32)?.sum_all()?.clamp(1.0, f64::MAX)?;
+            if same {
+                return Ok((costs.sum_all()? / f64::from(all))?);
+            }
+            let count = costs.detach().gt(0.0)?.to_dtype(DType::F32)?.sum_all()?.clamp(1.0, f64::from(all))?;
             Ok((costs.sum_all()? / count)?)
         };
         Ok((mean(&near, true)? + mean(&far, false)?)?.into())
