@@ -37,7 +37,7 @@ use self::look::{Looker, Wanted};
 use self::people::People;
 use self::service::Service;
 use self::store::{Backups, Store};
-use crate::args::{Searching, ServeArguments};
+use crate::args::{Searching, ServeArguments, USUAL};
 use crate::commands::open_student;
 use crate::progress::Progress;
 
@@ -68,8 +68,7 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
     }
     let student = wanted.student.as_deref().ok_or_else(|| Error::recipe("expected `--student FILE`"))?;
     let encoder = Arc::new(open_student(student, registry)?);
-    let searching = Searching::default();
-    let (detector, detector_name) = detector(wanted, &searching)?.unzip();
+    let (detector, detector_name) = detector(wanted)?.unzip();
     let looker = Looker { encoder: encoder.clone(), detector, pixels: wanted.max_pixels * 1_000_000 };
     embeddings_of(&mut store, &looker, wanted)?;
     let tls = match (&wanted.tls_certificate, &wanted.tls_key) {
@@ -95,7 +94,7 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
         room: Semaphore::new(wanted.max_requests as usize),
         keeps_images: !wanted.no_images,
         detector: detector_name,
-        score: searching.score,
+        score: USUAL.score,
         metrics: metrics::Metrics::new(),
     });
     let every = wanted.backups.as_ref().map(|_| Duration::from_secs(3600 * wanted.backup_every));
@@ -208,9 +207,9 @@ fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) ->
 }
 
 /// The detector, and its name.
-fn detector(wanted: &ServeArguments, searching: &Searching) -> Result<Option<(Box<dyn Detector>, String)>> {
+fn detector(wanted: &ServeArguments) -> Result<Option<(Box<dyn Detector>, String)>> {
     let Some(name) = &wanted.detector else { return Ok(None) };
-    let searching = Searching { score: LEAST_SCORE, ..searching.clone() };
+    let searching = Searching { score: LEAST_SCORE, ..USUAL };
     let (detector, path) = crate::photograph::detector(name, &searching, &Progress::new())?;
     Ok(Some((detector, path.file_stem().unwrap_or_default().to_string_lossy().into_owned())))
 }

@@ -133,7 +133,8 @@ impl<E: Encoded> Opened<E> {
         self
     }
 
-    fn without(mut self, kept: Vec<usize>, broken: &Broken) -> Self {
+    /// The same without the images that are not kept, which are broken.
+    pub(super) fn without(mut self, kept: Vec<usize>, broken: &Broken) -> Self {
         if broken.is_empty() {
             return self;
         }

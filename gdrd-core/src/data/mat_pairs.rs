@@ -72,22 +72,14 @@ impl DatasetConfig for MatPairs {
         let pairs: Vec<Compared> = pairs.into_iter().map(|(_, pair)| pair).collect();
         let paths: Vec<PathBuf> = images.files.iter().map(|file| self.folder.as_path().join(file)).collect();
         let broken = cx.readable(&self.folder, &paths, self.unreadable)?;
-        let kept: Vec<usize> = (0..paths.len()).filter(|at| !broken.holds(&paths[*at])).collect();
-        let row = |at: &usize| {
-            let key = Path::new(&images.files[*at]).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Row { path: paths[*at].clone(), person: None, key, attributes: Vec::new(), region: None, line: None }
+        let kept = (0..paths.len()).filter(|at| !broken.holds(&paths[*at])).collect();
+        let row = |path: PathBuf| {
+            let key = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Row { path, person: None, key, attributes: Vec::new(), region: None, line: None }
         };
-        let (rows, people) = Rows::new(kept.iter().map(row).collect(), &[]);
+        let (rows, people) = Rows::new(paths.into_iter().map(row).collect(), &[]);
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
-        let opened = Opened::of(rows, people, look).noted((!broken.is_empty()).then(|| broken.note()));
-        let place: BTreeMap<usize, usize> = kept.into_iter().enumerate().map(|(now, then)| (then, now)).collect();
-        let here = |pair: &Compared| {
-            Some(Compared { left: *place.get(&pair.left)?, right: *place.get(&pair.right)?, same: pair.same })
-        };
-        let here: Vec<Compared> = pairs.iter().filter_map(here).collect();
-        let lost = pairs.len() - here.len();
-        let lost = (lost > 0).then(|| format!("left out, pairs of images that are left out: {lost}"));
-        Ok(Box::new(opened.with_pairs(here).noted(lost)))
+        Ok(Box::new(Opened::of(rows, people, look).without(kept, &broken).with_pairs(pairs)))
     }
 }
 

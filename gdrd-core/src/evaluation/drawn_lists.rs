@@ -36,13 +36,13 @@ pub fn pair_list(dataset: &dyn Dataset, folds: usize, each: usize, seed: Seed) -
         let mut stream = seed.stream("pairs of a fold", &[fold as u64]);
         let pairs = generated(&people, 2 * each, 1, &mut stream).at(|| format!("fold {}", fold + 1))?;
         for Pair { left, right, same, .. } in pairs {
-            let pair_at = [left, right];
-            let [(left, a), (right, b)] = [left, right].map(|at| named(dataset, of_fold[at]));
+            let faces = [left, right].map(|at| of_fold[at]);
+            let [(left, a), (right, b)] = faces.map(|index| named(dataset, index));
             if same != (left == right) {
                 return Err(Error::data(format!(
                     "`{}` and `{}` show {}, and a list of pairs knows people by the folders of keys; expected keys `person/image`",
-                    dataset.key(of_fold[pair_at[0]]),
-                    dataset.key(of_fold[pair_at[1]]),
+                    dataset.key(faces[0]),
+                    dataset.key(faces[1]),
                     if same { "one person" } else { "two people" }
                 )));
             }

@@ -107,7 +107,8 @@ pub fn ablate(
     let note = format!(
         "\n{protocol}: {} {}, seeds a row: {seeds}; mean ± sd over seeds of the {} in {}; difference to `{}` by the paired \
          bootstrap over {} and seeds ({RESAMPLES} resamples, 95 % interval, two-sided p). CPU s and peak MB are of training: \
-         processor seconds of all cores, mean over seeds, and the highest peak of memory.{}\n",
+         processor seconds of all cores, mean over seeds, and the highest peak of memory; teachers' features are in the cell \
+         that stored them first.{}\n",
         first.items.len(),
         first.what,
         headline.name,

@@ -13,7 +13,7 @@ const SECONDS: &str = "processor_seconds";
 const PEAK: &str = "peak_bytes";
 
 /// What a run's training cost. Evaluation and report are not in it; what comes before the first step is, such as the features of
-/// teachers.
+/// teachers where they were not stored already.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Seconds of all processors together, in the program and in the system.
