@@ -7,7 +7,7 @@ use gdrd_tests::{Bench, Said, files_below, losses, registry, root};
 use crate::gdrd;
 
 /// Everything small: 12 people with 4 images each, 4 steps, a narrow student.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 9] = [
     "data.train.identities=12",
     "data.train.images_per_identity=4",
     "stage.generative.epochs=1",
@@ -16,7 +16,11 @@ const SMALL: [&str; 8] = [
     "stage.discriminative.batch_size=12",
     "student.head={ channels = [8], hidden = [16], normalise = true }",
     "evaluate.held-out.enabled=false",
+    "data.others.identities=20",
 ];
+
+/// Those that change the quick start; the others change `base`.
+const WHOLE: [&str; 3] = ["base", "gdrd", "gdrd-embedding"];
 
 fn recipes() -> Vec<PathBuf> {
     files_below(&root().join("assets/recipes/compared"), ".toml")
@@ -33,14 +37,14 @@ fn every_recipe_says_its_method_alone() {
     for path in &recipes {
         let text = std::fs::read_to_string(path).expect("a recipe");
         let name = name(path);
-        let parent = if ["base", "gdrd"].contains(&name.as_str()) { "../quickstart.toml" } else { "base.toml" };
+        let parent = if WHOLE.contains(&name.as_str()) { "../quickstart.toml" } else { "base.toml" };
         assert!(text.contains(&format!("extends = \"{parent}\"")), "`{name}` extends `{parent}`");
         for table in text.lines().filter(|line| line.starts_with('[')) {
             let losses = table.starts_with("[stage.discriminative.loss");
             let shown = table.starts_with("[view.") || table.starts_with("[student");
             // The faces of the test are a stage of AIRD's, and the people are the base's.
             let own = name == "aird" && table.starts_with("[stage.adaptation");
-            let base = ["base", "gdrd"].contains(&name.as_str()) && table == "[data.train]";
+            let base = WHOLE.contains(&name.as_str()) && table == "[data.train]";
             assert!(losses || shown || own || base || table == "[stage.discriminative]", "`{name}`: {table}");
         }
     }
@@ -57,7 +61,7 @@ fn every_system_trains() {
         let (_, events) = bench.train(&recipe, &name);
         let steps = losses(&events, None);
         let expected = match name.as_str() {
-            "gdrd" => 8,
+            "gdrd" | "gdrd-embedding" => 8,
             "aird" => 5,
             _ => 4,
         };
