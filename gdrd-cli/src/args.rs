@@ -13,7 +13,7 @@ mod people;
 mod place;
 mod serve;
 
-pub(crate) use detector::{Finding, Searching, USUAL};
+pub(crate) use detector::{Finding, Searching};
 pub(crate) use held::HeldArguments;
 pub(crate) use hub::{HubCommand, PushArguments};
 pub(crate) use people::{

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::face::Face;
 use gdrd_core::observe::Observer;
-use gdrd_student::front_end::{Detector, Landmarks, TEMPLATE, TEMPLATE_SIZE, align, similarity};
+use gdrd_student::front_end::{Aligned, Detector, Landmarks, TEMPLATE_SIZE};
 
 use crate::args::Searching;
 
@@ -16,10 +16,10 @@ pub(crate) struct Found {
     /// How sure the detector is; 1 without one.
     pub(crate) probability: f32,
     pub(crate) landmarks: Option<Landmarks>,
-    /// Height of the face in the photograph, in pixels, at most that of an aligned face.
+    /// Height of the face in the photograph, in pixels, at most that of an aligned face where it was found.
     pub(crate) pixels: usize,
     /// The face, upright.
-    pub(crate) face: Face,
+    pub(crate) face: Aligned,
 }
 
 /// A photograph that is a face: the square in its middle.
@@ -27,7 +27,7 @@ pub(crate) fn whole(image: Face) -> Found {
     let (width, height) = (image.width(), image.height());
     let side = width.min(height);
     let (left, top) = ((width - side) as i64 / 2, (height - side) as i64 / 2);
-    let face = image.centre_square();
+    let face = image.centre_square().into();
     let bounds = [left, top, left + side as i64, top + side as i64];
     Found { bounds, probability: 1.0, landmarks: None, pixels: side, face }
 }
@@ -45,14 +45,14 @@ pub(crate) fn faces(detector: &dyn Detector, image: &Face, score: f32, limit: us
     }
     let found = |one: gdrd_student::front_end::Detection| {
         let bounds = one.bounds;
-        let enlarged = similarity(&one.landmarks, &TEMPLATE)?.scale().max(1e-6);
         let edges = [bounds.left, bounds.top, bounds.left + bounds.width, bounds.top + bounds.height];
+        let face = Aligned::of(image, &one.landmarks, TEMPLATE_SIZE)?;
         Ok(Found {
             bounds: edges.map(|value| value.round() as i64),
             probability: one.score,
             landmarks: Some(one.landmarks),
-            pixels: ((TEMPLATE_SIZE as f64 / enlarged).round() as usize).clamp(1, TEMPLATE_SIZE),
-            face: align(image, &one.landmarks, TEMPLATE_SIZE)?,
+            pixels: face.pixels,
+            face,
         })
     };
     all.into_iter().map(found).collect()

@@ -26,7 +26,8 @@ impl Embedding {
         &self.values
     }
 
-    /// The height of the face as it came, in pixels; of several faces the least.
+    /// The height of the face as it came, in pixels, before [`Aligned`](crate::front_end::Aligned) enlarged it; of several faces the
+    /// least.
     pub fn pixels(&self) -> usize {
         self.pixels
     }

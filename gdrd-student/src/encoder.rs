@@ -15,20 +15,23 @@ use gdrd_core::student::{
 use serde::de::DeserializeOwned;
 
 use crate::embedding::{Decision, Embedding};
+use crate::front_end::AsFace;
 use crate::{
     DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk, SuperResolution,
 };
 
 /// A trained student, ready to embed faces. Threads may share it.
 ///
-/// ```no_run
+/// ```
 /// use gdrd_student::{Face, FaceEncoder};
 ///
 /// # fn main() -> Result<(), gdrd_student::Error> {
-/// let encoder = FaceEncoder::open("student.safetensors")?;
+/// # let student = "../tests/files/student-format-1.safetensors";
+/// let encoder = FaceEncoder::open(student)?;
 /// let aligned = Face::new(112, 112, vec![127; 3 * 112 * 112])?;
 /// let embeddings = encoder.embed(&[aligned.clone(), aligned.flipped()])?;
-/// println!("similarity {:.3}", embeddings.similarity(0, 1));
+/// // It is as grey from both sides.
+/// assert!(embeddings.similarity(0, 1) > 0.999);
 /// # Ok(())
 /// # }
 /// ```
@@ -115,11 +118,12 @@ impl FaceEncoder {
     /// The same student with its weights held in another precision. README has what [`WeightPrecision::Bfloat16`] gains and loses;
     /// weights that were rounded do not get their bits back.
     ///
-    /// ```no_run
+    /// ```
     /// use gdrd_student::{FaceEncoder, WeightPrecision};
     ///
     /// # fn main() -> Result<(), gdrd_student::Error> {
-    /// let encoder = FaceEncoder::open("student.safetensors")?.with_weights(WeightPrecision::Bfloat16)?;
+    /// # let student = "../tests/files/student-format-1.safetensors";
+    /// let encoder = FaceEncoder::open(student)?.with_weights(WeightPrecision::Bfloat16)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -146,11 +150,12 @@ impl FaceEncoder {
         &self.digest
     }
 
-    /// The embedding of one aligned square face of any size.
+    /// The embedding of one aligned square face of any size: a [`Face`], or [`Aligned`](crate::front_end::Aligned) if it was cut out of
+    /// a photograph and enlarged.
     ///
     /// # Errors
     /// As [`embed`](Self::embed).
-    pub fn face(&self, face: &Face) -> Result<Embedding> {
+    pub fn face(&self, face: &impl AsFace) -> Result<Embedding> {
         self.faces(std::slice::from_ref(face))?.pop().ok_or_else(|| Error::component("the student embedded nothing"))
     }
 
@@ -158,19 +163,22 @@ impl FaceEncoder {
     ///
     /// # Errors
     /// As [`embed`](Self::embed).
-    pub fn faces(&self, faces: &[Face]) -> Result<Vec<Embedding>> {
-        let found = self.embed(faces)?;
-        let one = |(row, face): (usize, &Face)| {
+    pub fn faces<F: AsFace>(&self, faces: &[F]) -> Result<Vec<Embedding>> {
+        let (shown, pixels): (Vec<&Face>, Vec<usize>) = faces.iter().map(AsFace::as_face).unzip();
+        let found = self.rows(&shown)?;
+        let one = |(row, (face, pixels)): (usize, (&Face, usize))| {
+            // No image shows more than it has.
+            let pixels = pixels.min(face.height());
             let quality = match &self.header.facts.quality {
                 Some(model) => {
                     let small = self.header.prepare.apply(face)?;
-                    Some(model.score(&QualityModel::features(&small, found.lengths()[row], face.height())))
+                    Some(model.score(&QualityModel::features(&small, found.lengths()[row], pixels)))
                 }
                 None => None,
             };
-            Ok(Embedding::new(found.row(row).to_vec(), face.height(), quality, self.digest.clone()))
+            Ok(Embedding::new(found.row(row).to_vec(), pixels, quality, self.digest.clone()))
         };
-        faces.iter().enumerate().map(one).collect()
+        shown.into_iter().zip(pixels).enumerate().map(one).collect()
     }
 
     /// An embedding from values that this student gave before, such as those of a database.
@@ -260,6 +268,10 @@ impl FaceEncoder {
     /// # Errors
     /// If a face is not square.
     pub fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
+        self.rows(&faces.iter().collect::<Vec<_>>())
+    }
+
+    fn rows(&self, faces: &[&Face]) -> Result<Embeddings> {
         // More faces keep the threads busy by themselves.
         let _awake = (self.device.is_cpu() && faces.len() <= FEW).then(keep_awake);
         let mut values = Vec::with_capacity(self.width * faces.len());

@@ -14,11 +14,11 @@ use crate::embedding::{Embedding, dot, of_two_students};
 /// People who are known by their embeddings. A search looks at all of them and is exact.
 ///
 /// ```
-/// use gdrd_student::{Face, FaceEncoder, Gallery};
+/// use gdrd_student::{Device, Face, FaceEncoder, Gallery};
 ///
 /// # fn main() -> Result<(), gdrd_student::Error> {
 /// # let bytes = include_bytes!("../../tests/files/student-format-1.safetensors");
-/// # let encoder = FaceEncoder::from_bytes(bytes, &candle_core::Device::Cpu)?;
+/// # let encoder = FaceEncoder::from_bytes(bytes, &Device::Cpu)?;
 /// # let folder = tempfile::tempdir().expect("a folder");
 /// # let path = folder.path().join("people.gallery");
 /// let ann = Face::new(32, 32, (0..3072).map(|at| at as u8).collect())?;

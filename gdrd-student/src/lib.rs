@@ -23,16 +23,19 @@ mod super_resolution;
 mod training;
 
 pub use blocks::Downsample;
+pub use candle_core::Device;
 pub use diffusion_trunk::DiffusionTrunk;
 pub use diffusion_unet::DiffusionUnet;
 pub use embedding::{Decision, Embedding};
 pub use encoder::{BuiltIn, FaceEncoder};
 pub use gallery::{Gallery, Match};
 pub use gdrd_core::embedder::{Embedder, Embeddings};
-pub use gdrd_core::error::{Error, Result};
+pub use gdrd_core::error::{Error, ErrorKind, Result};
 pub use gdrd_core::face::{Face, Kernel, Layout};
+#[cfg(feature = "train")]
+pub use gdrd_core::nn::OnnxInput;
 pub use gdrd_core::nn::kernels::WeightPrecision;
-pub use gdrd_core::student::{StudentFacts, StudentHeader, Threshold};
+pub use gdrd_core::student::{Calibration, QualityModel, StudentFacts, StudentHeader, StudentKinds, Threshold};
 pub use head::{HeadOptions, Pool};
 pub use iresnet::{IresnetLayout, IresnetStudent};
 pub use mobilefacenet::{MobileFaceNetLayout, MobileFaceNetStudent};

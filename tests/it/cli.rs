@@ -81,6 +81,8 @@ fn kinds_are_listed_and_explained() {
             assert!(schema.get("description").is_some(), "{}: `{option}` is not explained", kind.name);
         }
     }
+    let said = Said::by(gdrd(&bench).args(["kinds", "attention-transfer"])).with_code(0);
+    assert!(said.stdout.contains("- \"squared\": The mean square difference"), "{said:#?}");
     let said = Said::by(gdrd(&bench).args(["kinds", "arcfaec"])).with_code(2);
     assert!(said.stderr.contains("did you mean `arcface`?"), "{said:#?}");
 }

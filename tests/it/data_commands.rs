@@ -28,6 +28,9 @@ fn inspect_counts_and_finds_what_is_broken_and_twice() {
     assert!(said.contains("images that are there more than once: 1, of them 1 as several people"), "{said}");
     assert!(said.contains("note: left out, images that cannot be read: 1:") && said.contains("Di_0009.jpg"), "{said}");
     let found: Value = serde_json::from_slice(&std::fs::read(bench.file("found.json")).expect("a file")).expect("JSON");
+    assert!(said.contains("\nbroken: 1, of them 1 left out\n"), "{said}");
+    let broken = found["census"]["broken"].as_array().expect("a list");
+    assert!(broken.len() == 1 && broken[0].as_str().is_some_and(|why| why.contains("Di_0009.jpg")), "{broken:?}");
     assert_eq!(found["census"]["duplicates"][0]["places"].as_array().map(Vec::len), Some(2));
     let text = data(&bench, &["inspect", "nowhere"]).with_code(1).stderr;
     assert!(text.contains("nowhere`: no such file or folder"), "{text}");

@@ -86,7 +86,7 @@ fn a_run_leaves_a_page_whose_numbers_are_those_of_its_files() {
         "Table I: verification accuracy, %",
         "quoted: TCSVT 2024",
         "measured here, `drawn`",
-        "of faces that gdrd draws: the two can not be compared",
+        "of faces drawn by gdrd: the two can not be compared",
         "t-SNE, student at 16x16",
         "Cosines between the terms&#39; gradients, stage one",
         "Length of each weighted term&#39;s gradient, stage one",

@@ -210,6 +210,11 @@ fn photographs_are_recognised_as_they_come_half_written_ones_too() {
     assert_eq!(std::fs::read(sorted).expect("a copy"), whole);
     let tag = std::fs::read_to_string(waits("camera/late.png.json")).expect("a tag");
     assert_eq!(serde_json::from_str::<Value>(&tag).expect("JSON")["person"], "Person 2");
+    // Who is forgotten meanwhile is not recognised any more.
+    town.run(&["forget", "town.gallery", "Person 2"], 0);
+    town.bench.write("camera/later.png", Town::photograph(2, 2));
+    let tag = std::fs::read_to_string(waits("camera/later.png.json")).expect("a tag");
+    assert_ne!(serde_json::from_str::<Value>(&tag).expect("JSON")["person"], "Person 2");
     watching.kill().expect("it is stopped");
     let said = watching.wait_with_output().expect("its output");
     let lines = String::from_utf8_lossy(&said.stdout);
@@ -231,8 +236,14 @@ fn photographs_are_recognised_as_they_come_half_written_ones_too() {
         &student,
     ];
     let said = town.run(&once, 0);
-    assert_eq!(said.stdout.lines().filter(|line| line.contains("nobody known")).count(), 2, "{said:#?}");
+    assert_eq!(said.stdout.lines().filter(|line| line.contains("nobody known")).count(), 3, "{said:#?}");
     assert!(town.bench.file("again/unknown/ready.png").exists());
+    // Another photograph of the same name takes nothing from the one before.
+    town.bench.write("camera/ready.png", Town::photograph(3, 2));
+    town.run(&once, 0);
+    assert_eq!(std::fs::read(town.bench.file("again/unknown/ready.png")).expect("a copy"), Town::photograph(1, 2));
+    assert_eq!(std::fs::read(town.bench.file("again/unknown/ready-2.png")).expect("a copy"), Town::photograph(3, 2));
+    assert!(!town.bench.file("again/unknown/late-2.png").exists(), "the same photograph is copied once");
 }
 
 #[test]
@@ -287,6 +298,35 @@ fn a_run_writes_what_its_student_can_and_calibrate_writes_it_anew() {
         tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>()).expect("values")
     };
     assert!(before.iter().all(|(name, tensor)| values(tensor) == values(&after[name])));
+}
+
+#[test]
+fn a_face_that_nobody_can_judge_takes_nothing_from_the_others() {
+    let town = Town::new();
+    town.run(&["train", "town.toml", "--run-dir", "run"], 0);
+    let student = ["--student", "run/student.safetensors"];
+    town.run(&[&["enrol", "town.gallery", "people"][..], &student].concat(), 0);
+    let dot = image::RgbImage::from_pixel(6, 6, image::Rgb([90, 80, 70]));
+    let mut png = Vec::new();
+    dot.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png).expect("PNG");
+    town.bench.write("probes/dot.png", png);
+    let search = |rate: &str, code: i32| {
+        let probes = ["search", "town.gallery", "probes/dot.png", "gone.png", "probes/0-2.png", "--rate", rate];
+        town.run(&[&probes[..], &student].concat(), code)
+    };
+    let said = search("0.01", 1);
+    assert!(said.stdout.contains("probes/dot.png: no decision: no threshold for faces of 6 pixels"), "{said:#?}");
+    assert!(said.stdout.contains("probes/0-2.png: "), "{said:#?}");
+    assert!(said.stderr.contains("gone.png") && said.stderr.contains("1 of 3 images could not be"), "{said:#?}");
+    // What no face could be judged by is said before the first.
+    let said = search("0.001", 1);
+    assert!(said.stdout.is_empty() && said.stderr.contains("no threshold at a false match rate of 0.001"), "{said:#?}");
+    let watch = ["watch", "probes", "town.gallery", "--once", "--rate", "0.001"];
+    let said = town.run(&[&watch[..], &student].concat(), 1);
+    assert!(said.stderr.contains("no threshold at a false match rate of 0.001"), "{said:#?}");
+    let both = ["compare", "probes/dot.png", "probes/0-2.png", "--rate", "0.01", "--json"];
+    let said: Value = serde_json::from_str(&town.run(&[&both[..], &student].concat(), 0).stdout).expect("JSON");
+    assert!(said["same"].is_null() && said["no_decision"].as_str().is_some_and(|why| why.contains("6 pixels")));
 }
 
 #[test]

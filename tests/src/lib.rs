@@ -128,7 +128,7 @@ pub fn on_cpu<T>(build: impl FnOnce(&BuildContext) -> T) -> T {
 /// A line of a run's log of steps without what it cost, which is never the same twice.
 pub fn step_numbers(line: &str) -> serde_json::Value {
     let mut step: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-    for cost in ["images_per_second", "processor_seconds", "peak_bytes"] {
+    for cost in ["images_per_second", "processor_seconds", "preparation_seconds", "peak_bytes"] {
         step.as_object_mut().and_then(|step| step.remove(cost));
     }
     step

@@ -3,8 +3,7 @@
 use clap::Args;
 
 /// How a detector looks at photographs unless asked otherwise.
-pub(crate) const USUAL: Searching =
-    Searching { score: 0.7, overlap: 0.3, longest_side: 640, enlarge: 1.0, offline: false };
+const USUAL: Searching = Searching { score: 0.7, overlap: 0.3, longest_side: 640, enlarge: 1.0, offline: false };
 
 /// How a detector looks at photographs; a command that has these has `--detector` too.
 #[derive(Args, Clone)]

@@ -5,26 +5,29 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Finding;
+
 #[derive(Args)]
 pub(crate) struct ServeArguments {
     /// The database, an SQLite file; a new one is made, and the key of its first collection is printed
     pub(crate) database: PathBuf,
     /// Student file
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["new_key", "revoke_keys"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["new_key", "revoke_keys", "forget_backup"])]
     pub(crate) student: Option<PathBuf>,
     /// Address and port to listen on; 0.0.0.0:8000 is every network of this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub(crate) listen: SocketAddr,
-    /// Detector that finds faces in photographs (YuNet or SCRFD, an ONNX file, or its hf:// address); without one an image is a face.
-    /// Needs a gdrd that is built with the feature `align` too
-    #[arg(long, value_name = "FILE")]
-    pub(crate) detector: Option<String>,
+    #[command(flatten)]
+    pub(crate) finding: Finding,
     /// Make a key for a collection of people, which is made if need be, print it, and end
     #[arg(long, value_name = "COLLECTION", conflicts_with = "revoke_keys")]
     pub(crate) new_key: Option<String>,
     /// Make all keys of a collection invalid, and end; its people stay
     #[arg(long, value_name = "COLLECTION")]
     pub(crate) revoke_keys: Option<String>,
+    /// Forget the backups in a folder that is gone for good, and end: nobody is deleted from them any longer
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["new_key", "revoke_keys"])]
+    pub(crate) forget_backup: Option<PathBuf>,
     /// Keep embeddings alone, and no images
     #[arg(long)]
     pub(crate) no_images: bool,

@@ -5,6 +5,7 @@ use gdrd_core::loss::{Needs, Wanted};
 use gdrd_core::plugin::bounds::bounds;
 use gdrd_core::recipe::diagnostic::suggest;
 use gdrd_core::registry::{Listed, Registry};
+use serde_json::Value;
 
 pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
     let all = registry.kinds();
@@ -41,7 +42,7 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
         for (name, option) in options.into_iter().flatten() {
             let default = match option.get("default") {
                 _ if required.contains(&name.as_str()) => "required".to_string(),
-                Some(serde_json::Value::Null) | None => "optional".to_string(),
+                Some(Value::Null) | None => "optional".to_string(),
                 Some(value) => format!("default {value}"),
             };
             let bounds = bounds(option).map_or_else(String::new, |bounds| format!("; {bounds}"));
@@ -49,9 +50,30 @@ pub(crate) fn kinds(wanted: Option<&str>, registry: &Registry) -> Result<()> {
             for line in option.get("description").and_then(|d| d.as_str()).unwrap_or_default().lines() {
                 say!("      {line}");
             }
+            for (value, meaning) in choices(option, kind.schema.get("$defs")) {
+                say!("      - \"{value}\"{}{meaning}", if meaning.is_empty() { "" } else { ": " });
+            }
         }
     }
     Ok(())
+}
+
+/// The texts that an option may be, and what each means.
+fn choices(option: &Value, definitions: Option<&Value>) -> Vec<(String, String)> {
+    let description = |of: &Value| {
+        let text = of.get("description").and_then(Value::as_str).unwrap_or_default();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    if let Some(name) = option.get("$ref").and_then(|r| r.as_str()?.strip_prefix("#/$defs/")) {
+        return definitions.and_then(|all| all.get(name)).map_or_else(Vec::new, |found| choices(found, definitions));
+    }
+    if let Some(value) = option.get("const").and_then(Value::as_str) {
+        return vec![(value.to_string(), description(option))];
+    }
+    let texts = option.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let plain = texts.map(|text| (text.to_string(), String::new()));
+    let several = ["oneOf", "anyOf"].into_iter().filter_map(|key| option.get(key)?.as_array()).flatten();
+    plain.chain(several.flat_map(|one| choices(one, definitions))).collect()
 }
 
 /// A Markdown table of all losses, with their options as they are when nothing is given.
@@ -94,6 +116,8 @@ fn of_student(needs: &Needs) -> String {
         (needs.logits_of.is_some(), "logits of another term"),
         (needs.denoiser, "denoiser"),
     ];
-    let wanted: Vec<&str> = all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name).collect();
+    let mut wanted: Vec<String> = all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name.into()).collect();
+    wanted.extend(needs.embeddings_of.iter().map(|view| format!("embedding of view {view}")));
+    wanted.extend(needs.views.iter().map(|view| format!("faces of view {view}")));
     if wanted.is_empty() { "-".to_string() } else { wanted.join(", ") }
 }

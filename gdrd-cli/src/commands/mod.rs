@@ -32,6 +32,7 @@ mod kinds;
 mod people;
 mod plan;
 mod probe;
+mod recognise;
 mod report;
 mod schema;
 mod train;
@@ -67,8 +68,8 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Compare(wanted) => people::compare(&wanted, registry),
         Command::Enrol(wanted) => people::enrol(&wanted, registry),
         Command::Forget(wanted) => people::forget(&wanted),
-        Command::Search(wanted) => people::search(&wanted, registry),
-        Command::Watch(wanted) => people::watch(&wanted, registry),
+        Command::Search(wanted) => recognise::search(&wanted, registry),
+        Command::Watch(wanted) => recognise::watch(&wanted, registry),
         Command::Serve(wanted) => serve(&wanted, registry),
         Command::Calibrate(wanted) => calibrate::calibrate(&wanted, registry),
         Command::Export(wanted) => export::onnx(&wanted, registry),

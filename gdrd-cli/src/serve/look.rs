@@ -11,8 +11,8 @@ use std::time::Instant;
 use axum::body::Bytes;
 use gdrd_core::data::{Decoding, decode, png};
 use gdrd_core::error::{Error, Result};
-use gdrd_student::front_end::{Detector, Landmarks};
-use gdrd_student::{Embedding, Face, FaceEncoder};
+use gdrd_student::front_end::{Aligned, Detector, Landmarks};
+use gdrd_student::{Embedding, FaceEncoder};
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
@@ -104,9 +104,23 @@ impl Looker {
     /// The faces of an image, and the milliseconds that it took. A panic over an image is an answer too.
     fn found(&self, wanted: &Wanted) -> std::result::Result<(Vec<Found>, f64), Refusal> {
         let start = Instant::now();
-        let found = catch_unwind(AssertUnwindSafe(|| self.faces(wanted)));
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            let mut found = self.faces(wanted)?;
+            found.iter_mut().try_for_each(|found| self.reduce(&mut found.face))?;
+            Ok(found)
+        }));
         let found = found.unwrap_or_else(|_| Err(Refusal::image("The image cannot be read")))?;
         Ok((found, milliseconds(start)))
+    }
+
+    /// Reduces a face to what the student needs, since those of a whole batch are kept at once. A smaller one stays as it is: its size says
+    /// something about its quality.
+    fn reduce(&self, face: &mut Aligned) -> Result<()> {
+        let prepare = &self.encoder.header().prepare;
+        if face.face.height() > prepare.size {
+            face.face = prepare.apply(&face.face)?;
+        }
+        Ok(())
     }
 
     fn faces(&self, wanted: &Wanted) -> std::result::Result<Vec<Found>, Refusal> {
@@ -136,8 +150,16 @@ impl Looker {
 
     /// Embeds the faces of a batch, and answers.
     fn answer(&self, batch: Vec<Job>, found: Vec<std::result::Result<(Vec<Found>, f64), Refusal>>) {
-        let faces: Vec<Face> =
-            found.iter().flatten().flat_map(|(found, _)| found).map(|found| found.face.clone()).collect();
+        let mut faces = Vec::new();
+        let mut apart = |found: Vec<Found>| -> Vec<_> {
+            let one = |Found { bounds, probability, landmarks, pixels, face }| {
+                faces.push(face);
+                (bounds, probability, landmarks, pixels)
+            };
+            found.into_iter().map(one).collect()
+        };
+        let found: Vec<_> =
+            found.into_iter().map(|found| found.map(|(found, reading)| (apart(found), reading))).collect();
         let start = Instant::now();
         let seen = catch_unwind(AssertUnwindSafe(|| self.embedded(&faces)));
         let seen = seen.unwrap_or_else(|_| Err(Error::component("the student failed on these faces")));
@@ -146,12 +168,12 @@ impl Looker {
         for (job, found) in batch.into_iter().zip(found) {
             let answer = found.and_then(|(found, reading)| {
                 let seen = seen.as_mut().map_err(Refusal::fault)?;
-                let of = |(found, (embedding, small)): (Found, (Embedding, Vec<u8>))| Seen {
-                    bounds: found.bounds,
-                    probability: found.probability,
-                    landmarks: found.landmarks,
+                let of = |((bounds, probability, landmarks, pixels), (embedding, small))| Seen {
+                    bounds,
+                    probability,
+                    landmarks,
                     embedding,
-                    pixels: found.pixels,
+                    pixels,
                     small,
                     took: [reading, took],
                 };
@@ -162,9 +184,9 @@ impl Looker {
         }
     }
 
-    fn embedded(&self, faces: &[Face]) -> Result<Vec<(Embedding, Vec<u8>)>> {
+    fn embedded(&self, faces: &[Aligned]) -> Result<Vec<(Embedding, Vec<u8>)>> {
         let prepare = &self.encoder.header().prepare;
-        let small = faces.iter().map(|face| png(&prepare.apply(face)?)).collect::<Result<Vec<_>>>()?;
+        let small = faces.iter().map(|face| png(&prepare.apply(&face.face)?)).collect::<Result<Vec<_>>>()?;
         Ok(self.encoder.faces(faces)?.into_iter().zip(small).collect())
     }
 }
@@ -176,6 +198,7 @@ fn milliseconds(since: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use gdrd_student::Face;
     use gdrd_student::front_end::{Bounds, Detection, TEMPLATE};
 
     use super::*;
@@ -234,6 +257,22 @@ mod tests {
         }
         let one = looker.one(wanted(true, 0.3, 1)).expect("an embedding");
         assert_eq!(one, all[0].embedding.values());
+    }
+
+    #[test]
+    fn what_is_kept_of_an_image_is_what_the_student_needs() {
+        let looker = looker(None);
+        let wanted = wanted(false, 0.3, 0);
+        let image = decode(&wanted.image, Decoding::default()).expect("an image").centre_square();
+        let (found, _) = looker.found(&wanted).expect("a face");
+        assert_eq!((found[0].face.face.height(), found[0].pixels), (looker.encoder.header().prepare.size, 150));
+        let expected = looker.encoder.face(&image).expect("an embedding");
+        let seen = seen(&looker, wanted).expect("a face");
+        assert_eq!((seen[0].embedding.values(), seen[0].embedding.quality()), (expected.values(), expected.quality()));
+        // The size of a smaller one is a part of its quality.
+        let mut tiny = Face::new(3, 3, vec![9; 27]).expect("a face").into();
+        looker.reduce(&mut tiny).expect("reduced");
+        assert_eq!(tiny.face.height(), 3);
     }
 
     #[test]

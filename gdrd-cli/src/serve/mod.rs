@@ -37,7 +37,7 @@ use self::look::{Looker, Wanted};
 use self::people::People;
 use self::service::Service;
 use self::store::{Backups, Store};
-use crate::args::{Searching, ServeArguments, USUAL};
+use crate::args::{Searching, ServeArguments};
 use crate::commands::open_student;
 use crate::progress::Progress;
 
@@ -64,6 +64,15 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
     if let Some(collection) = &wanted.revoke_keys {
         let count = store.revoke_keys(collection)?;
         say!("{}: {count} keys of `{collection}` are invalid now", wanted.database.display());
+        return Ok(());
+    }
+    if let Some(folder) = &wanted.forget_backup {
+        let count = store.forget_backups(folder)?;
+        say!(
+            "{}: {count} backups in `{}` are forgotten; should they turn up, people who were deleted since are in them",
+            wanted.database.display(),
+            folder.display()
+        );
         return Ok(());
     }
     let student = wanted.student.as_deref().ok_or_else(|| Error::recipe("expected `--student FILE`"))?;
@@ -94,7 +103,7 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
         room: Semaphore::new(wanted.max_requests as usize),
         keeps_images: !wanted.no_images,
         detector: detector_name,
-        score: USUAL.score,
+        score: wanted.finding.searching.score,
         metrics: metrics::Metrics::new(),
     });
     let every = wanted.backups.as_ref().map(|_| Duration::from_secs(3600 * wanted.backup_every));
@@ -188,19 +197,20 @@ fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) ->
         ))
         .at(place);
     }
-    let images = store.images()?;
-    let without = images.iter().filter(|(_, image)| image.is_none()).count();
+    let faces = store.faces()?;
+    let without = faces.iter().filter(|(_, has_image)| !has_image).count();
     if without > 0 {
         return Err(Error::data(format!(
             "{without} of {} faces were kept without an image (`--no-images`), and cannot be embedded again",
-            images.len()
+            faces.len()
         )))
         .at(place);
     }
-    talk!("{}: embedding {} faces again", wanted.database.display(), images.len());
-    let mut all = Vec::with_capacity(images.len());
-    for (row, image) in images {
-        let wanted = Wanted { image: image.unwrap_or_default().into(), detect: true, score: LEAST_SCORE, limit: 1 };
+    talk!("{}: embedding {} faces again", wanted.database.display(), faces.len());
+    let mut all = Vec::with_capacity(faces.len());
+    for (row, _) in faces {
+        let image = store.image_of(row)?.unwrap_or_default();
+        let wanted = Wanted { image: image.into(), detect: true, score: LEAST_SCORE, limit: 1 };
         all.push((row, looker.one(wanted).at(place)?));
     }
     store.set_student(&looker.encoder, &all)
@@ -208,8 +218,42 @@ fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) ->
 
 /// The detector, and its name.
 fn detector(wanted: &ServeArguments) -> Result<Option<(Box<dyn Detector>, String)>> {
-    let Some(name) = &wanted.detector else { return Ok(None) };
-    let searching = Searching { score: LEAST_SCORE, ..USUAL };
+    let Some(name) = &wanted.finding.detector else { return Ok(None) };
+    let searching = searching(&wanted.finding.searching)?;
     let (detector, path) = crate::photograph::detector(name, &searching, &Progress::new())?;
     Ok(Some((detector, path.file_stem().unwrap_or_default().to_string_lossy().into_owned())))
+}
+
+/// How the detector looks, which is asked for all faces that a request may ask for: `--score` is what requests ask for that say nothing.
+fn searching(wanted: &Searching) -> Result<Searching> {
+    if !(LEAST_SCORE..1.0).contains(&wanted.score) {
+        return Err(Error::recipe(format!("`--score`: expected {LEAST_SCORE} to below 1, found {}", wanted.score)));
+    }
+    Ok(Searching { score: LEAST_SCORE, ..wanted.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    fn parsed(more: &[&str]) -> ServeArguments {
+        let begin = ["gdrd", "serve", "people.db", "--student", "s.safetensors", "--detector", "yunet.onnx"];
+        let parsed = Arguments::try_parse_from(begin.iter().chain(more)).unwrap_or_else(|error| panic!("{error}"));
+        match parsed.command {
+            Command::Serve(wanted) => *wanted,
+            _ => panic!("another command"),
+        }
+    }
+
+    #[test]
+    fn the_detector_is_asked_as_the_options_say() {
+        let wanted = parsed(&["--longest-side", "1920", "--enlarge", "2", "--score", "0.5"]);
+        let found = searching(&wanted.finding.searching).expect("options");
+        assert_eq!((found.longest_side, found.enlarge, found.score), (1920, 2.0, LEAST_SCORE));
+        let said = searching(&parsed(&["--score", "1.5"]).finding.searching).err().expect("refused").to_string();
+        assert!(said.contains("`--score`: expected 0.3 to below 1, found 1.5"), "{said}");
+    }
 }

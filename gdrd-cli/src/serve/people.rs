@@ -4,6 +4,7 @@
 //! so that both change in the same order.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use gdrd_core::error::Result;
@@ -27,6 +28,7 @@ pub(super) struct People {
     encoder: Arc<FaceEncoder>,
     store: Mutex<Store>,
     known: RwLock<HashMap<i64, Known>>,
+    unreached: AtomicBool,
 }
 
 /// A subject whom a face looks like.
@@ -44,7 +46,8 @@ impl People {
         for collection in store.collections()? {
             known.insert(collection, Known::read(&store, &encoder, collection)?);
         }
-        Ok(Self { encoder, store: Mutex::new(store), known: RwLock::new(known) })
+        let unreached = AtomicBool::new(store.unreached());
+        Ok(Self { encoder, store: Mutex::new(store), known: RwLock::new(known), unreached })
     }
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
@@ -57,6 +60,11 @@ impl People {
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<i64, Known>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether people who were deleted are in a backup that could not be reached.
+    pub(super) fn unreached(&self) -> bool {
+        self.unreached.load(Ordering::Relaxed)
     }
 
     fn with<T>(&self, collection: i64, change: impl FnOnce(&mut Known) -> Result<T>) -> Answer<T> {
@@ -152,6 +160,7 @@ impl People {
     /// Deletes from the database. If that fails, memory is what the database still has.
     fn erase(&self, store: &mut Store, collection: i64, which: Which) -> Answer<Erased> {
         let erased = store.erase(collection, which);
+        self.unreached.store(store.unreached(), Ordering::Relaxed);
         if erased.is_err()
             && let Ok(known) = Known::read(store, &self.encoder, collection)
         {

@@ -144,5 +144,7 @@ mod tests {
         let listed: BTreeSet<(String, String)> =
             tables.iter().flat_map(|table| &table.listed).map(|(m, path)| (m.to_string(), path.to_string())).collect();
         assert_eq!(described, listed);
+        let mut methods = tables.iter().flat_map(|table| &table.listed).map(|(method, _)| method);
+        assert!(methods.all(|method| metrics::label(method) == method.as_str()), "each is counted by its name");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::HeaderName;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use gdrd_student::FaceEncoder;
@@ -22,6 +22,10 @@ pub(super) type Answer<T> = std::result::Result<T, Refusal>;
 
 /// The header of a key.
 pub(super) const KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// What every answer to a key says while it is so: deletions do not wait for a backup that is away.
+const UNREACHED: HeaderValue =
+    HeaderValue::from_static("199 gdrd \"people who were deleted are still in a backup that could not be reached\"");
 
 /// What all handlers share.
 pub(super) struct Service {
@@ -111,7 +115,11 @@ pub(super) async fn guard(State(service): State<Arc<Service>>, mut request: Requ
             (Some(collection), Ok(_room)) => {
                 request.extensions_mut().insert(Collection(collection));
                 let _working = service.metrics.working();
-                return next.run(request).await;
+                let mut answer = next.run(request).await;
+                if service.people.unreached() {
+                    answer.headers_mut().insert(header::WARNING, UNREACHED);
+                }
+                return answer;
             }
             (Some(_), Err(_)) => Refusal::busy(),
             (None, _) => Refusal::unknown_key(),

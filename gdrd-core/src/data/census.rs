@@ -68,7 +68,7 @@ pub struct Duplicates {
 /// What a dataset holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Census {
-    /// Faces, with those that cannot be read.
+    /// Faces, with those of them that cannot be read.
     pub faces: usize,
     /// People.
     pub people: usize,
@@ -78,8 +78,10 @@ pub struct Census {
     pub histogram: Vec<Bin>,
     /// Faces by width and height, the most frequent first.
     pub sizes: Vec<((usize, usize), usize)>,
-    /// Faces that cannot be read: where, and why.
+    /// Images that cannot be read, those that the dataset left out and that are no `faces` first: where, and why.
     pub broken: Vec<String>,
+    /// How many of the broken images the dataset left out.
+    pub left_out: usize,
     /// Images that are there more than once, by their pixels.
     pub duplicates: Vec<Duplicates>,
     /// Values of attributes, with the number of faces, up to 50 of each.
@@ -138,7 +140,8 @@ pub fn census(dataset: &dyn Dataset, seen: &[std::result::Result<Seen, String>])
         unknown,
         histogram: (0..BINS.len()).map(bin).filter(|bin| bin.people > 0).collect(),
         sizes,
-        broken: seen.iter().filter_map(|face| face.as_ref().err().cloned()).collect(),
+        broken: dataset.left_out().iter().chain(seen.iter().filter_map(|face| face.as_ref().err())).cloned().collect(),
+        left_out: dataset.left_out().len(),
         duplicates: duplicates.collect(),
         attributes,
         pairs: dataset.pairs().len(),
@@ -153,7 +156,7 @@ mod tests {
     use crate::face::Face;
 
     /// Faces of one colour each; 200 cannot be read.
-    struct Grey(Vec<(u8, Option<usize>)>, Vec<String>);
+    struct Grey(Vec<(u8, Option<usize>)>, Vec<String>, Vec<String>);
 
     impl Dataset for Grey {
         fn len(&self) -> usize {
@@ -172,6 +175,10 @@ mod tests {
             format!("face {index}")
         }
 
+        fn left_out(&self) -> &[String] {
+            &self.2
+        }
+
         fn face(&self, index: usize) -> Result<Face> {
             match self.0[index].0 {
                 200 => Err(Error::data("it is dark")),
@@ -183,13 +190,14 @@ mod tests {
     #[test]
     fn a_census_by_hand() {
         let faces = vec![(1, Some(0)), (2, Some(0)), (1, Some(0)), (200, Some(1)), (2, Some(1)), (5, None)];
-        let grey = Grey(faces, vec!["Ann".into(), "Bob".into()]);
+        let grey = Grey(faces, vec!["Ann".into(), "Bob".into()], vec!["`x.png`: it is empty".into()]);
         let found = census(&grey, &seen(&grey, &mut |_, _| Ok(())).expect("seen"));
         assert_eq!((found.faces, found.people, found.unknown), (6, 2, 1));
         let bins: Vec<_> = found.histogram.iter().map(|bin| (bin.from, bin.to, bin.people, bin.faces)).collect();
         assert_eq!(bins, [(2, Some(2), 1, 2), (3, Some(4), 1, 3)]);
         assert_eq!(found.sizes, [((4, 4), 5)]);
-        assert_eq!(found.broken, ["face 3: it is dark"]);
+        assert_eq!(found.broken, ["`x.png`: it is empty", "face 3: it is dark"]);
+        assert_eq!(found.left_out, 1);
         let twice: Vec<_> = found.duplicates.iter().map(|d| (d.one_person, d.places.join(" "))).collect();
         assert_eq!(twice, [(true, "face 0 face 2".to_string()), (false, "face 1 face 4".to_string())]);
     }

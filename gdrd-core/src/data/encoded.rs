@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::decode::{Decoding, decode, squared};
 use super::unreadable::{Broken, Unreadable, readable};
-use super::{Attribute, Compared, Dataset};
+use super::{Attribute, Compared, Dataset, ImageFile};
 use crate::error::{Error, Result};
 use crate::face::Face;
 
@@ -29,6 +29,10 @@ pub(super) trait Encoded: Send + Sync {
     fn image(&self, index: usize) -> Result<Cow<'_, [u8]>>;
     /// The part of the image that is the face, if it is a part.
     fn region(&self, _: usize) -> Option<Region> {
+        None
+    }
+    /// The image's file, if it has one of its own.
+    fn file(&self, _: usize) -> Option<ImageFile> {
         None
     }
 }
@@ -96,6 +100,8 @@ pub(super) struct Opened<E> {
     pairs: Vec<Compared>,
     look: Look,
     notes: Vec<String>,
+    /// Images that cannot be read: where, and why.
+    left_out: Vec<String>,
 }
 
 impl<E: Encoded> Opened<E> {
@@ -105,12 +111,13 @@ impl<E: Encoded> Opened<E> {
     /// If some cannot be read and may not be skipped, or none is there.
     pub(super) fn checked(images: E, people: Vec<String>, look: Look, unreadable: Unreadable) -> Result<Self> {
         let (kept, broken) = readable(images.len(), unreadable, |at| images.place(at), |at| images.image(at))?;
-        Ok(Self::of(images, people, look).without(kept, &broken))
+        Ok(Self::of(images, people, look).without(kept, broken))
     }
 
     /// All images, which somebody has looked at.
     pub(super) fn of(images: E, people: Vec<String>, look: Look) -> Self {
-        Self { images, kept: None, people, numbers: None, pairs: Vec::new(), look, notes: Vec::new() }
+        let (pairs, notes, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Self { images, kept: None, people, numbers: None, pairs, look, notes, left_out }
     }
 
     /// The same with pairs that are to be compared.
@@ -133,12 +140,21 @@ impl<E: Encoded> Opened<E> {
         self
     }
 
+    /// The same, saying which images cannot be read and are not among these.
+    pub(super) fn lacking(mut self, broken: Broken) -> Self {
+        if !broken.is_empty() {
+            self.notes.push(broken.note());
+            self.left_out = broken.into_why();
+        }
+        self
+    }
+
     /// The same without the images that are not kept, which are broken.
-    pub(super) fn without(mut self, kept: Vec<usize>, broken: &Broken) -> Self {
+    pub(super) fn without(mut self, kept: Vec<usize>, broken: Broken) -> Self {
         if broken.is_empty() {
             return self;
         }
-        self.notes.push(broken.note());
+        self = self.lacking(broken);
         let mut numbers = vec![None; self.people.len()];
         let mut people = Vec::new();
         for person in kept.iter().filter_map(|index| self.images.person(*index)) {
@@ -207,8 +223,16 @@ impl<E: Encoded> Dataset for Opened<E> {
         (self.images.region(at).is_none() && self.look.how == Decoding::default()).then(|| self.images.image(at))
     }
 
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        self.images.file(self.place_of(index))
+    }
+
     fn pairs(&self) -> &[Compared] {
         &self.pairs
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     fn notes(&self) -> &[String] {

@@ -8,6 +8,15 @@ use super::decode::read_bytes;
 use super::encoded::{Encoded, Region};
 use crate::error::Result;
 
+/// An image in a file of its own, and where in it the face is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Left, top, width and height of the face's box, in pixels of the image; none if the face is the whole image.
+    pub region: Option<[f64; 4]>,
+}
+
 /// One face.
 pub(super) struct Row {
     pub(super) path: PathBuf,
@@ -74,5 +83,11 @@ impl Encoded for Rows {
 
     fn region(&self, index: usize) -> Option<Region> {
         self.0[index].region
+    }
+
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        let Row { path, region, .. } = &self.0[index];
+        let region = region.map(|region| [region.left, region.top, region.width, region.height]);
+        Some(ImageFile { path: path.clone(), region })
     }
 }

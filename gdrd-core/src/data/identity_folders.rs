@@ -12,7 +12,7 @@ use super::files::renumbered;
 use super::formats::{READ, is_image_name};
 use super::passed_over::PassedOver;
 use super::unreadable::{Broken, Unreadable};
-use super::{Dataset, DatasetConfig, composed};
+use super::{Dataset, DatasetConfig, ImageFile, composed};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
@@ -162,8 +162,9 @@ impl DatasetConfig for IdentityFolders {
                 self.min_images
             )));
         }
-        let notes = passed_over.notes();
-        Ok(Box::new(Opened { files, people, size: self.size, how, notes, low_resolution: self.low_resolution }))
+        let (notes, left_out) = (passed_over.notes(), broken.into_why());
+        let low_resolution = self.low_resolution;
+        Ok(Box::new(Opened { files, people, size: self.size, how, notes, left_out, low_resolution }))
     }
 }
 
@@ -173,6 +174,7 @@ struct Opened {
     size: Option<usize>,
     how: Decoding,
     notes: Vec<String>,
+    left_out: Vec<String>,
     low_resolution: bool,
 }
 
@@ -211,6 +213,14 @@ impl Dataset for Opened {
 
     fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
         (self.how == Decoding::default()).then(|| read_bytes(&self.files[index].0).map(Cow::Owned))
+    }
+
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        Some(ImageFile { path: self.files[index].0.clone(), region: None })
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     fn notes(&self) -> &[String] {

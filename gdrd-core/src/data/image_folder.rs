@@ -12,7 +12,7 @@ use super::formats::READ;
 use super::identity_folders::{default_exif_orientation, is_image, key, visible};
 use super::passed_over::PassedOver;
 use super::unreadable::{Broken, Unreadable};
-use super::{Dataset, DatasetConfig};
+use super::{Dataset, DatasetConfig, ImageFile};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
@@ -71,7 +71,8 @@ impl DatasetConfig for ImageFolder {
         let how = Decoding { exif_orientation: self.exif_orientation };
         let skipped = (!broken.is_empty()).then(|| broken.note());
         let notes = passed_over.notes().into_iter().chain(seen.notes()).chain(skipped).collect();
-        Ok(Box::new(Opened { files, size: self.size, how, notes, low_resolution: self.low_resolution }))
+        let (left_out, low_resolution) = (broken.into_why(), self.low_resolution);
+        Ok(Box::new(Opened { files, size: self.size, how, notes, left_out, low_resolution }))
     }
 }
 
@@ -128,6 +129,7 @@ struct Opened {
     size: Option<usize>,
     how: Decoding,
     notes: Vec<String>,
+    left_out: Vec<String>,
     low_resolution: bool,
 }
 
@@ -166,6 +168,14 @@ impl Dataset for Opened {
 
     fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
         (self.how == Decoding::default()).then(|| read_bytes(&self.files[index]).map(Cow::Owned))
+    }
+
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        Some(ImageFile { path: self.files[index].clone(), region: None })
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     fn notes(&self) -> &[String] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Attribute, Compared, Dataset, DatasetConfig, SameName};
+use super::{Attribute, Compared, Dataset, DatasetConfig, ImageFile, SameName};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
 use crate::face::Face;
@@ -49,7 +49,7 @@ impl DatasetConfig for Joined {
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut first = 0;
         let mut joined = Vec::new();
-        let (mut pairs, mut notes) = (Vec::new(), Vec::new());
+        let (mut pairs, mut notes, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         for part in parts {
             if self.same_name == SameName::Apart {
                 numbers.clear();
@@ -65,10 +65,11 @@ impl DatasetConfig for Joined {
             let here = |pair: &Compared| Compared { left: first + pair.left, right: first + pair.right, ..*pair };
             pairs.extend(part.pairs().iter().map(here));
             notes.extend_from_slice(part.notes());
+            left_out.extend_from_slice(part.left_out());
             joined.push(Part { first, dataset: part, people: numbers_here });
             first += len;
         }
-        Ok(Box::new(Opened { parts: joined, people, len: first, low_resolution, pairs, notes }))
+        Ok(Box::new(Opened { parts: joined, people, len: first, low_resolution, pairs, notes, left_out }))
     }
 }
 
@@ -86,6 +87,7 @@ struct Opened {
     low_resolution: bool,
     pairs: Vec<Compared>,
     notes: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Opened {
@@ -143,8 +145,24 @@ impl Dataset for Opened {
         part.dataset.face(index)
     }
 
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        let (part, index) = self.part(index);
+        part.dataset.file(index)
+    }
+
+    fn made(&self) -> Vec<String> {
+        let mut made: Vec<String> = self.parts.iter().flat_map(|part| part.dataset.made()).collect();
+        made.sort();
+        made.dedup();
+        made
+    }
+
     fn pairs(&self) -> &[Compared] {
         &self.pairs
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     fn notes(&self) -> &[String] {

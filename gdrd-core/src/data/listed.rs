@@ -82,7 +82,7 @@ impl DatasetConfig for ListedFaces {
         rows.retain(|row| !broken.holds(&row.path));
         let look = Look { margin: self.margin, ..Look::new(self.size, self.exif_orientation, self.low_resolution) };
         let (rows, people) = Rows::new(rows, &names.people);
-        Ok(Box::new(Opened::of(rows, people, look).noted((!broken.is_empty()).then(|| broken.note()))))
+        Ok(Box::new(Opened::of(rows, people, look).lacking(broken)))
     }
 }
 
@@ -238,6 +238,6 @@ mod tests {
         assert!(refused("path\nempty.png\n").contains("empty.png`: not a readable image: it is empty"));
         assert!(refused("path\nnowhere.png\n").contains("no such file"));
         let skipped = opened("path\nempty.png\na.png\n", serde_json::json!({ "unreadable": "skip" })).expect("one");
-        assert_eq!((skipped.len(), skipped.notes().len()), (1, 1));
+        assert_eq!((skipped.len(), skipped.notes().len(), skipped.left_out().len()), (1, 1, 1));
     }
 }

@@ -65,7 +65,7 @@ impl DatasetConfig for MatList {
         rows.retain(|row| !broken.holds(&row.path));
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
         let (rows, people) = Rows::new(rows, &names.people);
-        Ok(Box::new(Opened::of(rows, people, look).noted((!broken.is_empty()).then(|| broken.note()))))
+        Ok(Box::new(Opened::of(rows, people, look).lacking(broken)))
     }
 }
 

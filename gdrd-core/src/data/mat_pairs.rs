@@ -79,7 +79,7 @@ impl DatasetConfig for MatPairs {
         };
         let (rows, people) = Rows::new(paths.into_iter().map(row).collect(), &[]);
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
-        Ok(Box::new(Opened::of(rows, people, look).without(kept, &broken).with_pairs(pairs)))
+        Ok(Box::new(Opened::of(rows, people, look).without(kept, broken).with_pairs(pairs)))
     }
 }
 

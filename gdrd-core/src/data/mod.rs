@@ -51,6 +51,7 @@ pub use batch::{Batch, Wanted};
 pub use decode::{Decoding, MAX_BYTES, MAX_PIXELS, decode, read_face, read_image};
 pub use degradation::{AsIs, Degradation, DegradationConfig};
 pub use encode::png;
+pub use files::ImageFile;
 pub use formats::is_image_name;
 pub use groups::Groups;
 pub use identity_folders::{IdentityFolders, SameName};
@@ -174,7 +175,8 @@ pub trait Dataset: Send + Sync {
     }
 
     /// Height and width, in pixels, at which a view that leaves faces as they are shows this one; the face's own unless the dataset
-    /// says more. [`face`](Dataset::face) may give a smaller one: enlarged and reduced again, it would be another face.
+    /// says more. [`face`](Dataset::face) may give a smaller one, from which views that reduce, evaluation and the student file
+    /// make theirs: enlarged and reduced again, it would be another face.
     ///
     /// # Panics
     /// If `index` is not below [`len`](Dataset::len).
@@ -202,8 +204,27 @@ pub trait Dataset: Send + Sync {
         None
     }
 
+    /// The file of whose image the face is made, for lists of files; none if it has no file of its own, or is painted on.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Dataset::len).
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        let _ = index;
+        None
+    }
+
+    /// What about the faces no camera took, such as `drawn by gdrd`, a few words each. Reports say it beside published figures.
+    fn made(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The pairs that the dataset itself brings, in their order; none unless it was made of pairs.
     fn pairs(&self) -> &[Compared] {
+        &[]
+    }
+
+    /// The images that were left out because they cannot be read: where each is, and why.
+    fn left_out(&self) -> &[String] {
         &[]
     }
 

@@ -11,7 +11,7 @@ use super::files::{Row, Rows};
 use super::identity_folders::{default_exif_orientation, is_image};
 use super::image_folder::images_below;
 use super::passed_over::PassedOver;
-use super::unreadable::Unreadable;
+use super::unreadable::{Broken, Unreadable};
 use super::{Attribute, Dataset, DatasetConfig};
 use crate::context::BuildContext;
 use crate::error::{Error, Problem, Result};
@@ -70,6 +70,7 @@ impl DatasetConfig for NamedFiles {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         let (mut names, mut rows, mut passed_over) = (Names::default(), Vec::new(), PassedOver::default());
         let mut seen: BTreeSet<String> = BTreeSet::new();
+        let mut broken = Broken::default();
         for folder in &self.folders {
             let before = rows.len();
             let mut paths: Vec<PathBuf> = Vec::new();
@@ -93,15 +94,12 @@ impl DatasetConfig for NamedFiles {
             if rows.len() == before {
                 return Err(Error::data(format!("`{folder}` holds no image named as {}", self.naming.example())));
             }
-            let broken = cx.readable(folder, &paths, self.unreadable)?;
-            if !broken.is_empty() {
-                passed_over.say(broken.note());
-                rows.retain(|row| !broken.holds(&row.path));
-            }
+            broken.extend(cx.readable(folder, &paths, self.unreadable)?);
         }
+        rows.retain(|row| !broken.holds(&row.path));
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
         let (rows, people) = Rows::new(rows, &names.people);
-        Ok(Box::new(Opened::of(rows, people, look).noted(passed_over.notes())))
+        Ok(Box::new(Opened::of(rows, people, look).noted(passed_over.notes()).lacking(broken)))
     }
 }
 
@@ -115,7 +113,7 @@ impl Naming {
     }
 
     /// Person and attributes of a name without its ending; none if it is not of this convention.
-    fn read(self, stem: &str) -> Option<(String, Vec<Attribute>)> {
+    pub(crate) fn read(self, stem: &str) -> Option<(String, Vec<Attribute>)> {
         let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
         let pairs =
             |pairs: Vec<(&str, String)>| pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Attribute, Dataset, DatasetConfig};
+use super::{Attribute, Dataset, DatasetConfig, ImageFile};
 use crate::context::BuildContext;
 use crate::error::{Error, Result};
 use crate::face::Face;
@@ -142,6 +142,18 @@ impl Dataset for Opened {
 
     fn face(&self, index: usize) -> Result<Face> {
         self.inner.face(self.faces[index])
+    }
+
+    fn file(&self, index: usize) -> Option<ImageFile> {
+        self.inner.file(self.faces[index])
+    }
+
+    fn made(&self) -> Vec<String> {
+        self.inner.made()
+    }
+
+    fn left_out(&self) -> &[String] {
+        self.inner.left_out()
     }
 
     fn notes(&self) -> &[String] {

@@ -104,6 +104,10 @@ impl Dataset for DrawnFaces {
         format!("{}/face {number}", self.people[index / self.config.images_per_identity])
     }
 
+    fn made(&self) -> Vec<String> {
+        vec!["drawn by gdrd".into()]
+    }
+
     fn attributes(&self, index: usize) -> Vec<Attribute> {
         let number = (index % self.config.images_per_identity) as u64;
         let situation = self.config.situation.of_face(number).attribute();

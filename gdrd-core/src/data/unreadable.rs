@@ -44,6 +44,11 @@ impl Broken {
         self.files.extend(other.files);
     }
 
+    /// Where each is, and why it cannot be read.
+    pub(super) fn into_why(self) -> Vec<String> {
+        self.why
+    }
+
     /// Whether this file is one of them.
     pub(super) fn holds(&self, path: &Path) -> bool {
         self.files.contains(path)

@@ -41,6 +41,16 @@ pub fn mean_interval(items: &[f64], resamples: usize, rng: &mut impl RngCore) ->
     Ok(percentiles(&resampled_means(items, resamples, rng)?))
 }
 
+/// The 95 % interval of a system's mean over its seeds, of which each has the outcomes of the same items in the same order. Items and
+/// seeds are resampled.
+///
+/// # Errors
+/// If there is no seed, lists differ in length, or there is no item or no resample.
+pub fn seeds_interval(seeds: &[Vec<f64>], resamples: usize, rng: &mut impl RngCore) -> Result<Interval> {
+    let nothing = vec![0.0; seeds.first().map_or(0, Vec::len)];
+    Ok(paired_difference(seeds, &[nothing], resamples, rng)?.interval)
+}
+
 /// The difference of two systems that were judged on the same items in the same order.
 ///
 /// `first` and `second` hold one list for each seed (their numbers of seeds may differ): the outcome of each item. Items are
@@ -225,10 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn the_interval_of_a_mean_includes_the_seeds() {
+        let seed = first_are_right(900, 1000);
+        let one = seeds_interval(&[seed.clone()], RESAMPLES, &mut rng()).expect("items");
+        assert!((one.low - 0.8814).abs() < 0.003 && (one.high - 0.9186).abs() < 0.003, "{one:?}");
+        let apart = [seed, first_are_right(800, 1000), first_are_right(1000, 1000)];
+        let three = seeds_interval(&apart, RESAMPLES, &mut rng()).expect("items");
+        assert!(three.low < 0.85 && three.high > 0.95, "{three:?}");
+    }
+
+    #[test]
     fn bad_input_is_refused() {
         assert!(mean_interval(&[], 10, &mut rng()).is_err());
         assert!(mean_interval(&[1.0], 0, &mut rng()).is_err());
         assert!(paired_difference(&[], &[vec![1.0]], 10, &mut rng()).is_err());
+        assert!(seeds_interval(&[], 10, &mut rng()).is_err());
         let error = paired_difference(&[vec![1.0]], &[vec![1.0; 2]], 10, &mut rng()).expect_err("lengths");
         assert!(error.to_string().contains("found 1 items and 2 items"), "{error}");
     }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::confusion::{Named, confusion, name};
+use super::made::made_note;
 use super::outcome::{Figure, Outcome, Unit, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks};
 use super::resolution::{self, GallerySize, over_sizes};
@@ -138,7 +139,8 @@ impl ProtocolConfig for Identification {
             )));
         }
         let passed_over = sides.probes.len() - probes.len();
-        let mut notes: Vec<String> = sides.note().into_iter().collect();
+        let made = made_note([gallery.dataset(), probes.dataset()]);
+        let mut notes: Vec<String> = sides.note().into_iter().chain(made).collect();
         if passed_over > 0 {
             notes.push(format!("{passed_over} probes of people who are not in the gallery were passed over"));
         }

@@ -17,6 +17,7 @@ pub mod contract;
 pub mod drawn_lists;
 pub mod folds;
 mod identification;
+mod made;
 mod measured;
 mod mistakes;
 mod open_set;
@@ -40,6 +41,7 @@ mod tsne;
 mod verification;
 
 pub use identification::{Classifier, Identification};
+pub(crate) use made::made;
 pub use measured::{Measured, Role};
 pub use mistakes::{Mistake, Mistakes};
 pub use open_set::OpenSetIdentification;

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::made::made_note;
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, digest_of_items};
 use super::rates::{TIE, by_group, items, rate};
 use super::resolution::{self, GallerySize, over_sizes};
@@ -113,11 +114,12 @@ impl ProtocolConfig for OpenSetIdentification {
                 1.0 / strangers as f64
             ))
         })?;
+        let made = made_note([gallery.dataset(), sides.probes.dataset()]);
         Ok(Box::new(Open {
             groups: sides.probes.groups(self.group_by.as_deref())?,
             learnt: gallery.people().iter().flatten().map(|person| number[person]).collect(),
             names: enrolled.iter().map(|person| sides.people[*person].clone()).collect(),
-            note: sides.note(),
+            notes: sides.note().into_iter().chain(made).collect(),
             config: self.clone(),
             gallery,
             probes: sides.probes,
@@ -138,7 +140,7 @@ struct Open {
     wanted: Vec<Option<u32>>,
     groups: BTreeMap<String, Vec<usize>>,
     headline: f64,
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 /// A score below every cosine: whoever is taken for another is not found at any threshold.
@@ -207,7 +209,7 @@ impl Open {
                 |places: &Vec<usize>| places.iter().copied().filter(|at| mated[*at]).collect::<Vec<usize>>();
             let groups = self.groups.iter().map(|(group, places)| (group.clone(), of_enrolled(places))).collect();
             let note = format!("{} people are enrolled, {} probes are of others", self.names.len(), roc.negatives());
-            let notes: Vec<String> = self.note.iter().cloned().chain([note]).collect();
+            let notes: Vec<String> = self.notes.iter().cloned().chain([note]).collect();
             figures.push(figure.noted(notes.join("; ")));
             figures.extend(by_group(&title(*fpir), &whole, &groups)?);
             right = found;

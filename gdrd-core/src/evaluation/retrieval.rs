@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::made::made_note;
 use super::outcome::{Outcome, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks, rate};
 use super::resolution::{self, GallerySize, over_sizes};
@@ -105,6 +106,7 @@ impl ProtocolConfig for Retrieval {
             }
             strangers.push(Faces::of_strangers(dataset));
         }
+        notes.extend(made_note(strangers.iter().chain([&probes]).map(Faces::dataset)));
         let gallery = sides.gallery.of(|person| person.is_some());
         let numbers = |faces: &Faces| faces.people().iter().flatten().copied().collect();
         Ok(Box::new(Searched {

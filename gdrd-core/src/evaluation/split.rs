@@ -111,6 +111,11 @@ impl Faces {
         Self::new(&dataset, &[], |_| true)
     }
 
+    /// The dataset.
+    pub(super) fn dataset(&self) -> &dyn Dataset {
+        &*self.dataset
+    }
+
     /// Number of faces.
     pub(super) fn len(&self) -> usize {
         self.indices.len()

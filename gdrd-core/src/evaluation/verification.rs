@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{RESAMPLES, mean_interval};
 use super::folds::{best_threshold, fold_accuracy};
+use super::made::made_note;
 use super::mistakes::Mistakes;
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit, digest_of_items};
 use super::pair_list::PairList;
@@ -233,16 +234,18 @@ impl Pairs {
         let count = same.len();
         let best = best_threshold(similarities, &same)?;
         let roc = Roc::new(similarities, &same)?;
-        let (accuracy, correct) = if folds.iter().any(|fold| *fold != folds[0]) {
+        let mut notes: Vec<String> = made_note([&*self.dataset]).into_iter().collect();
+        let (mut accuracy, correct) = if folds.iter().any(|fold| *fold != folds[0]) {
             let by_fold = fold_accuracy(similarities, &same, &folds)?;
             let accuracy = Figure::percent("accuracy", by_fold.mean, count);
             (accuracy.with_error(100.0 * by_fold.standard_error), by_fold.correct)
         } else {
             let right = |(similarity, same): (&f64, &bool)| (*similarity >= best.value) == *same;
             let correct = similarities.iter().zip(&same).map(right).collect();
-            let accuracy = Figure::percent("accuracy", best.accuracy, count);
-            (accuracy.noted("one fold: the threshold was chosen on these pairs themselves"), correct)
+            notes.insert(0, "one fold: the threshold was chosen on these pairs themselves".into());
+            (Figure::percent("accuracy", best.accuracy, count), correct)
         };
+        accuracy.note = (!notes.is_empty()).then(|| notes.join("; "));
         let items: Vec<f64> = correct.iter().map(|&right| f64::from(u8::from(right))).collect();
         let interval = mean_interval(&items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]))?;
         let mut figures = vec![

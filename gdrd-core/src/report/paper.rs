@@ -4,7 +4,7 @@
 use super::table::{Align, Table};
 use super::view::RunView;
 use crate::error::Result;
-use crate::evaluation::{Figure, Measured, Role};
+use crate::evaluation::{Figure, Measured, Role, made};
 
 /// The first word of the last cell of a row that the paper prints.
 pub(super) const QUOTED: &str = "quoted";
@@ -105,8 +105,8 @@ const TABLES: [Printed; 4] = [
         columns: &["illumination", "eyes occluded", "mouth occluded"],
         ours: &[
             &["rank-1, side-light", "rank-1, illumination", "rank-1, light"],
-            &["rank-1, sunglasses", "rank-1, glasses", "rank-1, eyes"],
-            &["rank-1, scarf", "rank-1, mask", "rank-1, mouth"],
+            &["rank-1, eye-occlusion", "rank-1, eyes", "rank-1, sunglasses", "rank-1, glasses"],
+            &["rank-1, mouth-occlusion", "rank-1, mouth", "rank-1, scarf", "rank-1, mask"],
         ],
         rows: &[
             ("ResNet34", &[75.32, 70.03, 55.14], "CVPR 2016"),
@@ -143,10 +143,17 @@ pub(super) fn beside(runs: &[RunView]) -> Result<Vec<Beside>> {
                     continue;
                 };
                 let Some(first) = rows_of.first().filter(|row| belongs(printed, row)) else { continue };
-                let drawn = protocol.data.iter().any(|kind| kind == "synthetic-faces");
-                let faces = if drawn { ", of faces that gdrd draws: the two can not be compared" } else { "" };
-                let said =
-                    format!("`{name}` here: {} {}{faces}.", count(first.outcome.items.len()), first.outcome.what);
+                // Runs of before there was a note have the kinds of their datasets alone.
+                let drawn = || protocol.data.iter().any(|kind| kind == "synthetic-faces").then_some("drawn by gdrd");
+                let made = made(&first.outcome).or_else(drawn);
+                let faces = made.map(|made| format!(", of faces {made}: the two can not be compared"));
+                let of = made.map(|made| format!(", {made}")).unwrap_or_default();
+                let said = format!(
+                    "`{name}` here: {} {}{}.",
+                    count(first.outcome.items.len()),
+                    first.outcome.what,
+                    faces.unwrap_or_default()
+                );
                 if !differences.contains(&said) {
                     differences.push(said);
                 }
@@ -157,7 +164,7 @@ pub(super) fn beside(runs: &[RunView]) -> Result<Vec<Beside>> {
                         Role::Student if runs.len() > 1 => format!("{}: {}", run.title(), row.embedder),
                         _ => row.embedder.clone(),
                     };
-                    let cells = std::iter::once(model).chain(cells).chain([format!("{MEASURED} here, `{name}`")]);
+                    let cells = std::iter::once(model).chain(cells).chain([format!("{MEASURED} here, `{name}`{of}")]);
                     let cells = (row.role != Role::Student, cells.collect::<Vec<_>>());
                     if !rows.contains(&cells) {
                         rows.push(cells);
@@ -224,10 +231,11 @@ pub(super) fn class(row: &[String]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::super::view::ProtocolView;
     use super::*;
+    use crate::data::Naming;
     use crate::evaluation::Outcome;
 
     fn run(kind: &str, figures: &[&str]) -> RunView {
@@ -262,9 +270,10 @@ mod tests {
         );
         let rows = tables[0].table.rows();
         assert_eq!(rows.iter().filter(|row| class(row) == Some("quoted")).count(), 11);
-        assert_eq!(rows.last().expect("ours"), &["student", "50.00 [40.00, 60.00]", "measured here, `p`"]);
+        let ours = ["student", "50.00 [40.00, 60.00]", "measured here, `p`, drawn by gdrd"];
+        assert_eq!(rows.last().expect("ours"), &ours);
         assert!(
-            tables[0].differences[1].contains("4,000 probes, of faces that gdrd draws"),
+            tables[0].differences[1].contains("4,000 probes, of faces drawn by gdrd: the two"),
             "{:?}",
             tables[0].differences
         );
@@ -272,5 +281,31 @@ mod tests {
         assert_eq!(grouped[0].table.rows().last().expect("ours")[1..4], ["-", "-", "50.00 [40.00, 60.00]"]);
         assert!(grouped.len() == 1 && grouped[0].caption.starts_with("Table IV"));
         assert!(beside(&[run("open-set-identification", &["rank-1"])]).expect("none").is_empty());
+    }
+
+    #[test]
+    fn scenarios_of_ar_fill_the_columns_of_table_iv() {
+        let scenario = |image: u32| {
+            let (_, attributes) = Naming::Ar.read(&format!("M-001-{image:02}")).expect("a name of AR");
+            attributes.into_iter().find(|(name, _)| name == "scenario").expect("a scenario").1
+        };
+        let groups: BTreeSet<String> = (1..=26).map(|image| format!("rank-1, {}", scenario(image))).collect();
+        let figures: Vec<&str> = ["rank-1"].into_iter().chain(groups.iter().map(String::as_str)).collect();
+        let tables = beside(&[run("identification", &figures)]).expect("tables");
+        assert!(tables.len() == 1 && tables[0].caption.starts_with("Table IV"));
+        assert_eq!(tables[0].table.rows().last().expect("ours")[1..4], ["50.00 [40.00, 60.00]"; 3]);
+    }
+
+    #[test]
+    fn faces_that_no_camera_took_are_declared_beside_the_row() {
+        let mut painted = run("identification", &["rank-1", "rank-1, sunglasses"]);
+        painted.protocols.get_mut("p").expect("a protocol").data = vec!["packed".into()];
+        let outcome = &mut painted.measured.get_mut("p").expect("rows")[0].outcome;
+        outcome.figures[0].note = Some("3 were passed over; faces not as photographed: painted with scarf".into());
+        let tables = beside(&[painted]).expect("tables");
+        let row = tables[0].table.rows().last().expect("ours");
+        assert_eq!(row.last().expect("a cell"), "measured here, `p`, painted with scarf");
+        let said = "`p` here: 4,000 probes, of faces painted with scarf: the two can not be compared.";
+        assert_eq!(tables[0].differences[1], said);
     }
 }

@@ -39,7 +39,7 @@ pub struct RunView {
 pub struct ProtocolView {
     /// Its kind, such as `verification`.
     pub kind: String,
-    /// The kinds of the datasets that it names, such as `synthetic-faces`.
+    /// The kinds of the datasets that it names, such as `synthetic-faces`; of one that shows others' faces, theirs.
     pub data: Vec<String>,
     /// Digest of everything that it is: items of runs that share it can be compared one by one.
     pub content: String,

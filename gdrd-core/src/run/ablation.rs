@@ -10,7 +10,7 @@ use super::lock::Lock;
 use super::prepared::Prepared;
 use super::{Place, train};
 use crate::error::{Context, Error, Result};
-use crate::evaluation::bootstrap::{RESAMPLES, difference};
+use crate::evaluation::bootstrap::{Interval, RESAMPLES, difference, seeds_interval};
 use crate::evaluation::{Figure, Measured, Outcome, Role};
 use crate::experiment::Experiment;
 use crate::files::write_atomically;
@@ -37,8 +37,8 @@ pub struct Ablation {
 }
 
 /// Runs every cell that is not finished below `folder`, then writes `ablation.{md,csv,tex,svg,png}` there: mean and standard
-/// deviation over the seeds of the protocol's headline for the first embedder, and its difference to the row `against` by the
-/// paired bootstrap on the same items and over the seeds; what training cost, as the mean of the processor's seconds and the highest
+/// deviation over the seeds of the protocol's headline for the first embedder, its interval by the bootstrap over items and seeds, and
+/// its difference to the row `against` by the paired bootstrap on the same items and over the seeds; what training cost, as the mean of the processor's seconds and the highest
 /// peak of memory; what a recipe quotes. What the teachers score without training stands below.
 ///
 /// A cell that runs after another in one process may find memory of that one still held, and has it in its peak.
@@ -105,10 +105,9 @@ pub fn ablate(
     let seeds = if seeds.iter().all(|count| *count == seeds[0]) { seeds[0].clone() } else { seeds.join(", ") };
     let first = &rows[0].seeds[0][0].outcome;
     let note = format!(
-        "\n{protocol}: {} {}, seeds a row: {seeds}; mean ± sd over seeds of the {} in {}; difference to `{}` by the paired \
-         bootstrap over {} and seeds ({RESAMPLES} resamples, 95 % interval, two-sided p). CPU s and peak MB are of training: \
-         processor seconds of all cores, mean over seeds, and the highest peak of memory; teachers' features are in the cell \
-         that stored them first.{}\n",
+        "\n{protocol}: {} {}, seeds a row: {seeds}; mean ± sd over seeds of the {} in {}; its interval, and the difference to `{}`, by \
+         the bootstrap over {} and seeds, paired for the difference ({RESAMPLES} resamples, two-sided p). CPU s and peak MB are of training: \
+         processor seconds of all cores in the steps, mean over seeds, and the highest peak of memory.{}\n",
         first.items.len(),
         first.what,
         headline.name,
@@ -222,7 +221,9 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
     let headline = &rows[base].headline;
     let measured = format!("{} {}", headline.name, headline.unit.sign()).trim_end().to_string();
     let mut header: Vec<String> = vec!["recipe".into(), measured];
-    header.extend(["seeds", "difference", "95 % interval", "p", "CPU s", "peak MB"].map(String::from));
+    let columns =
+        ["95 % interval", "seeds", "difference", "95 % interval of the difference", "p", "CPU s", "peak MB"];
+    header.extend(columns.map(String::from));
     let quotes = rows.iter().any(|row| row.quoted.is_some());
     header.extend(quotes.then(|| "quoted".to_string()));
     let width = header.len();
@@ -231,14 +232,17 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
     for (at, row) in rows.iter().enumerate() {
         let (mean, sd) = mean_and_sd(&row.values);
         let value = if row.values.len() > 1 { format!("{mean:.2} ± {sd:.2}") } else { format!("{mean:.2}") };
-        let mut cells = vec![row.name.clone(), value, row.values.len().to_string()];
+        let one = headline.unit.of_one();
+        let stream = || Seed(7).stream("paired bootstrap", &[]);
+        let items: Vec<Vec<f64>> = row.outcomes().iter().map(|outcome| outcome.items.clone()).collect();
+        let Interval { low, high } = seeds_interval(&items, RESAMPLES, &mut stream()).at(|| format!("row `{}`", row.name))?;
+        let interval = format!("{:.2} to {:.2}", one * low, one * high);
+        let mut cells = vec![row.name.clone(), value, interval, row.values.len().to_string()];
         if at == base {
             cells.extend(["-", "-", "-"].map(String::from));
         } else {
-            let mut stream = Seed(7).stream("paired bootstrap", &[]);
-            match difference(&row.outcomes(), &rows[base].outcomes(), &mut stream) {
+            match difference(&row.outcomes(), &rows[base].outcomes(), &mut stream()) {
                 Ok(gap) => {
-                    let one = headline.unit.of_one();
                     cells.push(format!("{:+.2}", one * gap.mean));
                     cells.push(format!("{:+.2} to {:+.2}", one * gap.interval.low, one * gap.interval.high));
                     cells.push(format!("{:.3}", gap.p));
@@ -297,8 +301,8 @@ mod tests {
         let rows =
             [row("a", &[&["1", "2"]]), row("b", &[&["1", "2"], &["1", "2"]]), row("c", &[&["1", "2"], &["2", "1"]])];
         let (table, remarks) = table(&rows, 0).expect("a table");
-        assert_eq!(table.rows()[1][3..5], ["+0.00", "+0.00 to +0.00"]);
-        assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "2", "-", "-", "-", "2", "3"]);
+        assert_eq!(table.rows()[1][4..6], ["+0.00", "+0.00 to +0.00"]);
+        assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "100.00 to 100.00", "2", "-", "-", "-", "2", "3"]);
         assert!(remarks.len() == 1 && remarks[0].contains("expected the same probes in the same order"), "{remarks:?}");
     }
 
@@ -308,7 +312,7 @@ mod tests {
         rows[1].quoted = Some("94.62".into());
         rows[0].seconds = None;
         let (table, _) = table(&rows, 0).expect("a table");
-        assert_eq!(table.rows()[0][6..], ["-", "3", ""]);
-        assert_eq!(table.rows()[1][6..], ["1", "3", "94.62"]);
+        assert_eq!(table.rows()[0][7..], ["-", "3", ""]);
+        assert_eq!(table.rows()[1][7..], ["1", "3", "94.62"]);
     }
 }

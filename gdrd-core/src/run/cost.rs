@@ -10,10 +10,11 @@ use crate::error::Result;
 
 /// The keys of the log.
 const SECONDS: &str = "processor_seconds";
+const PREPARATION: &str = "preparation_seconds";
 const PEAK: &str = "peak_bytes";
 
-/// What a run's training cost. Evaluation and report are not in it; what comes before the first step is, such as the features of
-/// teachers where they were not stored already.
+/// What a run's steps cost. What comes before the first step of a stage is not in it, such as the features of teachers, which runs
+/// share, nor are evaluation and report.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Seconds of all processors together, in the program and in the system.
@@ -25,6 +26,8 @@ pub struct Cost {
 /// Measures from line to line of the log. It measures the process: of runs side by side in one process, each has the sum.
 pub(super) struct Meter {
     since: Duration,
+    /// What was spent before the stage that has begun.
+    preparation: Option<Duration>,
 }
 
 impl Meter {
@@ -34,7 +37,14 @@ impl Meter {
         if cfg!(target_os = "linux") {
             std::fs::write("/proc/self/clear_refs", "5").ok();
         }
-        Self { since: processor_time() }
+        Self { since: processor_time(), preparation: None }
+    }
+
+    /// A stage begins: what was spent since the line before was for its preparation.
+    pub(super) fn stage_begins(&mut self) {
+        let now = processor_time();
+        self.preparation = Some(now.saturating_sub(self.since));
+        self.since = now;
     }
 
     /// Adds to a line what was spent since the line before, and the peak so far.
@@ -42,6 +52,9 @@ impl Meter {
         let now = processor_time();
         line[SECONDS] = (now.saturating_sub(self.since)).as_secs_f64().into();
         self.since = now;
+        if let Some(preparation) = self.preparation.take() {
+            line[PREPARATION] = preparation.as_secs_f64().into();
+        }
         if let Some(peak) = peak_bytes() {
             line[PEAK] = peak.into();
         }
@@ -109,6 +122,10 @@ mod tests {
             black_box(held.iter().map(|byte| u64::from(*byte)).sum::<u64>());
         }
         meter.read_into(&mut second);
+        let mut third = json!({});
+        meter.stage_begins();
+        meter.read_into(&mut third);
+        assert!(third[PREPARATION].is_number() && first[PREPARATION].is_null(), "{third}");
         assert!(second[SECONDS].as_f64().is_some_and(|seconds| seconds >= 0.02), "{second}");
         if cfg!(target_os = "linux") {
             assert!(second[PEAK].as_u64().is_some_and(|peak| peak >= 64 << 20), "{second}");

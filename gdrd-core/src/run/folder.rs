@@ -346,6 +346,9 @@ impl StepLog {
 impl Observer for StepLog {
     fn on(&self, event: &Event) -> Flow {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Event::StageStarted { .. } = event {
+            state.meter.stage_begins();
+        }
         let Some(mut line) = log_line(event, state.total + 1) else { return Flow::Continue };
         state.total += 1;
         state.meter.read_into(&mut line);

@@ -158,7 +158,7 @@ fn run_in(
     for (at, stage) in experiment.stages.iter().enumerate().skip(position.stage) {
         if let Some(closed_form) = &stage.closed_form {
             let (stage, objective) = (stage.name.clone(), objective(stage));
-            tell(observer, &Event::StageStarted { stage, objective, from_step: 0, steps: 1 })?;
+            tell(&listeners, &Event::StageStarted { stage, objective, from_step: 0, steps: 1 })?;
             prepared.solved(&experiment.stages[at], closed_form, true)?.run(&listeners)?;
             let log = Some(log.sync()?);
             parts.unchanged()?;
@@ -177,7 +177,7 @@ fn run_in(
         let steps = ready.steps()?;
         let from = position.stage_steps;
         tell(
-            observer,
+            &listeners,
             &Event::StageStarted { stage: stage.name.clone(), objective: objective(stage), from_step: from, steps },
         )?;
         let before = position.total_steps - from;

@@ -26,7 +26,7 @@ impl RunFolder {
         let protocol = |(name, options): (&String, &toml::Value)| {
             let kind = options.get("kind").and_then(toml::Value::as_str).unwrap_or_default().to_string();
             let strings = options.as_table().into_iter().flatten().filter_map(|(_, value)| value.as_str());
-            let mut data: Vec<String> = strings.filter_map(|name| data_kind(&table, name)).collect();
+            let mut data: Vec<String> = strings.flat_map(|name| data_kinds(&table, name)).collect();
             data.dedup();
             let content = lock.protocols.get(name).cloned().unwrap_or_default();
             (name.clone(), ProtocolView { kind, data, content })
@@ -67,18 +67,25 @@ impl RunFolder {
     }
 }
 
-/// The kind of a dataset of a recipe; of one that shows another one's faces, that one's.
-fn data_kind(recipe: &toml::Table, name: &str) -> Option<String> {
-    let mut name = name;
-    // Datasets are no circle, but a file may say anything.
-    for _ in 0..8 {
-        let table = recipe.get("data")?.get(name)?;
-        match table.get("data").and_then(toml::Value::as_str) {
-            Some(inner) => name = inner,
-            None => return table.get("kind")?.as_str().map(String::from),
+/// The kind of a dataset of a recipe; of one that shows others' faces, theirs.
+fn data_kinds(recipe: &toml::Table, name: &str) -> Vec<String> {
+    let (mut kinds, mut names, mut at) = (Vec::new(), vec![name], 0);
+    while let Some(table) = names.get(at).map(|name| recipe.get("data").and_then(|data| data.get(name))) {
+        at += 1;
+        let Some(table) = table else { continue };
+        let parts = table.get("parts").and_then(toml::Value::as_array).into_iter().flatten();
+        let inner: Vec<&str> = table.get("data").into_iter().chain(parts).filter_map(toml::Value::as_str).collect();
+        if inner.is_empty() {
+            kinds.extend(table.get("kind").and_then(toml::Value::as_str).map(String::from));
+        }
+        for name in inner {
+            // Datasets are no circle, but a file may say anything.
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
     }
-    None
+    kinds
 }
 
 /// The finished runs that paths name: run folders, and the cells of ablations, in the order of their names.
@@ -130,5 +137,19 @@ fn finished(path: &Path) -> Result<RunFolder> {
             Err(Error::recipe(format!("`{0}` is not finished; `gdrd resume {0}` goes on with it", path.display())))
         }
         State::Empty => Err(Error::recipe(format!("`{}` is no run folder of gdrd", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_those_of_the_faces_behind_all_wrappers() {
+        let recipe = "[data.a]\nkind = \"synthetic-faces\"\n[data.b]\nkind = \"packed\"\n[data.c]\nkind = \"joined\"\n\
+                      parts = [\"a\", \"b\"]\n[data.d]\nkind = \"subset\"\ndata = \"c\"\n[data.e]\nkind = \"subset\"\ndata = \"e\"";
+        let recipe: toml::Table = recipe.parse().expect("a recipe");
+        assert_eq!(data_kinds(&recipe, "d"), ["synthetic-faces", "packed"]);
+        assert!(data_kinds(&recipe, "e").is_empty() && data_kinds(&recipe, "nothing").is_empty());
     }
 }

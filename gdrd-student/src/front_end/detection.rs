@@ -19,7 +19,7 @@ pub struct Detection {
 /// Something that finds faces and five landmarks in photographs. Many threads may share one.
 ///
 /// ```
-/// use gdrd_student::front_end::{Bounds, Detection, Detector, TEMPLATE, align};
+/// use gdrd_student::front_end::{Aligned, Bounds, Detection, Detector, TEMPLATE};
 /// use gdrd_student::{Face, Result};
 ///
 /// /// A passport booth: the face is always at the same place.
@@ -35,7 +35,7 @@ pub struct Detection {
 ///
 /// let photograph = Face::new(400, 300, vec![128; 3 * 400 * 300])?;
 /// let found = Booth.detect(&photograph)?;
-/// assert_eq!(align(&photograph, &found[0].landmarks, 112)?.width(), 112);
+/// assert_eq!(Aligned::of(&photograph, &found[0].landmarks, 112)?.pixels, 112);
 /// # Ok::<(), gdrd_student::Error>(())
 /// ```
 pub trait Detector: Send + Sync {

@@ -3,7 +3,8 @@
 use gdrd_core::error::{Error, Result};
 use gdrd_core::face::Face;
 
-use super::geometry::{Bounds, Landmarks, Similarity, similarity, template};
+use super::aligned::Aligned;
+use super::geometry::{Bounds, Landmarks, Similarity};
 
 /// The most samples along a side of one pixel of an aligned face.
 const MOST_SAMPLES: f64 = 64.0;
@@ -12,7 +13,10 @@ const MAX_SIZE: usize = 4096;
 /// The largest square that a box may become, in pixels.
 const MAX_SIDE: f32 = 8192.0;
 
-/// The face with these landmarks, upright at `size`x`size` pixels: [`similarity`] to the [`template`] of this size, then [`warp`].
+/// The face with these landmarks, upright at `size`x`size` pixels: [`similarity`](super::similarity) to the
+/// [`template`](super::template) of this size, then [`warp`].
+///
+/// This is the image alone, for a file. Whoever embeds the face takes [`Aligned::of`], which knows how large it is in the photograph.
 ///
 /// ```
 /// use gdrd_student::Face;
@@ -27,7 +31,7 @@ const MAX_SIDE: f32 = 8192.0;
 /// # Errors
 /// If a landmark is not finite, all of them are one point, or the size is not 1 to 4096.
 pub fn align(photograph: &Face, landmarks: &Landmarks, size: usize) -> Result<Face> {
-    warp(photograph, &similarity(landmarks, &template(size))?, size)
+    Ok(Aligned::of(photograph, landmarks, size)?.face)
 }
 
 /// The square of `size` pixels that a photograph becomes by a transform of its coordinates.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind as Io, Read};
 use std::path::{Path, PathBuf};
 
 use gdrd_core::digest::hex;
@@ -31,17 +31,49 @@ const FORMAT: u32 = 1;
 const KEY: &str = "gdrd-gallery";
 /// Most bytes of a file's header.
 const LONGEST_HEADER: u64 = 1 << 16;
+
+/// Why a file gives no gallery.
+enum Unread {
+    /// It is missing, cut or damaged: its earlier state may stand in for it.
+    Lost(Error),
+    /// It may be whole, but a later gdrd or another program wrote it, or the system does not let it be read.
+    Refused(Error),
+}
+
+type Reading<T> = std::result::Result<T, Unread>;
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn damaged(what: &str) -> Unread {
+    Unread::Lost(Error::data(format!("{what}: it is cut or damaged")))
+}
+
+/// What is said of a failed operation on a file; `early` is for one that ends too early.
+fn failed(path: &Path, error: std::io::Error, early: &str) -> Unread {
+    match error.kind() {
+        Io::UnexpectedEof => damaged(early),
+        Io::NotFound => Unread::Lost(Error::io(path, error)),
+        _ => Unread::Refused(Error::io(path, error)),
+    }
+}
+
 impl Gallery {
-    /// Opens a gallery's file. If it is cut or damaged, its last complete state is used, which lies beside it, and
+    /// Opens a gallery's file. If it is missing, cut or damaged, its last complete state is used, which lies beside it, and
     /// [`recovered`](Self::recovered) says so.
     ///
     /// # Errors
-    /// If there is neither the file nor an earlier state, or another program wrote it.
+    /// If there is neither the file nor an earlier state, it cannot be read, or a later gdrd or another program wrote it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let place = || format!("`{}`", path.display());
         let error = match read(path) {
             Ok(gallery) => return Ok(gallery),
-            Err(error) => error.at(format!("`{}`", path.display())),
+            Err(Unread::Refused(error)) => return Err(error.at(place())),
+            Err(Unread::Lost(error)) => error.at(place()),
         };
         let previous = previous(path);
         match read(&previous) {
@@ -53,7 +85,7 @@ impl Gallery {
     }
 
     /// Writes the gallery's file: complete or not at all. The state before it stays beside it, with `.previous` behind its name,
-    /// unless somebody was removed: then the new state stands there too.
+    /// unless somebody was removed: then the new state stands there too. Where there was no file before, only its owner may read it.
     ///
     /// # Errors
     /// If another program has written the file since it was opened (nothing is lost: open it again), is writing it now, or it cannot
@@ -63,16 +95,14 @@ impl Gallery {
         let place = || format!("`{}`", path.display());
         let held = files::hold(&beside(path, ".lock")).at(place)?;
         let _held = held.ok_or_else(|| Error::data(format!("`{}`: another program is writing it", path.display())))?;
-        let previous = previous(path);
-        if path.exists() && self.recovered.is_none() {
-            let found = header(path).map(|(header, _)| header.sha256).ok();
-            if self.file.is_none() || found != self.file {
-                return Err(Error::data(format!(
-                    "`{}`: it is not the file that this gallery was opened from; another program has written it: open it again",
-                    path.display()
-                )));
-            }
+        sweep(path, &self.student);
+        if !self.may_replace(path).at(place)? {
+            return Err(Error::data(format!(
+                "`{}`: it is not the file that this gallery was opened from; another program has written it: open it again",
+                path.display()
+            )));
         }
+        let previous = previous(path);
         let names = serde_json::to_vec(&self.people).map_err(|e| Error::data(e.to_string()))?;
         let mut sum = Sha256::new();
         self.parts(&names).for_each(|part| sum.update(part));
@@ -85,8 +115,17 @@ impl Gallery {
             sha256: hex(&sum.finalize()),
         };
         let first = first_bytes(&header)?;
+        let write = |to: &Path| -> Result<()> {
+            let is_new = !to.exists();
+            files::write_parts(to, std::iter::once(first.clone()).chain(self.parts(&names)))?;
+            if is_new {
+                leave_to_owner(to);
+            }
+            Ok(())
+        };
         if self.removed {
-            gone(&previous).at(place)?;
+            // Before the file itself: one of the two is whole at any moment, and who still stands in the file can be removed again.
+            write(&previous)?;
         } else if path.exists() && self.recovered.is_none() {
             gone(&previous).at(place)?;
             // The bytes of a file that is replaced live on under the other name.
@@ -94,12 +133,22 @@ impl Gallery {
                 std::fs::copy(path, &previous).map_err(|e| Error::io(&previous, e))?;
             }
         }
-        files::write_parts(path, std::iter::once(first).chain(self.parts(&names)))?;
-        if self.removed {
-            std::fs::copy(path, &previous).map_err(|e| Error::io(&previous, e))?;
-        }
+        write(path)?;
         (self.file, self.removed, self.recovered) = (Some(header.sha256), false, None);
         Ok(())
+    }
+
+    /// Whether the file is the one that was read, or is still missing or damaged if it was so then.
+    fn may_replace(&self, path: &Path) -> Result<bool> {
+        if self.recovered.is_some() {
+            return match read(path) {
+                Ok(_) => Ok(false),
+                Err(Unread::Lost(_)) => Ok(true),
+                Err(Unread::Refused(error)) => Err(error),
+            };
+        }
+        let found = header(path).map(|(header, _)| header.sha256).ok();
+        Ok(!path.exists() || (self.file.is_some() && found == self.file))
     }
 
     /// The bytes behind the header.
@@ -129,6 +178,39 @@ fn gone(path: &Path) -> Result<()> {
     }
 }
 
+/// Takes a file from everybody but its owner. A file system without owners keeps it as it is.
+fn leave_to_owner(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+/// Removes what saves that were killed have left beside a gallery. The names of partial files do not say whose they are, so that
+/// their bytes must: those of a gallery of this student. A file that is being written is locked, and stays.
+fn sweep(path: &Path, student: &str) {
+    // The file of a link is written where it is.
+    let file = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let folder = |file: &Path| match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    for entry in [path, &file].into_iter().flat_map(|file| std::fs::read_dir(folder(file))).flatten().flatten() {
+        let is_partial = |name: &str| name.starts_with(".gdrd-") && name.ends_with(".partial");
+        if entry.file_name().to_str().is_some_and(is_partial)
+            && let Ok((header, _, file)) = stated(&entry.path())
+            && header.student == student
+            && file.try_lock().is_ok()
+        {
+            // One that cannot be removed is somebody else's.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A safetensors file's first bytes, padded to eight.
 pub(super) fn first_bytes(header: &Header) -> Result<Vec<u8>> {
     let said = serde_json::to_string(header).map_err(|e| Error::data(e.to_string()))?;
@@ -147,18 +229,18 @@ pub(super) fn first_bytes(header: &Header) -> Result<Vec<u8>> {
     Ok([&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat())
 }
 
-/// The header of a gallery's file, and the file behind it.
-fn header(path: &Path) -> Result<(Header, File)> {
-    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let damaged = |what: &str| Error::data(format!("{what}: it is cut or damaged"));
+/// What a gallery's file says of itself, the bytes up to where that ends, and the file behind it.
+fn stated(path: &Path) -> Reading<(Header, u64, File)> {
+    let early = "the gallery has no header";
+    let mut file = File::open(path).map_err(|e| failed(path, e, early))?;
     let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|_| damaged("the gallery has no header"))?;
+    file.read_exact(&mut length).map_err(|e| failed(path, e, early))?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER {
-        return Err(Error::data("no gallery of gdrd"));
+        return Err(Error::data("no gallery of gdrd").into());
     }
     let mut text = Vec::new();
-    (&file).take(length).read_to_end(&mut text).map_err(|e| Error::io(path, e))?;
+    (&file).take(length).read_to_end(&mut text).map_err(|e| failed(path, e, early))?;
     if text.len() as u64 != length {
         return Err(damaged("the gallery's header ends early"));
     }
@@ -170,11 +252,17 @@ fn header(path: &Path) -> Result<(Header, File)> {
     if let Some(later) = format.filter(|format| *format > u64::from(FORMAT)) {
         let message =
             format!("the gallery has format {later}, which a later gdrd wrote; this one reads {FORMAT}: update it");
-        return Err(Error::data(message));
+        return Err(Error::data(message).into());
     }
-    let header: Header = serde_json::from_str(said).map_err(|e| Error::data(format!("the gallery's header: {e}")))?;
+    let header: Header = serde_json::from_str(said).map_err(|e| damaged(&format!("the gallery's header: {e}")))?;
+    Ok((header, 8 + length, file))
+}
+
+/// The header of a gallery's file that is as long as it says, and the file behind it.
+fn header(path: &Path) -> Reading<(Header, File)> {
+    let (header, before, file) = stated(path)?;
     let bytes = header.width.checked_add(1).and_then(|values| values.checked_mul(header.entries)?.checked_mul(4));
-    let whole = bytes.and_then(|bytes| bytes.checked_add(header.names)).map(|bytes| bytes as u64 + 8 + length);
+    let whole = bytes.and_then(|bytes| bytes.checked_add(header.names)).map(|bytes| bytes as u64 + before);
     let found = file.metadata().map_err(|e| Error::io(path, e))?.len();
     if header.width == 0 || whole != Some(found) {
         return Err(damaged(&format!("the gallery has {found} bytes, its header says {whole:?}")));
@@ -182,13 +270,13 @@ fn header(path: &Path) -> Result<(Header, File)> {
     Ok((header, file))
 }
 
-fn read(path: &Path) -> Result<Gallery> {
+fn read(path: &Path) -> Reading<Gallery> {
     let (header, mut file) = header(path)?;
     let mut sum = Sha256::new();
     // The file's length was compared with the header's numbers: nothing is larger than what lies there.
-    let mut take = |bytes: usize| -> Result<Vec<u8>> {
+    let mut take = |bytes: usize| -> Reading<Vec<u8>> {
         let mut part = vec![0; bytes];
-        file.read_exact(&mut part).map_err(|e| Error::io(path, e))?;
+        file.read_exact(&mut part).map_err(|e| failed(path, e, "the gallery ends early"))?;
         sum.update(&part);
         Ok(part)
     };
@@ -205,14 +293,14 @@ fn read(path: &Path) -> Result<Gallery> {
         rows.extend(part.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
     }
     if hex(&sum.finalize()) != header.sha256 {
-        return Err(Error::data("the gallery's checksum is another: it was altered or is damaged"));
+        return Err(Unread::Lost(Error::data("the gallery's checksum is another: it was altered or is damaged")));
     }
     let people: Vec<String> =
         serde_json::from_slice(&names).map_err(|e| Error::data(format!("the gallery's names: {e}")))?;
     let numbers: HashMap<String, u32> = people.iter().cloned().zip(0..).collect();
     let known = |entry: &u32| (*entry as usize) < people.len();
     if numbers.len() != people.len() || !entries.iter().all(known) || !rows.iter().all(|value| value.is_finite()) {
-        return Err(Error::data("the gallery contradicts itself: names that repeat, or entries of nobody"));
+        return Err(Error::data("the gallery contradicts itself: names that repeat, or entries of nobody").into());
     }
     let gallery = Gallery::of(header.student, header.width);
     Ok(Gallery { people, numbers, entries, rows, file: Some(header.sha256), ..gallery })

@@ -132,6 +132,104 @@ fn a_file_that_is_cut_or_altered_anywhere_gives_the_state_before_it() {
 }
 
 #[test]
+fn a_file_that_is_not_lost_is_neither_passed_over_nor_written_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("people");
+    let mut first = gallery(3, 4);
+    first.save(&path).expect("saved");
+    first.enrol("new", &face(9, 4)).expect("enrolled");
+    first.save(&path).expect("saved");
+    let whole = std::fs::read(&path).expect("bytes");
+    std::fs::write(&path, &whole[..50]).expect("cut");
+    let mut recovered = Gallery::open(&path).expect("the state before");
+    // Somebody mends it before what was recovered is saved.
+    std::fs::write(&path, &whole).expect("written");
+    let text = recovered.save(&path).expect_err("another wrote").to_string();
+    assert!(text.contains("another program has written it: open it again"), "{text}");
+    assert_eq!(std::fs::read(&path).expect("bytes"), whole);
+    let header = Header { format: 9, student: STUDENT.into(), width: 4, entries: 0, names: 2, sha256: String::new() };
+    let later = first_bytes(&header).expect("bytes");
+    std::fs::write(&path, &later).expect("written");
+    for error in [Gallery::open(&path).expect_err("later"), recovered.save(&path).expect_err("later")] {
+        assert!(error.to_string().contains("format 9, which a later gdrd wrote"), "{error}");
+    }
+    assert_eq!(std::fs::read(&path).expect("bytes"), later);
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir(&path).expect("a folder");
+    Gallery::open(&path).expect_err("it cannot be read");
+    std::fs::remove_dir(&path).expect("removed");
+    assert_eq!(Gallery::open(&path).expect("the state before").people().len(), 3, "it is missing");
+}
+
+#[cfg(unix)]
+#[test]
+fn removing_from_what_was_recovered_leaves_a_whole_file_at_any_moment() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("people");
+    let mut first = gallery(3, 4);
+    first.save(&path).expect("saved");
+    first.save(&path).expect("saved");
+    let allow = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    std::fs::write(&path, "cut").expect("written");
+    allow(0o444);
+    let mut read = Gallery::open(&path).expect("the state before");
+    assert_eq!(read.remove("person 1"), 3);
+    assert!(read.save(&path).expect_err("it ends on the way").to_string().contains("is read-only"));
+    assert!(Gallery::open(&path).expect("either state").people().len() >= 2);
+    allow(0o600);
+    read.save(&path).expect("saved");
+    for file in [&path, &previous(&path)] {
+        assert_eq!(Gallery::open(file).expect("whole").people(), ["person 0", "person 2"]);
+    }
+}
+
+#[test]
+fn what_a_killed_save_left_is_swept_and_what_is_written_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [path, other, left, foreign] =
+        ["people", "other", ".gdrd-left.partial", ".gdrd-foreign.partial"].map(|name| folder.path().join(name));
+    let mut gallery = gallery(2, 4);
+    gallery.save(&path).expect("saved");
+    let whole = std::fs::read(&path).expect("bytes");
+    let half = &whole[..whole.len() - 4];
+    std::fs::write(&foreign, "of another program").expect("written");
+    let partials = || {
+        let names = std::fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(".gdrd-")).count()
+    };
+    let parts = [half, &whole[half.len()..]].into_iter().enumerate().map(|(at, part)| {
+        if at == 1 {
+            std::fs::write(&left, half).expect("written");
+            assert_eq!(partials(), 3, "the writer's own has such a name too");
+            gallery.save(&path).expect("saved");
+            assert_eq!((partials(), left.exists(), foreign.exists()), (2, false, true));
+        }
+        part
+    });
+    files::write_parts(&other, parts).expect("written");
+    assert_eq!(std::fs::read(&other).expect("bytes"), whole);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("people");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    let mut gallery = gallery(2, 4);
+    gallery.save(&path).expect("saved");
+    gallery.remove("person 1");
+    gallery.save(&path).expect("saved");
+    assert_eq!((mode(&path), mode(&previous(&path))), (0o600, 0o600));
+    // Whoever shares it has said so.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("set");
+    gallery.save(&path).expect("saved");
+    assert_eq!((mode(&path), mode(&previous(&path))), (0o640, 0o640));
+}
+
+#[test]
 fn two_writers_lose_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("people");

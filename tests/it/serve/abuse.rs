@@ -19,7 +19,7 @@ pub(super) fn stop(server: &mut Server) -> String {
     said
 }
 
-fn connect(server: &Server) -> TcpStream {
+pub(super) fn connect(server: &Server) -> TcpStream {
     let at = server.address.strip_prefix("http://").expect("an address");
     let stream = TcpStream::connect(at).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
@@ -27,7 +27,7 @@ fn connect(server: &Server) -> TcpStream {
 }
 
 /// What comes until the server hangs up.
-fn rest(mut stream: &TcpStream) -> String {
+pub(super) fn rest(mut stream: &TcpStream) -> String {
     let mut bytes = Vec::new();
     // A reset is an end too.
     let _ = stream.read_to_end(&mut bytes);

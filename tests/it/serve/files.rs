@@ -1,15 +1,18 @@
 //! The database: who is deleted is in no file, what is damaged is refused and left, and what was acknowledged survives `kill -9`.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use gdrd_tests::kills::{Kills, has_text};
 use gdrd_tests::service::{Client, face};
-use gdrd_tests::{Bench, files_below};
+use gdrd_tests::{Bench, Said, files_below};
 use serde_json::json;
 
+use super::abuse::{connect, rest};
 use super::here::{ROOT, begun, program, started, student};
 use super::requests::add;
+use crate::gdrd;
 
 /// The files that have a text in them.
 fn with_text(bench: &Bench, text: &[u8]) -> Vec<String> {
@@ -78,6 +81,32 @@ fn who_is_deleted_is_in_no_file() {
     for number in 0..count {
         assert!(with_text(&bench, name(number).as_bytes()).is_empty(), "{number}");
     }
+}
+
+#[test]
+fn a_backup_that_is_away_is_said_and_can_be_forgotten() {
+    let (bench, mut server, client) = begun(&["--backups", "backups"]);
+    add(&client, "Ann", 1);
+    let there = bench.file("backups");
+    wait_for(|| !files_below(&there, ".backup").is_empty());
+    std::fs::rename(&there, bench.file("away")).expect("moved");
+    let mut stream = connect(&server);
+    let key = &client.key;
+    let head =
+        format!("DELETE {ROOT}/subjects/Ann HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("sent");
+    let said = rest(&stream);
+    assert!(said.starts_with("HTTP/1.1 200") && said.contains("warning: 199 gdrd \"people who were deleted"), "{said}");
+    server.kill();
+    let mut server = started(&bench, &["--backups", "backups"]).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(server.client(key).json("GET", &format!("{ROOT}/subjects")), (200, json!({ "subjects": [] })));
+    assert!(!there.exists());
+    server.kill();
+    let forget =
+        |code| Said::by(gdrd(&bench).args(["serve", "people.db", "--forget-backup", "backups"])).with_code(code);
+    let said = forget(0);
+    assert!(said.stdout.contains("people.db: 1 backups in `backups` are forgotten"), "{said:#?}");
+    forget(2);
 }
 
 #[test]

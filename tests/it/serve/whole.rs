@@ -1,9 +1,12 @@
 //! The page and what it asks for, the description of the service, its counters, and a change of student.
 
+use std::io::Write;
+
 use gdrd_tests::service::{Server, face};
 use gdrd_tests::{Bench, Said};
 use serde_json::{Value, json};
 
+use super::abuse::{connect, rest};
 use super::here::{ROOT, begun, program, started};
 use super::requests::add;
 use crate::gdrd;
@@ -68,11 +71,16 @@ fn every_described_address_is_there_and_needs_a_key_if_it_says_so() {
 
 #[test]
 fn counters_say_what_was_done_and_not_to_whom() {
-    let (_bench, _server, client) = begun(&[]);
+    let (_bench, server, client) = begun(&[]);
     add(&client, "Ann", 1);
     client.json("GET", "/api/v1/recognition/faces/Ann");
     client.send("GET", "/Ann", None).expect("an answer");
+    // Any word is a method, and needs no key.
+    let mut stream = connect(&server);
+    stream.write_all(b"BREW /page.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    assert!(rest(&stream).starts_with("HTTP/1.1 405"));
     let counters = text(&client, "/metrics");
+    assert!(counters.contains("method=\"other\"") && !counters.contains("BREW"), "{counters}");
     for line in [
         "gdrd_requests_total{method=\"POST\",path=\"/api/v1/recognition/faces\",status=\"201\"} 1",
         "gdrd_requests_total{method=\"GET\",path=\"other\",status=\"404\"} 1",
@@ -146,6 +154,7 @@ fn another_student_embeds_again_or_is_refused() {
     let (bench, server, client) = begun(&[]);
     add(&client, "Ann", 1);
     add(&client, "Bob", 40);
+    assert_eq!(client.with_json("PUT", "/api/gdrd/threshold", &json!({ "similarity": 0.5 })).0, 200);
     drop(server);
     let other = calibrated(&bench);
     let said = serve(&bench, &other, &[]).err().expect("it is refused");
@@ -153,6 +162,8 @@ fn another_student_embeds_again_or_is_refused() {
     let server = serve(&bench, &other, &["--reembed"]).unwrap_or_else(|said| panic!("{said}"));
     let found = server.client(&client.key).form(&format!("{ROOT}/recognize"), &[("file", &face(1))]).1;
     assert_eq!(found["result"][0]["subjects"][0], json!({ "subject": "Ann", "similarity": 1.0 }));
+    let about = server.client(&client.key).json("GET", "/api/gdrd/about").1;
+    assert_eq!(about["threshold"], Value::Null, "it was chosen for the other student");
     drop(server);
     let said = started(&bench, &[]).err().expect("the first student is another now");
     assert!(said.contains("another student"), "{said}");

@@ -60,7 +60,8 @@ pub(crate) fn inspect(wanted: &InspectArguments, registry: &Arc<Registry>) -> Re
     if found.pairs > 0 {
         say!("pairs: {}", found.pairs);
     }
-    say!("broken: {}", found.broken.len());
+    let left_out = if found.left_out > 0 { format!(", of them {} left out", found.left_out) } else { String::new() };
+    say!("broken: {}{left_out}", found.broken.len());
     say_first(found.broken.iter().cloned());
     let across = found.duplicates.iter().filter(|one| !one.one_person).count();
     say!("images that are there more than once: {}, of them {across} as several people", found.duplicates.len());

@@ -32,6 +32,8 @@ pub(super) struct Source {
     pub(super) fingerprint: String,
     /// The files and folders that it was made from.
     pub(super) paths: Vec<PathBuf>,
+    /// Whether it is a dataset of a recipe, with options of its own.
+    pub(super) is_of_recipe: bool,
 }
 
 impl Source {
@@ -42,7 +44,7 @@ impl Source {
             let progress = Progress::new();
             let parts = Assembly::new(&recipe, place, &progress)?;
             let (dataset, fingerprint) = (parts.context().dataset(name)?, parts.content("dataset", name)?);
-            return Ok(Self { name: text.into(), dataset, fingerprint, paths: recipe.paths() });
+            return Ok(Self { name: text.into(), dataset, fingerprint, paths: recipe.paths(), is_of_recipe: true });
         }
         let path = std::path::absolute(text).map_err(|e| Error::io(text, e))?;
         let (kind, options) = guessed(&path)?;
@@ -52,7 +54,7 @@ impl Source {
         let dataset: Arc<dyn Dataset> = config.build(&cx)?.into();
         let files: Vec<String> = cx.record().files.into_values().collect();
         let fingerprint = digest::of_value(&(kind, files));
-        Ok(Self { name: text.into(), dataset, fingerprint, paths: vec![path] })
+        Ok(Self { name: text.into(), dataset, fingerprint, paths: vec![path], is_of_recipe: false })
     }
 }
 

@@ -188,8 +188,9 @@ async function person(name) {
   remove.addEventListener("click", () => {
     if (!confirm(`Delete ${name} with every image and embedding?`)) return;
     attempt(async () => {
-      await ask(`${API}/subjects/${encodeURIComponent(name)}`, { method: "DELETE" });
-      say(`${name} is deleted`);
+      const answer = await ask(`${API}/subjects/${encodeURIComponent(name)}`, { method: "DELETE" });
+      const missed = answer.headers.has("warning");
+      say(missed ? `${name} is deleted here, but not yet from a backup that could not be reached` : `${name} is deleted`, missed);
       await people();
       $("name").focus();
     });

@@ -3,15 +3,17 @@
 //! `secure_delete` overwrites what is deleted with zeros, but not the copies that SQLite leaves behind when it moves live rows from page to
 //! page and that become the only traces of a row that is deleted later. So every deletion is followed by `VACUUM`, which writes the
 //! database anew, and by a checkpoint that empties the log. What is still to be done stands in the table `erasures`, in the transaction
-//! of the deletion: a server that is killed goes on when it is started again.
+//! of the deletion: a server that is killed goes on when it is started again. It stays there too while a backup cannot be reached.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Error, Result};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use super::open::connect;
+use super::backup::{gone, in_reach};
+use super::open::{beside, connect};
 use super::{Store, Which, of_sqlite};
 
 /// What was deleted.
@@ -32,8 +34,10 @@ struct Rows {
 impl Store {
     /// Deletes faces, and where they are asked for as a whole, their subjects: from the database, its log, and the backups.
     ///
+    /// A backup that cannot be reached is no error: that is said, [`unreached`](Self::unreached) is true, and it is tried again.
+    ///
     /// # Errors
-    /// If something could not be deleted everywhere; what could not is done when the server is started again.
+    /// If something could not be deleted from the database or its log; what could not is done when the server is started again.
     pub(crate) fn erase(&mut self, collection: i64, which: Which) -> Result<Erased> {
         let (erased, rows) = self.find(collection, which)?;
         if rows.examples.is_empty() && rows.subjects.is_empty() {
@@ -58,7 +62,7 @@ impl Store {
         let row = |row: &rusqlite::Row| -> rusqlite::Result<Found> {
             Ok((row.get(0)?, (Uuid::from_bytes(row.get(1)?), row.get(2)?, row.get(3)?)))
         };
-        let (found, subjects) = match which {
+        let (found, subjects): (_, Vec<i64>) = match which {
             Which::All => {
                 let subjects = self.subjects(collection)?.into_iter().map(|(id, _)| id).collect();
                 (self.rows(query, [collection], row)?, subjects)
@@ -75,10 +79,19 @@ impl Store {
             }
         };
         let (examples, named) = found.into_iter().unzip();
-        Ok((Erased { examples: named, subjects: subjects.clone() }, Rows { examples, subjects }))
+        let mut all = subjects.clone();
+        for subject in &subjects {
+            all.extend(self.rows("SELECT row FROM merged WHERE subject = ?1", [subject], |row| row.get::<_, i64>(0))?);
+        }
+        Ok((Erased { examples: named, subjects }, Rows { examples, subjects: all }))
     }
 
-    /// Brings every deletion that was begun to its end.
+    /// Whether people who were deleted are in a backup that could not be reached.
+    pub(crate) fn unreached(&self) -> bool {
+        self.unreached
+    }
+
+    /// Brings every deletion that was begun to its end. Where a backup cannot be reached, they stay open.
     pub(super) fn finish_erasures(&mut self) -> Result<()> {
         if self.one("SELECT 1 FROM erasures LIMIT 1", [], |_| Ok(()))?.is_none() {
             return Ok(());
@@ -86,10 +99,27 @@ impl Store {
         written_anew(&self.db).map_err(|e| self.wrong(e).at("people were deleted, but not yet overwritten"))?;
         let of = |kind: &str| self.rows("SELECT row FROM erasures WHERE kind = ?1", [kind], |row| row.get(0));
         let rows = Rows { examples: of("example")?, subjects: of("subject")? };
-        for path in self.rows("SELECT path FROM backups", [], |row| row.get::<_, String>(0))? {
-            erase_from(Path::new(&path), &rows).at(|| "people were deleted here, but not yet from a backup".into())?;
+        let mut missed: BTreeMap<PathBuf, (usize, Error)> = BTreeMap::new();
+        for path in self.backups()? {
+            if let Err(error) = erase_from(&path, &rows) {
+                let folder = path.parent().unwrap_or(&path).to_path_buf();
+                missed.entry(folder).or_insert((0, error)).0 += 1;
+            }
         }
-        self.change(|db| db.execute("DELETE FROM erasures", []).map(drop))
+        for (folder, (count, error)) in &missed {
+            talk!(
+                "warning: people were deleted from `{database}`, but not yet from {count} of its backups in `{folder}`: {error}. It is \
+                 tried again at the next deletion and the next start. Put the folder back, or remove what cannot be read; if the folder is \
+                 gone for good, `gdrd serve {database} --forget-backup {folder}` forgets it",
+                database = self.path.display(),
+                folder = folder.display(),
+            );
+        }
+        self.unreached = !missed.is_empty();
+        match self.unreached {
+            true => Ok(()),
+            false => self.change(|db| db.execute("DELETE FROM erasures", []).map(drop)),
+        }
     }
 }
 
@@ -119,14 +149,12 @@ fn written_anew(db: &Connection) -> rusqlite::Result<()> {
 
 /// Deletes rows from a backup; one that somebody has removed holds nobody.
 fn erase_from(path: &Path, rows: &Rows) -> Result<()> {
-    if !path.exists() && path.parent().is_some_and(Path::exists) {
-        return Ok(());
+    if !in_reach(path) {
+        return Err(Error::data("the folder is not there"));
     }
-    if !path.exists() {
-        return Err(Error::data(format!(
-            "`{}`: its folder is not there; it is tried again at the next start",
-            path.display()
-        )));
+    gone(&beside(path, ".partial"))?;
+    if !path.try_exists().map_err(|e| Error::io(path, e))? {
+        return Ok(());
     }
     let erased = || -> rusqlite::Result<()> {
         let db = connect(path)?;

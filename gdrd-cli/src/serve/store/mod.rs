@@ -27,6 +27,8 @@ pub(super) struct Store {
     db: Connection,
     path: PathBuf,
     backups: Option<Backups>,
+    /// Whether a backup could not be reached when people were last erased, and has them still.
+    unreached: bool,
     _held: Held,
 }
 
@@ -172,10 +174,12 @@ impl Store {
         })
     }
 
-    /// Gives the faces of a subject to another one; the first is no more.
+    /// Gives the faces of a subject to another one; the first is no more. Its row is remembered, for backups have it under its old name.
     pub(super) fn merge(&mut self, from: i64, into: i64) -> Result<()> {
         self.change(|db| {
             db.execute("UPDATE examples SET subject = ?2 WHERE subject = ?1", [from, into])?;
+            db.execute("UPDATE merged SET subject = ?2 WHERE subject = ?1", [from, into])?;
+            db.execute("INSERT INTO merged (row, subject) VALUES (?1, ?2)", [from, into])?;
             db.execute("DELETE FROM subjects WHERE id = ?1", [from]).map(drop)
         })
     }

@@ -42,12 +42,13 @@ impl Store {
         }
         let db = connect(path).map_err(|e| of_sqlite(path, &e))?;
         check(&db, path)?;
-        let mut store = Self { db, path: path.to_path_buf(), backups, _held: held };
+        let mut store = Self { db, path: path.to_path_buf(), backups, unreached: false, _held: held };
         store.migrate()?;
         // From here on the log may be brought into the database.
         store.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(|e| store.wrong(e))?;
         store.remove_partial()?;
         store.finish_erasures()?;
+        store.make_folder()?;
         Ok((store, recovered))
     }
 
@@ -75,23 +76,39 @@ impl Store {
         }
     }
 
-    /// Puts embeddings of a student in the place of those that are there.
+    /// Puts embeddings of a student in the place of those that are there. Thresholds are taken back, and that is said: they were chosen
+    /// among another student's similarities.
     pub(crate) fn set_student(&mut self, encoder: &FaceEncoder, all: &[(i64, Vec<f32>)]) -> Result<()> {
         let width = encoder.header().card.embedding.unwrap_or(0) as i64;
-        self.change(|db| {
+        let cleared = self.change(|db| {
             for (row, values) in all {
                 db.execute("UPDATE examples SET embedding = ?2 WHERE id = ?1", params![row, super::bytes(values)])?;
             }
             db.execute("DELETE FROM student", [])?;
             let query = "INSERT INTO student (digest, width) VALUES (?1, ?2)";
-            db.execute(query, params![encoder.digest(), width]).map(drop)
-        })
+            db.execute(query, params![encoder.digest(), width])?;
+            db.execute("UPDATE collections SET threshold = NULL WHERE threshold IS NOT NULL", [])
+        })?;
+        if cleared > 0 {
+            talk!(
+                "warning: {}: the thresholds of {cleared} collections were chosen for another student, and are none now: the nearest is \
+                 named, however far; choose them anew",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
-    /// The rows of all faces, each with its image if that was kept.
-    pub(crate) fn images(&self) -> Result<Vec<(i64, Option<Vec<u8>>)>> {
-        let query = "SELECT e.id, i.image FROM examples e LEFT JOIN images i ON i.example = e.id";
+    /// The rows of all faces, and whether the image of each was kept.
+    pub(crate) fn faces(&self) -> Result<Vec<(i64, bool)>> {
+        let query =
+            "SELECT e.id, i.example IS NOT NULL FROM examples e LEFT JOIN images i ON i.example = e.id ORDER BY e.id";
         self.rows(query, [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// The image of a row of [`faces`](Self::faces), if it was kept.
+    pub(crate) fn image_of(&self, row: i64) -> Result<Option<Vec<u8>>> {
+        self.one("SELECT image FROM images WHERE example = ?1", [row], |row| row.get(0))
     }
 }
 

@@ -28,6 +28,11 @@ fn with(store: &mut Store, names: &[&str]) -> i64 {
     collection
 }
 
+fn has(path: &Path, text: &str) -> bool {
+    let bytes = std::fs::read(path).expect("a file");
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
 #[test]
 fn tables_of_every_version_are_brought_to_the_present() {
     for version in 0..=VERSIONS.len() {
@@ -59,7 +64,7 @@ fn a_later_gdrd_s_tables_and_other_databases_are_refused() {
     db.pragma_update(None, "user_version", 99).expect("set");
     db.close().expect("closed");
     let said = open(&path).err().expect("refused").to_string();
-    assert!(said.contains("its tables are of version 99, this gdrd knows up to 2"), "{said}");
+    assert!(said.contains("its tables are of version 99, this gdrd knows up to 3"), "{said}");
     let (_folder, path) = place();
     Connection::open(&path).and_then(|db| db.execute_batch("CREATE TABLE letters (text)")).expect("a database");
     let said = open(&path).err().expect("refused").to_string();
@@ -68,7 +73,7 @@ fn a_later_gdrd_s_tables_and_other_databases_are_refused() {
 
 #[test]
 fn a_deletion_that_was_cut_off_is_finished_at_the_next_start() {
-    let (folder, path) = place();
+    let (_folder, path) = place();
     let (mut store, _) = Store::open(&path, backups(&path, 3)).expect("a database");
     let collection = with(&mut store, &["Ann-who-leaves", "Bob-who-stays"]);
     let backup = store.back_up().expect("made").expect("a backup");
@@ -84,10 +89,6 @@ fn a_deletion_that_was_cut_off_is_finished_at_the_next_start() {
             db.execute("DELETE FROM subjects WHERE id = ?1", [ann])
         })
         .expect("deleted");
-    let has = |path: &Path, text: &str| {
-        let bytes = std::fs::read(path).expect("a file");
-        bytes.windows(text.len()).any(|part| part == text.as_bytes())
-    };
     assert!(has(&backup, "Ann-who-leaves"));
     drop(store);
     let (store, _) = Store::open(&path, backups(&path, 3)).expect("a database");
@@ -95,16 +96,87 @@ fn a_deletion_that_was_cut_off_is_finished_at_the_next_start() {
         assert!(!has(file, "Ann-who-leaves") && has(file, "Bob-who-stays"), "{}", file.display());
     }
     assert_eq!(store.one("SELECT count(*) FROM erasures", [], |row| row.get::<_, i64>(0)).expect("read"), Some(0));
-    // A backup whose folder is away keeps the deletion open, and says so; one that was removed holds nobody.
-    let away = folder.path().join("away");
+}
+
+#[test]
+fn a_backup_that_is_away_stops_nobody_and_is_not_forgotten() {
+    let (_folder, path) = place();
+    let (there, away) = (path.with_file_name("backups"), path.with_file_name("away"));
+    let (mut store, _) = Store::open(&path, backups(&path, 1)).expect("a database");
+    let collection = with(&mut store, &["Ann-who-leaves", "Bob-who-stays"]);
+    let backup = store.back_up().expect("made").expect("a backup");
+    std::fs::rename(&there, &away).expect("moved");
+    let ann = store.subject(collection, "Ann-who-leaves").expect("read").expect("Ann");
+    let erased = store.erase(collection, Which::Subject(ann)).expect("deleted");
+    assert!(erased.examples.len() == 1 && store.unreached());
     drop(store);
+    // The next start makes no new folder of its name, where the backup would count as removed, and other backups drive it out of no list.
+    let (mut store, _) = Store::open(&path, backups(&path, 1)).expect("a database");
+    assert!(store.unreached() && !there.exists());
+    let said = store.back_up().expect_err("refused").to_string();
+    assert!(said.contains("the folder for backups is not there; put it back"), "{said}");
+    drop(store);
+    let other = Backups::new(&path.with_file_name("other"), 1).expect("a folder");
+    let (mut store, _) = Store::open(&path, Some(other)).expect("a database");
+    (0..2).for_each(|_| drop(store.back_up().expect("made")));
+    assert_eq!(store.backups().expect("read").len(), 2);
+    let said = store.forget_backups(&away).expect_err("refused").to_string();
+    assert!(said.contains("expected a folder that has backups") && said.contains("backups`"), "{said}");
+    drop(store);
+    std::fs::rename(&away, &there).expect("moved back");
+    let mut store = open(&path).expect("a database");
+    assert!(!store.unreached() && !has(&backup, "Ann-who-leaves") && has(&backup, "Bob-who-stays"));
+    let said = store.forget_backups(&there).expect_err("refused").to_string();
+    assert!(said.contains("is still there"), "{said}");
+    // What is gone for good is forgotten, and keeps nothing open.
+    std::fs::remove_dir_all(&there).expect("removed");
+    store.erase(collection, Which::All).expect("deleted");
+    assert!(store.unreached());
+    assert_eq!(store.forget_backups(&there).expect("forgotten"), 1);
+    assert!(!store.unreached());
+    drop(store);
+    let (mut store, _) = Store::open(&path, backups(&path, 1)).expect("a database");
+    store.back_up().expect("made");
+}
+
+#[test]
+fn who_became_one_with_another_leaves_the_backups_with_them() {
+    let (_folder, path) = place();
     let (mut store, _) = Store::open(&path, backups(&path, 3)).expect("a database");
-    std::fs::rename(path.with_file_name("backups"), &away).expect("moved");
-    let said = store.erase(collection, Which::All).expect_err("refused").to_string();
-    assert!(said.contains("not yet from a backup") && said.contains("its folder is not there"), "{said}");
-    std::fs::rename(&away, path.with_file_name("backups")).expect("moved back");
-    store.finish_erasures().expect("finished");
-    assert!(!has(&backup, "Bob-who-stays"));
+    let names = ["Ann-before", "Cleo-before", "Bob-after", "Dan-who-stays"];
+    let collection = with(&mut store, &names);
+    let backup = store.back_up().expect("made").expect("a backup");
+    let ids = names.map(|name| store.subject(collection, name).expect("read").expect("somebody"));
+    store.merge(ids[0], ids[1]).expect("one");
+    store.merge(ids[1], ids[2]).expect("one");
+    assert_eq!(store.examples(collection, Some(ids[2])).expect("read").len(), 3);
+    assert!(has(&backup, "Ann-before"), "their faces are in the backup until they are deleted");
+    let erased = store.erase(collection, Which::Subject(ids[2])).expect("deleted");
+    assert_eq!((erased.examples.len(), erased.subjects.len()), (3, 1));
+    for name in &names[..3] {
+        assert!(!has(&path, name) && !has(&backup, name), "{name}");
+    }
+    assert!(has(&backup, "Dan-who-stays"));
+    assert_eq!(store.one("SELECT count(*) FROM merged", [], |row| row.get::<_, i64>(0)).expect("read"), Some(0));
+}
+
+#[test]
+fn another_student_takes_the_thresholds_back() {
+    let (_folder, path) = place();
+    let mut store = open(&path).expect("a database");
+    let collection = with(&mut store, &["Ann"]);
+    let student = include_bytes!("../../../../tests/files/student-format-1.safetensors");
+    let encoder = gdrd_student::FaceEncoder::from_bytes(student, &candle_core::Device::Cpu).expect("a student");
+    store.set_threshold(collection, Some(0.6)).expect("set");
+    let faces = store.faces().expect("read");
+    assert!(faces.len() == 1 && faces[0].1);
+    assert_eq!(store.image_of(faces[0].0).expect("read").as_deref(), Some(&b"an image"[..]));
+    store.set_student(&encoder, &[(faces[0].0, vec![1.0; 12])]).expect("set");
+    assert_eq!(store.threshold(collection).expect("read"), None);
+    // The same student leaves them.
+    store.set_threshold(collection, Some(0.7)).expect("set");
+    assert!(!store.is_of_another(&encoder).expect("read"));
+    assert_eq!(store.threshold(collection).expect("read"), Some(0.7));
 }
 
 #[test]

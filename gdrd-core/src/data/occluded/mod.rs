@@ -152,8 +152,25 @@ impl Dataset for OccludedFaces {
         paint::painted(&face, self.situations[index], &mut random).at(|| self.inner.place(index))
     }
 
+    fn made(&self) -> Vec<String> {
+        let mut painted: Vec<&str> = Vec::new();
+        for situation in self.situations.iter().filter(|one| **one != Occlusion::Plain) {
+            if !painted.contains(&situation.attribute()) {
+                painted.push(situation.attribute());
+            }
+        }
+        painted.sort_unstable();
+        let mut made = self.inner.made();
+        made.extend((!painted.is_empty()).then(|| format!("painted with {}", painted.join(", "))));
+        made
+    }
+
     fn pairs(&self) -> &[Compared] {
         self.inner.pairs()
+    }
+
+    fn left_out(&self) -> &[String] {
+        self.inner.left_out()
     }
 
     fn notes(&self) -> &[String] {

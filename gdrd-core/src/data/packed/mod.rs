@@ -96,6 +96,9 @@ struct Description {
     /// Of what the file was made.
     made_of: BTreeMap<String, String>,
     notes: Vec<String>,
+    /// What about the faces no camera took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    made: Vec<String>,
 }
 
 /// A packed file.
@@ -267,6 +270,10 @@ impl Dataset for Pack {
 
     fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {
         (self.description.form == Form::Encoded).then(|| Ok(Cow::Borrowed(self.entry(index).image)))
+    }
+
+    fn made(&self) -> Vec<String> {
+        self.description.made.clone()
     }
 
     fn pairs(&self) -> &[Compared] {

@@ -134,6 +134,7 @@ pub fn pack(
         pairs,
         made_of: made_of.clone(),
         notes: (lost > 0).then(|| format!("left out, pairs of images that are left out: {lost}")).into_iter().collect(),
+        made: dataset.made(),
     };
     let description = serde_json::to_vec(&description).map_err(|e| Error::data(e.to_string()))?;
     packing.bytes = out.finish(table, &texts, &description)?;

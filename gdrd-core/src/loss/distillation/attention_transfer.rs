@@ -27,7 +27,7 @@ pub struct AttentionTransfer {
     /// The student's feature map, by its name: one on the way to the backbone's, which it is when left out.
     pub student_map: Option<String>,
     /// Power of the values before their mean over channels.
-    #[schemars(range(min = 0.1, max = 16.0))]
+    #[schemars(range(min = 1.0, max = 16.0))]
     pub power: f64,
     /// How far two attention maps are apart.
     pub distance: AttentionDistance,
@@ -102,7 +102,10 @@ impl Loss for Attention {
         if self.config.reweight == 0.0 {
             return Ok(each.mean_all()?.into());
         }
-        let weights = (each.detach().relu()? + 1e-12)?.powf(self.config.reweight)?;
+        // Relative to the farthest face, so that no power makes all of them 0.
+        let far = each.detach().relu()?;
+        let far = far.broadcast_div(&(far.max(0)? + 1e-12)?)?;
+        let weights = (far + 1e-12)?.powf(self.config.reweight)?;
         let weights = weights.broadcast_div(&weights.sum_all()?)?;
         Ok((each * weights)?.sum_all()?.into())
     }

@@ -15,8 +15,8 @@ use crate::nn::Mode;
 use crate::plugin::{Kind, ViewName};
 use crate::student::Student;
 
-/// Evolutionary knowledge distillation (EKD; Zhang et al., \"Student network learning via evolutionary knowledge
-/// distillation\", TCSVT 2022): a teacher is learnt online, and hands on what it knows at every step of the way, not only
+/// Evolutionary knowledge distillation (EKD; Zhang et al., "Student network learning via evolutionary knowledge
+/// distillation", TCSVT 2022): a teacher is learnt online, and hands on what it knows at every step of the way, not only
 /// in the end; guided modules stand between the maps of both.
 ///
 /// We have read its abstract alone, and the equations are ours: a second network T sees the same faces in another view

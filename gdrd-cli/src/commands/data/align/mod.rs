@@ -1,6 +1,6 @@
 //! `data align`: photographs to aligned faces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -120,11 +120,17 @@ pub(crate) fn align(wanted: &AlignArguments) -> Result<()> {
     drop(progress);
     let done = Done { photographs: &photographs, found: found?, passed_over };
     done.write(wanted, how)?;
-    let gone = known.keys().filter(|name| !photographs.iter().any(|photograph| photograph.name == **name)).count();
+    let gone = gone(&known, &photographs);
     if gone > 0 {
         talk!("{gone} photographs of an earlier call are in `{}` no longer; their faces stay", wanted.photos.display());
     }
     done.end(wanted)
+}
+
+/// How many photographs of earlier calls are there no longer.
+fn gone<T>(known: &BTreeMap<String, T>, photographs: &[Photograph]) -> usize {
+    let names: HashSet<&str> = photographs.iter().map(|one| one.name.as_str()).collect();
+    known.keys().filter(|name| !names.contains(name.as_str())).count()
 }
 
 /// What says where faces are, and the sha256 of the detector.
@@ -220,4 +226,17 @@ impl Done<'_> {
 /// The file of a face in a folder of results.
 fn face_path(out: &Path, face: &str) -> PathBuf {
     out.join(work::FACES).join(face)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photographs_that_are_gone_are_counted() {
+        let photograph = |at: usize| Photograph { path: PathBuf::new(), name: at.to_string(), stem: String::new() };
+        let photographs: Vec<Photograph> = (0..100).map(photograph).collect();
+        let known: BTreeMap<String, ()> = (3..102).map(|at| (at.to_string(), ())).collect();
+        assert_eq!(gone(&known, &photographs), 2);
+    }
 }

@@ -1,0 +1,101 @@
+"""The table of docs/compared.md from `cells.jsonl`: a line for each finished cell of `gdrd ablate`, from whichever machine.
+
+    python docs/compared/table.py add runs/ablation/*-seed*     # cells that are not there yet
+    python docs/compared/table.py                               # the table, as Markdown
+
+`gdrd ablate` makes such a table of cells that one program has trained on one machine. This file lets several machines share the work. A cell is
+the accuracy on the same held-out pairs, pair by pair (`items`, a bit for each, as hexadecimal digits), and what its steps cost. Needs numpy.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import numpy
+
+CELLS = Path(__file__).with_name("cells.jsonl")
+AGAINST = "GDRD"
+RESAMPLES = 1000
+
+
+def cell(run):
+    lock = json.loads((run / "lock.json").read_text())
+    student = json.loads((run / "evaluation" / "held-out.json").read_text())[0]["outcome"]
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    seconds = 0.0
+    for stage in {step["stage"] for step in steps}:
+        of_stage = [step["processor_seconds"] for step in steps if step["stage"] == stage]
+        # Logs of before 2026-11-28 have what came before a stage, such as the features of teachers, in its first step.
+        seconds += sum(of_stage[1:]) + statistics.median(of_stage)
+    items = student["items"]
+    return {
+        "row": lock["name"],
+        "seed": int(run.name.rsplit("-seed", 1)[1].split("-")[0]),
+        "accuracy": student["figures"][0]["value"],
+        "seconds": round(seconds, 1),
+        "peak_mb": round(max(step["peak_bytes"] for step in steps) / 1e6),
+        "pairs": len(items),
+        "items_digest": student["items_digest"][:16],
+        "recipe": lock["recipe"][:12],
+        "program": lock["program"][:12],
+        "kernels": lock["machine"]["kernels"],
+        "items": f"{int(items, 2):0{len(items) // 4}x}",
+    }
+
+
+def read():
+    return [json.loads(line) for line in CELLS.read_text().splitlines()] if CELLS.exists() else []
+
+
+def add(runs):
+    known = {(one["row"], one["seed"]) for one in read()}
+    with CELLS.open("a") as file:
+        for run in map(Path, runs):
+            if not (run / "evaluation" / "held-out.json").exists():
+                continue
+            one = cell(run)
+            if (one["row"], one["seed"]) not in known:
+                file.write(json.dumps(one) + "\n")
+
+
+def bits(one):
+    return numpy.array([int(bit) for bit in f"{int(one['items'], 16):0{one['pairs']}b}"], dtype=float)
+
+
+def resampled(system, rng_seeds, draws):
+    """Means over seeds drawn with replacement and the items of `draws`."""
+    per_seed = numpy.stack([bits(one) for one in system])
+    chosen = rng_seeds.integers(0, len(system), (RESAMPLES, len(system)))
+    by_seed = numpy.stack([per_seed[:, items].mean(axis=1) for items in draws])
+    return numpy.take_along_axis(by_seed, chosen, axis=1).mean(axis=1)
+
+
+def interval(values, sign):
+    low, high = 100 * numpy.percentile(values, [2.5, 97.5])
+    return f"{low:{sign}.2f} to {high:{sign}.2f}"
+
+
+def table():
+    rows = {}
+    for one in read():
+        rows.setdefault(one["row"], []).append(one)
+    digests = {one["items_digest"] for cells in rows.values() for one in cells}
+    if len(digests) != 1:
+        sys.exit(f"expected the same pairs in every cell, found {sorted(digests)}")
+    pairs = rows[AGAINST][0]["pairs"]
+    draws = [numpy.random.default_rng([7, at]).integers(0, pairs, pairs) for at in range(RESAMPLES)]
+    base = resampled(rows[AGAINST], numpy.random.default_rng(1), draws)
+    print(f"| system | accuracy % | 95 % interval | seeds | less {AGAINST} | 95 % interval | CPU s | peak MB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    mean = lambda cells: statistics.mean(one["accuracy"] for one in cells)
+    for row, cells in sorted(rows.items(), key=lambda entry: -mean(entry[1])):
+        of_row = resampled(cells, numpy.random.default_rng(2), draws)
+        spread = f" ± {statistics.stdev(one['accuracy'] for one in cells):.2f}" if len(cells) > 1 else ""
+        less = ["-", "-"] if row == AGAINST else [f"{mean(cells) - mean(rows[AGAINST]):+.2f}", interval(of_row - base, "+")]
+        cost = f"{statistics.mean(one['seconds'] for one in cells):.0f} | {max(one['peak_mb'] for one in cells)}"
+        print(f"| {row} | {mean(cells):.2f}{spread} | {interval(of_row, '')} | {len(cells)} | {less[0]} | {less[1]} | {cost} |")
+
+
+if __name__ == "__main__":
+    add(sys.argv[2:]) if sys.argv[1:2] == ["add"] else table()
