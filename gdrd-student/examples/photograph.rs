@@ -9,8 +9,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use gdrd_student::front_end::{Detection, Detector, DetectorOptions, OnnxDetector, align};
-use gdrd_student::{Face, FaceEncoder};
+use gdrd_student::front_end::{Aligned, Detection, Detector, DetectorOptions, OnnxDetector};
+use gdrd_student::{Face, FaceEncoder, Gallery};
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
 #[allow(clippy::print_stdout, reason = "a program")]
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let encoder = FaceEncoder::open(student)?;
     let detector = OnnxDetector::open(detector, DetectorOptions::default())?;
-    let (mut names, mut faces) = (Vec::new(), Vec::new());
+    let mut gallery = Gallery::new(&encoder);
     for entry in std::fs::read_dir(people)? {
         let path = entry?.path();
         let photograph = read(&path)?;
@@ -31,23 +31,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("{}: no face", path.display());
             continue;
         };
-        faces.push(align(&photograph, landmarks, 112)?);
-        names.push(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+        let face = encoder.face(&Aligned::of(&photograph, landmarks, 112)?)?;
+        gallery.enrol(&path.file_stem().unwrap_or_default().to_string_lossy(), &face)?;
     }
     for path in photographs {
         let photograph = read(path)?;
         let found = detector.detect(&photograph)?;
         println!("{}: {} faces", path.display(), found.len());
-        for face in found {
-            // The known people, and behind them the face in question.
-            let mut all = faces.clone();
-            all.push(align(&photograph, &face.landmarks, 112)?);
-            let embeddings = encoder.embed(&all)?;
-            let similarity = |person: &usize| embeddings.similarity(*person, faces.len());
-            let best = (0..faces.len()).max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-            let [x, y] = face.bounds.centre();
-            match best {
-                Some(person) => println!("  at {x:.0}, {y:.0}: {} ({:.3})", names[person], similarity(&person)),
+        for Detection { bounds, landmarks, .. } in found {
+            let face = encoder.face(&Aligned::of(&photograph, &landmarks, 112)?)?;
+            let ([x, y], pixels) = (bounds.centre(), face.pixels());
+            match gallery.search(&face, 1)?.first() {
+                Some(nearest) => {
+                    println!("  at {x:.0}, {y:.0}, {pixels} pixels: {} ({:.3})", nearest.person, nearest.similarity)
+                }
                 None => println!("  at {x:.0}, {y:.0}: nobody is known"),
             }
         }

@@ -29,12 +29,14 @@ pub(super) fn deciding(operating: &Operating, registry: &Registry) -> Result<Fac
 }
 
 /// The similarity from which on a face of so many pixels counts as recognised, or why there is none.
-pub(super) fn threshold(encoder: &FaceEncoder, operating: &Operating, pixels: usize) -> std::result::Result<f64, String> {
+pub(super) fn threshold(
+    encoder: &FaceEncoder,
+    operating: &Operating,
+    pixels: usize,
+) -> std::result::Result<f64, String> {
     match (operating.threshold, operating.rate, &encoder.header().facts.calibration) {
         (Some(threshold), ..) => Ok(threshold),
-        (None, None, None) => {
-            Err("the student's file has no thresholds (`gdrd calibrate` measures them)".to_string())
-        }
+        (None, None, None) => Err("the student's file has no thresholds (`gdrd calibrate` measures them)".to_string()),
         (None, rate, _) => match encoder.threshold(rate.unwrap_or(USUAL_RATE), pixels) {
             Ok(threshold) => Ok(threshold.similarity),
             Err(error) => Err(error.to_string()),
@@ -80,7 +82,8 @@ pub(crate) fn compare(wanted: &CompareArguments, registry: &Registry) -> Result<
     let same = threshold.as_ref().ok().map(|threshold| f64::from(similarity) >= *threshold);
     let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
     if *as_json {
-        let mut said = json!({ "same": same, "similarity": similarity, "threshold": threshold.as_ref().ok(), "quality": quality });
+        let mut said =
+            json!({ "same": same, "similarity": similarity, "threshold": threshold.as_ref().ok(), "quality": quality });
         if let Err(why) = threshold {
             said["no_decision"] = json!(why);
         }

@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn the_interval_of_a_mean_includes_the_seeds() {
         let seed = first_are_right(900, 1000);
-        let one = seeds_interval(&[seed.clone()], RESAMPLES, &mut rng()).expect("items");
+        let one = seeds_interval(std::slice::from_ref(&seed), RESAMPLES, &mut rng()).expect("items");
         assert!((one.low - 0.8814).abs() < 0.003 && (one.high - 0.9186).abs() < 0.003, "{one:?}");
         let apart = [seed, first_are_right(800, 1000), first_are_right(1000, 1000)];
         let three = seeds_interval(&apart, RESAMPLES, &mut rng()).expect("items");

@@ -221,8 +221,7 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
     let headline = &rows[base].headline;
     let measured = format!("{} {}", headline.name, headline.unit.sign()).trim_end().to_string();
     let mut header: Vec<String> = vec!["recipe".into(), measured];
-    let columns =
-        ["95 % interval", "seeds", "difference", "95 % interval of the difference", "p", "CPU s", "peak MB"];
+    let columns = ["95 % interval", "seeds", "difference", "95 % interval of the difference", "p", "CPU s", "peak MB"];
     header.extend(columns.map(String::from));
     let quotes = rows.iter().any(|row| row.quoted.is_some());
     header.extend(quotes.then(|| "quoted".to_string()));
@@ -235,7 +234,8 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
         let one = headline.unit.of_one();
         let stream = || Seed(7).stream("paired bootstrap", &[]);
         let items: Vec<Vec<f64>> = row.outcomes().iter().map(|outcome| outcome.items.clone()).collect();
-        let Interval { low, high } = seeds_interval(&items, RESAMPLES, &mut stream()).at(|| format!("row `{}`", row.name))?;
+        let Interval { low, high } =
+            seeds_interval(&items, RESAMPLES, &mut stream()).at(|| format!("row `{}`", row.name))?;
         let interval = format!("{:.2} to {:.2}", one * low, one * high);
         let mut cells = vec![row.name.clone(), value, interval, row.values.len().to_string()];
         if at == base {

@@ -182,7 +182,10 @@ mod tests {
     }
 
     /// Everything that is known of a face, but for `side`.
-    fn known(dataset: &dyn Dataset, index: usize) -> (String, Option<String>, Vec<(String, String)>, Vec<u8>) {
+    /// Key, person, attributes and pixels.
+    type Known = (String, Option<String>, Vec<(String, String)>, Vec<u8>);
+
+    fn known(dataset: &dyn Dataset, index: usize) -> Known {
         let mut attributes = dataset.attributes(index);
         attributes.retain(|(name, _)| name != SIDE);
         attributes.sort();
