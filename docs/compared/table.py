@@ -49,14 +49,17 @@ def read():
 
 
 def add(runs):
-    known = {(one["row"], one["seed"]) for one in read()}
+    known = {(one["row"], one["seed"]): one["recipe"] for one in read()}
     with CELLS.open("a") as file:
         for run in map(Path, runs):
             if not (run / "evaluation" / "held-out.json").exists():
                 continue
             one = cell(run)
-            if (one["row"], one["seed"]) not in known:
+            kept = known.get((one["row"], one["seed"]))
+            if kept is None:
                 file.write(json.dumps(one) + "\n")
+            elif kept != one["recipe"]:
+                print(f"{run}: not added, {CELLS.name} has this row and seed of another recipe: take that line out first", file=sys.stderr)
 
 
 def bits(one):

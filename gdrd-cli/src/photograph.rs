@@ -14,6 +14,7 @@ pub(crate) struct Found {
     /// `[left, top, right, bottom]`, in pixels of the upright photograph.
     pub(crate) bounds: [i64; 4],
     /// How sure the detector is; 1 without one.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the service says it"))]
     pub(crate) probability: f32,
     pub(crate) landmarks: Option<Landmarks>,
     /// Height of the face in the photograph, in pixels, at most that of an aligned face where it was found.

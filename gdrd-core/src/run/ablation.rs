@@ -38,8 +38,9 @@ pub struct Ablation {
 
 /// Runs every cell that is not finished below `folder`, then writes `ablation.{md,csv,tex,svg,png}` there: mean and standard
 /// deviation over the seeds of the protocol's headline for the first embedder, its interval by the bootstrap over items and seeds, and
-/// its difference to the row `against` by the paired bootstrap on the same items and over the seeds; what training cost, as the mean of the processor's seconds and the highest
-/// peak of memory; what a recipe quotes. What the teachers score without training stands below.
+/// its difference to the row `against` by the paired bootstrap on the same items and over the seeds; what the steps cost, as the mean
+/// of the processor's seconds and the highest peak of memory; what a recipe quotes. What the teachers score without training stands
+/// below.
 ///
 /// A cell that runs after another in one process may find memory of that one still held, and has it in its peak.
 ///
@@ -234,9 +235,9 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
         let one = headline.unit.of_one();
         let stream = || Seed(7).stream("paired bootstrap", &[]);
         let items: Vec<Vec<f64>> = row.outcomes().iter().map(|outcome| outcome.items.clone()).collect();
-        let Interval { low, high } =
-            seeds_interval(&items, RESAMPLES, &mut stream()).at(|| format!("row `{}`", row.name))?;
-        let interval = format!("{:.2} to {:.2}", one * low, one * high);
+        // Seeds that were judged on other numbers of items, or on none, have no interval together.
+        let interval = seeds_interval(&items, RESAMPLES, &mut stream())
+            .map_or("-".into(), |Interval { low, high }| format!("{:.2} to {:.2}", one * low, one * high));
         let mut cells = vec![row.name.clone(), value, interval, row.values.len().to_string()];
         if at == base {
             cells.extend(["-", "-", "-"].map(String::from));
@@ -304,6 +305,14 @@ mod tests {
         assert_eq!(table.rows()[1][4..6], ["+0.00", "+0.00 to +0.00"]);
         assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "100.00 to 100.00", "2", "-", "-", "-", "2", "3"]);
         assert!(remarks.len() == 1 && remarks[0].contains("expected the same probes in the same order"), "{remarks:?}");
+    }
+
+    #[test]
+    fn a_row_without_an_interval_takes_nothing_from_the_table() {
+        let rows = [row("a", &[&["1"]]), row("b", &[&["1"], &["1", "2"]]), row("c", &[&[]])];
+        let (table, remarks) = table(&rows, 0).expect("a table");
+        let intervals: Vec<&str> = table.rows().iter().map(|row| row[2].as_str()).collect();
+        assert_eq!((intervals, remarks.len()), (vec!["100.00 to 100.00", "-", "-"], 2));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a gallery finds, and what becomes of its file.
 
+use std::path::Path;
+
 use super::file::{Header, beside, first_bytes, previous};
 use super::*;
 use gdrd_core::files;
@@ -95,15 +97,20 @@ fn who_is_removed_is_found_no_more_and_stands_in_no_file() {
     }
 }
 
+/// A gallery whose file has three people in the state before it, and one more now; its bytes.
+fn saved_twice(path: &Path) -> (Gallery, Vec<u8>) {
+    let mut gallery = gallery(3, 4);
+    gallery.save(path).expect("saved");
+    gallery.enrol("new", &face(9, 4)).expect("enrolled");
+    gallery.save(path).expect("saved");
+    (gallery, std::fs::read(path).expect("bytes"))
+}
+
 #[test]
 fn a_file_that_is_cut_or_altered_anywhere_gives_the_state_before_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("people");
-    let mut first = gallery(3, 4);
-    first.save(&path).expect("saved");
-    first.enrol("new", &face(9, 4)).expect("enrolled");
-    first.save(&path).expect("saved");
-    let whole = std::fs::read(&path).expect("bytes");
+    let (first, whole) = saved_twice(&path);
     let text = whole.iter().take_while(|byte| **byte != b' ').count();
     for at in 0..whole.len() {
         std::fs::write(&path, &whole[..at]).expect("cut");
@@ -135,11 +142,7 @@ fn a_file_that_is_cut_or_altered_anywhere_gives_the_state_before_it() {
 fn a_file_that_is_not_lost_is_neither_passed_over_nor_written_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("people");
-    let mut first = gallery(3, 4);
-    first.save(&path).expect("saved");
-    first.enrol("new", &face(9, 4)).expect("enrolled");
-    first.save(&path).expect("saved");
-    let whole = std::fs::read(&path).expect("bytes");
+    let (_, whole) = saved_twice(&path);
     std::fs::write(&path, &whole[..50]).expect("cut");
     let mut recovered = Gallery::open(&path).expect("the state before");
     // Somebody mends it before what was recovered is saved.

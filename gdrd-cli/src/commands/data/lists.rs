@@ -181,10 +181,10 @@ mod tests {
         std::fs::write(path, png(&face).expect("a PNG")).expect("written");
     }
 
-    /// Everything that is known of a face, but for `side`.
     /// Key, person, attributes and pixels.
     type Known = (String, Option<String>, Vec<(String, String)>, Vec<u8>);
 
+    /// Everything that is known of a face, but for `side`.
     fn known(dataset: &dyn Dataset, index: usize) -> Known {
         let mut attributes = dataset.attributes(index);
         attributes.retain(|(name, _)| name != SIDE);
