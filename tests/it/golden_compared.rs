@@ -24,14 +24,14 @@ fn teacher() -> candle_core::Tensor {
 #[test]
 fn margins() {
     let golden = Golden::read("compared");
-    let rival = RivalPenalised { scale: 16.0, margin: 0.3, ..RivalPenalised::default() };
+    let rival = RivalPenalised { scale: 16.0, margin: 0.3, threshold: 0.2, ..RivalPenalised::default() };
     let cases: [(&str, &dyn LossConfig); 7] = [
         ("sphereface", &SphereFace { lambda_start: 0.0, lambda_end: 0.0, ..SphereFace::default() }),
         ("magface", &MagFace { easy_margin: false, ..MagFace::default() }),
         ("magface_easy", &MagFace::default()),
         ("adaface", &AdaFace { width: 3.0, momentum: 0.3, ..AdaFace::default() }),
         ("curricularface", &CurricularFace { momentum: 0.2, ..CurricularFace::default() }),
-        ("rival", &rival),
+        ("rival", &RivalPenalised { easy_margin: false, ..rival.clone() }),
         ("rival_angular", &RivalPenalised { angular: true, ..rival.clone() }),
     ];
     for (name, config) in cases {

@@ -35,3 +35,23 @@ fn mobilenet_v3() {
         }
     }
 }
+
+#[test]
+fn mobilenet_v1_trains_as_in_pytorch() {
+    let golden = Golden::read("mobilenet");
+    let head = HeadOptions { pool: Pool::Average, ..HeadOptions::default() };
+    let config = MobileNet { version: MobileNetVersion::V1, width: 0.125, embedding: 8, head, ..MobileNet::default() };
+    let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.0; count]);
+    let new = |weights: &Weights| build(&config, 16, weights, &Bare(Device::Cpu));
+    let (student, made) = Weights::create(&Device::Cpu, draw, new).expect("a network");
+    made.assign(&formula::tensors(&made).0).expect("the same names and shapes");
+    let faces = formula::image("faces", (4, 3, 16, 16)).affine(0.5, 0.5).expect("in [0, 1]");
+    let map = student.backbone(&FaceBatch::from_tensor(faces).expect("a batch"), Mode::Train).expect("a map");
+    // Twenty-seven normalisations by the batch, one after the other.
+    golden.compare_within("v1.backbone", &map, 2e-4);
+    let wanted = formula::image("wanted", map.shape());
+    let gradients = (map * wanted).and_then(|x| x.mean_all()).and_then(|x| x.backward()).expect("gradients");
+    for (name, var) in made.parameters.iter().filter(|(name, _)| name.starts_with("backbone")) {
+        golden.compare_within(&format!("v1.grad.{name}"), gradients.get(var.as_tensor()).expect("a gradient"), 2e-3);
+    }
+}

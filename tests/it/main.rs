@@ -43,6 +43,7 @@ mod hub_refuses;
 mod licences;
 mod losses;
 mod neighbours;
+mod online_teacher;
 mod onnx;
 mod pages;
 mod parquet;

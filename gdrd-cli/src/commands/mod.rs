@@ -1,5 +1,6 @@
 //! One file for each command.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,6 +146,22 @@ impl Reading {
 /// The student of a file, of any kind that is registered.
 pub(crate) fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
     FaceEncoder::open_with_kinds(path, &candle_core::Device::Cpu, registry)
+}
+
+/// The same, for photographs: says so where what no camera took is among the faces that the student learnt from.
+pub(crate) fn student_for_photographs(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
+    let encoder = open_student(path, registry)?;
+    let made: BTreeSet<&String> = encoder.header().facts.data.values().flat_map(|source| &source.made).collect();
+    if !made.is_empty() {
+        let made: Vec<&str> = made.into_iter().map(String::as_str).collect();
+        talk!(
+            "warning: not all faces that `{}` learnt from were taken by a camera ({}); measure its thresholds on photographs before you \
+             rely on them (`gdrd calibrate`)",
+            path.display(),
+            made.join(", ")
+        );
+    }
+    Ok(encoder)
 }
 
 /// Refuses an output before the work for it begins: one that cannot be written, one that is an input, and one that is a part of a

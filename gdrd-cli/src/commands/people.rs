@@ -10,7 +10,7 @@ use gdrd_student::front_end::Detector;
 use gdrd_student::{Embedding, FaceEncoder, Gallery};
 use serde_json::json;
 
-use super::open_student;
+use super::student_for_photographs;
 use crate::args::{CompareArguments, EnrolArguments, Finding, ForgetArguments, Operating};
 use crate::photograph::{self, detector, faces, whole};
 use crate::progress::Progress;
@@ -20,7 +20,7 @@ const USUAL_RATE: f64 = 0.001;
 
 /// The student, which must have thresholds for the rate that was asked for: what no face could be decided by is said before the first.
 pub(super) fn deciding(operating: &Operating, registry: &Registry) -> Result<FaceEncoder> {
-    let encoder = operating.held.hold(open_student(&operating.student, registry)?)?;
+    let encoder = operating.held.hold(student_for_photographs(&operating.student, registry)?)?;
     let asked = operating.rate.or_else(|| encoder.header().facts.calibration.as_ref().map(|_| USUAL_RATE));
     if let (None, Some(rate)) = (operating.threshold, asked) {
         encoder.threshold(rate, usize::MAX)?;
@@ -140,7 +140,7 @@ pub(super) fn open_gallery(path: &Path) -> Result<Gallery> {
 pub(crate) fn enrol(wanted: &EnrolArguments, registry: &Registry) -> Result<()> {
     let EnrolArguments { gallery: path, folder, student, held, finding, json: as_json } = wanted;
     let eyes = Eyes::open(finding)?;
-    let encoder = held.hold(open_student(student, registry)?)?;
+    let encoder = held.hold(student_for_photographs(student, registry)?)?;
     let people = photographs(folder)?;
     if people.is_empty() {
         let message =

@@ -38,7 +38,7 @@ use self::people::People;
 use self::service::Service;
 use self::store::{Backups, Store};
 use crate::args::{Searching, ServeArguments};
-use crate::commands::open_student;
+use crate::commands::student_for_photographs;
 use crate::progress::Progress;
 
 /// The collection of a new database.
@@ -76,7 +76,7 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
         return Ok(());
     }
     let student = wanted.student.as_deref().ok_or_else(|| Error::recipe("expected `--student FILE`"))?;
-    let encoder = Arc::new(open_student(student, registry)?);
+    let encoder = Arc::new(student_for_photographs(student, registry)?);
     let (detector, detector_name) = detector(wanted)?.unzip();
     let looker = Looker { encoder: encoder.clone(), detector, pixels: wanted.max_pixels * 1_000_000 };
     embeddings_of(&mut store, &looker, wanted)?;

@@ -46,18 +46,14 @@ pub(super) fn facts(prepared: &Prepared, lock: &Lock) -> Result<StudentFacts> {
         let options = serde_json::to_value(&experiment.views.get(&name)?.resolved).ok()?;
         Some((name, options))
     };
-    let trained: BTreeSet<String> = experiment.stages.iter().map(|stage| stage.options.data.to_string()).collect();
-    let source = |name: String| {
-        let digest = lock.data.get(&name)?.fingerprint.clone();
+    let mut data = BTreeMap::new();
+    for name in experiment.stages.iter().map(|stage| stage.options.data.to_string()) {
+        let Some(locked) = lock.data.get(&name) else { continue };
+        let made = parts.context().dataset(&name)?.made();
         let licence = experiment.licences.get(&format!("data.{name}")).cloned();
-        Some((name, Source { digest, licence }))
-    };
-    Ok(StudentFacts {
-        input,
-        views: shown.into_iter().filter_map(view).collect(),
-        data: trained.into_iter().filter_map(source).collect(),
-        ..StudentFacts::default()
-    })
+        data.insert(name, Source { digest: locked.fingerprint.clone(), licence, made });
+    }
+    Ok(StudentFacts { input, views: shown.into_iter().filter_map(view).collect(), data, ..StudentFacts::default() })
 }
 
 fn stated(figure: &Figure) -> Option<StatedFigure> {

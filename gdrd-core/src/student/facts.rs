@@ -45,6 +45,9 @@ pub struct Source {
     /// Its licence, where the recipe states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// What about its faces no camera took, such as `drawn by gdrd`; nothing in older files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<String>,
 }
 
 /// A figure of a protocol.

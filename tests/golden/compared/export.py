@@ -119,17 +119,21 @@ def recognition():
     logits = 64.0 * torch.where(own, turned(target, 0.5), others)
     record("curricularface", F.cross_entropy(logits, LABELS), {"embedding": x}, module)
 
-    for name, angular in (("rival", False), ("rival_angular", True)):
+    # The rule of the authors' code, face by face: the rival of largest cosine, where that is above the threshold.
+    for name, angular, easy in (("rival", False, False), ("rival_angular", True, True)):
         module, x, cosine, own = classes(name, 16.0)
         target = cosine[own][:, None]
         moved = turned(target, 0.3) if angular else target - 0.3
+        if easy:
+            moved = torch.where(target > 0, moved, target)
         logits = torch.where(own, moved, cosine)
         rows = []
         for face in range(6):
             rival = max((c for c in range(IDENTITIES) if c != LABELS[face]), key=lambda c: cosine[face, c].item())
             raised = torch.zeros(IDENTITIES, dtype=torch.double)
-            if cosine[face, rival] > 0.7 * target[face, 0]:
-                raised[rival] = 0.5 * 0.3
+            near = cosine[face, rival]
+            if near > 0.2:
+                raised[rival] = torch.cos(torch.acos(near) - 0.5 * 0.3) - near if angular else 0.5 * 0.3
             rows.append(logits[face] + raised)
         record(name, F.cross_entropy(16.0 * torch.stack(rows), LABELS), {"embedding": x}, module)
 

@@ -31,7 +31,10 @@ pub(super) fn lineage(header: &StudentHeader) -> Vec<(String, Option<&str>)> {
     let teachers = header.teachers.keys().map(|name| (format!("teacher `{name}`"), of(name)));
     let others = header.licences.keys().filter(|name| !header.teachers.contains_key(*name));
     let others = others.map(|name| (format!("`{name}`"), of(name)));
-    let data = header.facts.data.iter().map(|(name, source)| (format!("dataset `{name}`"), source.licence.as_deref()));
+    let data = header.facts.data.iter().map(|(name, source)| {
+        let part = [format!("dataset `{name}`")].into_iter().chain(source.made.clone());
+        (part.collect::<Vec<_>>().join(", "), source.licence.as_deref())
+    });
     teachers.chain(others).chain(data).collect()
 }
 

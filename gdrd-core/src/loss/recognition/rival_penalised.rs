@@ -1,6 +1,6 @@
 //! A penalty for the strongest wrong class.
 
-use candle_core::{D, DType};
+use candle_core::{D, DType, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +12,13 @@ use crate::loss::{About, LoggedScalar, Loss, LossConfig, LossInputs, LossValue, 
 use crate::plugin::Kind;
 
 /// Deep rival-penalised competitive learning, RPCL (Li et al., Neural Networks 2022): beside the target's margin, the
-/// largest logit of another person, the rival's, is raised, so that the face is pushed away from it.
+/// largest logit of another person, the rival's, is raised where it is high, so that the face is pushed away from it.
 ///
-/// What the description of its code says: the rival is the largest non-target logit and is de-learnt; it is combined with
-/// CosFace, ArcFace and MagFace; the released models have f = 0.5 and a threshold of 0.7. How the two enter the
-/// equation it does not say. Here the rival's cosine is raised by `rival_margin` = f times the target's margin where
-/// it is above `threshold` times the target's cosine.
+/// From the authors' code: the rival is the largest non-target logit; where its cosine is above `threshold` its angle is
+/// lessened by `rival_margin` = f times the margin (f = 0.5, threshold 0.7 in the released models); the target has its margin
+/// only where its cosine is above 0. There the margin is MagFace's, and f is of its least; here it is ArcFace's with `angular`. Our
+/// inference: with CosFace's margin the rival's cosine is raised by f times it. The code has a factor of 0.2 on that
+/// sum, which lowers the rival, against the text.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RivalPenalised {
@@ -25,16 +26,18 @@ pub struct RivalPenalised {
     #[schemars(range(min = 1e-6, max = 1_000_000))]
     pub scale: f64,
     /// The target's margin: a cosine, or an angle in radians with `angular`.
-    #[schemars(range(min = 0, max = 10))]
+    #[schemars(range(min = 0, max = 1.57))]
     pub margin: f64,
-    /// Whether the target has ArcFace's margin in the place of CosFace's.
+    /// Whether margins are ArcFace's, of the angle, in the place of CosFace's.
     pub angular: bool,
     /// f, the rival's share of the margin.
-    #[schemars(range(min = 0.0, max = 10.0))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub rival_margin: f64,
-    /// The share of the target's cosine above which the rival is penalised.
-    #[schemars(range(min = -10.0, max = 10.0))]
+    /// The cosine above which the rival is penalised.
+    #[schemars(range(min = -1.0, max = 1.0))]
     pub threshold: f64,
+    /// Whether targets beyond 90 degrees have no margin.
+    pub easy_margin: bool,
     /// Label smoothing, the weight of people with few images, and a sample of the identities.
     pub classes: Classes,
 }
@@ -42,7 +45,8 @@ pub struct RivalPenalised {
 impl Default for RivalPenalised {
     fn default() -> Self {
         let classes = Classes::default();
-        Self { scale: 64.0, margin: 0.4, angular: false, rival_margin: 0.5, threshold: 0.7, classes }
+        let (scale, margin, rival_margin, threshold) = (32.0, 0.2, 0.5, 0.7);
+        Self { scale, margin, angular: false, rival_margin, threshold, easy_margin: true, classes }
     }
 }
 
@@ -57,7 +61,7 @@ impl LossConfig for RivalPenalised {
     }
 
     fn about(&self) -> About {
-        About { equation: "CE of s (cos - m); the largest other s (cos + f m)", memory: "b c" }
+        About { equation: "CE of s (cos - m); the largest other above t s (cos + f m)", memory: "b c" }
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Loss>> {
@@ -72,17 +76,25 @@ struct Rival {
 
 impl Loss for Rival {
     fn compute(&self, inputs: &LossInputs) -> Result<LossValue> {
-        let RivalPenalised { scale, margin, angular, rival_margin, threshold, .. } = self.config;
+        let RivalPenalised { scale, margin, angular, rival_margin, threshold, easy_margin, .. } = self.config;
+        let moved = |cosine: &Tensor, margin: f64| match angular {
+            true => turned(cosine, margin),
+            false => Ok((cosine - margin)?),
+        };
         self.head.compute(inputs, scale, |known, details| {
-            let (cosine, target) = (known.cosine.detach(), known.target.detach());
             // The target's own cosine is out of the way below all others.
-            let index = (&cosine - (&known.own * 4.0)?)?.argmax_keepdim(D::Minus1)?;
-            let strong = cosine.gather(&index, 1)?.gt(&(target * threshold)?)?.to_dtype(DType::F32)?;
-            details.push(("rivals".into(), LoggedScalar::scalar(&strong.mean_all()?)?));
-            let raised = (strong * (rival_margin * margin))?;
-            let rivals = cosine.zeros_like()?.scatter_add(&index, &raised, 1)?;
-            let moved = if angular { turned(&known.target, margin)? } else { (&known.target - margin)? };
-            known.cross_entropy(&((known.with_target(&moved)? + rivals)? * scale)?)
+            let index = (known.cosine.detach() - (&known.own * 4.0)?)?.argmax_keepdim(D::Minus1)?;
+            let rival = known.cosine.gather(&index, 1)?;
+            let strong = rival.gt(threshold)?;
+            details.push(("rivals".into(), LoggedScalar::scalar(&strong.to_dtype(DType::F32)?.mean_all()?)?));
+            let raised = strong.where_cond(&moved(&rival, -rival_margin * margin)?, &rival)?;
+            let place = known.cosine.zeros_like()?.scatter_add(&index, &rival.ones_like()?, 1)?;
+            let rivals = place.broadcast_mul(&(raised - &rival)?)?;
+            let mut target = moved(&known.target, margin)?;
+            if easy_margin {
+                target = known.target.gt(0.0)?.where_cond(&target, &known.target)?;
+            }
+            known.cross_entropy(&((known.with_target(&target)? + rivals)? * scale)?)
         })
     }
 }
