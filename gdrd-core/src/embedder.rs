@@ -11,6 +11,8 @@ pub struct Embeddings {
     width: usize,
     values: Vec<f32>,
     lengths: Vec<f32>,
+    /// One a row, or none at all.
+    ratings: Vec<f64>,
 }
 
 impl Embeddings {
@@ -33,15 +35,15 @@ impl Embeddings {
             vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
             lengths.push(length as f32);
         }
-        Ok(Self { width, values, lengths })
+        Ok(Self { width, values, lengths, ratings: Vec::new() })
     }
 
     /// No embeddings of `width` values, to which others are appended.
     pub fn none(width: usize) -> Self {
-        Self { width, values: Vec::new(), lengths: Vec::new() }
+        Self { width, values: Vec::new(), lengths: Vec::new(), ratings: Vec::new() }
     }
 
-    /// Adds the rows of `other`.
+    /// Adds the rows of `other`. Ratings stay only if the rows of both have them.
     ///
     /// # Errors
     /// If they have another width.
@@ -49,9 +51,36 @@ impl Embeddings {
         if other.width != self.width {
             return Err(Error::component(format!("expected rows of {} values, found {}", self.width, other.width)));
         }
+        if self.ratings.len() == self.len() && other.ratings.len() == other.len() {
+            self.ratings.extend(other.ratings);
+        } else {
+            self.ratings.clear();
+        }
         self.values.extend(other.values);
         self.lengths.extend(other.lengths);
         Ok(())
+    }
+
+    /// The same with a rating of each face: the chance, in `[0, 1]`, that it is recognised, by a student's quality model.
+    ///
+    /// # Errors
+    /// If there is not one for each row, or one is no chance.
+    pub fn rated(self, ratings: Vec<f64>) -> Result<Self> {
+        if ratings.len() != self.len() {
+            let (found, rows) = (ratings.len(), self.len());
+            return Err(Error::component(format!("expected a rating for each of {rows} embeddings, found {found}")));
+        }
+        match ratings.iter().position(|rating| !(0.0..=1.0).contains(rating)) {
+            Some(at) => {
+                Err(Error::component(format!("rating of embedding {at}: expected 0 to 1, found {}", ratings[at])))
+            }
+            None => Ok(Self { ratings, ..self }),
+        }
+    }
+
+    /// The chance, in `[0, 1]`, that the face of each row is recognised; none if whoever embedded has no quality model.
+    pub fn ratings(&self) -> Option<&[f64]> {
+        (!self.is_empty() && self.ratings.len() == self.len()).then_some(&self.ratings)
     }
 
     /// The length of each row before it was brought to unit length: what the network gave is row times length.
@@ -198,7 +227,9 @@ impl Embedder for FlipFused<'_> {
         let plain = self.0.embed(faces)?;
         let mirrored = self.0.embed(&faces.iter().map(Face::flipped).collect::<Vec<_>>())?;
         let sums = plain.values.iter().zip(&mirrored.values).map(|(a, b)| a + b).collect();
-        Embeddings::from_rows(plain.width, sums)
+        let fused = Embeddings::from_rows(plain.width, sums)?;
+        // A face is rated as it came, not as its mirror image.
+        if plain.ratings.is_empty() { Ok(fused) } else { fused.rated(plain.ratings) }
     }
 }
 
@@ -228,6 +259,25 @@ mod tests {
         assert_eq!(rows.values(), [0.6, 0.8, 0.0, 1.0]);
         assert!((rows.similarity(0, 1) - 0.8).abs() < 1e-6);
         assert!(Embeddings::from_rows(2, vec![0.0, 0.0]).is_err());
+    }
+
+    #[test]
+    fn ratings_stay_where_all_rows_have_them() {
+        let rows = |ratings: &[f64]| {
+            let rows = Embeddings::from_rows(1, vec![1.0; ratings.len()]).expect("rows");
+            rows.rated(ratings.to_vec()).expect("chances")
+        };
+        let mut all = Embeddings::none(1);
+        assert_eq!(all.ratings(), None);
+        all.append(rows(&[0.5])).expect("one width");
+        all.append(rows(&[0.0, 1.0])).expect("one width");
+        assert_eq!(all.ratings(), Some(&[0.5, 0.0, 1.0][..]));
+        all.append(Embeddings::from_rows(1, vec![1.0]).expect("a row")).expect("one width");
+        all.append(rows(&[0.5])).expect("one width");
+        assert_eq!((all.ratings(), all.len()), (None, 5));
+        let error = rows(&[0.5]).rated(vec![1.5]).expect_err("no chance").to_string();
+        assert!(error.contains("rating of embedding 0: expected 0 to 1, found 1.5"), "{error}");
+        assert!(rows(&[0.5]).rated(vec![]).is_err() && rows(&[0.5]).rated(vec![f64::NAN]).is_err());
     }
 
     #[test]

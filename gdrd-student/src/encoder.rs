@@ -302,7 +302,10 @@ impl Embedder for FaceEncoder {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        FaceEncoder::embed(self, faces)
+        let found = FaceEncoder::embed(self, faces)?;
+        let Some(model) = &self.header.facts.quality else { return Ok(found) };
+        let small = faces.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
+        model.rate(found, faces, &small)
     }
 }
 

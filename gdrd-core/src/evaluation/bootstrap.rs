@@ -1,7 +1,8 @@
 //! How sure a figure is, and whether two systems differ: the bootstrap over items and seeds.
 //!
-//! Items (pairs, probes) are drawn with replacement, thresholds stay as they were chosen. The interval of one system says what
-//! another list of items of the same kind would give; that of a difference between systems with several seeds says what other
+//! Items (pairs, probes) are drawn with replacement, and the thresholds of accuracies and identification rates stay as they were chosen. A figure that is no
+//! mean of items, such as the true accept rate at a false accept rate, is computed anew of each resample, its threshold too
+//! ([`figure_intervals`]). The interval of one system says what another list of items of the same kind would give; that of a difference between systems with several seeds says what other
 //! seeds would give too, as far as so few can tell.
 
 use rand::{Rng, RngCore};
@@ -49,6 +50,53 @@ pub fn mean_interval(items: &[f64], resamples: usize, rng: &mut impl RngCore) ->
 pub fn seeds_interval(seeds: &[Vec<f64>], resamples: usize, rng: &mut impl RngCore) -> Result<Interval> {
     let nothing = vec![0.0; seeds.first().map_or(0, Vec::len)];
     Ok(paired_difference(seeds, &[nothing], resamples, rng)?.interval)
+}
+
+/// The 95 % intervals of figures that are no means of items.
+///
+/// `kinds` has an entry for each item. Items of a kind are drawn among each other, so that each resample has as many same and
+/// different pairs as there are. `figures` gives the figures of a resample, always as many and in the same order; it is given how
+/// often each item was drawn, in the order of `kinds`. So whoever sorts the items first need not sort a resample.
+///
+/// # Errors
+/// If there is no item or no resample, or a resample has other figures than the one before or one that is not finite.
+pub fn figure_intervals(
+    kinds: &[bool],
+    resamples: usize,
+    rng: &mut impl RngCore,
+    mut figures: impl FnMut(&[u32]) -> Vec<f64>,
+) -> Result<Vec<Interval>> {
+    let (first, second): (Vec<usize>, Vec<usize>) = (0..kinds.len()).partition(|at| kinds[*at]);
+    if kinds.is_empty() || resamples == 0 {
+        let message = format!("a bootstrap needs items and resamples, found {} and {resamples}", kinds.len());
+        return Err(Error::data(message));
+    }
+    let mut found: Vec<Vec<f64>> = Vec::new();
+    let mut drawn = vec![0u32; kinds.len()];
+    for resample in 0..resamples {
+        drawn.fill(0);
+        for of_kind in [&first, &second] {
+            for _ in of_kind {
+                drawn[of_kind[rng.random_range(0..of_kind.len() as u64) as usize]] += 1;
+            }
+        }
+        let values = figures(&drawn);
+        if resample == 0 {
+            found = vec![Vec::with_capacity(resamples); values.len()];
+        }
+        if values.len() != found.len() || values.iter().any(|value| !value.is_finite()) {
+            let expected = found.len();
+            return Err(Error::data(format!(
+                "resample {resample}: expected {expected} finite figures, found {values:?}"
+            )));
+        }
+        found.iter_mut().zip(values).for_each(|(of_figure, value)| of_figure.push(value));
+    }
+    let interval = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        percentiles(&values)
+    };
+    Ok(found.into_iter().map(interval).collect())
 }
 
 /// The difference of two systems that were judged on the same items in the same order.
@@ -245,7 +293,26 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_drawn_apart_and_a_mean_has_its_usual_interval() {
+        let right = first_are_right(900, 1000);
+        let kinds: Vec<bool> = (0..1000).map(|at| at < 300).collect();
+        let mut figures = |drawn: &[u32]| {
+            assert_eq!((drawn[..300].iter().sum::<u32>(), drawn[300..].iter().sum::<u32>()), (300, 700));
+            vec![drawn.iter().zip(&right).map(|(times, right)| f64::from(*times) * right).sum::<f64>() / 1000.0, 7.0]
+        };
+        let found = figure_intervals(&kinds, RESAMPLES, &mut rng(), &mut figures).expect("items");
+        // The first 300 are all right, 600 of the other 700: sqrt(700 * 6/7 * 1/7) = 9.26, so .9 -+ .01815.
+        assert!((found[0].low - 0.88185).abs() < 0.003 && (found[0].high - 0.91815).abs() < 0.003, "{found:?}");
+        assert_eq!(found[1], Interval { low: 7.0, high: 7.0 });
+        assert_eq!(found, figure_intervals(&kinds, RESAMPLES, &mut rng(), figures).expect("again"));
+    }
+
+    #[test]
     fn bad_input_is_refused() {
+        assert!(figure_intervals(&[], 10, &mut rng(), |_| vec![1.0]).is_err());
+        assert!(figure_intervals(&[true], 0, &mut rng(), |_| vec![1.0]).is_err());
+        let error = figure_intervals(&[true], 3, &mut rng(), |_| vec![f64::NAN]).expect_err("NaN").to_string();
+        assert!(error.contains("resample 0: expected 1 finite figures, found [NaN]"), "{error}");
         assert!(mean_interval(&[], 10, &mut rng()).is_err());
         assert!(mean_interval(&[1.0], 0, &mut rng()).is_err());
         assert!(paired_difference(&[], &[vec![1.0]], 10, &mut rng()).is_err());

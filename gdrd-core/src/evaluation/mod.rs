@@ -2,7 +2,7 @@
 //!
 //! Verification, in the order of use: [`pairs`] and [`pair_list`] say which images are compared, [`similarity`] compares their
 //! embeddings, [`folds`] and [`roc`] turn the similarities into figures, [`bootstrap`] says how
-//! sure the figures are, and [`outcome`] is what is written down. [`contract`] looks for a teacher that is fed wrongly. Everywhere a pair is called the
+//! sure the figures are, `rejection` what they are worth without the poorest faces, and [`outcome`] is what is written down. [`contract`] looks for a teacher that is fed wrongly. Everywhere a pair is called the
 //! *same* person if its score is **at least** the threshold. Rates are fractions in `[0, 1]`;
 //! only [`outcome`] knows per cent.
 //!
@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod pair_list;
 pub mod pairs;
 mod rates;
+mod rejection;
 mod resolution;
 mod restoration;
 mod retrieval;
@@ -46,6 +47,7 @@ pub use measured::{Measured, Role};
 pub use mistakes::{Mistake, Mistakes};
 pub use open_set::OpenSetIdentification;
 pub use outcome::{Curve, Figure, Matrix, Outcome, Unit, digest_of_items};
+pub use rejection::ERROR_VERSUS_REJECT;
 pub use resolution::GallerySize;
 pub use restoration::Restoration;
 pub use retrieval::Retrieval;

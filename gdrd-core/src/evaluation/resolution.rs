@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 use serde::{Serialize, Serializer};
 
-use super::outcome::{Curve, Figure, Outcome, Unit};
+use super::outcome::{Curve, Figure, Matrix, Outcome, Unit};
 use crate::degrade::{Degraded, Downscale};
 use crate::embedder::Embedder;
 use crate::error::{Problem, Result};
@@ -89,7 +89,7 @@ pub(super) fn check(sizes: &[usize]) -> Option<Problem> {
 }
 
 /// What `measure` finds with the faces as they are, and its headline again with faces brought to each of `sizes`: as figures that
-/// are kept aside and as a curve. `measure` is given the embedder of the gallery and that of the probes; only the gallery's obeys
+/// are kept aside, as a curve, and as a table with 95 % intervals where the headline has them. `measure` is given the embedder of the gallery and that of the probes; only the gallery's obeys
 /// `gallery`. Faces are brought to a size by the default [`Downscale`] before the embedder brings them to its own.
 ///
 /// # Errors
@@ -103,11 +103,14 @@ pub(super) fn over_sizes(
     let at = |probes: Option<usize>| with_gallery(embedder, probes, gallery, &measure);
     let mut outcome = at(None)?;
     let headline = outcome.headline()?.clone();
-    let mut points = Vec::new();
+    let (mut points, mut rows) = (Vec::new(), Vec::new());
     for size in sizes {
         let found = at(Some(*size))?;
         let figure = found.headline()?.clone();
         points.extend(figure.value.map(|value| (*size as f64, value)));
+        if let (Some(value), Some(low), Some(high)) = (figure.value, figure.low, figure.high) {
+            rows.push((format!("{size}x{size}"), vec![value, low, high]));
+        }
         outcome.figures.push(Figure { name: format!("{} at {size}x{size}", figure.name), ..figure }.aside());
     }
     if !sizes.is_empty() {
@@ -116,13 +119,13 @@ pub(super) fn over_sizes(
             None => "face's size",
             Some(_) => "probe's size",
         };
-        outcome.curves.push(Curve {
-            name: "Resolution".into(),
-            x: format!("{whose}, pixels"),
-            y: format!("{}{unit}", headline.name),
-            log_x: false,
-            points,
-        });
+        let y = format!("{}{unit}", headline.name);
+        if !rows.is_empty() {
+            let columns = [whose, &y, "95 % from", "to"].map(String::from).to_vec();
+            outcome.matrices.push(Matrix { name: "Resolution".into(), columns, rows });
+        }
+        let (name, x) = ("Resolution".into(), format!("{whose}, pixels"));
+        outcome.curves.push(Curve { name, x, y, log_x: false, points });
     }
     Ok(outcome)
 }
@@ -185,7 +188,9 @@ mod tests {
             Ok(Outcome {
                 what: "faces".into(),
                 headline: "rank-1".into(),
-                figures: vec![Figure::percent("rank-1", size(probes) / 100.0 + size(gallery), 1)],
+                figures: vec![
+                    Figure::percent("rank-1", size(probes) / 100.0 + size(gallery), 1).between(1.0, size(probes)),
+                ],
                 curves: Vec::new(),
                 matrices: Vec::new(),
                 items: Vec::new(),
@@ -204,6 +209,9 @@ mod tests {
         assert_eq!(outcome.figures[1].name, "rank-1 at 8x8");
         assert!(!outcome.figures[1].in_table);
         assert_eq!(outcome.curves[0].points, [(8.0, 808.0), (16.0, 1616.0)]);
+        assert_eq!(outcome.matrices[0].columns, ["face's size", "rank-1, %", "95 % from", "to"]);
+        let rows = [("8x8".to_string(), vec![808.0, 1.0, 8.0]), ("16x16".into(), vec![1616.0, 1.0, 16.0])];
+        assert_eq!(outcome.matrices[0].rows, rows);
     }
 
     #[test]

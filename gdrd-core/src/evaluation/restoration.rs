@@ -169,10 +169,12 @@ fn errors(found: &Tensor, whole: &FaceBatch) -> Result<Vec<f32>> {
     Ok((found - whole.tensor())?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1()?)
 }
 
-/// The mean over faces of `-10 log10` of each face's mean square error.
-fn psnr(name: &str, errors: &[f32]) -> Figure {
-    let decibels = errors.iter().map(|error| -10.0 * f64::from(error.max(1e-10)).log10());
-    Figure::plain(name, decibels.sum::<f64>() / errors.len() as f64, Unit::Plain, errors.len())
+/// The mean over faces of `-10 log10` of each face's mean square error, with its 95 % interval over faces.
+fn psnr(name: &str, errors: &[f32]) -> Result<Figure> {
+    let decibels: Vec<f64> = errors.iter().map(|error| -10.0 * f64::from(error.max(1e-10)).log10()).collect();
+    let interval = mean_interval(&decibels, RESAMPLES, &mut Seed(7).stream("PSNR interval", &[]))?;
+    let mean = decibels.iter().sum::<f64>() / errors.len() as f64;
+    Ok(Figure::plain(name, mean, Unit::Plain, errors.len()).between(interval.low, interval.high))
 }
 
 impl Protocol for Faces {
@@ -209,8 +211,8 @@ impl Protocol for Faces {
         let loss = Figure::plain("denoising loss", mean, Unit::Plain, count).between(interval.low, interval.high);
         let mut figures = vec![loss.lower_is_better()];
         if !restored.is_empty() {
-            figures.push(psnr("PSNR of restored faces, dB", &restored));
-            figures.push(psnr("PSNR of enlarged faces, dB", &enlarged));
+            figures.push(psnr("PSNR of restored faces, dB", &restored)?);
+            figures.push(psnr("PSNR of enlarged faces, dB", &enlarged)?);
         }
         let shares = self.diffusion.alphas_cumprod();
         let row = |(t, loss): (&usize, &f64)| (t.to_string(), vec![100.0 * shares[*t], 100.0 * *loss]);

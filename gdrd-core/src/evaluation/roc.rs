@@ -1,7 +1,9 @@
 //! Receiver operating characteristic: what is accepted rightly against what is accepted wrongly.
 
+use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
+use super::bootstrap::{Interval, figure_intervals};
 use super::check_scores;
 use super::folds::descending;
 use crate::error::{Error, Result};
@@ -40,24 +42,30 @@ impl Roc {
                 "a ROC curve needs same and different pairs, found {positives} same and {negatives} different"
             )));
         }
-        let sorted = descending(scores, same);
-        let mut points = vec![RocPoint { threshold: sorted[0].0.next_up(), far: 0.0, tar: 0.0 }];
+        let sorted = descending(scores, same).into_iter().map(|(score, same)| (score, same, 1));
+        Ok(Self::of(sorted, positives, negatives))
+    }
+
+    /// The curve of scores from the highest, each with whether it is of the same person and how often it counts.
+    fn of(sorted: impl Iterator<Item = (f64, bool, u32)>, positives: usize, negatives: usize) -> Self {
+        let mut points: Vec<RocPoint> = Vec::with_capacity(positives + negatives + 1);
         let (mut accepted_same, mut accepted_different) = (0, 0);
-        for (i, &(score, same)) in sorted.iter().enumerate() {
+        for (threshold, same, times) in sorted {
             if same {
-                accepted_same += 1;
+                accepted_same += times;
             } else {
-                accepted_different += 1;
+                accepted_different += times;
             }
-            if sorted.get(i + 1).is_none_or(|next| next.0 != score) {
-                points.push(RocPoint {
-                    threshold: score,
-                    far: f64::from(accepted_different) / negatives as f64,
-                    tar: f64::from(accepted_same) / positives as f64,
-                });
+            let far = f64::from(accepted_different) / negatives as f64;
+            let point = RocPoint { threshold, far, tar: f64::from(accepted_same) / positives as f64 };
+            match points.last_mut() {
+                // A tie is one step.
+                Some(last) if last.threshold == threshold => *last = point,
+                Some(_) => points.push(point),
+                None => points.extend([RocPoint { threshold: threshold.next_up(), far: 0.0, tar: 0.0 }, point]),
             }
         }
-        Ok(Self { points, positives, negatives })
+        Self { points, positives, negatives }
     }
 
     /// Every operating point: from the threshold that accepts nothing, `(0, 0)`, over one point for
@@ -146,6 +154,44 @@ impl Roc {
     }
 }
 
+/// How sure the figures of a ROC curve are: 95 % intervals over pairs, as fractions in `[0, 1]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RocIntervals {
+    /// Of the true accept rate at each false accept rate that was asked for; none for those that the pairs cannot measure.
+    pub at_far: Vec<Option<Interval>>,
+    /// Of the equal error rate.
+    pub equal_error_rate: Interval,
+    /// Of the area under the curve.
+    pub area: Interval,
+}
+
+impl RocIntervals {
+    /// The intervals of the curve of `scores` and of its true accept rates at `far`. Same and different pairs are resampled apart,
+    /// and every threshold is chosen anew in each resample, so that the interval has what the threshold costs.
+    ///
+    /// # Errors
+    /// As [`Roc::new`], or if there is no resample.
+    pub fn new(scores: &[f64], same: &[bool], far: &[f64], resamples: usize, rng: &mut impl RngCore) -> Result<Self> {
+        let roc = Roc::new(scores, same)?;
+        // Only the number of different pairs decides what can be measured, and it is the same in each resample.
+        let measured: Vec<f64> = far.iter().copied().filter(|far| roc.at_far(*far).is_some()).collect();
+        let sorted = descending(scores, same);
+        let kinds: Vec<bool> = sorted.iter().map(|(_, same)| *same).collect();
+        let mut found = figure_intervals(&kinds, resamples, rng, |drawn| {
+            let drawn = sorted.iter().zip(drawn).filter(|(_, times)| **times > 0);
+            let resample =
+                Roc::of(drawn.map(|((score, same), times)| (*score, *same, *times)), roc.positives, roc.negatives);
+            let rates = measured.iter().filter_map(|far| Some(resample.at_far(*far)?.tar));
+            [resample.equal_error_rate(), resample.area()].into_iter().chain(rates).collect()
+        })?
+        .into_iter();
+        let mut next = || found.next().ok_or_else(|| Error::data("a ROC curve without figures"));
+        let (equal_error_rate, area) = (next()?, next()?);
+        let mut of = |far: &f64| roc.at_far(*far).map(|_| next()).transpose();
+        Ok(Self { at_far: far.iter().map(&mut of).collect::<Result<_>>()?, equal_error_rate, area })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +277,52 @@ mod tests {
         assert_eq!((thin[0], thin.last().copied()), (roc.points()[0], roc.points().last().copied()));
         assert!(thin.windows(2).all(|w| w[0].threshold > w[1].threshold));
         assert!(small().thinned(200).len() < small().points().len());
+    }
+
+    #[test]
+    fn certainty_has_no_width_and_what_cannot_be_measured_has_no_interval() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        // Every same pair is above every different one, however they are drawn.
+        let found = RocIntervals::new(&[0.9, 0.1, 0.8, 0.2], &[true, false, true, false], &[0.5, 0.1], 50, &mut rng);
+        let (one, zero) = (Interval { low: 1.0, high: 1.0 }, Interval { low: 0.0, high: 0.0 });
+        let expected = RocIntervals { at_far: vec![Some(one), None], equal_error_rate: zero, area: one };
+        assert_eq!(found.expect("both classes"), expected);
+        assert!(RocIntervals::new(&[0.9], &[true], &[], 50, &mut rng).is_err());
+    }
+
+    #[test]
+    fn a_resample_is_the_curve_of_the_pairs_that_were_drawn() {
+        // Of the items of `small` two are drawn twice and two not at all.
+        let sorted = [(0.9, true, 1), (0.8, true, 2), (0.7, false, 2), (0.5, false, 1)];
+        let drawn = Roc::of(sorted.into_iter(), 3, 3);
+        let (scores, same) = ([0.9, 0.8, 0.8, 0.7, 0.7, 0.5], [true, true, true, false, false, false]);
+        assert_eq!(drawn, Roc::new(&scores, &same).expect("both classes"));
+    }
+
+    #[test]
+    fn the_intervals_are_those_of_theory_and_repeat() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let same: Vec<bool> = (0..6000).map(|i| i % 2 == 0).collect();
+        let scores: Vec<f64> =
+            same.iter().map(|&s| rng.random_range(0.0..1.0) + 0.5 * f64::from(u8::from(s))).collect();
+        let of = |seed| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            RocIntervals::new(&scores, &same, &[0.1], 1000, &mut rng).expect("both classes")
+        };
+        let (found, roc) = (of(1), Roc::new(&scores, &same).expect("both classes"));
+        assert_eq!(found, of(1));
+        let close = |interval: Interval, value: f64, half: f64| {
+            assert!((interval.low - value + half).abs() < 0.2 * half, "{interval:?}, {value}");
+            assert!((interval.high - value - half).abs() < 0.2 * half, "{interval:?}, {value}");
+        };
+        // Uniform scores, same pairs half a step above: the curve is tar = min(1, 1/2 + far), so the rates meet at 1/4, and a step
+        // of the threshold moves both alike. Variance of the error rate: 1/4 * 3/4 * (1/3000 + 1/3000) / 2^2.
+        close(found.equal_error_rate, roc.equal_error_rate(), 1.96 * (0.1875 / 6000f64).sqrt());
+        // At 0.1 the threshold is 0.9 and tar 0.6: 0.6 * 0.4 / 3000 of the same pairs, and slope 1 times 0.1 * 0.9 / 3000.
+        let at = roc.at_far(0.1).map_or(0.0, |point| point.tar);
+        close(found.at_far[0].expect("measured"), at, 1.96 * (0.33 / 3000f64).sqrt());
+        // DeLong: a same pair x above 1/2 beats min(1, x) of the others; variance of that is 5/192 for both classes.
+        close(found.area, roc.area(), 1.96 * (2.0 * 5.0 / 192.0 / 3000f64).sqrt());
     }
 
     #[test]

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{RESAMPLES, mean_interval};
+use super::bootstrap::{Interval, RESAMPLES, mean_interval};
 use super::folds::{best_threshold, fold_accuracy};
 use super::made::made_note;
 use super::mistakes::Mistakes;
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit, digest_of_items};
 use super::pair_list::PairList;
 use super::pairs::{Pair, generated};
+use super::rejection::Quality;
 use super::resolution::{self, GallerySize, over_sizes, with_gallery};
-use super::roc::Roc;
+use super::roc::{Roc, RocIntervals};
 use super::similarity::cosines;
 use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
@@ -168,7 +169,7 @@ impl Protocol for Pairs {
         let fused = FlipFused(embedder);
         let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_left, of_right| {
-            self.outcome(&self.similarities(of_left, of_right, cx)?)
+            self.outcome(&self.seen(of_left, of_right, cx)?)
         })
     }
 
@@ -181,11 +182,20 @@ impl Protocol for Pairs {
         let similarities = match few.pairs.is_empty() {
             true => Vec::new(),
             false => with_gallery(embedder, None, self.config.gallery_size, |of_left, of_right| {
-                few.similarities(of_left, of_right, cx)
+                Ok(few.seen(of_left, of_right, cx)?.similarities)
             })?,
         };
         Ok(Some(Mistakes::worst(self.dataset.clone(), &few.pairs, &similarities)))
     }
+}
+
+/// What an embedder says of the pairs.
+struct Seen {
+    /// One for each pair.
+    similarities: Vec<f64>,
+    /// The embeddings of each pair's faces, as places in `quality`.
+    places: Vec<Pair>,
+    quality: Quality,
 }
 
 /// Each number once, rising.
@@ -205,7 +215,7 @@ impl Pairs {
         Self { items_digest: digest_of_items(pairs.iter().map(name)), config, dataset, pairs }
     }
 
-    fn similarities(&self, of_left: &dyn Embedder, of_right: &dyn Embedder, cx: &BuildContext) -> Result<Vec<f64>> {
+    fn seen(&self, of_left: &dyn Embedder, of_right: &dyn Embedder, cx: &BuildContext) -> Result<Seen> {
         let row =
             |used: &[usize], index: usize| used.binary_search(&index).expect("every index of a pair was collected");
         let (embeddings, places): (_, Vec<Pair>) = match self.config.gallery_size {
@@ -225,10 +235,11 @@ impl Pairs {
                 (embeddings, self.pairs.iter().map(place).collect())
             }
         };
-        cosines(embeddings.values(), embeddings.width(), &places)
+        let similarities = cosines(embeddings.values(), embeddings.width(), &places)?;
+        Ok(Seen { similarities, places, quality: Quality::of(&embeddings) })
     }
 
-    fn outcome(&self, similarities: &[f64]) -> Result<Outcome> {
+    fn outcome(&self, Seen { similarities, places, quality }: &Seen) -> Result<Outcome> {
         let same: Vec<bool> = self.pairs.iter().map(|pair| pair.same).collect();
         let folds: Vec<usize> = self.pairs.iter().map(|pair| pair.fold).collect();
         let count = same.len();
@@ -247,17 +258,23 @@ impl Pairs {
         };
         accuracy.note = (!notes.is_empty()).then(|| notes.join("; "));
         let items: Vec<f64> = correct.iter().map(|&right| f64::from(u8::from(right))).collect();
-        let interval = mean_interval(&items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]))?;
+        let of_items = |items: &[f64]| mean_interval(items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]));
+        let right = |(similarity, same): (&f64, &bool)| f64::from(u8::from((*similarity >= best.value) == *same));
+        let at_best: Vec<f64> = similarities.iter().zip(&same).map(right).collect();
+        let percent = |figure: Figure, interval: Interval| figure.between(100.0 * interval.low, 100.0 * interval.high);
+        let single = Figure::percent("accuracy at the single best threshold", best.accuracy, count);
         let mut figures = vec![
-            accuracy.between(100.0 * interval.low, 100.0 * interval.high),
-            Figure::percent("accuracy at the single best threshold", best.accuracy, count),
+            percent(accuracy, of_items(&items)?),
+            percent(single, of_items(&at_best)?),
             Figure::plain("best threshold", best.value, Unit::Cosine, count).aside(),
         ];
-        for far in &self.config.far {
+        let mut stream = Seed(7).stream("ROC intervals", &[]);
+        let intervals = RocIntervals::new(similarities, &same, &self.config.far, RESAMPLES, &mut stream)?;
+        for (far, interval) in self.config.far.iter().zip(&intervals.at_far) {
             let name = format!("TAR at FAR {far}");
-            figures.push(match roc.at_far(*far) {
-                Some(point) => Figure::percent(name, point.tar, roc.positives()),
-                None => Figure::missing(
+            figures.push(match (roc.at_far(*far), interval) {
+                (Some(point), Some(interval)) => percent(Figure::percent(name, point.tar, roc.positives()), *interval),
+                _ => Figure::missing(
                     name,
                     roc.negatives(),
                     format!("{} different pairs cannot measure a rate of {far}", roc.negatives()),
@@ -265,8 +282,9 @@ impl Pairs {
             });
         }
         let error_rate = Figure::percent("equal error rate", roc.equal_error_rate(), count).lower_is_better();
-        figures.push(error_rate);
-        figures.push(Figure::plain("area under the ROC curve", roc.area(), Unit::Plain, count).aside());
+        figures.push(percent(error_rate, intervals.equal_error_rate));
+        let area = Figure::plain("area under the ROC curve", roc.area(), Unit::Plain, count).aside();
+        figures.push(area.between(intervals.area.low, intervals.area.high));
         let points = roc.thinned(CURVE_POINTS).into_iter().map(|point| (point.far, 100.0 * point.tar)).collect();
         let curve = Curve {
             name: "ROC".into(),
@@ -275,12 +293,14 @@ impl Pairs {
             log_x: true,
             points,
         };
+        let faces = places.iter().map(|pair| (pair.left, pair.right));
+        let (rejection, table) = quality.error_versus_reject(faces, &same, &items)?.unzip();
         Ok(Outcome {
             what: "pairs".into(),
             headline: "accuracy".into(),
             figures,
-            curves: vec![curve],
-            matrices: Vec::new(),
+            curves: std::iter::once(curve).chain(rejection).collect(),
+            matrices: table.into_iter().collect(),
             items,
             items_digest: self.items_digest.clone(),
         })
@@ -289,7 +309,31 @@ impl Pairs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Coloured, Pixel, bench};
     use super::*;
+
+    #[test]
+    fn every_measured_figure_has_an_interval_and_quality_a_curve() {
+        // Faces of one person have one colour, of another length each.
+        let colour = |at: u8| [[1, 0, 0], [0, 1, 0], [0, 0, 1]][usize::from(at % 3)].map(|on: u8| on * (10 + 4 * at));
+        let faces: Vec<(&str, [u8; 3])> =
+            (0..24).map(|at| (["Ann", "Bob", "Cy"][usize::from(at % 3)], colour(at))).collect();
+        let bench = bench(Coloured::of(&faces), Coloured::of(&[]));
+        let cx = BuildContext::new(&bench);
+        let options = serde_json::json!({ "data": "known", "drawn_pairs": 40, "folds": 2, "far": [0.1, 0.001] });
+        let config: Verification = serde_json::from_value(options).expect("options");
+        let measured = || config.build(&cx).and_then(|protocol| protocol.evaluate(&Pixel, &cx)).expect("an outcome");
+        let found = measured();
+        found.check().expect("a good outcome");
+        assert_eq!(found, measured(), "intervals repeat");
+        let ends: Vec<_> = found.figures.iter().map(|figure| (figure.value, figure.low, figure.high)).collect();
+        let (all, none) = ((Some(100.0), Some(100.0), Some(100.0)), (Some(0.0), Some(0.0), Some(0.0)));
+        let threshold = (Some(0.5), None, None);
+        assert_eq!(ends, [all, all, threshold, all, (None, None, None), none, (Some(1.0), Some(1.0), Some(1.0))]);
+        assert_eq!(found.curves[1].name, "Error versus reject");
+        assert!(found.curves[1].points.iter().all(|(_, error)| *error == 0.0), "{:?}", found.curves[1]);
+        assert_eq!(found.matrices[0].name, "Error versus reject, quality by the length of the embedding");
+    }
 
     #[test]
     fn pairs_of_a_dataset_are_in_folds_of_neighbours() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::chart::{Axis, Series, line_chart};
 use super::table::{Align, Table};
 use crate::error::Result;
-use crate::evaluation::{Curve, Figure, Measured};
+use crate::evaluation::{Curve, ERROR_VERSUS_REJECT, Figure, Matrix, Measured};
 
 /// The table of one protocol: a row for each embedder, with the figures that its protocol wants in a table.
 ///
@@ -26,6 +26,34 @@ pub fn results_table(rows: &[Measured]) -> Result<Table> {
         table.push(std::iter::once(row.embedder.clone()).chain(shown.iter().map(cell)))?;
     }
     Ok(table)
+}
+
+/// A table that a protocol made itself. A row of whole numbers has no decimals.
+///
+/// # Errors
+/// If a row has not as many values as there are columns.
+pub(super) fn matrix_table(matrix: &Matrix) -> Result<Table> {
+    let align = |at| if at == 0 { Align::Left } else { Align::Right };
+    let mut table = Table::new(matrix.columns.iter().enumerate().map(|(at, column)| (column.as_str(), align(at))));
+    for (name, values) in &matrix.rows {
+        let whole = values.iter().all(|value| value.fract() == 0.0);
+        let shown = |value: &f64| if whole { format!("{value:.0}") } else { format!("{value:.2}") };
+        table.push(std::iter::once(name.clone()).chain(values.iter().map(shown)))?;
+    }
+    Ok(table)
+}
+
+/// How a curve is read, in a sentence; nothing for those that everybody reads alike.
+pub(super) fn reading(curve: &Curve) -> &'static str {
+    match curve.name.as_str() {
+        ERROR_VERSUS_REJECT => {
+            "How to read it: each point is the error of the pairs that are left when those with the poorest faces (by the lower quality of \
+             the two; that of the student's quality model, or where there is none the length of the embedding) are rejected; a line that \
+             falls to the right says that poor faces are where the mistakes are, and one that stays level or rises that this quality does \
+             not know which pairs go wrong, so that nothing is won by rejecting."
+        }
+        _ => "",
+    }
 }
 
 /// What a reader must know of the figures of a table, a line each.
@@ -116,20 +144,17 @@ pub fn run_page(
             line_chart(&format!("{}, {protocol}", curve.name), x, Axis::linear(&curve.y), &series)?
                 .write(&folder.join(&name))?;
             writeln!(page, "\n![{}]({name}.svg)\n", curve.name).expect("text grows");
+            if !reading(curve).is_empty() {
+                writeln!(page, "{}\n", reading(curve)).expect("text grows");
+            }
         }
         if pictures.contains(&protocol) {
             writeln!(page, "\n![faces, {protocol}]({})\n", picture_file(protocol)).expect("text grows");
         }
         for row in rows {
             for matrix in &row.outcome.matrices {
-                let header = matrix.columns.iter().enumerate();
-                let align = |at| if at == 0 { Align::Left } else { Align::Right };
-                let mut table = Table::new(header.map(|(at, column)| (column.as_str(), align(at))));
-                for (name, values) in &matrix.rows {
-                    let values = values.iter().map(|value| format!("{value:.2}"));
-                    table.push(std::iter::once(name.clone()).chain(values))?;
-                }
-                writeln!(page, "{}, {}\n\n{}", matrix.name, row.embedder, table.to_markdown()).expect("text grows");
+                writeln!(page, "{}, {}\n\n{}", matrix.name, row.embedder, matrix_table(matrix)?.to_markdown())
+                    .expect("text grows");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The tables of runs for other texts: as Markdown, and as LaTeX with the package `booktabs`.
 
 use super::html::{comparison, groups, protocols};
+use super::page::matrix_table;
 use super::paper;
 use super::table::{Table, latex};
 use super::view::RunView;
@@ -28,6 +29,10 @@ fn all(runs: &[RunView]) -> Result<Vec<Captioned>> {
             let count = paper::count(first.outcome.items.len());
             let caption = format!("{}, {protocol}: {count} {}", run.title(), first.outcome.what);
             found.push(Captioned { caption, table: results_table(rows)?, notes: notes(rows) });
+            for matrix in &first.outcome.matrices {
+                let caption = format!("{}, {protocol}, {}: {}", run.title(), first.embedder, matrix.name);
+                found.push(Captioned { caption, table: matrix_table(matrix)?, notes: Vec::new() });
+            }
         }
     }
     let beside = paper::beside(runs)?.into_iter();
@@ -70,4 +75,37 @@ pub fn latex_tables(runs: &[RunView]) -> Result<String> {
         );
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::{Figure, Matrix, Measured, Outcome, Role};
+
+    #[test]
+    fn the_points_of_a_curve_over_sizes_stand_in_a_table_with_their_intervals() {
+        let columns = ["face's size", "accuracy, %", "95 % from", "to"].map(String::from).to_vec();
+        let rows = vec![("8x8".to_string(), vec![70.0, 62.5, 77.5])];
+        let outcome = Outcome {
+            what: "pairs".into(),
+            headline: "accuracy".into(),
+            figures: vec![Figure::percent("accuracy", 0.9, 40).between(80.0, 100.0)],
+            curves: Vec::new(),
+            matrices: vec![Matrix { name: "Resolution".into(), columns, rows }],
+            items: vec![1.0; 40],
+            items_digest: String::new(),
+        };
+        let student = Measured { embedder: "student".into(), role: Role::Student, outcome };
+        let run = RunView {
+            name: "r".into(),
+            seed: 7,
+            measured: [("lfw".to_string(), vec![student])].into(),
+            ..RunView::default()
+        };
+        let text = markdown(std::slice::from_ref(&run)).expect("tables");
+        assert!(text.contains("90.00 [80.00, 100.00] %"), "{text}");
+        assert!(text.contains("## r, seed 7, lfw, student: Resolution"), "{text}");
+        assert!(text.contains("| 8x8         |       70.00 |     62.50 | 77.50 |"), "{text}");
+        assert!(latex_tables(&[run]).expect("tables").contains("8x8 & 70.00 & 62.50 & 77.50"));
+    }
 }

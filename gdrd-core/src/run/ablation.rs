@@ -260,9 +260,12 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
         table.push(cells)?;
     }
     for row in rows[0].seeds[0].iter().filter(|row| matches!(row.role, Role::Teacher { .. })) {
-        let value = row.outcome.headline()?.value.map_or("-".to_string(), |value| format!("{value:.2}"));
-        let blanks = std::iter::repeat_n(String::new(), width - 2);
-        table.push([row.embedder.clone(), value].into_iter().chain(blanks))?;
+        let headline = row.outcome.headline()?;
+        let value = headline.value.map_or("-".to_string(), |value| format!("{value:.2}"));
+        let interval =
+            headline.low.zip(headline.high).map_or("-".into(), |(low, high)| format!("{low:.2} to {high:.2}"));
+        let blanks = std::iter::repeat_n(String::new(), width - 3);
+        table.push([row.embedder.clone(), value, interval].into_iter().chain(blanks))?;
     }
     Ok((table, remarks))
 }
@@ -305,6 +308,17 @@ mod tests {
         assert_eq!(table.rows()[1][4..6], ["+0.00", "+0.00 to +0.00"]);
         assert_eq!(table.rows()[2], ["c", "100.00 ± 0.00", "100.00 to 100.00", "2", "-", "-", "-", "2", "3"]);
         assert!(remarks.len() == 1 && remarks[0].contains("expected the same probes in the same order"), "{remarks:?}");
+    }
+
+    #[test]
+    fn a_teacher_has_its_interval_too() {
+        let mut rows = [row("a", &[&["1"]])];
+        let mut teacher = rows[0].seeds[0][0].clone();
+        teacher.role = Role::Teacher { name: "big".into(), small: false };
+        teacher.outcome.figures[0] = Figure::percent("rank-1", 0.5, 1).between(25.0, 75.0);
+        rows[0].seeds[0].push(teacher);
+        let (table, _) = table(&rows, 0).expect("a table");
+        assert_eq!(table.rows()[1][1..4], ["50.00", "25.00 to 75.00", ""]);
     }
 
     #[test]

@@ -57,12 +57,18 @@ impl Embedder for StudentEmbedder<'_> {
             let made = student.inference()?;
             self.fast.get_or_init(|| made);
         }
-        if let Some(Some(network)) = self.fast.get() {
-            return Embeddings::from_rows(self.width, network.embed(&small)?);
+        let values = match self.fast.get() {
+            Some(Some(network)) => network.embed(&small)?,
+            _ => {
+                let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
+                student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?
+            }
+        };
+        let found = Embeddings::from_rows(self.width, values)?;
+        match &header.facts.quality {
+            Some(model) => model.rate(found, faces, &small),
+            None => Ok(found),
         }
-        let map = student.backbone(&FaceBatch::from_faces(&small, self.device)?, Mode::Evaluate)?;
-        let values = student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?;
-        Embeddings::from_rows(self.width, values)
     }
 
     fn denoiser(&self) -> Option<&dyn Denoiser> {

@@ -52,7 +52,6 @@ pub use view::{claim_report, claim_repository, runs_of};
 use cost::Meter;
 
 use crate::closed_form::ClosedForm;
-use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::evaluation::Role;
 use crate::experiment::{Experiment, StageSpec, TermSpec};
@@ -211,17 +210,23 @@ fn run_in(
     }
     let mut header = header(&prepared, &lock)?;
     let tensors = prepared.student_tensors(experiment.run.half_precision)?;
-    let bytes = header.to_bytes(&tensors)?;
-    write_atomically(&folder.student(), &bytes)?;
+    let written = |header: &StudentHeader| -> Result<StudentFile> {
+        let bytes = header.to_bytes(&tensors)?;
+        write_atomically(&folder.student(), &bytes)?;
+        StudentFile::open(&bytes, &place.device, &*place.registry)
+    };
     // What is measured is the file that was written.
-    let file = StudentFile::open(&bytes, &place.device, &*place.registry)?;
+    let mut file = written(&header)?;
+    if let (Some(options), true) = (&experiment.calibration, header.card.embedding.is_some()) {
+        let student = StudentEmbedder::new(&file, &place.device);
+        (header.facts.calibration, header.facts.quality) =
+            calibrated::calibration(&parts, &student, &header.prepare, options)?;
+        // Protocols ask the quality model, so it is there before they measure.
+        file = written(&header)?;
+    }
     let student = StudentEmbedder::new(&file, &place.device);
     let measured = measure::evaluate(&parts, Some(&student), Role::Student, true)?;
     header.facts.figures = calibrated::figures(&measured);
-    if let (Some(options), true) = (&experiment.calibration, student.width() > 0) {
-        (header.facts.calibration, header.facts.quality) =
-            calibrated::calibration(&parts, &student, &header.prepare, options)?;
-    }
     let insight = insight::insight(&parts, &file, &measured)?;
     parts.unchanged()?;
     write_atomically(&folder.student(), &header.to_bytes(&tensors)?)?;

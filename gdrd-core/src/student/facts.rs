@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::embedder::Embeddings;
 use crate::error::{Error, Result};
 use crate::face::Face;
 use crate::nn::Preprocessing;
@@ -225,6 +226,19 @@ impl QualityModel {
         self.chance(self.sum(features))
     }
 
+    /// The embeddings of `faces`, with what the model says of each face. `small` are the faces as the student sees them.
+    ///
+    /// # Errors
+    /// If there are not as many of each.
+    pub fn rate(&self, embeddings: Embeddings, faces: &[Face], small: &[Face]) -> Result<Embeddings> {
+        let rows = embeddings.lengths().iter().zip(faces).zip(small);
+        let rating = |((length, face), small): ((&f32, &Face), &Face)| {
+            self.score(&Self::features(small, *length, face.height()))
+        };
+        let ratings = rows.map(rating).collect();
+        embeddings.rated(ratings)
+    }
+
     /// The weighted sum.
     pub(super) fn sum(&self, features: &[f64; 5]) -> f64 {
         let term = |at: usize| self.weights[at] * (features[at] - self.centre[at]) / self.scale[at];
@@ -317,6 +331,13 @@ mod tests {
         let found = [-5.0, 0.0, 0.5, 1.0, 9.0].map(score);
         assert!(found.iter().zip([0.2, 0.2, 0.4, 0.6, 0.6]).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
         assert!(model.wrong().is_none());
+        // Embeddings of lengths 1 and e: the logarithms are 0 and 1.
+        let rows = || Embeddings::from_rows(1, vec![1.0, std::f32::consts::E]).expect("rows");
+        let faces = vec![Face::new(1, 1, vec![9; 3]).expect("a face"); 2];
+        let rated = model.rate(rows(), &faces, &faces).expect("rated");
+        let ratings = rated.ratings().expect("ratings");
+        assert!((ratings[0] - 0.2).abs() < 1e-6 && (ratings[1] - 0.6).abs() < 1e-6, "{ratings:?}");
+        assert!(model.rate(rows(), &faces[..1], &faces).is_err());
         assert!(QualityModel { scale: [0.0; 5], ..model.clone() }.wrong().is_some());
         assert!(QualityModel { curve: vec![(1.0, 0.2), (0.0, 0.3)], ..model }.wrong().is_some());
     }

@@ -11,7 +11,7 @@ use super::plot::{Lying, bars};
 use super::run::{beside, chart, det, resolution, wrapped};
 use super::{Body, faces, paragraph, remarks, table};
 use crate::error::Result;
-use crate::evaluation::bootstrap::{RESAMPLES, difference};
+use crate::evaluation::bootstrap::{Interval, RESAMPLES, difference, seeds_interval};
 use crate::evaluation::{Figure, Measured, Outcome};
 use crate::seed::Seed;
 
@@ -85,8 +85,8 @@ pub(super) fn sections(runs: &[RunView], body: &mut Body) -> Result<()> {
     }
     if !out.is_empty() {
         out += &paragraph(&format!(
-            "Mean and standard deviation over the seeds of a row; the difference to the first row is that of the paired bootstrap over items \
-             and seeds ({RESAMPLES} resamples, 95 % interval), for runs that were measured on the same items. A protocol whose data or options \
+            "Mean and standard deviation over the seeds of a row; its interval, and the difference to the first row, are those of the bootstrap \
+             over items and seeds ({RESAMPLES} resamples), paired for the difference, for runs that were measured on the same items. A protocol whose data or options \
              differ has a table of its own."
         ));
     }
@@ -136,9 +136,10 @@ pub(crate) fn comparison(groups: &[Group]) -> Result<Option<Table>> {
     let mut table = Table::new([
         ("recipe".to_string(), Align::Left),
         (format!("{} {}", headline.name, headline.unit.sign()).trim_end().to_string(), Align::Right),
+        ("95 % interval".to_string(), Align::Right),
         ("seeds".to_string(), Align::Right),
         (format!("difference to {}", base.name), Align::Right),
-        ("95 % interval".to_string(), Align::Right),
+        ("95 % interval of the difference".to_string(), Align::Right),
     ]);
     for (at, group) in groups.iter().enumerate() {
         let values = group.values();
@@ -147,10 +148,14 @@ pub(crate) fn comparison(groups: &[Group]) -> Result<Option<Table>> {
             Some(deviation) => format!("{mean:.2} \u{b1} {deviation:.2}"),
             None => format!("{mean:.2}"),
         };
-        let mut cells = vec![group.name.to_string(), value, values.len().to_string()];
-        let (one, same) = (headline.unit.of_one(), group.headline()?.name == headline.name);
+        let (one, same) = (group.headline()?.unit.of_one(), group.headline()?.name == headline.name);
+        let stream = || Seed(7).stream("paired bootstrap", &[]);
+        let items: Vec<Vec<f64>> = group.outcomes().iter().map(|outcome| outcome.items.clone()).collect();
+        let interval = seeds_interval(&items, RESAMPLES, &mut stream())
+            .map_or("-".into(), |Interval { low, high }| format!("{:.2} to {:.2}", one * low, one * high));
+        let mut cells = vec![group.name.to_string(), value, interval, values.len().to_string()];
         let gap = match at > 0 && same {
-            true => difference(&group.outcomes(), &base.outcomes(), &mut Seed(7).stream("paired bootstrap", &[])).ok(),
+            true => difference(&group.outcomes(), &base.outcomes(), &mut stream()).ok(),
             false => None,
         };
         cells.extend(match gap {
@@ -225,4 +230,41 @@ fn mean_and_deviation(values: &[f64]) -> (f64, Option<f64>) {
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (mean, (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::Role;
+
+    fn run(name: &str, seed: i64, items: &[f64]) -> RunView {
+        let mean = items.iter().sum::<f64>() / items.len() as f64;
+        let outcome = Outcome {
+            what: "pairs".into(),
+            headline: "accuracy".into(),
+            figures: vec![Figure::percent("accuracy", mean, items.len())],
+            curves: Vec::new(),
+            matrices: Vec::new(),
+            items: items.to_vec(),
+            items_digest: "one".into(),
+        };
+        let student = Measured { embedder: "student".into(), role: Role::Student, outcome };
+        RunView {
+            name: name.into(),
+            seed,
+            protocols: [("lfw".to_string(), Default::default())].into(),
+            measured: [("lfw".to_string(), vec![student])].into(),
+            ..RunView::default()
+        }
+    }
+
+    #[test]
+    fn a_row_has_its_interval_over_items_and_seeds() {
+        // Within a seed all pairs are alike, so that the interval of the first row is that of its two seeds: of a resample both are
+        // right with a chance of a quarter, and both wrong with a quarter.
+        let runs = [run("a", 7, &[1.0; 8]), run("a", 8, &[0.0; 8]), run("b", 7, &[1.0; 8])];
+        let table = comparison(&groups(&runs, "lfw", "")).expect("a table").expect("rows");
+        assert_eq!(table.rows()[0], ["a", "50.00 ± 70.71", "0.00 to 100.00", "2", "-", "-"]);
+        assert_eq!(table.rows()[1], ["b", "100.00", "100.00 to 100.00", "1", "+50.00", "+0.00 to +100.00"]);
+    }
 }

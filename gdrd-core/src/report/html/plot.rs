@@ -143,22 +143,44 @@ impl Frame {
 /// # Errors
 /// If an axis has no value to show.
 pub(super) fn lines(body: &mut Body, title: &str, note: &str, x: Axis, y: Axis, series: &[Series]) -> Result<String> {
+    lines_between(body, title, note, (x, y), series, &[])
+}
+
+/// The same with the ends of intervals, `(x, low, high)`, as upright lines: a list for each of the first series.
+///
+/// # Errors
+/// As [`lines`].
+pub(super) fn lines_between(
+    body: &mut Body,
+    title: &str,
+    note: &str,
+    (x, y): (Axis, Axis),
+    series: &[Series],
+    ends: &[Vec<(f64, f64, f64)>],
+) -> Result<String> {
     let good = |p: &&(f64, f64)| {
         p.0.is_finite() && p.1.is_finite() && !(x.is_log() && p.0 <= 0.0) && !(y.is_log() && p.1 <= 0.0)
     };
-    let shown: Vec<(&str, Vec<(f64, f64)>)> = series
+    let of = |at: usize| ends.get(at).map_or(&[][..], Vec::as_slice);
+    let shown: Vec<_> = series
         .iter()
-        .map(|one| (one.label.as_str(), one.points.iter().filter(good).copied().collect::<Vec<_>>()))
-        .filter(|(_, points)| points.len() > 1)
+        .enumerate()
+        .map(|(at, one)| (one.label.as_str(), one.points.iter().filter(good).copied().collect::<Vec<_>>(), of(at)))
+        .filter(|(_, points, _)| points.len() > 1)
         .collect();
     if shown.is_empty() {
         return Ok(String::new());
     }
-    let all = || shown.iter().flat_map(|(_, points)| points);
-    let frame = Frame { x: x.ruler(all().map(|p| p.0))?, y: y.ruler(all().map(|p| p.1))? };
+    let all = || shown.iter().flat_map(|(_, points, _)| points);
+    let far = shown.iter().flat_map(|(.., ends)| ends.iter().flat_map(|(_, low, high)| [*low, *high]));
+    let frame = Frame { x: x.ruler(all().map(|p| p.0))?, y: y.ruler(all().map(|p| p.1).chain(far))? };
     let mut marks = frame.draw(x.label(), y.label());
     let mut words = format!("{} over {}.", y.label(), x.label());
-    for (number, (name, points)) in shown.iter().enumerate() {
+    for (number, (name, points, ends)) in shown.iter().enumerate() {
+        for (px, low, high) in *ends {
+            let (px, low, high) = (at(frame.x(*px)), at(frame.y(*low)), at(frame.y(*high)));
+            let _ = writeln!(marks, "<path class=\"l k{}\" d=\"M{px} {low}V{high}\"/>", number % 6);
+        }
         let mut path = String::new();
         for (point, (px, py)) in points.iter().enumerate() {
             let _ = write!(path, "{}{} {}", if point == 0 { "M" } else { "L" }, at(frame.x(*px)), at(frame.y(*py)));
@@ -185,7 +207,7 @@ pub(super) fn lines(body: &mut Body, title: &str, note: &str, x: Axis, y: Axis, 
             word(last.0)
         );
     }
-    let names = shown.iter().enumerate().map(|(number, (name, _))| (number, *name));
+    let names = shown.iter().enumerate().map(|(number, (name, ..))| (number, *name));
     let legend = legend(names, |number| format!("<path {} d=\"M0 6H26\"/>", style(number)));
     Ok(figure(body, title, note, &legend, (HEIGHT, &words, &marks)))
 }

@@ -6,9 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::super::chart::{Axis, Series};
-use super::super::page::{notes, results_table};
+use super::super::page::{matrix_table, notes, reading, results_table};
 use super::super::paper::{self, RESOLUTION};
-use super::super::table::{Align, Table};
 use super::super::view::RunView;
 use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
 use crate::error::Result;
@@ -65,17 +64,9 @@ pub(super) fn results(run: &RunView) -> Result<String> {
         out += &remarks(&notes(rows));
         for row in rows {
             for matrix in &row.outcome.matrices {
-                let align = |at| if at == 0 { Align::Left } else { Align::Right };
-                let columns = matrix.columns.iter().enumerate().map(|(at, column)| (column.as_str(), align(at)));
-                let mut inner = Table::new(columns);
-                for (name, values) in &matrix.rows {
-                    let whole = values.iter().all(|value| value.fract() == 0.0);
-                    let shown = |value: &f64| if whole { format!("{value:.0}") } else { format!("{value:.2}") };
-                    inner.push(std::iter::once(name.clone()).chain(values.iter().map(shown)))?;
-                }
                 let caption = format!("{protocol}, {}: {}", row.embedder, matrix.name);
                 let _ = write!(out, "<details>\n<summary>{}</summary>\n", escape(&caption));
-                out += &table(&caption, &inner, |_| None);
+                out += &table(&caption, &matrix_table(matrix)?, |_| None);
                 out += "</details>\n";
             }
         }
@@ -120,7 +111,7 @@ fn curves(run: &RunView, body: &mut Body) -> Result<String> {
 
 pub(super) fn chart(body: &mut Body, protocol: &str, curve: &Curve, series: &[Series]) -> Result<String> {
     let x = if curve.log_x { Axis::log(&curve.x) } else { Axis::linear(&curve.x) };
-    plot::lines(body, &format!("{}, {protocol}", curve.name), "", x, Axis::linear(&curve.y), series)
+    plot::lines(body, &format!("{}, {protocol}", curve.name), reading(curve), x, Axis::linear(&curve.y), series)
 }
 
 /// The misses of a ROC curve, both axes in decades.
@@ -155,6 +146,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
     let mut out = String::new();
     for protocol in names {
         let (mut series, mut of): (Vec<Series>, Option<&Curve>) = (Vec::new(), None);
+        let mut ends = Vec::new();
         for run in runs {
             let rows = run.measured.get(protocol).map_or(&[][..], Vec::as_slice);
             let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == "Resolution"))
@@ -162,10 +154,12 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
                 continue;
             };
             of = Some(of.unwrap_or(curve));
-            let students = rows.iter().filter(|row| runs.len() == 1 || row.role == Role::Student).cloned();
-            for one in of_rows(&students.collect::<Vec<_>>(), curve) {
-                let label = if runs.len() > 1 { run.title() } else { one.label };
-                series.push(Series { label, points: one.points });
+            for row in rows.iter().filter(|row| runs.len() == 1 || row.role == Role::Student) {
+                for one in of_rows(std::slice::from_ref(row), curve) {
+                    let label = if runs.len() > 1 { run.title() } else { one.label };
+                    ends.push(intervals(row, &one.points));
+                    series.push(Series { label, points: one.points });
+                }
             }
         }
         let Some(curve) = of else { continue };
@@ -174,9 +168,28 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
             points: RESOLUTION.to_vec(),
         });
         let title = format!("{} over resolution, {protocol}", curve.y.trim_end_matches(", %"));
-        out += &plot::lines(body, &title, "", Axis::linear(&curve.x), Axis::linear(&curve.y), &series)?;
+        let note = match ends.iter().any(|ends| !ends.is_empty()) {
+            true => "Upright lines: 95 % intervals over items.",
+            false => "",
+        };
+        let axes = (Axis::linear(&curve.x), Axis::linear(&curve.y));
+        out += &plot::lines_between(body, &title, note, axes, &series, &ends)?;
     }
     Ok(wrapped(out))
+}
+
+/// The ends of the intervals of a resolution curve, as the table of that name has them; none where it has no interval for a point.
+fn intervals(row: &Measured, points: &[(f64, f64)]) -> Vec<(f64, f64, f64)> {
+    let table = row.outcome.matrices.iter().find(|matrix| matrix.name == "Resolution");
+    let rows = table.map_or(&[][..], |matrix| matrix.rows.as_slice());
+    if rows.len() != points.len() {
+        return Vec::new();
+    }
+    let end = |((x, _), (_, values)): (&(f64, f64), &(String, Vec<f64>))| match values[..] {
+        [_, low, high] => Some((*x, low, high)),
+        _ => None,
+    };
+    points.iter().zip(rows).filter_map(end).collect()
 }
 
 /// The first faces of the sheet of samples, each an image of its own so that they find room on any screen.
@@ -210,4 +223,60 @@ fn provenance(run: &RunView) -> String {
          </details>\n",
         remarks(&run.provenance)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::{ERROR_VERSUS_REJECT, Figure, Matrix, Outcome};
+
+    fn measured() -> Measured {
+        let curve = |name: &str, points: &[(f64, f64)]| Curve {
+            name: name.into(),
+            x: "x".into(),
+            y: "accuracy, %".into(),
+            log_x: false,
+            points: points.to_vec(),
+        };
+        let rows = vec![("8x8".to_string(), vec![70.0, 60.0, 80.0]), ("16x16".to_string(), vec![90.0, 85.0, 95.0])];
+        let columns = ["size", "accuracy, %", "95 % from", "to"].map(String::from).to_vec();
+        let outcome = Outcome {
+            what: "pairs".into(),
+            headline: "accuracy".into(),
+            figures: vec![Figure::percent("accuracy", 0.9, 40).between(80.0, 100.0)],
+            curves: vec![
+                curve(ERROR_VERSUS_REJECT, &[(0.0, 10.0), (50.0, 5.0)]),
+                curve("Resolution", &[(8.0, 70.0), (16.0, 90.0)]),
+            ],
+            matrices: vec![Matrix { name: "Resolution".into(), columns, rows }],
+            items: vec![1.0; 40],
+            items_digest: String::new(),
+        };
+        Measured { embedder: "student at 16x16".into(), role: Role::Student, outcome }
+    }
+
+    #[test]
+    fn a_curve_over_sizes_shows_its_intervals() {
+        let found = intervals(&measured(), &[(8.0, 70.0), (16.0, 90.0)]);
+        assert_eq!(found, [(8.0, 60.0, 80.0), (16.0, 85.0, 95.0)]);
+        assert!(intervals(&measured(), &[(8.0, 70.0)]).is_empty(), "not the points of the table");
+        let run = RunView { measured: [("lfw".to_string(), vec![measured()])].into(), ..RunView::default() };
+        let mut body = Body::default();
+        let page = resolution(std::slice::from_ref(&run), &mut body).expect("a chart");
+        assert!(page.contains("95 % intervals over items"), "{page}");
+        let upright = |line: &&str| line.starts_with("<path class=\"l k0\" d=\"M") && line.contains('V');
+        assert_eq!(page.lines().filter(upright).count(), 2, "{page}");
+        let tables = results(&run).expect("tables");
+        assert!(tables.contains("85") && tables.contains("90.00 [80.00, 100.00] %"), "{tables}");
+    }
+
+    #[test]
+    fn error_versus_reject_says_how_it_is_read() {
+        let run = RunView { measured: [("lfw".to_string(), vec![measured()])].into(), ..RunView::default() };
+        let page = curves(&run, &mut Body::default()).expect("charts");
+        for part in ["Error versus reject, lfw", "How to read it", "nothing is won by rejecting", "<desc", "<title"] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        assert!(page.contains("from 10.00 at 0 to 5.00 at 50.00."), "{page}");
+    }
 }
