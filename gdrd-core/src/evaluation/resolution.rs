@@ -102,32 +102,47 @@ pub(super) fn over_sizes(
 ) -> Result<Outcome> {
     let at = |probes: Option<usize>| with_gallery(embedder, probes, gallery, &measure);
     let mut outcome = at(None)?;
-    let headline = outcome.headline()?.clone();
-    let (mut points, mut rows) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
     for size in sizes {
-        let found = at(Some(*size))?;
-        let figure = found.headline()?.clone();
-        points.extend(figure.value.map(|value| (*size as f64, value)));
-        if let (Some(value), Some(low), Some(high)) = (figure.value, figure.low, figure.high) {
-            rows.push((format!("{size}x{size}"), vec![value, low, high]));
-        }
-        outcome.figures.push(Figure { name: format!("{} at {size}x{size}", figure.name), ..figure }.aside());
+        let figure = at(Some(*size))?.headline()?.clone();
+        let (label, name) = (format!("{size}x{size}"), format!("{} at {size}x{size}", figure.name));
+        found.push((*size as f64, label, Figure { name, ..figure }));
     }
-    if !sizes.is_empty() {
-        let unit = if headline.unit == Unit::Percent { ", %" } else { "" };
-        let whose = match gallery {
-            None => "face's size",
-            Some(_) => "probe's size",
-        };
-        let y = format!("{}{unit}", headline.name);
-        if !rows.is_empty() {
-            let columns = [whose, &y, "95 % from", "to"].map(String::from).to_vec();
-            outcome.matrices.push(Matrix { name: "Resolution".into(), columns, rows });
-        }
-        let (name, x) = ("Resolution".into(), format!("{whose}, pixels"));
-        outcome.curves.push(Curve { name, x, y, log_x: false, points });
-    }
+    let whose = match gallery {
+        None => "face's size",
+        Some(_) => "probe's size",
+    };
+    add_curve(&mut outcome, "Resolution", (whose, ", pixels"), found)?;
     Ok(outcome)
+}
+
+/// Adds the headline at several places `(x, label, figure)`: as figures that are kept aside, as a table with the intervals, and as a
+/// curve. `x` is the name of the places and their unit. Nothing where `found` is empty.
+pub(super) fn add_curve(
+    outcome: &mut Outcome,
+    name: &str,
+    (x, unit): (&str, &str),
+    found: Vec<(f64, String, Figure)>,
+) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let headline = outcome.headline()?;
+    let y = format!("{}{}", headline.name, if headline.unit == Unit::Percent { ", %" } else { "" });
+    let (mut points, mut rows) = (Vec::new(), Vec::new());
+    for (at, label, figure) in found {
+        points.extend(figure.value.map(|value| (at, value)));
+        if let (Some(value), Some(low), Some(high)) = (figure.value, figure.low, figure.high) {
+            rows.push((label, vec![value, low, high]));
+        }
+        outcome.figures.push(figure.aside());
+    }
+    if !rows.is_empty() {
+        let columns = [x, &y, "95 % from", "to"].map(String::from).to_vec();
+        outcome.matrices.push(Matrix { name: name.into(), columns, rows });
+    }
+    outcome.curves.push(Curve { name: name.into(), x: format!("{x}{unit}"), y, log_x: false, points });
+    Ok(())
 }
 
 /// What `measure` finds, given the embedder of the gallery and that of the probes, which are brought to `probes` pixels first.

@@ -25,6 +25,8 @@ use crate::plugin::{DatasetName, Kind};
 use crate::recipe::RecipePath;
 use crate::seed::Seed;
 
+mod frames;
+
 /// Are two faces of the same person? Pairs come from an LFW-style list, or are drawn from the dataset.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +56,11 @@ pub struct Verification {
     #[serde(default)]
     #[schemars(length(max = 50), inner(range(min = 4, max = 512)))]
     pub sizes: Vec<usize>,
+    /// Numbers of faces that are fused into one on the second side of a pair, rising, such as `[1, 2, 4, 8]`: the accuracy with each gives
+    /// a curve. The further faces are others of that person, for pairs of two people too.
+    #[serde(default)]
+    #[schemars(length(max = 50), inner(range(min = 1, max = 100)))]
+    pub frames: Vec<usize>,
     /// How large the first face of each pair is shown, `"native"` or a number of pixels; as the second when left out.
     #[serde(default)]
     pub gallery_size: Option<GallerySize>,
@@ -82,6 +89,7 @@ impl Verification {
             flip: false,
             far: default_far(),
             sizes: Vec::new(),
+            frames: Vec::new(),
             gallery_size: None,
         }
     }
@@ -97,7 +105,8 @@ impl ProtocolConfig for Verification {
         let several = self.folds.saturating_mul(2).max(1);
         let good = self.pairs.is_some() || self.drawn_pairs.is_multiple_of(several);
         let message = || format!("expected a multiple of {several} (two a fold), found {}", self.drawn_pairs);
-        Problem::unless(good, "drawn_pairs", message).into_iter().chain(resolution::check(&self.sizes)).collect()
+        let problems = Problem::unless(good, "drawn_pairs", message).into_iter();
+        problems.chain(resolution::check(&self.sizes)).chain(frames::check(&self.frames)).collect()
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
@@ -168,9 +177,12 @@ impl Protocol for Pairs {
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
         let fused = FlipFused(embedder);
         let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
-        over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_left, of_right| {
+        let sizes = &self.config.sizes;
+        let mut outcome = over_sizes(embedder, sizes, self.config.gallery_size, |of_left, of_right| {
             self.outcome(&self.seen(of_left, of_right, cx)?)
-        })
+        })?;
+        self.over_frames(embedder, &mut outcome, cx)?;
+        Ok(outcome)
     }
 
     fn mistakes(&self, embedder: &dyn Embedder, outcome: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
