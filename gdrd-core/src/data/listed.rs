@@ -49,7 +49,7 @@ pub struct ListedFaces {
     /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
     #[serde(default)]
     pub low_resolution: bool,
-    /// What becomes of images that cannot be read.
+    /// What becomes of images that cannot be read, and of faces whose box does not lie in their image.
     #[serde(default)]
     pub unreadable: Unreadable,
 }

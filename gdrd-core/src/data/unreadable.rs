@@ -13,8 +13,7 @@ use crate::context::{BuildContext, FileCheck};
 use crate::error::{Error, Result};
 use crate::recipe::RecipePath;
 
-/// What becomes of images that cannot be read: empty, cut, of no known format, too large, or damaged so that they
-/// cannot be decoded.
+/// What becomes of images that cannot be read: empty, cut, damaged, of no known format, or too large.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unreadable {
@@ -95,8 +94,8 @@ impl Broken {
 }
 
 impl BuildContext<'_> {
-    /// Takes note of image files below `folder`, and decodes those that cannot be read now and not in the middle of a run. Files
-    /// that did not change since they were last looked at are not read again.
+    /// Takes note of image files below `folder`, and decodes them, so that those that cannot be read are found now and not in the
+    /// middle of a run. Files that did not change since they were last decoded are not decoded again.
     ///
     /// # Errors
     /// If files cannot be read or are no whole images; the error names all of them.

@@ -209,6 +209,35 @@ mod tests {
     }
 
     #[test]
+    fn facts_are_found_once_while_their_files_stay_as_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("faces.rec");
+        std::fs::write(&file, "abc").expect("a file");
+        std::thread::sleep(SETTLED + Duration::from_millis(100));
+        let (files, mut asked) = ([file.clone()], 0);
+        let mut fact = |what: &str| {
+            // Each run opens it anew.
+            let known = Known::open(folder.path().join("known"));
+            let mut find = || {
+                asked += 1;
+                Ok(format!("[\"two words\", {asked}]"))
+            };
+            known.fact(what, &files, &mut find).expect("a fact")
+        };
+        assert_eq!(
+            [fact("a"), fact("a"), fact("b")],
+            ["[\"two words\", 1]", "[\"two words\", 1]", "[\"two words\", 2]"]
+        );
+        std::fs::write(&file, "abd").expect("the same size");
+        assert_eq!(fact("a"), "[\"two words\", 3]");
+        let known = Known::open(folder.path().join("known"));
+        let gone = [folder.path().join("gone")];
+        assert_eq!(known.fact("a", &gone, &mut || Ok("none".into())).expect("of no file"), "none");
+        let failed = known.fact("c", &files, &mut || Err(Error::data("stopped"))).expect_err("not found");
+        assert_eq!(failed.to_string(), "stopped");
+    }
+
+    #[test]
     fn what_is_no_file_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let known = Known::open(folder.path().join("known"));
