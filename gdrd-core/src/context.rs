@@ -114,6 +114,16 @@ pub trait Host: Send + Sync {
         Err(Error::component("this program has no datasets"))
     }
 
+    /// What `find` says of files. It is not asked again about the same `what` while path, size and times of all stay as they are.
+    /// Unless this program remembers, it is always asked.
+    ///
+    /// # Errors
+    /// Those of `find`, which are not remembered.
+    fn fact(&self, what: &str, files: &[PathBuf], find: &mut dyn FnMut() -> Result<String>) -> Result<String> {
+        let _ = (what, files);
+        find()
+    }
+
     /// The part `name` of a family such as `dataset`, built when it is first asked for.
     ///
     /// # Errors
@@ -220,12 +230,26 @@ impl<'a> BuildContext<'a> {
         Ok(file)
     }
 
-    /// Makes sure that files pass a check.
+    /// Makes sure that a file passes a check.
     ///
     /// # Errors
-    /// If one cannot be read or does not pass.
-    pub(crate) fn passed(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<()> {
-        self.host.fingerprint(files, check).map(drop)
+    /// If it cannot be read or does not pass.
+    pub(crate) fn passed(&self, file: &Path, check: &FileCheck<'_>) -> Result<()> {
+        let mut find = || (check.check)(file).map(|()| String::new());
+        self.fact(&format!("passed {}", check.name), &[file.to_path_buf()], &mut find).map(drop)
+    }
+
+    /// What `find` says of files, which is remembered by `what` while they stay as they are.
+    ///
+    /// # Errors
+    /// Those of `find`, which are not remembered.
+    pub(crate) fn fact(
+        &self,
+        what: &str,
+        files: &[PathBuf],
+        find: &mut dyn FnMut() -> Result<String>,
+    ) -> Result<String> {
+        self.host.fact(what, files, find)
     }
 
     /// Sha256 over many files below the folder that a recipe writes as `path`.

@@ -73,6 +73,36 @@ fn a_truncated_image_is_named() {
     assert!(said.stderr.contains("Ann_0001.jpg") && said.stderr.contains("not a readable image"), "{said:#?}");
 }
 
+/// Puts a table that is none into the compressed part of a JPEG: from outside it begins and ends as one.
+fn damage(path: &Path) {
+    let whole = std::fs::read(path).expect("an image");
+    let (front, back) = whole.split_at(whole.len() - 20);
+    std::fs::write(path, [front, &[0xff, 0xc4, 0, 3, 0xff], back].concat()).expect("damaged");
+}
+
+#[test]
+fn images_that_are_damaged_inside_are_named_before_the_first_step_and_decoded_once() {
+    const DECODED: &str = "images decoded for the first time";
+    let bench = Bench::empty();
+    faces(&bench, &[("Ann", 35), ("Bob", 35)]);
+    bench.write("r.toml", recipe(FOLDERS));
+    let damaged = ["faces/Ann/Ann_0030.jpg", "faces/Bob/Bob_0002.jpg"].map(|name| bench.file(name));
+    damaged.iter().for_each(|path| damage(path));
+    // What has just changed is not remembered.
+    std::thread::sleep(std::time::Duration::from_millis(2200));
+    let text = refused(&bench, "r.toml", &[], 1);
+    assert!(text.contains("2 of 70 images cannot be read; `unreadable = \"skip\"` leaves them out"), "{text}");
+    assert!(text.contains(DECODED), "{text}");
+    for path in &damaged {
+        assert!(text.contains(&format!("`{}`: not a readable image: ", path.display())), "{text}");
+    }
+    let mut command = gdrd(&bench);
+    command.args(["train", "r.toml", "--run-dir", "runs/good", "--set", "data.train.unreadable=\"skip\""]);
+    let said = Said::by(&mut command).with_code(0).stderr;
+    assert!(said.contains("dataset `train`: left out, images that cannot be read: 2:"), "{said}");
+    assert!(!said.contains(DECODED), "what the first run found is remembered: {said}");
+}
+
 #[test]
 fn someone_with_one_image_is_named() {
     let bench = Bench::empty();

@@ -1,10 +1,13 @@
 //! Datasets of encoded images, wherever their bytes lie: what readers of formats share.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use super::decode::{Decoding, decode, squared};
-use super::unreadable::{Broken, Unreadable, readable};
+use super::survey::Seen;
+use super::unreadable::{Broken, Unreadable};
 use super::{Attribute, Compared, Dataset, ImageFile};
+use crate::context::BuildContext;
 use crate::error::{Error, Result};
 use crate::face::Face;
 
@@ -16,6 +19,12 @@ pub(super) trait Encoded: Send + Sync {
     fn person(&self, index: usize) -> Option<usize>;
     /// What lists call the image.
     fn key(&self, index: usize) -> String;
+    /// The file that the image is in, or is.
+    fn container(&self, index: usize) -> &Path;
+    /// What decides which bytes an image is, beside its container and its place.
+    fn about(&self) -> &str {
+        ""
+    }
     /// Where the image is: file, record, byte.
     fn place(&self, index: usize) -> String;
     /// What else is known.
@@ -47,21 +56,29 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// The square around the box's middle whose side is the longer side and `margin` of it on each side more. What lies outside
-    /// of the image is black.
-    pub(super) fn cut(&self, image: &Face, margin: f64) -> Result<Face> {
+    /// Left, top and side of the square around the box's middle whose side is the longer side and `margin` of it on each side more.
+    ///
+    /// # Errors
+    /// If nothing of it lies in an image of `width` x `height` pixels, or it is much larger than the image.
+    pub(super) fn square(&self, (width, height): (usize, usize), margin: f64) -> Result<(i64, i64, usize)> {
         let side = (self.width.max(self.height) * (1.0 + 2.0 * margin)).round().max(1.0);
         let corner = |start: f64, length: f64| (start + length / 2.0 - side / 2.0).round() as i64;
         let (left, top, side) = (corner(self.left, self.width), corner(self.top, self.height), side as usize);
-        let (width, height) = (image.width() as i64, image.height() as i64);
-        let inside = |start: i64, length: i64| (start.clamp(0, length), (start + side as i64).clamp(0, length));
-        let ((x0, x1), (y0, y1)) = (inside(left, width), inside(top, height));
-        if x0 == x1 || y0 == y1 || side > 4 * image.width().max(image.height()) {
+        let ((x0, x1), (y0, y1)) = (inside(left, side, width), inside(top, side, height));
+        if x0 == x1 || y0 == y1 || side > 4 * width.max(height) {
             return Err(Error::data(format!(
                 "the box at ({}, {}) of {}x{} pixels does not lie in the image of {width}x{height}",
                 self.left, self.top, self.width, self.height
             )));
         }
+        Ok((left, top, side))
+    }
+
+    /// That square of the image. What lies outside of the image is black.
+    pub(super) fn cut(&self, image: &Face, margin: f64) -> Result<Face> {
+        let (left, top, side) = self.square((image.width(), image.height()), margin)?;
+        let ((x0, x1), (y0, y1)) = (inside(left, side, image.width()), inside(top, side, image.height()));
+        let width = image.width() as i64;
         let mut pixels = vec![0; 3 * side * side];
         for y in y0..y1 {
             let from = &image.pixels()[3 * (y * width + x0) as usize..3 * (y * width + x1) as usize];
@@ -70,6 +87,12 @@ impl Region {
         }
         Face::new(side, side, pixels)
     }
+}
+
+/// Where a part from `start` on of `side` pixels begins and ends in a row or column of `length`.
+fn inside(start: i64, side: usize, length: usize) -> (i64, i64) {
+    let length = length as i64;
+    (start.clamp(0, length), (start + side as i64).clamp(0, length))
 }
 
 /// How images become faces.
@@ -109,8 +132,19 @@ impl<E: Encoded> Opened<E> {
     ///
     /// # Errors
     /// If some cannot be read and may not be skipped, or none is there.
-    pub(super) fn checked(images: E, people: Vec<String>, look: Look, unreadable: Unreadable) -> Result<Self> {
-        let (kept, broken) = readable(images.len(), unreadable, |at| images.place(at), |at| images.image(at))?;
+    pub(super) fn checked(
+        cx: &BuildContext,
+        images: E,
+        people: Vec<String>,
+        look: Look,
+        unreadable: Unreadable,
+    ) -> Result<Self> {
+        let (mut kept, mut broken) = (Vec::with_capacity(images.len()), Broken::default());
+        cx.survey(&images, look.how, |index, seen| match seen {
+            Seen::Size(..) => kept.push(index),
+            Seen::Broken(why) => broken.add(format!("{}: {why}", images.place(index))),
+        })?;
+        let broken = broken.judged(kept.len(), unreadable)?;
         Ok(Self::of(images, people, look).without(kept, broken))
     }
 

@@ -1,7 +1,7 @@
 //! Images in files of their own, each with what a list or its name says of it.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Attribute;
 use super::decode::read_bytes;
@@ -27,6 +27,43 @@ pub(super) struct Row {
     pub(super) region: Option<Region>,
     /// The line of the list that names it.
     pub(super) line: Option<u64>,
+}
+
+impl Row {
+    /// Where the face is: file and line.
+    pub(super) fn place(&self) -> String {
+        let line = self.line.map(|line| format!(" (line {line} of the list)")).unwrap_or_default();
+        format!("`{}`{line}", self.path.display())
+    }
+}
+
+/// Image files of which nothing else is known.
+pub(super) struct Files<'a>(pub(super) &'a [PathBuf]);
+
+impl Encoded for Files<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn person(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn key(&self, index: usize) -> String {
+        self.place(index)
+    }
+
+    fn container(&self, index: usize) -> &Path {
+        &self.0[index]
+    }
+
+    fn place(&self, index: usize) -> String {
+        format!("`{}`", self.0[index].display())
+    }
+
+    fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+        read_bytes(&self.0[index]).map(Cow::Owned)
+    }
 }
 
 /// Faces in files that somebody has looked at.
@@ -67,10 +104,12 @@ impl Encoded for Rows {
         self.0[index].key.clone()
     }
 
+    fn container(&self, index: usize) -> &Path {
+        &self.0[index].path
+    }
+
     fn place(&self, index: usize) -> String {
-        let row = &self.0[index];
-        let line = row.line.map(|line| format!(" (line {line} of the list)")).unwrap_or_default();
-        format!("`{}`{line}", row.path.display())
+        self.0[index].place()
     }
 
     fn attributes(&self, index: usize) -> Vec<Attribute> {

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,9 +53,9 @@ impl DatasetConfig for InsightfaceBin {
         let path = cx.file(&self.file)?.path;
         let map = Mapped::open(&path)?;
         let (images, pairs) = read(&map).at(|| format!("`{}`", self.file))?;
-        let bin = Bin { map, images, file: self.file.to_string() };
+        let bin = Bin { map, images, path, file: self.file.to_string() };
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
-        Ok(Box::new(Opened::checked(bin, Vec::new(), look, self.unreadable)?.with_pairs(pairs)))
+        Ok(Box::new(Opened::checked(cx, bin, Vec::new(), look, self.unreadable)?.with_pairs(pairs)))
     }
 }
 
@@ -69,6 +70,8 @@ enum Image {
 struct Bin {
     map: Mapped,
     images: Vec<Image>,
+    path: PathBuf,
+    /// As the recipe has it.
     file: String,
 }
 
@@ -83,6 +86,10 @@ impl Encoded for Bin {
 
     fn key(&self, index: usize) -> String {
         format!("{}/{}", index / 2, index % 2)
+    }
+
+    fn container(&self, _: usize) -> &Path {
+        &self.path
     }
 
     fn place(&self, index: usize) -> String {

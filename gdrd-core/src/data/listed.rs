@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::encoded::{Look, Names, Opened, Region};
-use super::files::{Row, Rows};
+use super::files::{Files, Row, Rows};
 use super::identity_folders::default_exif_orientation;
-use super::unreadable::Unreadable;
+use super::survey::Seen;
+use super::unreadable::{Broken, Unreadable};
 use super::{Dataset, DatasetConfig, composed};
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Problem, Result};
@@ -48,7 +49,7 @@ pub struct ListedFaces {
     /// Whether the faces were photographed at low resolution: they are brought to a view's size, but not degraded.
     #[serde(default)]
     pub low_resolution: bool,
-    /// What becomes of images that cannot be read.
+    /// What becomes of images that cannot be read, and of faces whose box does not lie in their image.
     #[serde(default)]
     pub unreadable: Unreadable,
 }
@@ -76,17 +77,34 @@ impl DatasetConfig for ListedFaces {
         let folder = self.folder.as_ref().unwrap_or(&own);
         let mut names = Names::default();
         let mut rows = self.rows(&bytes, folder.as_path(), &mut names).at(|| format!("`{}`", self.list))?;
-        let paths: BTreeSet<PathBuf> = rows.iter().map(|row| row.path.clone()).collect();
-        let paths: Vec<PathBuf> = paths.into_iter().collect();
-        let broken = cx.readable(folder, &paths, self.unreadable)?;
-        rows.retain(|row| !broken.holds(&row.path));
         let look = Look { margin: self.margin, ..Look::new(self.size, self.exif_orientation, self.low_resolution) };
+        let broken = self.fitting(&mut rows, folder, look, cx)?;
         let (rows, people) = Rows::new(rows, &names.people);
         Ok(Box::new(Opened::of(rows, people, look).lacking(broken)))
     }
 }
 
 impl ListedFaces {
+    /// Keeps the rows whose image can be read and whose box lies in it. The others, if they may be skipped.
+    fn fitting(&self, rows: &mut Vec<Row>, folder: &RecipePath, look: Look, cx: &BuildContext) -> Result<Broken> {
+        let paths: BTreeSet<PathBuf> = rows.iter().map(|row| row.path.clone()).collect();
+        let paths: Vec<PathBuf> = paths.into_iter().collect();
+        let (mut sizes, mut broken) = (BTreeMap::new(), Broken::default());
+        cx.survey(&Files(&paths), look.how, |at, seen| match seen {
+            Seen::Size(width, height) => drop(sizes.insert(paths[at].clone(), (width, height))),
+            Seen::Broken(why) => broken.add_file(&paths[at], &why),
+        })?;
+        rows.retain(|row| {
+            let Some(size) = sizes.get(&row.path) else { return false };
+            let fits = row.region.map_or(Ok(()), |region| region.square(*size, look.margin).map(drop));
+            fits.map_err(|error| broken.add(error.at(row.place()).to_string())).is_ok()
+        });
+        let broken = broken.judged(rows.len(), self.unreadable)?;
+        let good: Vec<PathBuf> = sizes.into_keys().collect();
+        cx.note_images(folder, &good)?;
+        Ok(broken)
+    }
+
     fn rows(&self, list: &[u8], folder: &Path, names: &mut Names) -> Result<Vec<Row>> {
         let list = list.strip_prefix(b"\xef\xbb\xbf").unwrap_or(list);
         let failed = |e: csv::Error| Error::data(e.to_string());

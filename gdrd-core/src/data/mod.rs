@@ -40,6 +40,7 @@ mod random_downscale;
 mod recordio;
 mod sheet;
 mod subset;
+mod survey;
 mod synthetic;
 pub mod synthetic_faces;
 mod unreadable;

@@ -1,7 +1,7 @@
 //! MXNet's `.rec` and `.idx`, as insightface packs CASIA-WebFace, MS1M and Glint360K.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl DatasetConfig for MxnetRecord {
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
         let records = Records::new(Mapped::open(&path)?, &path, index, self.labels);
         let (records, people) = records.at(|| format!("`{}`", self.file))?;
-        Ok(Box::new(Opened::checked(records, people, look, self.unreadable)?))
+        Ok(Box::new(Opened::checked(cx, records, people, look, self.unreadable)?))
     }
 }
 
@@ -87,7 +87,7 @@ struct Record {
 
 struct Records {
     map: Mapped,
-    file: String,
+    file: PathBuf,
     records: Vec<Record>,
     labels: Vec<u64>,
 }
@@ -144,7 +144,7 @@ impl Records {
         let mut labels = vec![0; numbers.len()];
         numbers.into_iter().for_each(|(label, number)| labels[number] = label);
         let people = labels.iter().map(u64::to_string).collect();
-        Ok((Self { map, file: path.display().to_string(), records, labels }, people))
+        Ok((Self { map, file: path.to_path_buf(), records, labels }, people))
     }
 }
 
@@ -167,9 +167,13 @@ impl Encoded for Records {
         format!("{label}/{}", record.key)
     }
 
+    fn container(&self, _: usize) -> &Path {
+        &self.file
+    }
+
     fn place(&self, index: usize) -> String {
         let Record { key, start, .. } = self.records[index];
-        format!("`{}`: {}", self.file, place(key, start))
+        format!("`{}`: {}", self.file.display(), place(key, start))
     }
 
     fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{check_image, read_bytes};
+use super::decode::Decoding;
+use super::files::Files;
+use super::survey::Seen;
 use crate::context::{BuildContext, FileCheck};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::recipe::RecipePath;
 
-/// What becomes of images that cannot be read: empty, cut, of no known format, or too large.
+/// What becomes of images that cannot be read: empty, cut, damaged, of no known format, or too large.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unreadable {
@@ -54,11 +55,23 @@ impl Broken {
         self.files.contains(path)
     }
 
-    /// All of them as one error, unless they may be skipped.
-    pub(super) fn judged(self, of: usize, unreadable: Unreadable) -> Result<Self> {
-        if self.is_empty() || unreadable == Unreadable::Skip && self.why.len() < of {
+    /// One more, with its place.
+    pub(super) fn add(&mut self, why: String) {
+        self.why.push(why);
+    }
+
+    /// One more that is a file.
+    pub(super) fn add_file(&mut self, path: &Path, why: &str) {
+        self.add(format!("`{}`: {why}", path.display()));
+        self.files.insert(path.to_path_buf());
+    }
+
+    /// All of them as one error, unless they may be skipped and images are `left`.
+    pub(super) fn judged(self, left: usize, unreadable: Unreadable) -> Result<Self> {
+        if self.is_empty() || unreadable == Unreadable::Skip && left > 0 {
             return Ok(self);
         }
+        let of = left + self.why.len();
         if let [one] = self.why.as_slice() {
             return Err(Error::data(one.clone()));
         }
@@ -80,28 +93,9 @@ impl Broken {
     }
 }
 
-/// Looks at every image of a container; the places of those that can be read, and the others.
-///
-/// # Errors
-/// If some cannot be read and may not be skipped, or none is left.
-pub(super) fn readable<'a>(
-    count: usize,
-    unreadable: Unreadable,
-    place: impl Fn(usize) -> String + Sync,
-    image: impl Fn(usize) -> Result<std::borrow::Cow<'a, [u8]>> + Sync,
-) -> Result<(Vec<usize>, Broken)> {
-    let check = |index: usize| image(index).and_then(|bytes| check_image(&bytes)).at(|| place(index));
-    let why: Vec<(usize, String)> =
-        (0..count).into_par_iter().filter_map(|index| Some((index, check(index).err()?.to_string()))).collect();
-    let without: BTreeSet<usize> = why.iter().map(|(index, _)| *index).collect();
-    let broken = Broken { why: why.into_iter().map(|(_, why)| why).collect(), files: BTreeSet::new() };
-    let broken = broken.judged(count, unreadable)?;
-    Ok(((0..count).filter(|index| !without.contains(index)).collect(), broken))
-}
-
 impl BuildContext<'_> {
-    /// Takes note of image files below `folder`, and finds those that cannot be read now and not in the middle of a run. Files
-    /// that did not change since they were last looked at are not read again, unless broken ones may be skipped.
+    /// Takes note of image files below `folder`, and decodes them, so that those that cannot be read are found now and not in the
+    /// middle of a run. Files that did not change since they were last decoded are not decoded again.
     ///
     /// # Errors
     /// If files cannot be read or are no whole images; the error names all of them.
@@ -111,29 +105,18 @@ impl BuildContext<'_> {
 
     /// The same; the files that cannot be read, where they may be skipped.
     pub(super) fn readable(&self, folder: &RecipePath, files: &[PathBuf], unreadable: Unreadable) -> Result<Broken> {
-        let look = || -> Result<Broken> {
-            let check = |path: &Path| read_bytes(path).and_then(|bytes| check_image(&bytes));
-            let why = |path: &PathBuf| Some((path.clone(), check(path).err()?.at(format!("`{}`", path.display()))));
-            let found: Vec<(PathBuf, Error)> = files.par_iter().filter_map(why).collect();
-            let why = found.iter().map(|(_, error)| error.to_string()).collect();
-            let broken = Broken { why, files: found.into_iter().map(|(path, _)| path).collect() };
-            broken.judged(files.len(), unreadable)
-        };
-        let whole =
-            |path: &Path| read_bytes(path).and_then(|bytes| check_image(&bytes)).at(|| format!("`{}`", path.display()));
-        let whole = FileCheck { name: "images that can be read", check: &whole };
-        match unreadable {
-            Unreadable::Refuse => match self.fingerprint(folder, files, &whole) {
-                Ok(()) => Ok(Broken::default()),
-                // The first one was met; whoever mends the data wants all.
-                Err(first) => look().and(Err(first)),
-            },
-            Unreadable::Skip => {
-                let broken = look()?;
-                let kept: Vec<PathBuf> = files.iter().filter(|path| !broken.holds(path)).cloned().collect();
-                self.fingerprint(folder, &kept, &whole)?;
-                Ok(broken)
-            }
-        }
+        let (mut good, mut broken) = (Vec::with_capacity(files.len()), Broken::default());
+        self.survey(&Files(files), Decoding::default(), |at, seen| match seen {
+            Seen::Size(..) => good.push(files[at].clone()),
+            Seen::Broken(why) => broken.add_file(&files[at], &why),
+        })?;
+        let broken = broken.judged(good.len(), unreadable)?;
+        self.note_images(folder, &good)?;
+        Ok(broken)
+    }
+
+    /// Takes note of image files below `folder` that somebody has looked at.
+    pub(super) fn note_images(&self, folder: &RecipePath, files: &[PathBuf]) -> Result<()> {
+        self.fingerprint(folder, files, &FileCheck { name: "images", check: &|_| Ok(()) })
     }
 }

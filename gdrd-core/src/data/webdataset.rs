@@ -94,7 +94,7 @@ impl DatasetConfig for WebDataset {
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
         let note =
             (passed_over > 0).then(|| format!("passed over, samples without an image, and links: {passed_over}"));
-        Ok(Box::new(Opened::checked(all, names.people, look, self.unreadable)?.noted(note)))
+        Ok(Box::new(Opened::checked(cx, all, names.people, look, self.unreadable)?.noted(note)))
     }
 }
 
@@ -271,6 +271,10 @@ impl Encoded for Shards {
 
     fn key(&self, index: usize) -> String {
         self.samples[index].key.clone()
+    }
+
+    fn container(&self, index: usize) -> &Path {
+        &self.shards[self.samples[index].shard].0
     }
 
     fn place(&self, index: usize) -> String {

@@ -73,7 +73,7 @@ impl BuildContext<'_> {
     /// If it cannot be had or read, or does not pass.
     pub fn file_checked(&self, path: &RecipePath, check: &FileCheck<'_>) -> Result<LocalFile> {
         let file = self.file(path)?;
-        self.passed(std::slice::from_ref(&file.path), check)?;
+        self.passed(&file.path, check)?;
         Ok(file)
     }
 

@@ -258,6 +258,10 @@ impl Host for Assembly<'_> {
         self.known.of_files(files, check)
     }
 
+    fn fact(&self, what: &str, files: &[PathBuf], find: &mut dyn FnMut() -> Result<String>) -> Result<String> {
+        self.known.fact(what, files, find)
+    }
+
     fn part(&self, family: &'static str, name: &str) -> Result<Part> {
         let key = (family, name.to_string());
         match open(&self.built).get(&key) {

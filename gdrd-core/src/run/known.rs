@@ -1,4 +1,4 @@
-//! Digests of files that did not change since they were last read.
+//! Digests of files that did not change since they were last read, and other facts about them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::files::{make_folders, now, read_to_string, write_atomically};
 use crate::plugin::workbench::fingerprint;
 
-/// A file that changed so lately could change again without its time telling; its digest is not kept.
+/// A file that changed so lately could change again without its time telling; nothing about it is kept.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// A folder of digests, each named by path, size and times of the files that it is of, and by the check that they passed.
+/// A folder of facts, each named by path, size and times of the files that it is about, and by the question that it answers.
 pub(super) struct Known {
     folder: PathBuf,
     /// The files that were asked for, as they were then.
@@ -30,19 +30,32 @@ impl Known {
     pub(super) fn of_file(&self, path: &Path) -> Result<String> {
         let files = [path.to_path_buf()];
         let stamps = self.ask(&files)?;
-        self.digest("file", &files, stamps, || digest::of_file(path))
+        self.kept("file", &files, stamps, || digest::of_file(path))
     }
 
     /// Sha256 over the names and bytes of files that pass `check`.
     pub(super) fn of_files(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
         let stamps = self.ask(files)?;
-        self.digest(&format!("files, {}", check.name), files, stamps, || fingerprint(files, check))
+        self.kept(&format!("files, {}", check.name), files, stamps, || fingerprint(files, check))
+    }
+
+    /// What `find` says of files; of files that are not there, without keeping it. That they may change is for their digests to say.
+    pub(super) fn fact(
+        &self,
+        what: &str,
+        files: &[PathBuf],
+        find: &mut dyn FnMut() -> Result<String>,
+    ) -> Result<String> {
+        match stamps(files) {
+            Ok(stamps) => self.kept(&format!("fact, {what}"), files, stamps, find),
+            Err(_) => find(),
+        }
     }
 
     /// Sha256 of the running program. It may be replaced while it runs, which does not change what runs.
     pub(super) fn of_program(&self, path: &Path) -> Result<String> {
         let files = [path.to_path_buf()];
-        self.digest("file", &files, stamps(&files)?, || digest::of_file(path))
+        self.kept("file", &files, stamps(&files)?, || digest::of_file(path))
     }
 
     /// Whether every file is still what it was when its digest was asked for: whoever read it since has read what the digest is of.
@@ -72,7 +85,8 @@ impl Known {
         Ok(stamps)
     }
 
-    fn digest(
+    /// The answer to `what` that is kept of files with these stamps, or the one that `compute` gives.
+    fn kept(
         &self,
         what: &str,
         files: &[PathBuf],
@@ -81,7 +95,7 @@ impl Known {
     ) -> Result<String> {
         let path = self.folder.join(digest::of_value(&(what, &before)));
         let kept = read_to_string(&path).ok();
-        if let Some((found, check)) = kept.as_deref().and_then(|kept| kept.split_once(' '))
+        if let Some((found, check)) = kept.as_deref().and_then(|kept| kept.rsplit_once(' '))
             && check == digest::of_value(&found)
         {
             return Ok(found.to_string());
@@ -91,7 +105,7 @@ impl Known {
         let settled = SystemTime::UNIX_EPOCH + Duration::from_nanos(newest) + SETTLED < now();
         if settled && stamps(files)? == before {
             let text = format!("{found} {}", digest::of_value(&found));
-            // A digest that cannot be kept is computed again; that is no reason to end a run.
+            // What cannot be kept is computed again; that is no reason to end a run.
             let made = make_folders(&self.folder).map_err(|e| Error::io(&self.folder, e));
             let _ = made.and_then(|()| write_atomically(&path, text.as_bytes()));
         }
@@ -192,6 +206,35 @@ mod tests {
         let faces = FileCheck { name: "faces", check: &bad };
         let error = known.of_files(&[file], &faces).expect_err("another check, which it does not pass").to_string();
         assert!(error.ends_with("faces.pack`: no face"), "{error}");
+    }
+
+    #[test]
+    fn facts_are_found_once_while_their_files_stay_as_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("faces.rec");
+        std::fs::write(&file, "abc").expect("a file");
+        std::thread::sleep(SETTLED + Duration::from_millis(100));
+        let (files, mut asked) = ([file.clone()], 0);
+        let mut fact = |what: &str| {
+            // Each run opens it anew.
+            let known = Known::open(folder.path().join("known"));
+            let mut find = || {
+                asked += 1;
+                Ok(format!("[\"two words\", {asked}]"))
+            };
+            known.fact(what, &files, &mut find).expect("a fact")
+        };
+        assert_eq!(
+            [fact("a"), fact("a"), fact("b")],
+            ["[\"two words\", 1]", "[\"two words\", 1]", "[\"two words\", 2]"]
+        );
+        std::fs::write(&file, "abd").expect("the same size");
+        assert_eq!(fact("a"), "[\"two words\", 3]");
+        let known = Known::open(folder.path().join("known"));
+        let gone = [folder.path().join("gone")];
+        assert_eq!(known.fact("a", &gone, &mut || Ok("none".into())).expect("of no file"), "none");
+        let failed = known.fact("c", &files, &mut || Err(Error::data("stopped"))).expect_err("not found");
+        assert_eq!(failed.to_string(), "stopped");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::Device;
 use clap::Args;
-use gdrd_core::context::BuildContext;
+use gdrd_core::context::{BuildContext, FileCheck, Host, LocalFile};
 use gdrd_core::data::{Dataset, is_image_name, is_packed};
 use gdrd_core::digest;
 use gdrd_core::embedder::{Embedder, Embeddings};
@@ -49,12 +50,37 @@ impl Source {
         let path = std::path::absolute(text).map_err(|e| Error::io(text, e))?;
         let (kind, options) = guessed(&path)?;
         let config = registry.datasets.from_json(kind, &options)?;
-        let bench = Workbench::new(place.device.clone());
-        let cx = BuildContext::new(&bench);
+        let progress = Progress::new();
+        let host = Telling { bench: Workbench::new(place.device.clone()), progress: &progress };
+        let cx = BuildContext::new(&host);
         let dataset: Arc<dyn Dataset> = config.build(&cx)?.into();
         let files: Vec<String> = cx.record().files.into_values().collect();
         let fingerprint = digest::of_value(&(kind, files));
         Ok(Self { name: text.into(), dataset, fingerprint, paths: vec![path], is_of_recipe: false })
+    }
+}
+
+/// A workbench whose datasets say how far they are.
+struct Telling<'a> {
+    bench: Workbench,
+    progress: &'a Progress,
+}
+
+impl Host for Telling<'_> {
+    fn device(&self) -> &Device {
+        self.bench.device()
+    }
+
+    fn report(&self, what: &str, done: usize, total: usize) -> Result<()> {
+        tell(self.progress, &Event::Working { what: what.to_string(), done, total })
+    }
+
+    fn file(&self, path: &str) -> Result<LocalFile> {
+        self.bench.file(path)
+    }
+
+    fn fingerprint(&self, files: &[PathBuf], check: &FileCheck<'_>) -> Result<String> {
+        self.bench.fingerprint(files, check)
     }
 }
 

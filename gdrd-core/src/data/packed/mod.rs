@@ -55,7 +55,9 @@ impl DatasetConfig for Packed {
         let file = cx.file(&self.file)?;
         let place = || format!("`{}`", self.file);
         let mut pack = Pack::new(Mapped::open(&file.path)?, self.file.to_string()).at(place)?;
-        pack.check_images().at(place)?;
+        // The writer decoded every image that it took, so bytes that fit their checksum need not be decoded again.
+        let mut check = || pack.check_images().map(|()| String::new()).at(place);
+        cx.fact("checksums of a packed file's images", &[file.path], &mut check)?;
         pack.description.size = self.size.or(pack.description.size);
         Ok(Box::new(pack))
     }

@@ -1,7 +1,7 @@
 //! Reading, by the crate `parquet` without Arrow.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use parquet::basic::Type;
@@ -21,7 +21,8 @@ use crate::files::Mapped;
 use crate::recipe::RecipePath;
 
 pub(super) fn build(config: &ParquetImages, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
-    let mut all = Rows { files: Vec::new(), rows: Vec::new() };
+    let column = config.image.clone().unwrap_or_default();
+    let mut all = Rows { files: Vec::new(), rows: Vec::new(), column };
     let mut names = Names::default();
     for written in &config.files {
         let paths = match written.as_path().is_dir() {
@@ -42,7 +43,7 @@ pub(super) fn build(config: &ParquetImages, cx: &BuildContext) -> Result<Box<dyn
         return Err(Error::data("`files`: they have no row"));
     }
     let look = Look::new(config.size, config.exif_orientation, config.low_resolution);
-    Ok(Box::new(Opened::checked(all, names.people, look, config.unreadable)?))
+    Ok(Box::new(Opened::checked(cx, all, names.people, look, config.unreadable)?))
 }
 
 fn is_parquet(path: &Path) -> bool {
@@ -61,7 +62,7 @@ impl AsRef<[u8]> for Map {
 type Reader = SerializedFileReader<Bytes>;
 
 struct Open {
-    path: String,
+    path: PathBuf,
     reader: Reader,
     /// The column of the images' bytes.
     image: usize,
@@ -82,6 +83,8 @@ struct Row {
 struct Rows {
     files: Vec<Open>,
     rows: Vec<Row>,
+    /// The column of images that the recipe names, if it does.
+    column: String,
 }
 
 /// What is read; a damaged file that makes the crate panic is an error too.
@@ -139,7 +142,7 @@ impl ParquetImages {
                 number += 1;
             }
         }
-        all.files.push(Open { path: path.display().to_string(), reader, image });
+        all.files.push(Open { path: path.to_path_buf(), reader, image });
         Ok(())
     }
 }
@@ -285,9 +288,17 @@ impl Encoded for Rows {
         self.rows[index].key.clone()
     }
 
+    fn container(&self, index: usize) -> &Path {
+        &self.files[self.rows[index].file].path
+    }
+
+    fn about(&self) -> &str {
+        &self.column
+    }
+
     fn place(&self, index: usize) -> String {
         let row = &self.rows[index];
-        format!("`{}`: row {}", self.files[row.file].path, row.number)
+        format!("`{}`: row {}", self.files[row.file].path.display(), row.number)
     }
 
     fn attributes(&self, index: usize) -> Vec<Attribute> {
