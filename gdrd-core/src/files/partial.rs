@@ -84,11 +84,11 @@ pub fn sweep_own(folder: &Path) {
 pub fn sweep_of(path: &Path) {
     let Ok(Target::File(target)) = target(path) else { return };
     let beginning = beginning(&target);
-    let letters = |name: &str| {
-        let chance = name.strip_prefix(&beginning)?.strip_suffix(PARTIAL.1)?;
-        Some(chance.len() == CHANCE && chance.bytes().all(|letter| letter.is_ascii_alphanumeric()))
+    let is_its = |name: &str| {
+        let chance = name.strip_prefix(&beginning).and_then(|rest| rest.strip_suffix(PARTIAL.1));
+        chance.is_some_and(|it| it.len() == CHANCE && it.bytes().all(|letter| letter.is_ascii_alphanumeric()))
     };
-    sweep_older(folder_of(&target), Duration::ZERO, |name| letters(name) == Some(true));
+    sweep_older(folder_of(&target), Duration::ZERO, is_its);
 }
 
 fn sweep_older(folder: &Path, left: Duration, is_one: impl Fn(&str) -> bool) {
