@@ -10,7 +10,6 @@ use crate::error::{Error, ErrorKind, Result};
 mod disk;
 #[cfg(feature = "faults")]
 mod faults;
-#[cfg(feature = "train")]
 mod mapped;
 mod name;
 mod partial;
@@ -18,7 +17,6 @@ mod sealed;
 
 pub(crate) use disk::{make_folder, make_folders, now, rename, sync, write_all};
 pub use disk::{open, read, read_to_string};
-#[cfg(feature = "train")]
 pub use mapped::Mapped;
 pub use name::{NAME_RULE, is_name, plain_name};
 pub(crate) use partial::{Readers, is_partial, partial_file, sweep};
