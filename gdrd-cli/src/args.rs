@@ -142,7 +142,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: PlaceArguments,
     },
-    /// Write embeddings of images to a safetensors file
+    /// Write embeddings of images to a safetensors file, or as lines of JSON
     Embed {
         /// Images of aligned faces: JPEG, PNG, BMP, WebP or GIF
         #[arg(required = true)]
@@ -170,8 +170,11 @@ pub(crate) enum Command {
         ignore_orientation: bool,
         /// The file to write: `embeddings` [images, width], rows of unit length; `faces` [images, 32], the sha256 of their
         /// pixels; names in the metadata
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "json")]
+        out: Option<PathBuf>,
+        /// Print a line of JSON for each image: `image`, `embedding` of unit length, `face`, the sha256 of its pixels
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: PlaceArguments,
     },

@@ -2,7 +2,8 @@
 //!
 //! Without its feature `train` (on by default) this crate is the runtime that an embedded student needs: faces,
 //! layers, the [`Embedder`](embedder::Embedder) and the student file. The feature adds everything that a recipe does, one
-//! module for each word of the flow: recipe, data, teacher, loss, trainer, student, evaluation, report.
+//! module for each word of the flow: recipe, data, teacher, loss, trainer, student, evaluation, report. The feature `hub` adds the
+//! client of the Hugging Face Hub.
 
 pub mod context;
 pub mod degrade;
@@ -15,6 +16,13 @@ pub mod files;
 pub mod nn;
 pub mod student;
 
+#[cfg(any(feature = "train", feature = "hub"))]
+pub mod hub;
+#[cfg(any(feature = "train", feature = "hub"))]
+pub mod near;
+#[cfg(any(feature = "train", feature = "hub"))]
+pub mod observe;
+
 #[cfg(feature = "train")]
 pub mod closed_form;
 #[cfg(feature = "train")]
@@ -25,8 +33,6 @@ pub mod evaluation;
 pub mod experiment;
 #[cfg(feature = "train")]
 pub mod loss;
-#[cfg(feature = "train")]
-pub mod observe;
 #[cfg(feature = "train")]
 pub mod pickle;
 #[cfg(feature = "train")]

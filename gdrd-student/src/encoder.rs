@@ -7,6 +7,7 @@ use candle_core::Device;
 use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::face::{Face, FaceBatch};
+use gdrd_core::files::Mapped;
 use gdrd_core::nn::kernels::{WeightPrecision, keep_awake};
 use gdrd_core::nn::{Inference, Mode};
 use gdrd_core::student::{
@@ -54,8 +55,7 @@ enum Network {
 const BATCH: usize = 96;
 
 impl FaceEncoder {
-    /// Opens a student file on the CPU. Of a file that is mapped into memory, give the map to
-    /// [`from_bytes`](FaceEncoder::from_bytes).
+    /// Opens a student file on the CPU.
     ///
     /// # Errors
     /// If the file cannot be read, is not a complete student file, or was made by another version of gdrd.
@@ -77,6 +77,26 @@ impl FaceEncoder {
             Self::of(found.0, found.1, device)
         };
         open().at(|| format!("`{}`", path.display()))
+    }
+
+    /// Opens a student file on the CPU through a memory map, so that the file's bytes need no memory of the program's own beside the
+    /// weights. The map is gone when this returns. Nobody may cut the file short meanwhile: the system ends a program that reads
+    /// past its end. [`open`](FaceEncoder::open) has no such condition. For another device or other kinds, give a [`Mapped`] to
+    /// [`with_kinds`](FaceEncoder::with_kinds).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), gdrd_student::Error> {
+    /// # let student = "../tests/files/student-format-1.safetensors";
+    /// let encoder = gdrd_student::FaceEncoder::open_mapped(student)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](FaceEncoder::open).
+    pub fn open_mapped(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::from_bytes(&Mapped::open(path)?, &Device::Cpu).at(|| format!("`{}`", path.display()))
     }
 
     /// A student from the bytes of its file, on `device`, of the kinds that this crate has.
@@ -340,6 +360,27 @@ impl StudentKinds for BuiltIn {
 #[cfg(test)]
 mod tests {
     use super::FaceEncoder;
+
+    #[test]
+    fn a_mapped_file_gives_the_student_of_its_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("student.safetensors");
+        std::fs::copy("../tests/files/student-format-1.safetensors", &path).expect("copied");
+        let (read, mapped) =
+            (FaceEncoder::open(&path).expect("read"), FaceEncoder::open_mapped(&path).expect("mapped"));
+        // The map is gone: what happens to the file now does not matter.
+        std::fs::write(&path, "short").expect("written");
+        let face = crate::Face::new(16, 16, (0..768).map(|at| (at % 251) as u8).collect()).expect("a face");
+        let values = |encoder: &FaceEncoder| encoder.face(&face).expect("an embedding").values().to_vec();
+        assert_eq!((read.digest(), values(&read)), (mapped.digest(), values(&mapped)));
+        for path in [&*path, folder.path(), &folder.path().join("none")] {
+            let error = FaceEncoder::open_mapped(path).err().expect("no student").to_string();
+            assert!(error.contains(&format!("`{}`", path.display())), "{error}");
+        }
+        std::fs::write(&path, "").expect("written");
+        let error = FaceEncoder::open_mapped(&path).err().expect("empty").to_string();
+        assert!(error.contains("not a complete safetensors file"), "{error}");
+    }
 
     #[test]
     fn threads_may_share_everything() {

@@ -1,7 +1,8 @@
 //! Students of gdrd: the networks, and an API to embed faces with a trained one.
 //!
 //! A program that only embeds uses [`FaceEncoder`] and none of the features. The feature `train` registers the kinds of
-//! students for recipes, `image` makes faces of that crate's images, `cuda` runs networks on a GPU.
+//! students for recipes, `image` makes faces of that crate's images, `hub` opens students of the Hugging Face Hub, `cuda` runs
+//! networks on a GPU.
 #![forbid(unsafe_code)]
 
 mod blocks;
@@ -13,6 +14,8 @@ mod encoder;
 pub mod front_end;
 mod gallery;
 mod head;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod iresnet;
 mod mobilefacenet;
 mod mobilenet;
@@ -32,6 +35,7 @@ pub use gallery::{Gallery, Match};
 pub use gdrd_core::embedder::{Embedder, Embeddings};
 pub use gdrd_core::error::{Error, ErrorKind, Result};
 pub use gdrd_core::face::{Face, Kernel, Layout};
+pub use gdrd_core::files::Mapped;
 #[cfg(feature = "train")]
 pub use gdrd_core::nn::OnnxInput;
 pub use gdrd_core::nn::kernels::WeightPrecision;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use gdrd_core::experiment;
 use gdrd_tests::{Bench, Said, files_below, on_cpu, registry, root};
 use safetensors::SafeTensors;
+use serde_json::Value;
 
 use crate::gdrd;
 
@@ -174,6 +175,20 @@ fn images_are_embedded_by_a_student_and_by_a_teacher() {
         assert!(rows.iter().all(|row| row.len() == width));
         assert!(rows.iter().all(|row| (row.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-4), "unit length");
         assert_ne!(rows[0], rows[4]);
+        // The same for programs, with a file beside it or without.
+        for out in [&[][..], &["--out", "j.safetensors"]] {
+            let mut command = gdrd(&bench);
+            let said =
+                Said::by(command.arg("embed").args(&images).args(arguments).arg("--json").args(out)).with_code(0);
+            let lines: Vec<Value> = said.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            let told = |line: &Value| serde_json::from_value::<Vec<f32>>(line["embedding"].clone()).expect("numbers");
+            assert_eq!(lines.iter().map(told).collect::<Vec<_>>(), rows);
+            assert!(lines.iter().zip(&names).all(|(line, name)| line["image"] == *name), "{said:#?}");
+            assert!(lines.iter().all(|line| line["face"].as_str().is_some_and(|face| face.len() == 64)), "{said:#?}");
+            assert_eq!(bench.file("j.safetensors").exists(), !out.is_empty());
+        }
+        assert_eq!(embeddings(&bench.file("j.safetensors")), (names, rows));
+        std::fs::remove_file(bench.file("j.safetensors")).expect("removed");
     }
     // Weights in bfloat16 move embeddings a little; a teacher's have no such form.
     let held = |numbers: &[&str]| {

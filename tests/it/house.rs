@@ -15,7 +15,7 @@ const LINES: usize = 400;
 const LONG: [(&str, &str); 0] = [];
 
 /// The modules of gdrd-core: what carries the flow, then the words of the flow, then the run. Each may use those before it.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 26] = [
     "error",
     "digest",
     "files",
@@ -25,6 +25,8 @@ const ORDER: [&str; 24] = [
     "context",
     "seed",
     "observe",
+    "near",
+    "hub",
     "embedder",
     "degrade",
     "recipe",

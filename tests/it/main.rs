@@ -58,6 +58,7 @@ mod rounds;
 mod serve;
 mod stops;
 mod student_file;
+mod student_hub;
 mod tensorboard;
 mod training_options;
 mod verify;

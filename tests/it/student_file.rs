@@ -178,6 +178,9 @@ fn a_student_holds_its_weights_in_bfloat16() {
     assert!(text.contains("kind `iresnet` holds its weights in float32"), "{text}");
 }
 
+/// Crates that a program that embeds is built with, gdrd's two among them: nearly all of them are those of candle-core.
+const MOST_CRATES: usize = 139;
+
 /// What a program that embeds is built with.
 #[test]
 fn a_program_that_embeds_is_built_with_these_crates_alone() {
@@ -210,6 +213,12 @@ fn a_program_that_embeds_is_built_with_these_crates_alone() {
     assert!(
         new.is_empty(),
         "new crates in everybody's program: {new:?}; GDRD_UPDATE=1 writes the list if they belong there"
+    );
+    assert!(
+        found.len() <= MOST_CRATES,
+        "{} crates in everybody's program, expected at most {MOST_CRATES}: `cargo tree -p gdrd-student -e normal -i CRATE` says who \
+         brings one. Do without it, put it behind a feature, or, if it belongs there, say why in the commit that raises MOST_CRATES",
+        found.len()
     );
     // No trainer, no TOML, no image formats, no network, no terminal.
     for part in [

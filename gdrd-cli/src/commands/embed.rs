@@ -8,11 +8,13 @@ use candle_core::{Device, Tensor};
 use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Error, Result};
+use gdrd_core::experiment::Experiment;
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Assembly;
 use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
+use serde_json::json;
 
 use super::{Reading, check_output, load, no_run};
 use crate::args::{HeldArguments, PlaceArguments};
@@ -28,6 +30,21 @@ pub(crate) struct By {
     pub(crate) sets: Vec<String>,
 }
 
+/// Where embeddings go.
+pub(crate) struct To {
+    /// A safetensors file, if one is wanted.
+    pub(crate) out: Option<PathBuf>,
+    /// Whether a line of JSON for each image is wanted on standard output.
+    pub(crate) json: bool,
+}
+
+impl To {
+    /// Refuses a file that could not be written before the work for it begins.
+    fn check<'a>(&self, recipe: Option<&Experiment>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+        self.out.as_ref().map_or(Ok(()), |out| check_output(out, recipe, inputs))
+    }
+}
+
 /// Images that are embedded at once, at most.
 const BATCH: usize = 96;
 /// Bytes of pixels from which on no more images are read before they are embedded.
@@ -37,7 +54,7 @@ pub(crate) fn embed(
     images: &[PathBuf],
     by: &By,
     reading: &Reading,
-    out: &Path,
+    to: &To,
     place: &PlaceArguments,
     registry: &Arc<Registry>,
 ) -> Result<()> {
@@ -45,25 +62,25 @@ pub(crate) fn embed(
     let inputs = || images.iter().map(PathBuf::as_path);
     match (&by.student, &by.recipe, &by.teacher) {
         (Some(path), _, _) => {
-            check_output(out, None, inputs().chain([path.as_path()]))?;
+            to.check(None, inputs().chain([path.as_path()]))?;
             let encoder = by.held.hold(FaceEncoder::open_with_kinds(path, &place.device, &**registry)?)?;
-            write(images, &encoder, reading, out)
+            write(images, &encoder, reading, to)
         }
         (None, Some(path), Some(name)) => {
             by.held.refuse()?;
             let recipe = load(path, &by.sets, registry)?;
-            check_output(out, Some(&recipe), inputs())?;
+            to.check(Some(&recipe), inputs())?;
             let progress = Progress::new();
             let parts = Assembly::new(&recipe, &place, &progress)?;
             let teacher = parts.context().teacher(name)?;
             let views = parts.views_of(&*teacher)?;
-            write(images, &TeacherEmbedder::new(name, &*teacher, &place.device)?.with_views(views), reading, out)
+            write(images, &TeacherEmbedder::new(name, &*teacher, &place.device)?.with_views(views), reading, to)
         }
         _ => Err(Error::recipe("expected `--student FILE`, or `--recipe FILE --teacher NAME`")),
     }
 }
 
-fn write(images: &[PathBuf], embedder: &dyn Embedder, reading: &Reading, out: &Path) -> Result<()> {
+fn write(images: &[PathBuf], embedder: &dyn Embedder, reading: &Reading, to: &To) -> Result<()> {
     let mut values = Vec::with_capacity(images.len() * embedder.width());
     let mut digests = Vec::with_capacity(images.len() * 32);
     let (mut faces, mut held) = (Vec::new(), 0);
@@ -73,10 +90,24 @@ fn write(images: &[PathBuf], embedder: &dyn Embedder, reading: &Reading, out: &P
         held += face.pixels().len();
         faces.push(face);
         if faces.len() == BATCH || held > HELD || at + 1 == images.len() {
-            values.extend_from_slice(embedder.embed(&faces)?.values());
+            let embedded = embedder.embed(&faces)?;
+            if to.json {
+                let first = at + 1 - faces.len();
+                for (row, image) in images[first..=at].iter().enumerate() {
+                    let face = digest::hex(&digests[32 * (first + row)..][..32]);
+                    say!(
+                        "{}",
+                        json!({ "image": image.to_string_lossy(), "embedding": embedded.row(row), "face": face })
+                    );
+                }
+            }
+            if to.out.is_some() {
+                values.extend_from_slice(embedded.values());
+            }
             (faces, held) = (Vec::new(), 0);
         }
     }
+    let Some(out) = &to.out else { return Ok(()) };
     let tensor = Tensor::from_vec(values, (images.len(), embedder.width()), &Device::Cpu)?;
     let faces = Tensor::from_vec(digests, (images.len(), 32), &Device::Cpu)?;
     let names: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
@@ -86,6 +117,10 @@ fn write(images: &[PathBuf], embedder: &dyn Embedder, reading: &Reading, out: &P
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::weights(e.to_string()))?;
     write_atomically(out, &bytes)?;
     let (file, count, width, name) = (out.display(), images.len(), embedder.width(), embedder.name());
-    went_to(out, format_args!("{file}: {count} embeddings of {width} values by {name}"));
+    let said = format!("{file}: {count} embeddings of {width} values by {name}");
+    match to.json {
+        true => talk!("{said}"),
+        false => went_to(out, format_args!("{said}")),
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::recipe::{HubFile, LockedFile};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Lock;
-use gdrd_teachers::hub::{Hub, Settings, sources};
+use gdrd_teachers::hub::{Settings, sources, with_licences};
 
 use super::load;
 use crate::args::{HubCommand, RecipeArguments};
@@ -43,7 +43,7 @@ pub(crate) fn hub(command: HubCommand, registry: &Registry) -> Result<()> {
 fn for_each(arguments: &RecipeArguments, lock: Option<&Path>, settings: Settings, registry: &Registry) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     let locked = locked(lock)?;
-    let hub = Hub::new(settings);
+    let hub = with_licences(settings);
     let addresses = recipe.addresses();
     if addresses.is_empty() {
         say!("{}: names no file on the Hub", arguments.recipe.display());

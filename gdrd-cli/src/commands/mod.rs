@@ -61,10 +61,10 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
             }
             evaluate::evaluate(&recipe, student.as_deref().map(|path| (path, held)), out.as_deref(), &place, registry)
         }
-        Command::Embed { images, student, held, recipe, teacher, sets, size, ignore_orientation, out, place } => {
+        Command::Embed { images, student, held, recipe, teacher, sets, size, ignore_orientation, out, json, place } => {
             let by = embed::By { student, held, recipe, teacher, sets };
             let reading = Reading { size, how: Decoding { exif_orientation: !ignore_orientation } };
-            embed::embed(&images, &by, &reading, &out, &place, registry)
+            embed::embed(&images, &by, &reading, &embed::To { out, json }, &place, registry)
         }
         Command::Compare(wanted) => people::compare(&wanted, registry),
         Command::Enrol(wanted) => people::enrol(&wanted, registry),

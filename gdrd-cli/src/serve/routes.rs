@@ -141,6 +141,17 @@ mod tests {
             }
         }
         let tables = [with_key(), without_key()];
+        // What `guard` puts on every answer to a key, and nothing on others.
+        for (table, expected) in tables.iter().zip([true, false]) {
+            for (method, path) in &table.listed {
+                let about = &document["paths"][*path][method.as_str().to_lowercase()];
+                for (status, answer) in about["responses"].as_object().expect("responses") {
+                    let name = answer["$ref"].as_str().and_then(|name| name.strip_prefix('#'));
+                    let answer = name.map_or(answer, |name| document.pointer(name).expect("a response"));
+                    assert_eq!(answer["headers"]["warning"].is_object(), expected, "{method} {path}: {status}");
+                }
+            }
+        }
         let listed: BTreeSet<(String, String)> =
             tables.iter().flat_map(|table| &table.listed).map(|(m, path)| (m.to_string(), path.to_string())).collect();
         assert_eq!(described, listed);

@@ -22,7 +22,8 @@ impl Mapped {
         #[allow(
             unsafe_code,
             reason = "a memory map is unsafe because another process could change the file; a run names the file's sha256 \
-                      and stops when it was changed, and every reader checks each length that it finds in it"
+                      and stops when it was changed, a student's file states its checksum, and every reader checks each \
+                      length that it finds in it"
         )]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         Ok(Self(map))

@@ -10,71 +10,21 @@ use crate::error::{Error, ErrorKind, Result};
 mod disk;
 #[cfg(feature = "faults")]
 mod faults;
-#[cfg(feature = "train")]
 mod mapped;
 mod name;
+mod partial;
 mod sealed;
 
 pub(crate) use disk::{make_folder, make_folders, now, rename, sync, write_all};
 pub use disk::{open, read, read_to_string};
-#[cfg(feature = "train")]
 pub use mapped::Mapped;
 pub use name::{NAME_RULE, is_name, plain_name};
+pub(crate) use partial::{Readers, is_partial, partial_file, sweep};
+pub use partial::{sweep_of, sweep_own};
 pub(crate) use sealed::{Seal, sealed, unsealed};
 
-/// How the name of a file that is not complete begins and ends.
-const PARTIAL: (&str, &str) = (".gdrd-", ".partial");
-/// A partial file that nobody holds and that is older than this was left by a process that was killed.
-const LEFT: Duration = Duration::from_secs(60);
 /// Links that are followed from an output to its file.
 const LINKS: usize = 40;
-
-/// A file in `folder` that vanishes unless it is given a name, with the permissions of an ordinary new file.
-pub(crate) fn partial_file(folder: &Path) -> Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
-    // Held as long as it is open, so that `sweep` can tell it from one that was left. A file system without locks only
-    // loses this: there everything is older than a minute at some time, and a file under way may be swept.
-    let _ = file.as_file().try_lock();
-    Ok(file)
-}
-
-/// Whether a file of this name is one that was never completed.
-pub(crate) fn is_partial(name: &str) -> bool {
-    name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1)
-}
-
-/// Removes what processes that were killed have left in `folder`. Files that cannot be removed stay, as does what is being
-/// written by someone else.
-pub(crate) fn sweep(folder: &Path) {
-    sweep_older(folder, LEFT);
-}
-
-/// Removes what is not complete from a folder where nobody else writes, since this process holds it: it was left behind.
-pub fn sweep_own(folder: &Path) {
-    sweep_older(folder, Duration::ZERO);
-}
-
-fn sweep_older(folder: &Path, left: Duration) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = |file: &File| now().duration_since(file.metadata().and_then(|m| m.modified()).ok()?).ok();
-        let old = |file: &File| left.is_zero() || age(file).is_some_and(|age| age > left);
-        if entry.file_name().to_str().is_some_and(is_partial)
-            && let Ok(file) = File::open(entry.path())
-            && old(&file)
-            && file.try_lock().is_ok()
-        {
-            // Rubbish that stays does no harm.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
 
 /// Writes a file so that it is there completely or not at all, whatever happens. A link stays a link and its file is
 /// replaced; permissions are kept. What is no file (a pipe, a device) is written to.
@@ -91,6 +41,18 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_atomically`].
 pub fn write_parts(path: &Path, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<()> {
+    write(path, parts, Readers::All)
+}
+
+/// The same for what is nobody else's business: a file that was not there before, only its owner may read, from its first byte on.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_secret(path: &Path, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<()> {
+    write(path, parts, Readers::Owner)
+}
+
+fn write(path: &Path, parts: impl IntoIterator<Item = impl AsRef<[u8]>>, readers: Readers) -> Result<()> {
     let failed = |e| Error::io(path, e);
     let mut parts = parts.into_iter();
     let target = match target(path)? {
@@ -102,11 +64,7 @@ pub fn write_parts(path: &Path, parts: impl IntoIterator<Item = impl AsRef<[u8]>
             return written.map_err(failed);
         }
     };
-    let folder = folder_of(&target);
-    let mut file = partial_file(folder)?;
-    if let Ok(older) = std::fs::metadata(&target) {
-        file.as_file().set_permissions(older.permissions()).map_err(failed)?;
-    }
+    let mut file = partial_file(&target, readers)?;
     parts.try_for_each(|part| write_all(&mut file, &target, part.as_ref())).map_err(failed)?;
     sync(file.as_file(), &target).map_err(failed)?;
     persist(file, &target)
@@ -368,22 +326,6 @@ mod tests {
         }
         check_output(&c, [&*a, &*b]).expect("a new file");
         check_output(&a, [&*c]).expect("an older output");
-    }
-
-    #[test]
-    fn what_was_left_is_swept_and_what_is_written_is_not() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let left = folder.path().join(".gdrd-left.partial");
-        std::fs::write(&left, "half").expect("written");
-        let young = partial_file(folder.path()).expect("a file");
-        sweep(folder.path());
-        assert!(left.exists(), "it may be under way");
-        let long_ago = std::time::SystemTime::now() - 2 * LEFT;
-        for path in [&*left, young.path()] {
-            OpenOptions::new().append(true).open(path).and_then(|file| file.set_modified(long_ago)).expect("set");
-        }
-        sweep(folder.path());
-        assert!(!left.exists() && young.path().exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::source::{Sources, Span};
 use crate::error::Error;
+pub use crate::near::{list, nearest, no_such, suggest};
 
 /// One problem of a recipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,47 +100,6 @@ pub fn excerpt(text: &str) -> String {
     }
 }
 
-/// The name among `known` that `name` was probably meant to be.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if name.len() > SHOWN {
-        return None;
-    }
-    let allowed = (name.chars().count() / 3).max(1);
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// A hint for an unknown `name`: the nearest of `known`, and all of them.
-pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    match nearest(name, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?\n{}", list(known)),
-        None => list(known),
-    }
-}
-
-/// That no `what` is called `name`, and what there is, on one line.
-pub fn no_such<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    let (there, near) = match known.as_slice() {
-        [] => ("there is none".to_string(), None),
-        [one] => (format!("there is `{one}`"), None),
-        _ => (format!("there are `{}`", known.join("`, `")), nearest(name, known.iter().copied())),
-    };
-    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    format!("no {what} is called `{name}`; {there}{near}")
-}
-
-/// A hint that names all of `known`.
-pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    if known.is_empty() { "nothing is known here".to_string() } else { format!("known: {}", known.join(", ")) }
-}
-
 /// All problems that were found in a recipe, with the texts that they point into.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -228,13 +188,5 @@ mod tests {
         assert_eq!(failure.to_string(), expected);
         let error = Error::from(failure);
         assert_eq!(error.kind(), crate::error::ErrorKind::Recipe);
-    }
-
-    #[test]
-    fn only_a_near_name_is_suggested() {
-        assert_eq!(nearest("irsnet", ["iresnet", "mine"]), Some("iresnet"));
-        assert_eq!(nearest("weigth", ["depth", "weight"]), Some("weight"));
-        assert_eq!(nearest("banana", ["iresnet", "mine"]), None);
-        assert_eq!(suggest("banana", []), "nothing is known here");
     }
 }

@@ -7,7 +7,6 @@
 mod deserializer;
 pub mod diagnostic;
 mod fault;
-mod hub;
 pub mod node;
 pub mod overlay;
 pub mod path;
@@ -16,8 +15,8 @@ mod set;
 pub mod source;
 mod stand_in;
 
+pub use crate::hub::{DEFAULT_REVISION, Fetch, HUB_SCHEME, HubAddress, HubFile, LockedFile, RepositoryType};
 pub use diagnostic::{Diagnostic, Failure};
-pub use hub::{DEFAULT_REVISION, Fetch, HUB_SCHEME, HubAddress, HubFile, LockedFile, RepositoryType};
 pub use node::{Node, Table, Value};
 pub use path::RecipePath;
 pub use source::{Sources, Span};

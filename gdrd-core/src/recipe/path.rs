@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::hub::{HUB_SCHEME, HubAddress};
 use super::source::{Sources, Span};
 use crate::context::{BuildContext, FileCheck, LocalFile};
 use crate::error::Result;
+use crate::hub::{HUB_SCHEME, HubAddress};
 
 /// The format that marks a path in a JSON schema.
 pub(crate) const PATH_FORMAT: &str = "path";

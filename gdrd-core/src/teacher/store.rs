@@ -230,8 +230,7 @@ impl Writer {
         let tensor = serde_json::json!({"features": {"dtype": "F16", "shape": shape, "data_offsets": [0, 2 * values]}});
         let mut header = tensor.to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let file = files::partial_file(folder)?;
+        let file = files::partial_file(path, files::Readers::All)?;
         let file = BufWriter::with_capacity(1 << 20, file);
         let mut writer = Self { path: path.to_path_buf(), file, seal: Seal::default(), values_left: values };
         writer.write(&(header.len() as u64).to_le_bytes())?;

@@ -95,7 +95,7 @@ impl Gallery {
         let place = || format!("`{}`", path.display());
         let held = files::hold(&beside(path, ".lock")).at(place)?;
         let _held = held.ok_or_else(|| Error::data(format!("`{}`: another program is writing it", path.display())))?;
-        sweep(path, &self.student);
+        [path, &*previous(path)].into_iter().for_each(files::sweep_of);
         if !self.may_replace(path).at(place)? {
             return Err(Error::data(format!(
                 "`{}`: it is not the file that this gallery was opened from; another program has written it: open it again",
@@ -115,14 +115,7 @@ impl Gallery {
             sha256: hex(&sum.finalize()),
         };
         let first = first_bytes(&header)?;
-        let write = |to: &Path| -> Result<()> {
-            let is_new = !to.exists();
-            files::write_parts(to, std::iter::once(first.clone()).chain(self.parts(&names)))?;
-            if is_new {
-                leave_to_owner(to);
-            }
-            Ok(())
-        };
+        let write = |to: &Path| files::write_secret(to, std::iter::once(first.clone()).chain(self.parts(&names)));
         if self.removed {
             // Before the file itself: one of the two is whole at any moment, and who still stands in the file can be removed again.
             write(&previous)?;
@@ -175,39 +168,6 @@ fn gone(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
         _ => Ok(()),
-    }
-}
-
-/// Takes a file from everybody but its owner. A file system without owners keeps it as it is.
-fn leave_to_owner(path: &Path) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-}
-
-/// Removes what saves that were killed have left beside a gallery. The names of partial files do not say whose they are, so that
-/// their bytes must: those of a gallery of this student. A file that is being written is locked, and stays.
-fn sweep(path: &Path, student: &str) {
-    // The file of a link is written where it is.
-    let file = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let folder = |file: &Path| match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    for entry in [path, &file].into_iter().flat_map(|file| std::fs::read_dir(folder(file))).flatten().flatten() {
-        let is_partial = |name: &str| name.starts_with(".gdrd-") && name.ends_with(".partial");
-        if entry.file_name().to_str().is_some_and(is_partial)
-            && let Ok((header, _, file)) = stated(&entry.path())
-            && header.student == student
-            && file.try_lock().is_ok()
-        {
-            // One that cannot be removed is somebody else's.
-            let _ = std::fs::remove_file(entry.path());
-        }
     }
 }
 

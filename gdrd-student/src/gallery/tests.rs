@@ -190,23 +190,23 @@ fn removing_from_what_was_recovered_leaves_a_whole_file_at_any_moment() {
 #[test]
 fn what_a_killed_save_left_is_swept_and_what_is_written_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
-    let [path, other, left, foreign] =
-        ["people", "other", ".gdrd-left.partial", ".gdrd-foreign.partial"].map(|name| folder.path().join(name));
+    let [path, other] = ["people", "other"].map(|name| folder.path().join(name));
+    let left = ["people", "people.previous", "people.gallery"]
+        .map(|name| folder.path().join(format!(".gdrd-{name}-Abc123.partial")));
     let mut gallery = gallery(2, 4);
     gallery.save(&path).expect("saved");
     let whole = std::fs::read(&path).expect("bytes");
     let half = &whole[..whole.len() - 4];
-    std::fs::write(&foreign, "of another program").expect("written");
     let partials = || {
         let names = std::fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").file_name());
         names.filter(|name| name.to_string_lossy().starts_with(".gdrd-")).count()
     };
     let parts = [half, &whole[half.len()..]].into_iter().enumerate().map(|(at, part)| {
         if at == 1 {
-            std::fs::write(&left, half).expect("written");
-            assert_eq!(partials(), 3, "the writer's own has such a name too");
+            left.iter().for_each(|left| std::fs::write(left, half).expect("written"));
+            assert_eq!(partials(), 4, "the writer's own has such a name too");
             gallery.save(&path).expect("saved");
-            assert_eq!((partials(), left.exists(), foreign.exists()), (2, false, true));
+            assert_eq!((partials(), left.each_ref().map(|left| left.exists())), (2, [false, false, true]));
         }
         part
     });

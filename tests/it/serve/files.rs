@@ -97,6 +97,21 @@ fn a_backup_that_is_away_is_said_and_can_be_forgotten() {
     stream.write_all(head.as_bytes()).expect("sent");
     let said = rest(&stream);
     assert!(said.starts_with("HTTP/1.1 200") && said.contains("warning: 199 gdrd \"people who were deleted"), "{said}");
+    // Every address says so, whatever it answers, if the document of addresses has the header there.
+    let document = client.json("GET", "/openapi.json").1;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, about) in methods.as_object().expect("methods") {
+            let path = path.replace("{key}", key).replace("{image_id}", &"0".repeat(32)).replace("{subject}", "Ann");
+            let mut stream = connect(&server);
+            let method = method.to_uppercase();
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).expect("sent");
+            let said = rest(&stream);
+            let answers = about["responses"].as_object().expect("responses");
+            let documented = answers.values().any(|answer| answer["headers"]["warning"].is_object());
+            assert_eq!(said.contains("\r\nwarning: 199 gdrd "), documented, "{method} {path}: {said}");
+        }
+    }
     server.kill();
     let mut server = started(&bench, &["--backups", "backups"]).unwrap_or_else(|said| panic!("{said}"));
     assert_eq!(server.client(key).json("GET", &format!("{ROOT}/subjects")), (200, json!({ "subjects": [] })));

@@ -53,7 +53,7 @@ pub fn pack(
     made_of: &BTreeMap<String, String>,
     report: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Packing> {
-    let partial = files::partial_file(files::folder_of(path))?;
+    let partial = files::partial_file(path, files::Readers::All)?;
     let mut out = Out { file: std::io::BufWriter::with_capacity(1 << 20, partial), path, at: 0, seal: None };
     out.write(&[&MAGIC[..], &FORMAT.to_le_bytes(), &[0; 4]].concat())?;
     debug_assert_eq!(out.at, HEAD as u64);

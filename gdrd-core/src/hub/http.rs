@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gdrd_core::error::Error;
-use gdrd_core::recipe::HubAddress;
+use super::HubAddress;
+use crate::error::Error;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
@@ -262,7 +262,7 @@ fn refusal(settings: &Settings, address: &HubAddress, revision: &str, answer: &R
         (_, "RevisionNotFound") => format!("the repository `{repository}` has no revision `{revision}`"),
         (_, "EntryNotFound") => {
             let known = files(settings, address, revision);
-            let near = gdrd_core::recipe::diagnostic::suggest(&address.path, known.iter().map(String::as_str));
+            let near = crate::near::suggest(&address.path, known.iter().map(String::as_str));
             let near = if known.is_empty() { String::new() } else { format!("; {near}") };
             format!("the repository `{repository}` has no file `{}` at revision `{revision}`{near}", address.path)
         }

@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use super::{DEFAULT_REVISION, HUB_SCHEME, HubAddress, RepositoryType};
+use crate::digest;
+use crate::error::{Error, Result};
+use crate::observe::{Event, Observer};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use gdrd_core::digest;
-use gdrd_core::error::{Error, Result};
-use gdrd_core::observe::{Event, Observer};
-use gdrd_core::recipe::{DEFAULT_REVISION, HUB_SCHEME, HubAddress, RepositoryType};
 use serde_json::{Value, json};
 use ureq::Body;
 use ureq::http::Response;
 
+use super::client::{Hub, tell};
 use super::http::{self, Fault, LFS, Tried};
-use super::{Hub, tell};
 
 /// What is to be put into which repository.
 pub struct Push<'a> {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use gdrd_core::digest::hex;
-use gdrd_core::error::{Error, Result};
+use crate::digest::hex;
+use crate::error::{Error, Result};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 

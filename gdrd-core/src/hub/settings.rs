@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gdrd_core::error::{Error, Result};
+use crate::error::{Error, Result};
 use ureq::http::Uri;
 
 use super::url::Url;

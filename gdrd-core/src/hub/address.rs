@@ -182,7 +182,7 @@ pub struct HubFile {
 /// ```
 /// use gdrd_core::error::{Error, Result};
 /// use gdrd_core::observe::{Observer, Silent};
-/// use gdrd_core::recipe::{Fetch, HubAddress, HubFile};
+/// use gdrd_core::hub::{Fetch, HubAddress, HubFile};
 ///
 /// /// A machine without a network and without a cache.
 /// struct Nowhere;

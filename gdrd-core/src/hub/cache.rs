@@ -11,9 +11,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gdrd_core::error::{Error, Result};
-use gdrd_core::files::write_atomically;
-use gdrd_core::recipe::{HubAddress, RepositoryType};
+use super::{HubAddress, RepositoryType};
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use hf_hub::{CacheRepo, Repo, RepoType};
 
 /// The part of the cache that belongs to one repository.
