@@ -58,7 +58,7 @@ fn a_run_becomes_a_private_repository_in_one_commit() {
         "student.safetensors, ",
         "teacher `discriminative`: not stated, so that nothing is allowed",
         "teacher `generative`: research: only (stated by the recipe)",
-        "dataset `train`: drawn by gdrd",
+        "dataset `train` (drawn by gdrd): drawn by gdrd",
         "a licence of a dataset or a teacher may forbid",
     ] {
         assert!(said.stderr.contains(part), "{part}: {said:#?}");

@@ -290,3 +290,18 @@ fn one_student_embeds_on_many_threads_what_it_embeds_on_one() {
     assert!(encoder.embedding(&[1.0], 16).is_err() && encoder.embedding(&[f32::NAN; 12], 16).is_err());
     assert!(FaceEncoder::open("no such file").err().expect("missing").to_string().contains("no such file"));
 }
+
+#[test]
+fn the_student_that_ships_says_that_its_faces_were_drawn() {
+    let encoder = FaceEncoder::open(root().join("assets/students/quickstart.safetensors")).expect("a student");
+    let facts = &encoder.header().facts;
+    assert!(facts.data.values().all(|source| source.made == ["drawn by gdrd"]), "{:?}", facts.data);
+    assert!(facts.rounding.is_some() && facts.quality.is_some(), "float16, and a quality model");
+    assert_eq!(facts.figures["held-out"][0].name, "accuracy");
+    // A stranger of another face is no match at the rate that its thresholds were set at.
+    let shade = |value: u8| Face::new(16, 16, vec![value; 3 * 16 * 16]).expect("a face");
+    let (dark, light) = (encoder.face(&shade(10)).expect("an embedding"), encoder.face(&shade(240)).expect("one"));
+    assert!(encoder.threshold(0.001, 16).is_ok());
+    assert!(dark.similarity(&dark).is_ok_and(|same| (same - 1.0).abs() < 1e-5));
+    assert!(dark.similarity(&light).is_ok_and(f32::is_finite));
+}

@@ -370,7 +370,8 @@ fn honest(request: &Request, state: &State) -> Answer {
     if repository.gated {
         return Answer::error(403, "GatedRepo", "Access to this model is restricted");
     }
-    let known = repository.revisions.values().any(|commit| *commit == revision);
+    // A commit that no branch stands at any more is still there.
+    let known = repository.files.keys().any(|(commit, _)| *commit == revision);
     let Some(commit) = repository.revisions.get(&revision).cloned().or(known.then(|| revision.clone())) else {
         return Answer::error(404, "RevisionNotFound", "Invalid rev id");
     };

@@ -32,8 +32,8 @@ pub(super) fn lineage(header: &StudentHeader) -> Vec<(String, Option<&str>)> {
     let others = header.licences.keys().filter(|name| !header.teachers.contains_key(*name));
     let others = others.map(|name| (format!("`{name}`"), of(name)));
     let data = header.facts.data.iter().map(|(name, source)| {
-        let part = [format!("dataset `{name}`")].into_iter().chain(source.made.clone());
-        (part.collect::<Vec<_>>().join(", "), source.licence.as_deref())
+        let made = if source.made.is_empty() { String::new() } else { format!(" ({})", source.made.join(", ")) };
+        (format!("dataset `{name}`{made}"), source.licence.as_deref())
     });
     teachers.chain(others).chain(data).collect()
 }
