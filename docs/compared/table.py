@@ -66,10 +66,10 @@ def bits(one):
     return numpy.array([int(bit) for bit in f"{int(one['items'], 16):0{one['pairs']}b}"], dtype=float)
 
 
-def resampled(system, rng_seeds, draws):
-    """Means over seeds drawn with replacement and the items of `draws`."""
+def resampled(system, draws):
+    """Means over seeds drawn with replacement and the items of `draws`; the same seeds for systems with as many, so that they are paired."""
     per_seed = numpy.stack([bits(one) for one in system])
-    chosen = rng_seeds.integers(0, len(system), (RESAMPLES, len(system)))
+    chosen = numpy.random.default_rng(1).integers(0, len(system), (RESAMPLES, len(system)))
     by_seed = numpy.stack([per_seed[:, items].mean(axis=1) for items in draws])
     return numpy.take_along_axis(by_seed, chosen, axis=1).mean(axis=1)
 
@@ -88,14 +88,19 @@ def table():
         sys.exit(f"expected the same pairs in every cell, found {sorted(digests)}")
     pairs = rows[AGAINST][0]["pairs"]
     draws = [numpy.random.default_rng([7, at]).integers(0, pairs, pairs) for at in range(RESAMPLES)]
-    base = resampled(rows[AGAINST], numpy.random.default_rng(1), draws)
     print(f"| system | accuracy % | 95 % interval | seeds | less {AGAINST} | 95 % interval | CPU s | peak MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     mean = lambda cells: statistics.mean(one["accuracy"] for one in cells)
     for row, cells in sorted(rows.items(), key=lambda entry: -mean(entry[1])):
-        of_row = resampled(cells, numpy.random.default_rng(2), draws)
+        cells.sort(key=lambda one: one["seed"])
+        of_row = resampled(cells, draws)
         spread = f" ± {statistics.stdev(one['accuracy'] for one in cells):.2f}" if len(cells) > 1 else ""
-        less = ["-", "-"] if row == AGAINST else [f"{mean(cells) - mean(rows[AGAINST]):+.2f}", interval(of_row - base, "+")]
+        # The difference is over the seeds that both have.
+        base = sorted((one for one in rows[AGAINST] if one["seed"] in {other["seed"] for other in cells}), key=lambda one: one["seed"])
+        both = [one for one in cells if one["seed"] in {other["seed"] for other in base}]
+        less = ["-", "-"]
+        if row != AGAINST and base:
+            less = [f"{mean(both) - mean(base):+.2f}", interval(resampled(both, draws) - resampled(base, draws), "+")]
         cost = f"{statistics.mean(one['seconds'] for one in cells):.0f} | {max(one['peak_mb'] for one in cells)}"
         print(f"| {row} | {mean(cells):.2f}{spread} | {interval(of_row, '')} | {len(cells)} | {less[0]} | {less[1]} | {cost} |")
 

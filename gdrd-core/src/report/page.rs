@@ -43,14 +43,14 @@ pub(super) fn matrix_table(matrix: &Matrix) -> Result<Table> {
     Ok(table)
 }
 
-/// How a curve is read, in a sentence; nothing for those that everybody reads alike.
+/// How a curve is read; nothing for those that everybody reads alike.
 pub(super) fn reading(curve: &Curve) -> &'static str {
     match curve.name.as_str() {
         ERROR_VERSUS_REJECT => {
-            "How to read it: each point is the error of the pairs that are left when those with the poorest faces (by the lower quality of \
-             the two; that of the student's quality model, or where there is none the length of the embedding) are rejected; a line that \
-             falls to the right says that poor faces are where the mistakes are, and one that stays level or rises that this quality does \
-             not know which pairs go wrong, so that nothing is won by rejecting."
+            "How to read it: each point is the error of the pairs that are left when the pairs with the poorest faces are rejected. A pair \
+             is as good as the poorer of its two faces, by the student's quality model, or without one by the length of the embedding. Where \
+             the line falls to the right, mistakes are among poor faces. Where it is level or rises, this quality does not know which pairs \
+             go wrong, and nothing is won by rejecting."
         }
         _ => "",
     }
