@@ -47,7 +47,6 @@ pub use measured::{Measured, Role};
 pub use mistakes::{Mistake, Mistakes};
 pub use open_set::OpenSetIdentification;
 pub use outcome::{Curve, Figure, Matrix, Outcome, Unit, digest_of_items};
-pub use rejection::ERROR_VERSUS_REJECT;
 pub use resolution::GallerySize;
 pub use restoration::Restoration;
 pub use retrieval::Retrieval;

@@ -223,6 +223,7 @@ impl Open {
             y: "false negative identification rate, %".into(),
             log_x: true,
             points: points.map(|point| (point.far, 100.0 * (1.0 - point.tar))).collect(),
+            reading: String::new(),
         };
         Ok(Outcome {
             what: "probes of enrolled people".into(),

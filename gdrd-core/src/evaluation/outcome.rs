@@ -160,6 +160,9 @@ pub struct Curve {
     pub log_x: bool,
     /// At most [`CURVE_POINTS`] points, in the units that the labels name: rates are fractions in `[0, 1]` unless a label says `%`.
     pub points: Vec<(f64, f64)>,
+    /// How it is read, for reports to say beside it; nothing for what everybody reads alike.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reading: String,
 }
 
 /// A table of numbers, such as a confusion matrix or ranks. It is shown whole in `report.md`: a list of confusions has a row for
@@ -307,6 +310,7 @@ mod tests {
                 y: "true accept rate, %".into(),
                 log_x: true,
                 points: vec![(0.0, 100.0)],
+                reading: String::new(),
             }],
             matrices: vec![Matrix {
                 name: "ranks".into(),

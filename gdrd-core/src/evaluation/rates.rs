@@ -57,8 +57,8 @@ pub(super) fn of_ranks(found: &[usize], ranks: &[usize], candidates: usize) -> R
     let figures = ranks.iter().map(figure).collect::<Result<Vec<_>>>()?;
     let share = |rank: usize| found.iter().filter(|before| **before < rank).count() as f64 / found.len().max(1) as f64;
     let points = (1..=candidates.min(CURVE_POINTS)).map(|rank| (rank as f64, 100.0 * share(rank))).collect();
-    let curve =
-        Curve { name: "CMC".into(), x: "rank".into(), y: "identification rate, %".into(), log_x: false, points };
+    let (x, y) = ("rank".into(), "identification rate, %".into());
+    let curve = Curve { name: "CMC".into(), x, y, log_x: false, points, reading: String::new() };
     Ok((figures, curve))
 }
 

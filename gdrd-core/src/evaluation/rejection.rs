@@ -6,8 +6,11 @@ use crate::embedder::Embeddings;
 use crate::error::Result;
 use crate::seed::Seed;
 
-/// The name of the curve, by which reports know how to read it.
-pub const ERROR_VERSUS_REJECT: &str = "Error versus reject";
+const NAME: &str = "Error versus reject";
+const READING: &str = "How to read it: each point is the error of the pairs that are left when the pairs with the poorest faces are rejected. A \
+                       pair is as good as the poorer of its two faces, by the student's quality model, or without one by the length of \
+                       the embedding. Where the line falls to the right, mistakes are among poor faces. Where it is level or rises, this \
+                       quality does not know which pairs go wrong, and nothing is won by rejecting.";
 
 /// Shares of pairs that are rejected, in per cent.
 const MOST: usize = 90;
@@ -77,14 +80,15 @@ impl Quality {
         };
         let rows = percents.iter().zip(&found).zip(&intervals).map(row).collect();
         let curve = Curve {
-            name: ERROR_VERSUS_REJECT.into(),
+            name: NAME.into(),
             x: "pairs rejected for the lowest quality, %".into(),
             y: "error of the pairs that are left, %".into(),
             log_x: false,
             points,
+            reading: READING.into(),
         };
         let columns = ["rejected", "error of the pairs that are left, %", "95 % from", "to"];
-        let name = format!("{ERROR_VERSUS_REJECT}, quality by {}", self.by);
+        let name = format!("{NAME}, quality by {}", self.by);
         Ok(Some((curve, Matrix { name, columns: columns.map(String::from).to_vec(), rows })))
     }
 }

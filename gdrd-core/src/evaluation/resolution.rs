@@ -141,7 +141,14 @@ pub(super) fn add_curve(
         let columns = [x, &y, "95 % from", "to"].map(String::from).to_vec();
         outcome.matrices.push(Matrix { name: name.into(), columns, rows });
     }
-    outcome.curves.push(Curve { name: name.into(), x: format!("{x}{unit}"), y, log_x: false, points });
+    outcome.curves.push(Curve {
+        name: name.into(),
+        x: format!("{x}{unit}"),
+        y,
+        log_x: false,
+        points,
+        reading: String::new(),
+    });
     Ok(())
 }
 

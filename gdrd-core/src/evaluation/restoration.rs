@@ -226,6 +226,7 @@ impl Protocol for Faces {
                 y: "mean square of the noise that is left".into(),
                 log_x: false,
                 points: timesteps.iter().zip(&by_timestep).map(|(t, loss)| (*t as f64, *loss)).collect(),
+                reading: String::new(),
             }],
             matrices: vec![Matrix {
                 name: "Denoising loss by timestep; 100 % is knowing nothing".into(),

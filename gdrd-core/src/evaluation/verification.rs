@@ -218,6 +218,16 @@ fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
     distinct
 }
 
+/// The interval of a mean of items.
+fn of_items(items: &[f64]) -> Result<Interval> {
+    mean_interval(items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]))
+}
+
+/// A percentage with its interval, which is of fractions.
+fn between(figure: Figure, interval: Interval) -> Figure {
+    figure.between(100.0 * interval.low, 100.0 * interval.high)
+}
+
 impl Pairs {
     fn new(config: Verification, dataset: Arc<dyn Dataset>, pairs: Vec<Pair>) -> Self {
         let name = |pair: &Pair| {
@@ -251,18 +261,22 @@ impl Pairs {
         Ok(Seen { similarities, places, quality: Quality::of(&embeddings) })
     }
 
-    fn outcome(&self, Seen { similarities, places, quality }: &Seen) -> Result<Outcome> {
-        let same: Vec<bool> = self.pairs.iter().map(|pair| pair.same).collect();
+    fn same(&self) -> Vec<bool> {
+        self.pairs.iter().map(|pair| pair.same).collect()
+    }
+
+    /// The headline, and for each pair 1 where it was judged rightly and 0 where not.
+    fn accuracy(&self, similarities: &[f64]) -> Result<(Figure, Vec<f64>)> {
+        let same = self.same();
         let folds: Vec<usize> = self.pairs.iter().map(|pair| pair.fold).collect();
         let count = same.len();
-        let best = best_threshold(similarities, &same)?;
-        let roc = Roc::new(similarities, &same)?;
         let mut notes: Vec<String> = made_note([&*self.dataset]).into_iter().collect();
         let (mut accuracy, correct) = if folds.iter().any(|fold| *fold != folds[0]) {
             let by_fold = fold_accuracy(similarities, &same, &folds)?;
             let accuracy = Figure::percent("accuracy", by_fold.mean, count);
             (accuracy.with_error(100.0 * by_fold.standard_error), by_fold.correct)
         } else {
+            let best = best_threshold(similarities, &same)?;
             let right = |(similarity, same): (&f64, &bool)| (*similarity >= best.value) == *same;
             let correct = similarities.iter().zip(&same).map(right).collect();
             notes.insert(0, "one fold: the threshold was chosen on these pairs themselves".into());
@@ -270,14 +284,20 @@ impl Pairs {
         };
         accuracy.note = (!notes.is_empty()).then(|| notes.join("; "));
         let items: Vec<f64> = correct.iter().map(|&right| f64::from(u8::from(right))).collect();
-        let of_items = |items: &[f64]| mean_interval(items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]));
+        Ok((between(accuracy, of_items(&items)?), items))
+    }
+
+    fn outcome(&self, Seen { similarities, places, quality }: &Seen) -> Result<Outcome> {
+        let (same, count) = (self.same(), self.pairs.len());
+        let (accuracy, items) = self.accuracy(similarities)?;
+        let best = best_threshold(similarities, &same)?;
+        let roc = Roc::new(similarities, &same)?;
         let right = |(similarity, same): (&f64, &bool)| f64::from(u8::from((*similarity >= best.value) == *same));
         let at_best: Vec<f64> = similarities.iter().zip(&same).map(right).collect();
-        let percent = |figure: Figure, interval: Interval| figure.between(100.0 * interval.low, 100.0 * interval.high);
         let single = Figure::percent("accuracy at the single best threshold", best.accuracy, count);
         let mut figures = vec![
-            percent(accuracy, of_items(&items)?),
-            percent(single, of_items(&at_best)?),
+            accuracy,
+            between(single, of_items(&at_best)?),
             Figure::plain("best threshold", best.value, Unit::Cosine, count).aside(),
         ];
         let mut stream = Seed(7).stream("ROC intervals", &[]);
@@ -285,7 +305,7 @@ impl Pairs {
         for (far, interval) in self.config.far.iter().zip(&intervals.at_far) {
             let name = format!("TAR at FAR {far}");
             figures.push(match (roc.at_far(*far), interval) {
-                (Some(point), Some(interval)) => percent(Figure::percent(name, point.tar, roc.positives()), *interval),
+                (Some(point), Some(interval)) => between(Figure::percent(name, point.tar, roc.positives()), *interval),
                 _ => Figure::missing(
                     name,
                     roc.negatives(),
@@ -294,7 +314,7 @@ impl Pairs {
             });
         }
         let error_rate = Figure::percent("equal error rate", roc.equal_error_rate(), count).lower_is_better();
-        figures.push(percent(error_rate, intervals.equal_error_rate));
+        figures.push(between(error_rate, intervals.equal_error_rate));
         let area = Figure::plain("area under the ROC curve", roc.area(), Unit::Plain, count).aside();
         figures.push(area.between(intervals.area.low, intervals.area.high));
         let points = roc.thinned(CURVE_POINTS).into_iter().map(|point| (point.far, 100.0 * point.tar)).collect();
@@ -304,6 +324,7 @@ impl Pairs {
             y: "true accept rate, %".into(),
             log_x: true,
             points,
+            reading: String::new(),
         };
         let faces = places.iter().map(|pair| (pair.left, pair.right));
         let (rejection, table) = quality.error_versus_reject(faces, &same, &items)?.unzip();

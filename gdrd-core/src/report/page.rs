@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::chart::{Axis, Series, line_chart};
 use super::table::{Align, Table};
 use crate::error::Result;
-use crate::evaluation::{Curve, ERROR_VERSUS_REJECT, Figure, Matrix, Measured};
+use crate::evaluation::{Curve, Figure, Matrix, Measured};
 
 /// The table of one protocol: a row for each embedder, with the figures that its protocol wants in a table.
 ///
@@ -41,19 +41,6 @@ pub(super) fn matrix_table(matrix: &Matrix) -> Result<Table> {
         table.push(std::iter::once(name.clone()).chain(values.iter().map(shown)))?;
     }
     Ok(table)
-}
-
-/// How a curve is read; nothing for those that everybody reads alike.
-pub(super) fn reading(curve: &Curve) -> &'static str {
-    match curve.name.as_str() {
-        ERROR_VERSUS_REJECT => {
-            "How to read it: each point is the error of the pairs that are left when the pairs with the poorest faces are rejected. A pair \
-             is as good as the poorer of its two faces, by the student's quality model, or without one by the length of the embedding. Where \
-             the line falls to the right, mistakes are among poor faces. Where it is level or rises, this quality does not know which pairs \
-             go wrong, and nothing is won by rejecting."
-        }
-        _ => "",
-    }
 }
 
 /// What a reader must know of the figures of a table, a line each.
@@ -144,8 +131,8 @@ pub fn run_page(
             line_chart(&format!("{}, {protocol}", curve.name), x, Axis::linear(&curve.y), &series)?
                 .write(&folder.join(&name))?;
             writeln!(page, "\n![{}]({name}.svg)\n", curve.name).expect("text grows");
-            if !reading(curve).is_empty() {
-                writeln!(page, "{}\n", reading(curve)).expect("text grows");
+            if !curve.reading.is_empty() {
+                writeln!(page, "{}\n", curve.reading).expect("text grows");
             }
         }
         if pictures.contains(&protocol) {

@@ -173,6 +173,7 @@ impl Sides {
                 y: "identification rate, %".into(),
                 log_x: false,
                 points,
+                reading: String::new(),
             }],
             matrices: vec![Matrix {
                 name: "Confusion by session".into(),

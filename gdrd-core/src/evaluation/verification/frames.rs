@@ -9,7 +9,6 @@ use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Error, Problem, Result};
 use crate::evaluation::outcome::{Figure, Outcome};
 use crate::evaluation::pairs::Pair;
-use crate::evaluation::rejection::Quality;
 use crate::evaluation::resolution::{add_curve, with_gallery};
 use crate::evaluation::similarity::cosines;
 
@@ -81,11 +80,12 @@ impl Pairs {
                 places.push(Pair { left: at, right: at + 1, ..*pair });
             }
             let similarities = cosines(&values, of_left.width(), &places)?;
-            let quality = Quality::of(&Embeddings::none(of_left.width()));
-            let mut figure =
-                self.outcome(&super::Seen { similarities, places: Vec::new(), quality })?.headline()?.clone();
+            let (mut figure, _) = self.accuracy(&similarities)?;
             let short = tracks.iter().filter(|track| track.len() < count).count();
-            figure.note = (short > 0).then(|| format!("{short} pairs have fewer faces of the person"));
+            if short > 0 {
+                let said = figure.note.iter().cloned().chain([format!("{short} pairs have fewer faces of the person")]);
+                figure.note = Some(said.collect::<Vec<_>>().join("; "));
+            }
             let name = format!("{} of {count} fused", figure.name);
             found.push((count as f64, count.to_string(), Figure { name, ..figure }));
         }

@@ -88,6 +88,7 @@ impl Loss for Rival {
             let strong = rival.gt(threshold)?;
             details.push(("rivals".into(), LoggedScalar::scalar(&strong.to_dtype(DType::F32)?.mean_all()?)?));
             let raised = strong.where_cond(&moved(&rival, -rival_margin * margin)?, &rival)?;
+            // A mask, since candle has no gradient for a `scatter_add` whose source is narrower than its target.
             let place = known.cosine.zeros_like()?.scatter_add(&index, &rival.ones_like()?, 1)?;
             let rivals = place.broadcast_mul(&(raised - &rival)?)?;
             let mut target = moved(&known.target, margin)?;

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::super::chart::{Axis, Series};
-use super::super::page::{matrix_table, notes, reading, results_table};
+use super::super::page::{matrix_table, notes, results_table};
 use super::super::paper::{self, RESOLUTION};
 use super::super::view::RunView;
 use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
@@ -111,7 +111,7 @@ fn curves(run: &RunView, body: &mut Body) -> Result<String> {
 
 pub(super) fn chart(body: &mut Body, protocol: &str, curve: &Curve, series: &[Series]) -> Result<String> {
     let x = if curve.log_x { Axis::log(&curve.x) } else { Axis::linear(&curve.x) };
-    plot::lines(body, &format!("{}, {protocol}", curve.name), reading(curve), x, Axis::linear(&curve.y), series)
+    plot::lines(body, &format!("{}, {protocol}", curve.name), &curve.reading, x, Axis::linear(&curve.y), series)
 }
 
 /// The misses of a ROC curve, both axes in decades.
@@ -228,15 +228,16 @@ fn provenance(run: &RunView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::{ERROR_VERSUS_REJECT, Figure, Matrix, Outcome};
+    use crate::evaluation::{Figure, Matrix, Outcome};
 
     fn measured() -> Measured {
-        let curve = |name: &str, points: &[(f64, f64)]| Curve {
+        let curve = |name: &str, points: &[(f64, f64)], reading: &str| Curve {
             name: name.into(),
             x: "x".into(),
             y: "accuracy, %".into(),
             log_x: false,
             points: points.to_vec(),
+            reading: reading.into(),
         };
         let rows = vec![("8x8".to_string(), vec![70.0, 60.0, 80.0]), ("16x16".to_string(), vec![90.0, 85.0, 95.0])];
         let columns = ["size", "accuracy, %", "95 % from", "to"].map(String::from).to_vec();
@@ -245,8 +246,8 @@ mod tests {
             headline: "accuracy".into(),
             figures: vec![Figure::percent("accuracy", 0.9, 40).between(80.0, 100.0)],
             curves: vec![
-                curve(ERROR_VERSUS_REJECT, &[(0.0, 10.0), (50.0, 5.0)]),
-                curve("Resolution", &[(8.0, 70.0), (16.0, 90.0)]),
+                curve("Error versus reject", &[(0.0, 10.0), (50.0, 5.0)], "How to read it: downwards."),
+                curve("Resolution", &[(8.0, 70.0), (16.0, 90.0)], ""),
             ],
             matrices: vec![Matrix { name: "Resolution".into(), columns, rows }],
             items: vec![1.0; 40],
@@ -271,10 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn error_versus_reject_says_how_it_is_read() {
+    fn a_curve_says_how_it_is_read() {
         let run = RunView { measured: [("lfw".to_string(), vec![measured()])].into(), ..RunView::default() };
         let page = curves(&run, &mut Body::default()).expect("charts");
-        for part in ["Error versus reject, lfw", "How to read it", "nothing is won by rejecting", "<desc", "<title"] {
+        for part in ["Error versus reject, lfw", "How to read it: downwards.", "<desc", "<title"] {
             assert!(page.contains(part), "{part} in {page}");
         }
         assert!(page.contains("from 10.00 at 0 to 5.00 at 50.00."), "{page}");
