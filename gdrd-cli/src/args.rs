@@ -139,6 +139,9 @@ pub(crate) enum Command {
         /// Write the scores as JSON
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Leave a run folder of the student, with the report and all that it rests on; the recipe's teachers are measured too
+        #[arg(long, value_name = "DIR", requires = "student", conflicts_with_all = ["out", "weights"])]
+        run_dir: Option<PathBuf>,
         #[command(flatten)]
         place: PlaceArguments,
     },

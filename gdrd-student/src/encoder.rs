@@ -185,20 +185,16 @@ impl FaceEncoder {
     /// As [`embed`](Self::embed).
     pub fn faces<F: AsFace>(&self, faces: &[F]) -> Result<Vec<Embedding>> {
         let (shown, pixels): (Vec<&Face>, Vec<usize>) = faces.iter().map(AsFace::as_face).unzip();
-        let found = self.rows(&shown)?;
+        let (found, small) = self.rows(&shown)?;
         let one = |(row, (face, pixels)): (usize, (&Face, usize))| {
             // No image shows more than it has.
             let pixels = pixels.min(face.height());
-            let quality = match &self.header.facts.quality {
-                Some(model) => {
-                    let small = self.header.prepare.apply(face)?;
-                    Some(model.score(&QualityModel::features(&small, found.lengths()[row], pixels)))
-                }
-                None => None,
-            };
-            Ok(Embedding::new(found.row(row).to_vec(), pixels, quality, self.digest.clone()))
+            let score =
+                |model: &QualityModel| model.score(&QualityModel::features(&small[row], found.lengths()[row], pixels));
+            let quality = self.header.facts.quality.as_ref().map(score);
+            Embedding::new(found.row(row).to_vec(), pixels, quality, self.digest.clone())
         };
-        shown.into_iter().zip(pixels).enumerate().map(one).collect()
+        Ok(shown.into_iter().zip(pixels).enumerate().map(one).collect())
     }
 
     /// An embedding from values that this student gave before, such as those of a database.
@@ -288,13 +284,14 @@ impl FaceEncoder {
     /// # Errors
     /// If a face is not square.
     pub fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        self.rows(&faces.iter().collect::<Vec<_>>())
+        Ok(self.rows(&faces.iter().collect::<Vec<_>>())?.0)
     }
 
-    fn rows(&self, faces: &[&Face]) -> Result<Embeddings> {
+    /// Embeddings, and, for a quality model, the faces as the network saw them.
+    fn rows(&self, faces: &[&Face]) -> Result<(Embeddings, Vec<Face>)> {
         // More faces keep the threads busy by themselves.
         let _awake = (self.device.is_cpu() && faces.len() <= FEW).then(keep_awake);
-        let mut values = Vec::with_capacity(self.width * faces.len());
+        let (mut values, mut seen) = (Vec::with_capacity(self.width * faces.len()), Vec::new());
         for batch in faces.chunks(BATCH) {
             let small = batch.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
             match &self.network {
@@ -304,8 +301,11 @@ impl FaceEncoder {
                     values.extend(student.head(&map, Mode::Evaluate)?.flatten_all()?.to_vec1::<f32>()?);
                 }
             }
+            if self.header.facts.quality.is_some() {
+                seen.extend(small);
+            }
         }
-        Embeddings::from_rows(self.width, values)
+        Ok((Embeddings::from_rows(self.width, values)?, seen))
     }
 }
 
@@ -322,10 +322,11 @@ impl Embedder for FaceEncoder {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let found = FaceEncoder::embed(self, faces)?;
-        let Some(model) = &self.header.facts.quality else { return Ok(found) };
-        let small = faces.iter().map(|face| self.header.prepare.apply(face)).collect::<Result<Vec<_>>>()?;
-        model.rate(found, faces, &small)
+        let (found, small) = self.rows(&faces.iter().collect::<Vec<_>>())?;
+        match &self.header.facts.quality {
+            Some(model) => model.rate(found, faces, &small),
+            None => Ok(found),
+        }
     }
 }
 

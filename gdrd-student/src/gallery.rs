@@ -4,8 +4,8 @@ mod file;
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
 use gdrd_core::error::{Error, Result};
+use gdrd_core::nn::kernels::PackedRows;
 use rayon::prelude::*;
 
 use crate::FaceEncoder;
@@ -59,7 +59,7 @@ pub struct Match {
 
 /// Values that are read, written or compared at once.
 const BLOCK: usize = 1 << 19;
-/// Searches from which on a product of matrices is worth its copies.
+/// Searches from which on a product of matrices is faster than one after the other.
 const MANY: usize = 8;
 /// The most searches that share one pass over the entries.
 const AT_ONCE: usize = 256;
@@ -197,26 +197,37 @@ impl Gallery {
     fn nearest(&self, faces: &[Embedding], k: usize) -> Result<Vec<Nearest>> {
         let rows = (BLOCK / self.width).max(1);
         let none = || vec![Nearest::new(k.min(self.people.len())); faces.len()];
-        let queries: Vec<f32> = faces.iter().flat_map(|face| face.values()).copied().collect();
-        let queries = Tensor::from_vec(queries, (faces.len(), self.width), &Device::Cpu)?;
+        let packed = match faces.len() < MANY {
+            true => None,
+            false => {
+                let queries: Vec<f32> = faces.iter().flat_map(|face| face.values()).copied().collect();
+                Some(PackedRows::new(&queries, self.width)?)
+            }
+        };
         let compare = |mut found: Vec<Nearest>, (people, rows): (&[u32], &[f32])| -> Result<Vec<Nearest>> {
-            if faces.len() < MANY {
+            let Some(packed) = &packed else {
                 for (found, face) in found.iter_mut().zip(faces) {
-                    let scores = rows.chunks_exact(self.width).map(|row| dot(row, face.values()));
-                    found.offer(scores.zip(people));
+                    for (row, person) in rows.chunks_exact(self.width).zip(people) {
+                        found.offer(dot(row, face.values()), *person);
+                    }
                 }
                 return Ok(found);
-            }
-            let entries = Tensor::from_slice(rows, (people.len(), self.width), &Device::Cpu)?;
-            let scores = queries.matmul(&entries.t()?)?.flatten_all()?.to_vec1::<f32>()?;
-            for (found, scores) in found.iter_mut().zip(scores.chunks_exact(people.len())) {
-                found.offer(scores.iter().copied().zip(people));
-            }
+            };
+            let mut least: Vec<f32> = found.iter().map(|found| found.least).collect();
+            packed.products(rows, |row, scores| {
+                // Nearly always none is near enough, which vectors see at once.
+                if scores.iter().zip(&least).fold(false, |any, (score, least)| any | (score >= least)) {
+                    for ((found, least), score) in found.iter_mut().zip(&mut least).zip(scores) {
+                        found.offer(*score, people[row]);
+                        *least = found.least;
+                    }
+                }
+            })?;
             Ok(found)
         };
         let merge = |mut one: Vec<Nearest>, other: Vec<Nearest>| {
             for (one, other) in one.iter_mut().zip(&other) {
-                one.offer(other.found.iter().map(|(score, person)| (*score, person)));
+                other.found.iter().for_each(|(score, person)| one.offer(*score, *person));
             }
             Ok(one)
         };
@@ -257,13 +268,11 @@ impl Nearest {
         Self { k, found: Vec::new(), least: if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY } }
     }
 
-    fn offer<'a>(&mut self, scores: impl Iterator<Item = (f32, &'a u32)>) {
-        for (score, person) in scores {
-            if score >= self.least {
-                self.found.push((score, *person));
-                if self.found.len() >= 2 * self.k + 64 {
-                    self.settle();
-                }
+    fn offer(&mut self, score: f32, person: u32) {
+        if score >= self.least {
+            self.found.push((score, person));
+            if self.found.len() >= 2 * self.k + 64 {
+                self.settle();
             }
         }
     }

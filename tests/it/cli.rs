@@ -190,6 +190,16 @@ fn images_are_embedded_by_a_student_and_by_a_teacher() {
         assert_eq!(embeddings(&bench.file("j.safetensors")), (names, rows));
         std::fs::remove_file(bench.file("j.safetensors")).expect("removed");
     }
+    let mut command = gdrd(&bench);
+    command.arg("embed").args(&images).args([
+        "--student",
+        "runs/a/student.safetensors",
+        "--json",
+        "--out",
+        "/dev/stdout",
+    ]);
+    let said = Said::by(&mut command).with_code(2);
+    assert!(said.stdout.is_empty() && said.stderr.contains("found the stream `/dev/stdout`"), "{said:#?}");
     // Weights in bfloat16 move embeddings a little; a teacher's have no such form.
     let held = |numbers: &[&str]| {
         let mut command = gdrd(&bench);

@@ -10,6 +10,7 @@ mod bad_data;
 mod bad_recipe;
 mod bad_training;
 mod bad_weights;
+mod benchmarks;
 mod cli;
 mod closed_form;
 mod compared;

@@ -109,7 +109,7 @@ fn nothing_to_do_is_no_run() {
     let bench = Bench::empty();
     bench.write("tiny.toml", gdrd_tests::TINY);
     for (set, message) in [
-        ("stages=[]", "expected at least one stage, found none"),
+        ("stages=[]", "expected at least one stage, or a student's file to measure (`student.initial`), found neither"),
         ("degradation.size=0", "`size`: expected at least 4, found 0"),
         ("data.train.size=0", "`size`: expected at least 8, found 0"),
         ("student.embedding=0", "`embedding`: expected at least 1, found 0"),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use candle_core::Device;
 use gdrd_core::context::Bare;
+use gdrd_core::degrade::Downscale;
 use gdrd_core::digest;
 use gdrd_core::face::Face;
 use gdrd_core::nn::{OnnxInput, Weights};
@@ -23,16 +24,21 @@ fn student_file() -> PathBuf {
 
 /// A student of these options with weights by the formula, as the bytes of its file.
 pub(crate) fn formed(kind: &str, options: Value) -> Vec<u8> {
+    formed_for(kind, options, 16)
+}
+
+/// The same for faces of so many pixels.
+pub(crate) fn formed_for(kind: &str, options: Value, size: usize) -> Vec<u8> {
     let config = BuiltIn.config(kind, &options).expect("options of the kind");
     let draw = Rc::new(|_: &str, count: usize, _| vec![0.0; count]);
-    let made = Weights::create(&Device::Cpu, draw, |weights| build(&*config, 16, weights, &Bare(Device::Cpu)));
+    let made = Weights::create(&Device::Cpu, draw, |weights| build(&*config, size, weights, &Bare(Device::Cpu)));
     let (student, variables) = made.expect("a student");
     let header = StudentHeader {
         format: STUDENT_FORMAT,
         kind: kind.into(),
         options,
         card: student.card().clone(),
-        prepare: Default::default(),
+        prepare: Downscale { size, ..Downscale::default() },
         recipe: "formula".into(),
         teachers: Default::default(),
         licences: Default::default(),

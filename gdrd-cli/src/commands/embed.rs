@@ -9,7 +9,7 @@ use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::experiment::Experiment;
-use gdrd_core::files::write_atomically;
+use gdrd_core::files::{is_stream, write_atomically};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Assembly;
 use gdrd_core::teacher::TeacherEmbedder;
@@ -41,7 +41,14 @@ pub(crate) struct To {
 impl To {
     /// Refuses a file that could not be written before the work for it begins.
     fn check<'a>(&self, recipe: Option<&Experiment>, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-        self.out.as_ref().map_or(Ok(()), |out| check_output(out, recipe, inputs))
+        match &self.out {
+            Some(out) if self.json && is_stream(out) => Err(Error::recipe(format!(
+                "`--json` writes lines to standard output; expected a file for `--out`, found the stream `{}`",
+                out.display()
+            ))),
+            Some(out) => check_output(out, recipe, inputs),
+            None => Ok(()),
+        }
     }
 }
 

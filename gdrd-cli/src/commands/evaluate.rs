@@ -24,9 +24,7 @@ pub(crate) fn evaluate(
 ) -> Result<()> {
     let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     if recipe.evaluate.is_empty() {
-        return Err(Error::recipe(
-            "the recipe has no `[evaluate]`, expected at least one protocol, such as `[evaluate.lfw]`",
-        ));
+        return Err(no_protocol());
     }
     if student.is_none() && recipe.teachers.is_empty() {
         return Err(Error::recipe(
@@ -58,4 +56,8 @@ pub(crate) fn evaluate(
         write_atomically(out, &text)?;
     }
     Ok(())
+}
+
+pub(super) fn no_protocol() -> Error {
+    Error::recipe("the recipe has no `[evaluate]`, expected at least one protocol, such as `[evaluate.lfw]`")
 }

@@ -55,7 +55,10 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }
-        Command::Evaluate { recipe, student, held, out, place } => {
+        Command::Evaluate { recipe, student: Some(student), run_dir: Some(run_dir), place, .. } => {
+            train::measure(&recipe, &student, run_dir, &place, registry)
+        }
+        Command::Evaluate { recipe, student, held, out, place, .. } => {
             if student.is_none() {
                 held.refuse()?;
             }
@@ -151,7 +154,7 @@ pub(crate) fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncod
 /// The same, for photographs: says so where what no camera took is among the faces that the student learnt from.
 pub(crate) fn student_for_photographs(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
     let encoder = open_student(path, registry)?;
-    let made: BTreeSet<&String> = encoder.header().facts.data.values().flat_map(|source| &source.made).collect();
+    let made: BTreeSet<&String> = encoder.header().facts.all_data().flat_map(|(_, source)| &source.made).collect();
     if !made.is_empty() {
         let made: Vec<&str> = made.into_iter().map(String::as_str).collect();
         talk!(

@@ -9,6 +9,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::report::{notes, results_table};
 use gdrd_core::run::{self, LiveEvents, Lock, Place, RunFolder, State};
 
+use super::evaluate::no_protocol;
 use super::hub::locked;
 use super::load;
 use crate::args::{PlaceArguments, RecipeArguments};
@@ -29,8 +30,27 @@ pub(crate) fn train(
     place: &PlaceArguments,
     registry: &Arc<Registry>,
 ) -> Result<()> {
+    start(&load(&arguments.recipe, &arguments.sets, registry)?, wanted, place, registry)
+}
+
+/// A run without stages: it measures the student of a file.
+pub(crate) fn measure(
+    arguments: &RecipeArguments,
+    student: &Path,
+    run_dir: PathBuf,
+    place: &PlaceArguments,
+    registry: &Arc<Registry>,
+) -> Result<()> {
+    let recipe = Experiment::load_to_measure(&arguments.recipe, &arguments.sets, student, registry)?;
+    if recipe.evaluate.is_empty() {
+        return Err(no_protocol());
+    }
+    let wanted = Wanted { run_dir: Some(run_dir), fresh: false, lock: None, tensorboard: None };
+    start(&recipe, wanted, place, registry)
+}
+
+fn start(recipe: &Experiment, wanted: Wanted, place: &PlaceArguments, registry: &Arc<Registry>) -> Result<()> {
     let Wanted { run_dir, fresh, lock, tensorboard } = wanted;
-    let recipe = load(&arguments.recipe, &arguments.sets, registry)?;
     let (_, locked) = (place.gpu()?, locked(lock.as_deref())?);
     let name = format!("{}-{}", recipe.plain_name(), &recipe.digest()[..8]);
     let path = run_dir.unwrap_or_else(|| Path::new("runs").join(name));
@@ -51,7 +71,7 @@ pub(crate) fn train(
             "`{0}` holds a run that was stopped\n\nhint: `gdrd resume {0}` goes on with it, `--fresh` begins again",
             path.display()
         ))),
-        _ => go(&recipe, fresh, tensorboard.as_deref(), &super::place(&path, place, locked, registry)?),
+        _ => go(recipe, fresh, tensorboard.as_deref(), &super::place(&path, place, locked, registry)?),
     }
 }
 

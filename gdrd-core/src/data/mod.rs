@@ -72,6 +72,7 @@ pub use parquet::ParquetImages;
 pub use random_downscale::RandomDownscale;
 pub use sheet::{tiled, write_sheet};
 pub use subset::Subset;
+pub(crate) use subset::some_faces;
 pub use synthetic::SyntheticFaces;
 pub use unreadable::Unreadable;
 pub use views::{HIGH, LOW, Views};

@@ -94,6 +94,12 @@ impl DatasetConfig for Subset {
     }
 }
 
+/// Some faces of a dataset, and all its people.
+pub(crate) fn some_faces(inner: Arc<dyn Dataset>, faces: Vec<usize>) -> impl Dataset {
+    let people = inner.people().to_vec();
+    Opened { inner, faces, numbers: (0..people.len()).map(Some).collect(), people }
+}
+
 struct Opened {
     inner: Arc<dyn Dataset>,
     /// The index of each face in `inner`.

@@ -142,7 +142,7 @@ impl Protocol for Searched {
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_gallery, of_probes| {
             let probes = self.probes.embed(of_probes, cx)?;
             let gallery = self.gallery.embed(of_gallery, cx)?;
-            let mut search = Search::new((&probes, &self.wanted), (&gallery, &self.of), cx.device())?;
+            let mut search = Search::new((&probes, &self.wanted), (&gallery, &self.of))?;
             for strangers in &self.strangers {
                 for first in (0..strangers.len()).step_by(DISTRACTORS) {
                     let last = (first + DISTRACTORS).min(strangers.len());

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::rates::TIE;
 use crate::embedder::Embeddings;
 use crate::error::{Error, Result};
+use crate::nn::kernels::PackedRows;
 
-/// Probes and gallery faces that are multiplied at once: 16 MB of scores.
-const BLOCK: (usize, usize) = (1024, 4096);
+/// Gallery faces that are packed at once, and the probes that a thread multiplies with them: a thread's scores stay in its cache.
+const BLOCK: usize = 1024;
+const PROBES: usize = 192;
 /// Mates up to which each is compared with every score: vectors do that faster than a search among the mates.
 const FEW: usize = 16;
 
@@ -31,7 +32,6 @@ pub(super) struct Place {
 pub(super) struct Search<'a> {
     probes: &'a Embeddings,
     people: &'a [usize],
-    device: &'a Device,
     /// The scores of each probe's mates, rising.
     mates: Vec<Vec<f32>>,
     /// `above[i][k]`: faces of others that score as high as mate `k` of probe `i`.
@@ -46,7 +46,6 @@ impl<'a> Search<'a> {
     pub(super) fn new(
         (probes, people): (&'a Embeddings, &'a [usize]),
         (known, of): (&Embeddings, &[usize]),
-        device: &'a Device,
     ) -> Result<Self> {
         if probes.len() != people.len() || known.len() != of.len() || probes.width() != known.width() {
             return Err(Error::component(format!(
@@ -71,7 +70,7 @@ impl<'a> Search<'a> {
         };
         let mates: Vec<Vec<f32>> = people.par_iter().enumerate().map(scores).collect::<Result<_>>()?;
         let above = mates.iter().map(|mates| vec![0; mates.len()]).collect();
-        let mut search = Self { probes, people, device, mates, above };
+        let mut search = Self { probes, people, mates, above };
         search.count(known, Some(of))?;
         Ok(search)
     }
@@ -86,37 +85,20 @@ impl<'a> Search<'a> {
 
     fn count(&mut self, gallery: &Embeddings, of: Option<&[usize]>) -> Result<()> {
         let width = self.probes.width();
-        for (block, rows) in gallery.values().chunks(BLOCK.1 * width).enumerate() {
-            let columns = rows.len() / width;
-            let of = of.map(|of| &of[block * BLOCK.1..][..columns]);
-            let right = Tensor::from_slice(rows, (columns, width), self.device)?.t()?;
-            for first in (0..self.probes.len()).step_by(BLOCK.0) {
-                let last = (first + BLOCK.0).min(self.probes.len());
-                let left = &self.probes.values()[first * width..last * width];
-                let left = Tensor::from_slice(left, (last - first, width), self.device)?;
-                let scores = left.matmul(&right)?.flatten_all()?.to_vec1::<f32>()?;
-                let probes = self.mates[first..last].par_iter().zip(&mut self.above[first..last]);
-                let probes = probes.zip(&self.people[first..last]).zip(scores.par_chunks(columns));
-                probes.for_each(|(((mates, above), person), scores)| match of {
-                    None if mates.len() <= FEW => above.iter_mut().zip(mates).for_each(|(above, mate)| {
-                        let least = mate - TIE;
-                        *above += scores.iter().map(|score| u32::from(*score >= least)).sum::<u32>() as usize;
-                    }),
+        for (block, rows) in gallery.values().chunks(BLOCK * width).enumerate() {
+            let of = of.map(|of| &of[block * BLOCK..][..rows.len() / width]);
+            let rows = PackedRows::new(rows, width)?;
+            let known = self.mates.par_chunks(PROBES).zip(self.people.par_chunks(PROBES));
+            let probes = self.probes.values().par_chunks(PROBES * width).zip(known);
+            probes.zip(self.above.par_chunks_mut(PROBES)).try_for_each(|((probes, (mates, people)), above)| {
+                rows.products(probes, |at, scores| match of {
+                    None if mates[at].len() <= FEW => count_each(scores, &mates[at], &mut above[at]),
                     _ => {
-                        let (lowest, mut reached) = (mates[0] - TIE, vec![0; mates.len()]);
-                        for (column, score) in scores.iter().enumerate().filter(|(_, score)| **score >= lowest) {
-                            if of.is_none_or(|of| of[column] != *person) {
-                                reached[mates.partition_point(|mate| *mate - TIE <= *score) - 1] += 1;
-                            }
-                        }
-                        let mut higher = 0;
-                        for (above, reached) in above.iter_mut().zip(reached).rev() {
-                            higher += reached;
-                            *above += higher;
-                        }
+                        let others = |column: usize| of.is_none_or(|of| of[column] != people[at]);
+                        count_among(scores, others, &mates[at], &mut above[at]);
                     }
-                });
-            }
+                })
+            })?;
         }
         Ok(())
     }
@@ -131,6 +113,29 @@ impl<'a> Search<'a> {
             (0..mates.len()).rev().map(place).collect()
         };
         self.mates.iter().zip(&self.above).map(of_probe).collect()
+    }
+}
+
+/// Adds to `above` how many of the scores are as high as each of few mates.
+fn count_each(scores: &[f32], mates: &[f32], above: &mut [usize]) {
+    for (above, mate) in above.iter_mut().zip(mates) {
+        let least = mate - TIE;
+        *above += scores.iter().map(|score| u32::from(*score >= least)).sum::<u32>() as usize;
+    }
+}
+
+/// The same of those scores whose faces are `others`, however many mates there are.
+fn count_among(scores: &[f32], others: impl Fn(usize) -> bool, mates: &[f32], above: &mut [usize]) {
+    let (lowest, mut reached) = (mates[0] - TIE, vec![0; mates.len()]);
+    for (column, score) in scores.iter().enumerate().filter(|(_, score)| **score >= lowest) {
+        if others(column) {
+            reached[mates.partition_point(|mate| *mate - TIE <= *score) - 1] += 1;
+        }
+    }
+    let mut higher = 0;
+    for (above, reached) in above.iter_mut().zip(reached).rev() {
+        higher += reached;
+        *above += higher;
     }
 }
 
@@ -169,7 +174,7 @@ mod tests {
     fn places(probe: f64, known: &[(f64, usize)], strangers: &[f64]) -> Vec<Place> {
         let (angles, of): (Vec<f64>, Vec<usize>) = known.iter().copied().unzip();
         let (probe, known) = (rows(&[probe]), rows(&angles));
-        let mut search = Search::new((&probe, &[1]), (&known, &of), &Device::Cpu).expect("a search");
+        let mut search = Search::new((&probe, &[1]), (&known, &of)).expect("a search");
         search.among(&rows(strangers)).expect("counted");
         search.places().remove(0)
     }
@@ -205,11 +210,11 @@ mod tests {
     #[test]
     fn counting_in_blocks_is_counting_one_by_one() {
         // More than one block, and no whole number of them.
-        let (people, strangers) = (BLOCK.0 + 50, BLOCK.1 + BLOCK.1 / 2 + 11);
+        let (people, strangers) = (2 * PROBES + 50, 3 * BLOCK + BLOCK / 2 + 11);
         let of: Vec<usize> = (0..2 * people).map(|at| at % people).collect();
         let wanted: Vec<usize> = (0..people).collect();
         let (probes, gallery) = (signed(70_000..70_000 + people), signed(0..2 * people));
-        let mut search = Search::new((&probes, &wanted), (&gallery, &of), &Device::Cpu).expect("a search");
+        let mut search = Search::new((&probes, &wanted), (&gallery, &of)).expect("a search");
         search.among(&signed(30_000..30_000 + strangers)).expect("counted");
         let numbers: Vec<usize> = (0..2 * people).chain(30_000..30_000 + strangers).collect();
         let rows: Vec<Vec<i32>> = numbers.into_iter().map(signs).collect();
@@ -248,6 +253,8 @@ mod tests {
     fn tinyface_size() {
         use std::io::Write;
         use std::time::{Duration, Instant};
+
+        use candle_core::{Device, Tensor};
         const PEOPLE: usize = 2570;
         let wanted: Vec<usize> = (0..3728).map(|at| at % PEOPLE).collect();
         let of: Vec<usize> = (0..4443).map(|at| at % PEOPLE).collect();
@@ -273,7 +280,7 @@ mod tests {
         };
         product(&known);
         let start = Instant::now();
-        let mut search = Search::new((&probes, &wanted), (&known, &of), &Device::Cpu).expect("a search");
+        let mut search = Search::new((&probes, &wanted), (&known, &of)).expect("a search");
         searched += start.elapsed();
         for (block, first) in (0..153_428).step_by(8192).enumerate() {
             let strangers = made((first..(first + 8192).min(153_428)).map(|at| 10_000 + at), 3 + block as u64);

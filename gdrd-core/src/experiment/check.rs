@@ -57,8 +57,10 @@ impl Rules<'_> {
             }
             self.stage(stage);
         }
-        if experiment.stages.is_empty() {
-            self.problem("expected at least one stage, found none".into(), &["stages"]);
+        if experiment.stages.is_empty() && experiment.student.initial.is_none() {
+            let message =
+                "expected at least one stage, or a student's file to measure (`student.initial`), found neither";
+            self.problem(message.into(), &["stages"]);
         }
     }
 

@@ -59,7 +59,7 @@ pub fn schema(registry: &Registry) -> Value {
             "extends": { "type": "string", "description": "A recipe that this one changes, relative to this file." },
             "name": { "type": "string", "description": "What the run is called; the file's name when left out." },
             "quoted": { "type": "string", "description": "What a publication prints for this system, such as `94.62`: a column of `gdrd ablate`'s table." },
-            "stages": { "type": "array", "items": { "type": "string" }, "description": "Stages to run, in order." },
+            "stages": { "type": "array", "items": { "type": "string" }, "description": "Stages to run, in order; none where the student of a file, `student.initial`, is measured as it is." },
             "run": plain(schemars::schema_for!(RunOptions)),
             "data": tables(one_of("dataset")),
             "degradation": one_of("degradation"),

@@ -7,15 +7,20 @@ use super::read::Reader;
 use super::run_options::RunOptions;
 use crate::closed_form::ClosedForm;
 use crate::data::{DatasetConfig, DegradationConfig};
+use crate::degrade::Downscale;
 use crate::digest;
+use crate::error::{Context, Error};
 use crate::evaluation::ProtocolConfig;
+use crate::files;
 use crate::loss::LossConfig;
-use crate::plugin::{Component, Marked, TeacherName};
+use crate::plugin::{Component, Kind, Marked, TeacherName};
+use crate::recipe::node::Table;
 use crate::recipe::path::PATH_FORMAT;
+use crate::recipe::source::Sources;
 use crate::recipe::{Failure, HubAddress, RecipePath, overlay};
 use crate::registry::Registry;
 use crate::seed::Seed;
-use crate::student::{CalibrationOptions, StudentConfig};
+use crate::student::{CalibrationOptions, StudentConfig, StudentHeader};
 use crate::teacher::TeacherConfig;
 use crate::trainer::{OptimizerConfig, ScheduleConfig, StageOptions};
 
@@ -90,7 +95,30 @@ impl Experiment {
     /// # Errors
     /// Every problem that can be found this way, each with its place.
     pub fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Self, Failure> {
-        let (sources, table) = overlay::load(path, sets)?;
+        Self::of_layers(path, overlay::load(path, sets)?, registry)
+    }
+
+    /// The recipe at `path` with the student of a file in the place of its own, and no stages: a run of it measures that student as it
+    /// is. The student sees what its file says, in a view of its own, whatever `[degradation]` is.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if `student` is no student's file.
+    pub fn load_to_measure(
+        path: &Path,
+        sets: &[String],
+        student: &Path,
+        registry: &Registry,
+    ) -> crate::error::Result<Self> {
+        let place = || format!("`{}`", student.display());
+        let file = std::path::absolute(student).map_err(|e| Error::io(student, e))?;
+        let bytes = files::read(&file).map_err(|e| Error::io(student, e))?;
+        let (header, _) = StudentHeader::from_bytes(&bytes).at(place)?;
+        let text = measured(&header, &file).at(place)?;
+        let layers = overlay::load_for(path, sets, Some((student, text)))?;
+        Ok(Self::of_layers(path, layers, registry)?)
+    }
+
+    fn of_layers(path: &Path, (sources, table): (Sources, Table), registry: &Registry) -> Result<Self, Failure> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut reader = Reader::new(registry, &sources);
         let experiment = reader.experiment(&table, stem);
@@ -164,6 +192,35 @@ impl Experiment {
         }
         found.extend(of("evaluate", self.evaluate.iter()));
         found
+    }
+}
+
+/// The name of the view that a student's file asks for.
+const OF_STUDENT: &str = "of-the-student";
+
+/// What a recipe says that measures the student of a file.
+fn measured(header: &StudentHeader, file: &Path) -> crate::error::Result<String> {
+    let file = file.to_str().ok_or_else(|| Error::recipe("expected a path in UTF-8"))?;
+    let mut student = header.options.clone();
+    let mut view = serde_json::to_value(&header.prepare).map_err(|e| Error::weights(e.to_string()))?;
+    view["kind"] = Downscale::NAME.into();
+    for (key, value) in [("kind", header.kind.as_str()), ("initial", file), ("view", OF_STUDENT)] {
+        student[key] = value.into();
+    }
+    without_null(&mut student);
+    let recipe = serde_json::json!({ "stages": [], "student": student, "view": { OF_STUDENT: view } });
+    toml::to_string(&recipe).map_err(|e| Error::weights(format!("its options are no recipe's: {e}")))
+}
+
+/// TOML leaves out what JSON calls null.
+fn without_null(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(without_null);
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(without_null),
+        _ => {}
     }
 }
 

@@ -28,6 +28,15 @@ pub const FORMAT: i64 = 1;
 /// A recipe of another format gives that problem alone. Otherwise all problems of syntax, of
 /// `extends` and of `sets`.
 pub fn load(path: &Path, sets: &[String]) -> Result<(Sources, Table), Failure> {
+    load_for(path, sets, None)
+}
+
+/// As [`load`], with the student of another text: all of its `[student]` in the place of the recipe's, and what else stands there as a
+/// layer above everything.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(path: &Path, sets: &[String], student: Option<(&Path, String)>) -> Result<(Sources, Table), Failure> {
     let mut loading = Loading::default();
     let layers = match loading.layers(path) {
         Ok(layers) => layers,
@@ -46,6 +55,16 @@ pub fn load(path: &Path, sets: &[String]) -> Result<(Sources, Table), Failure> {
             Some(sets) => merge(recipe, sets, Header::Below),
             None => recipe,
         };
+        if let Some((path, text)) = student {
+            let start = loading.sources.add_file(path, text.clone());
+            match parse(&text, start) {
+                Ok(above) => {
+                    recipe.take("student");
+                    recipe = merge(recipe, above, Header::Above);
+                }
+                Err(problems) => loading.problems.extend(problems),
+            }
+        }
         remove_disabled(&mut recipe, &mut loading.problems);
         if loading.problems.is_empty() {
             return Ok((loading.sources, recipe));

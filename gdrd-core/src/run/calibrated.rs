@@ -17,8 +17,8 @@ use crate::experiment::Experiment;
 use crate::nn::Alignment;
 use crate::observe::Observer;
 use crate::student::{
-    Calibration, CalibrationOptions, QualityModel, Rounding, Source, StatedFigure, StudentFacts, StudentHeader,
-    calibrate,
+    Beginning, Calibration, CalibrationOptions, QualityModel, Rounding, Source, StatedFigure, StudentFacts,
+    StudentHeader, calibrate,
 };
 
 /// What is known before anything is measured.
@@ -53,7 +53,26 @@ pub(super) fn facts(prepared: &Prepared, lock: &Lock) -> Result<StudentFacts> {
         let licence = experiment.licences.get(&format!("data.{name}")).cloned();
         data.insert(name, Source { digest: locked.fingerprint.clone(), licence, made });
     }
-    Ok(StudentFacts { input, views: shown.into_iter().filter_map(view).collect(), data, ..StudentFacts::default() })
+    let views = shown.into_iter().filter_map(view).collect();
+    let facts = StudentFacts { input, views, data, ..StudentFacts::default() };
+    let Some((before, checksum)) = &prepared.before else { return Ok(facts) };
+    let began_with = [beginning(before, checksum)].into_iter().chain(before.facts.began_with.clone()).collect();
+    if experiment.stages.is_empty() {
+        // It is that student still.
+        let StudentFacts { input, views, calibration, quality, .. } = before.facts.clone();
+        return Ok(StudentFacts { input: input.or(facts.input), views, began_with, calibration, quality, ..facts });
+    }
+    Ok(StudentFacts { began_with, ..facts })
+}
+
+fn beginning(header: &StudentHeader, checksum: &str) -> Beginning {
+    Beginning {
+        student: checksum.to_string(),
+        recipe: header.recipe.clone(),
+        teachers: header.teachers.clone(),
+        licences: header.licences.clone(),
+        data: header.facts.data.clone(),
+    }
 }
 
 fn stated(figure: &Figure) -> Option<StatedFigure> {

@@ -209,7 +209,8 @@ fn run_in(
         }
     }
     let mut header = header(&prepared, &lock)?;
-    let tensors = prepared.student_tensors(experiment.run.half_precision)?;
+    // Nothing is rounded that was not trained here.
+    let tensors = prepared.student_tensors(experiment.run.half_precision && !experiment.stages.is_empty())?;
     let written = |header: &StudentHeader| -> Result<StudentFile> {
         let bytes = header.to_bytes(&tensors)?;
         write_atomically(&folder.student(), &bytes)?;
@@ -284,6 +285,11 @@ fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
     if let Some(preprocessing) = prepared.student.preprocessing() {
         options["preprocessing"] = serde_json::to_value(preprocessing).expect("numbers have a JSON form");
     }
+    // Who only measures is taught by nobody.
+    let (teachers, licences) = match experiment.stages.is_empty() {
+        true => Default::default(),
+        false => (lock.teachers.clone(), licences(prepared.parts)),
+    };
     Ok(StudentHeader {
         format: STUDENT_FORMAT,
         kind: network.kind.clone(),
@@ -291,8 +297,8 @@ fn header(prepared: &Prepared, lock: &Lock) -> Result<StudentHeader> {
         card: prepared.student.card().clone(),
         prepare,
         recipe: experiment.digest(),
-        teachers: lock.teachers.clone(),
-        licences: licences(prepared.parts),
+        teachers,
+        licences,
         facts: calibrated::facts(prepared, lock)?,
     })
 }

@@ -16,18 +16,34 @@ use crate::nn::weights::{Draw, Variables, first_of};
 use crate::observe::{Event, tell};
 use crate::recipe::RecipePath;
 use crate::seed::Seed;
-use crate::student::{self, Input, Student, StudentHeader};
+use crate::student::{self, Input, Student, StudentHeader, student_digest};
 use crate::teacher::TeacherWeights;
 
-/// The student, new or with the weights of the file or teacher that the recipe names, and what it has from that teacher.
-pub(super) fn new_student(parts: &Assembly) -> Result<(Box<dyn Student>, Variables, Option<LockedStart>)> {
+/// The student that a run begins with.
+pub(super) struct NewStudent {
+    pub(super) student: Box<dyn Student>,
+    pub(super) variables: Variables,
+    /// What it has from the teacher that it starts from.
+    pub(super) started: Option<LockedStart>,
+    /// The student that it goes on from: what its file says, and the file's checksum.
+    pub(super) before: Option<(StudentHeader, String)>,
+}
+
+/// The student, new or with the weights of the file or teacher that the recipe names.
+pub(super) fn new_student(parts: &Assembly) -> Result<NewStudent> {
     let experiment = parts.experiment();
     let spec = &experiment.student;
     let view = parts.context().part::<dyn Degradation>("view", &spec.view)?;
     let size = view.downscale().map(|small| small.size).ok_or_else(|| {
         Error::recipe(format!("the view `{}` leaves faces as they are; a student needs a view of one size", spec.view))
     })?;
-    let initial = spec.initial.as_ref().map(|path| of_file(parts, path)).transpose()?;
+    let (before, initial) = match &spec.initial {
+        None => (None, None),
+        Some(path) => {
+            let (header, checksum, tensors) = of_file(parts, path)?;
+            (Some((header, checksum)), Some(tensors))
+        }
+    };
     let teacher = match &spec.initial_teacher {
         None => None,
         Some(name) => Some((name, parts.context().teacher(name)?.weights().at(|| format!("teacher `{name}`"))?)),
@@ -65,11 +81,11 @@ pub(super) fn new_student(parts: &Assembly) -> Result<(Box<dyn Student>, Variabl
             Some(start)
         }
     };
-    Ok((student, variables, started))
+    Ok(NewStudent { student, variables, started, before })
 }
 
-/// The tensors of a student file of the recipe's kind.
-fn of_file(parts: &Assembly, path: &RecipePath) -> Result<BTreeMap<String, Tensor>> {
+/// Header, checksum and tensors of a student file of the recipe's kind.
+fn of_file(parts: &Assembly, path: &RecipePath) -> Result<(StudentHeader, String, BTreeMap<String, Tensor>)> {
     let file = parts.context().file(path)?;
     let bytes = files::read(&file.path).map_err(|e| Error::io(&file.path, e))?;
     let (header, tensors) = StudentHeader::from_bytes(&bytes).at(|| format!("`{path}`"))?;
@@ -78,7 +94,8 @@ fn of_file(parts: &Assembly, path: &RecipePath) -> Result<BTreeMap<String, Tenso
         return Err(Error::weights(format!("`initial`: `{path}` is a `{}`; expected a `{kind}`", header.kind)));
     }
     parts.note(&Record { files: BTreeMap::from([(path.written(), file.sha256)]), ..Default::default() });
-    Ok(tensors)
+    let checksum = student_digest(&bytes)?;
+    Ok((header, checksum, tensors))
 }
 
 /// What a student and the teacher that it starts from have in common.

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use super::assembly::Assembly;
 use super::features::wanted;
 use super::lock::LockedStart;
-use super::new_student::{draw, new_student};
+use super::new_student::{NewStudent, draw, new_student};
 use crate::context::Host;
 use crate::data::{Augment, Targets, Variant, Views};
 use crate::error::{Context, Error, Result};
@@ -19,7 +19,7 @@ use crate::nn::weights::Variables;
 use crate::nn::{Mode, Weights};
 use crate::recipe::diagnostic::no_such;
 use crate::seed::Seed;
-use crate::student::{BACKBONE, Part, Student, StudentCard};
+use crate::student::{BACKBONE, Part, Student, StudentCard, StudentHeader};
 use crate::teacher::{Output, Teacher, class_centres};
 use crate::trainer::{Alone, OutputOf, Stage, TeacherFeatures, Term, with_average};
 
@@ -32,6 +32,8 @@ pub struct Prepared<'a> {
     pub(super) variables: Variables,
     /// What the student has from the teacher that it starts from.
     pub(super) started: Option<LockedStart>,
+    /// The student that it goes on from: what its file says, and the file's checksum.
+    pub(super) before: Option<(StudentHeader, String)>,
     /// The data of every stage, by the dataset's name.
     views: BTreeMap<String, Arc<Views>>,
     /// The teachers that losses use, by name.
@@ -67,8 +69,8 @@ impl<'a> Prepared<'a> {
         }
         let teacher = |name: &String| Ok((name.clone(), cx.teacher(name)?));
         let teachers = experiment.teachers.keys().map(teacher).collect::<Result<_>>()?;
-        let (student, variables, started) = new_student(parts).at(|| "student".into())?;
-        Ok(Self { parts, student, variables, started, views, teachers })
+        let NewStudent { student, variables, started, before } = new_student(parts).at(|| "student".into())?;
+        Ok(Self { parts, student, variables, started, before, views, teachers })
     }
 
     fn experiment(&self) -> &'a Experiment {

@@ -24,6 +24,9 @@ pub struct StudentFacts {
     /// The datasets that it was trained on, by their names in the recipe.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub data: BTreeMap<String, Source>,
+    /// The students that it began with, the last first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub began_with: Vec<Beginning>,
     /// What it achieved, by protocol.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, Vec<StatedFigure>>,
@@ -36,6 +39,31 @@ pub struct StudentFacts {
     /// What says whether a face is good enough to decide on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<QualityModel>,
+}
+
+/// A student that another began with: what it learnt from counts for that one too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The checksum of its file.
+    pub student: String,
+    /// Digest of the recipe that made it.
+    pub recipe: String,
+    /// As in the header of its file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub teachers: BTreeMap<String, String>,
+    /// As in the header of its file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub licences: BTreeMap<String, String>,
+    /// The datasets that it was trained on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, Source>,
+}
+
+impl StudentFacts {
+    /// All datasets that it was trained on, and those of the students that it began with.
+    pub fn all_data(&self) -> impl Iterator<Item = (&String, &Source)> {
+        self.data.iter().chain(self.began_with.iter().flat_map(|before| &before.data))
+    }
 }
 
 /// A dataset that a student was trained on.

@@ -15,8 +15,8 @@ mod file;
 #[cfg(feature = "train")]
 pub use calibrate::{CalibrationOptions, calibrate};
 pub use facts::{
-    Calibration, FALSE_MATCH_RATES, LEAST_FALSE_MATCHES, QUALITY_FEATURES, QualityModel, Rounding, SizeCalibration,
-    Source, StatedFigure, StudentFacts, Threshold,
+    Beginning, Calibration, FALSE_MATCH_RATES, LEAST_FALSE_MATCHES, QUALITY_FEATURES, QualityModel, Rounding,
+    SizeCalibration, Source, StatedFigure, StudentFacts, Threshold,
 };
 pub use file::{STUDENT_FORMAT, StudentFile, StudentHeader, student_digest};
 

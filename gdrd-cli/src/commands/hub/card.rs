@@ -1,6 +1,6 @@
 //! The model card of a run: `README.md` of its repository, whose first lines the Hub reads as YAML.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use gdrd_core::error::Result;
@@ -9,7 +9,7 @@ use gdrd_core::recipe::{HubAddress, RepositoryType};
 use gdrd_core::report::table::{Align, Table};
 use gdrd_core::report::{RunView, notes, results_table};
 use gdrd_core::run::Lock;
-use gdrd_core::student::StudentHeader;
+use gdrd_core::student::{Source, StudentHeader};
 use serde_json::{Value, json};
 
 /// What a card is made of.
@@ -25,17 +25,46 @@ pub(super) struct Card<'a> {
     pub(super) onnx: bool,
 }
 
-/// What a student comes from, and the licence of each part where somebody stated one.
-pub(super) fn lineage(header: &StudentHeader) -> Vec<(String, Option<&str>)> {
-    let of = |name: &String| header.licences.get(name).map(String::as_str);
-    let teachers = header.teachers.keys().map(|name| (format!("teacher `{name}`"), of(name)));
-    let others = header.licences.keys().filter(|name| !header.teachers.contains_key(*name));
-    let others = others.map(|name| (format!("`{name}`"), of(name)));
-    let data = header.facts.data.iter().map(|(name, source)| {
-        let made = if source.made.is_empty() { String::new() } else { format!(" ({})", source.made.join(", ")) };
-        (format!("dataset `{name}`{made}"), source.licence.as_deref())
+/// A part of what a student comes from.
+pub(super) struct Origin<'a> {
+    /// What it is, in words.
+    pub(super) part: String,
+    /// Its licence, where somebody stated one.
+    pub(super) licence: Option<&'a str>,
+    /// What it is, as a digest.
+    digest: Option<&'a str>,
+}
+
+/// What a student comes from, and what the students come from that it began with.
+pub(super) fn lineage(header: &StudentHeader) -> Vec<Origin<'_>> {
+    let facts = &header.facts;
+    let mut found = origins("", &header.teachers, &header.licences, &facts.data);
+    for before in &facts.began_with {
+        let of = format!(" of the student {} that it began with", before.student.get(..12).unwrap_or(&before.student));
+        found.extend(origins(&of, &before.teachers, &before.licences, &before.data));
+    }
+    found
+}
+
+fn origins<'a>(
+    of: &str,
+    teachers: &'a BTreeMap<String, String>,
+    licences: &'a BTreeMap<String, String>,
+    data: &'a BTreeMap<String, Source>,
+) -> Vec<Origin<'a>> {
+    let licence = |name: &String| licences.get(name).map(String::as_str);
+    let others = licences.keys().filter(|name| !teachers.contains_key(*name)).map(|name| (name, None));
+    let named = teachers.iter().map(|(name, digest)| (name, Some(digest.as_str()))).chain(others);
+    let named = named.map(|(name, digest)| {
+        let what = if digest.is_some() { "teacher " } else { "" };
+        Origin { part: format!("{what}`{name}`{of}"), licence: licence(name), digest }
     });
-    teachers.chain(others).chain(data).collect()
+    let data = data.iter().map(|(name, source)| {
+        let made = if source.made.is_empty() { String::new() } else { format!(" ({})", source.made.join(", ")) };
+        let part = format!("dataset `{name}`{made}{of}");
+        Origin { part, licence: source.licence.as_deref(), digest: Some(&source.digest) }
+    });
+    named.chain(data).collect()
 }
 
 impl Card<'_> {
@@ -74,11 +103,8 @@ impl Card<'_> {
         self.thresholds(&mut out)?;
         self.files(&mut out);
         let mut table = Table::new([("part", Align::Left), ("licence", Align::Left), ("sha256", Align::Left)]);
-        for (part, licence) in lineage(self.header) {
-            let name = part.split('`').nth(1).unwrap_or_default();
-            let data = self.header.facts.data.get(name).map(|source| source.digest.as_str());
-            let digest = self.header.teachers.get(name).map(String::as_str).or(data).unwrap_or("-");
-            table.push([part.as_str(), licence.unwrap_or("not stated"), digest])?;
+        for Origin { part, licence, digest } in lineage(self.header) {
+            table.push([part.as_str(), licence.unwrap_or("not stated"), digest.unwrap_or("-")])?;
         }
         let _ = write!(
             out,

@@ -8,7 +8,7 @@ use gdrd_core::run::{Finding, Lock, RunFolder, Verdict, claim_repository, runs_o
 use gdrd_core::student::StudentHeader;
 use gdrd_teachers::hub::{Hub, Push, Settings};
 
-use super::card::{Card, lineage};
+use super::card::{Card, Origin, lineage};
 use crate::args::PushArguments;
 use crate::commands::open_student;
 use crate::progress::Progress;
@@ -72,7 +72,7 @@ fn announce(wanted: &PushArguments, files: &[(String, Vec<u8>)], header: &Studen
     }
     talk!("recipe.resolved.toml and lock.json name paths of the machine that trained; none of the files holds a face");
     talk!("what the student comes from, and under which licence:");
-    for (part, licence) in lineage(header) {
+    for Origin { part, licence, .. } in lineage(header) {
         talk!("  {part}: {}", licence.unwrap_or("not stated, so that nothing is allowed until its owner says so"));
     }
     talk!("a licence of a dataset or a teacher may forbid that a student of it is published or used: read them first");

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::ProbeOptions;
 use crate::context::Host;
-use crate::data::{Attribute, Dataset};
+use crate::data::{Dataset, some_faces};
 use crate::digest;
 use crate::error::{Context, Error, Result};
 use crate::evaluation::{Protocol, Verification};
@@ -163,50 +163,6 @@ fn held_out(dataset: &Arc<dyn Dataset>, name: &str, seed: Seed) -> Result<(Arc<d
         far: vec![0.01],
         ..Verification::drawn_from(data)
     };
-    let part: Arc<dyn Dataset> = Arc::new(Part { dataset: dataset.clone(), indices: inside });
+    let part: Arc<dyn Dataset> = Arc::new(some_faces(dataset.clone(), inside));
     Ok((config.over(part)?.into(), outside))
-}
-
-/// Some faces of a dataset.
-struct Part {
-    dataset: Arc<dyn Dataset>,
-    indices: Vec<usize>,
-}
-
-impl Dataset for Part {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn people(&self) -> &[String] {
-        self.dataset.people()
-    }
-
-    fn person(&self, index: usize) -> Option<usize> {
-        self.dataset.person(self.indices[index])
-    }
-
-    fn key(&self, index: usize) -> String {
-        self.dataset.key(self.indices[index])
-    }
-
-    fn place(&self, index: usize) -> String {
-        self.dataset.place(self.indices[index])
-    }
-
-    fn attributes(&self, index: usize) -> Vec<Attribute> {
-        self.dataset.attributes(self.indices[index])
-    }
-
-    fn is_low_resolution(&self) -> bool {
-        self.dataset.is_low_resolution()
-    }
-
-    fn size(&self, index: usize) -> Option<usize> {
-        self.dataset.size(self.indices[index])
-    }
-
-    fn face(&self, index: usize) -> Result<Face> {
-        self.dataset.face(self.indices[index])
-    }
 }
