@@ -45,15 +45,17 @@ const fn target(name: &'static str, base_mib: usize, per_byte: usize, read: fn(&
 }
 
 /// All readers. Each bound is about twice what the reader was seen to need at most.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 20] = [
     target("archive", 2, 400, weights::archive),
     target("bin", 40, 800, readers::bin),
     target("checkpoint", 2, 100, checkpoint::read),
     target("features", 9, 100, features::read),
     target("hub", 4, 100, hub::read),
     target("image", 40, 100, image::read),
+    target("index", 40, 400, readers::index),
     target("listed", 4, 2000, readers::listed),
     target("mat", 140, 2000, readers::mat),
+    target("mat-pairs", 140, 2000, readers::mat_pairs),
     target("npy", 2, 40, npy::read),
     target("packed", 40, 200, readers::packed),
     target("pairs", 2, 200, pairs::read),

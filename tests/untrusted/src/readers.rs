@@ -48,6 +48,13 @@ pub(crate) fn record(bytes: &[u8]) {
     open("mxnet-record", &json!({ "file": file, "unreadable": "skip" }));
 }
 
+/// The `.idx` file of a good `.rec` file.
+pub(crate) fn index(bytes: &[u8]) {
+    let file = folder::file("indexed.rec", include_bytes!("../../golden/readers/train.rec"));
+    folder::file("indexed.idx", bytes);
+    open("mxnet-record", &json!({ "file": file, "unreadable": "skip" }));
+}
+
 /// A `.bin` file.
 pub(crate) fn bin(bytes: &[u8]) {
     let file = folder::file("lfw.bin", bytes);
@@ -64,6 +71,12 @@ pub(crate) fn tar(bytes: &[u8]) {
 pub(crate) fn mat(bytes: &[u8]) {
     let file = folder::file("list.mat", bytes);
     open("mat-list", &json!({ "list": file, "folder": folder::path().join("nowhere") }));
+}
+
+/// A `.mat` list of pairs, whose images are not there: those of one person and those of two.
+pub(crate) fn mat_pairs(bytes: &[u8]) {
+    let file = folder::file("pairs.mat", bytes);
+    open("mat-pairs", &json!({ "same": file, "different": file, "folder": folder::path().join("nowhere") }));
 }
 
 /// A packed file.

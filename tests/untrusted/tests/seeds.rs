@@ -71,6 +71,8 @@ fn readers() {
         ("mat", "gallery_packed.mat", "packed"),
         ("mat", "probes.mat", "rows"),
         ("record", "train.rec", "parts"),
+        ("index", "train.idx", "parts"),
+        ("mat-pairs", "positive_pairs_names.mat", "pairs"),
         ("tar", "long_pax.tar", "pax"),
         ("tar", "long_gnu.tar", "gnu"),
     ] {
