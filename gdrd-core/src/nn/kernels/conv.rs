@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::convolution::ConvWeights;
 use super::cuda;
+use super::dense::{self, LinearOp};
 use super::epilogue::Epilogue;
 use super::methods::{method, weight_gradient_method};
 use super::shape::ConvShape;
@@ -37,6 +38,10 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     }
     if cuda::supported(&[x, weight]) {
         return cuda::linear(x, weight);
+    }
+    let ((batch, inputs), (outputs, expected)) = (x.dims2()?, weight.dims2()?);
+    if supported(&[x, weight]) && inputs == expected && dense::applies(batch, outputs, inputs) {
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, LinearOp);
     }
     x.matmul(&weight.t()?)
 }

@@ -20,6 +20,7 @@ mod conv;
 mod convolution;
 #[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 mod cuda;
+mod dense;
 mod depthwise;
 mod direct;
 mod epilogue;

@@ -2,11 +2,11 @@
 
 use candle_core::{Result, bail};
 
+use super::dense::pack_rows;
 use super::instructions::Instructions;
 use super::product::{Multiply, Product, panel_here};
 use super::scratch::{self, Values};
 use super::simd;
-use super::team::each_chunk;
 
 /// Rows that are multiplied at once; whole blocks on every level.
 const STRIP: usize = 48;
@@ -28,17 +28,7 @@ impl PackedRows {
     /// If they are not whole rows.
     pub fn new(rows: &[f32], width: usize) -> Result<Self> {
         check(rows, width)?;
-        let (count, panel) = (rows.len() / width, panel_here());
-        let mut values = Values::zeros(count.next_multiple_of(panel) * width);
-        each_chunk(&mut values, panel * width, 1, |at, to| {
-            let rows = &rows[at * panel * width..];
-            let there = panel.min(rows.len() / width);
-            for (k, to) in to.chunks_exact_mut(panel).enumerate() {
-                let column = rows[k..].iter().step_by(width);
-                to[..there].iter_mut().zip(column).for_each(|(to, value)| *to = *value);
-            }
-        });
-        Ok(Self { rows: count, width, values, instructions: Instructions::now() })
+        Ok(Self { rows: rows.len() / width, width, values: pack_rows(rows, width), instructions: Instructions::now() })
     }
 
     /// Calls `f` with the number of each row of `left` and its scalar products with all packed rows, in order. The calling thread
