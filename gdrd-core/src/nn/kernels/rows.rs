@@ -39,7 +39,8 @@ impl PackedRows {
     pub fn products(&self, left: &[f32], mut f: impl FnMut(usize, &[f32])) -> Result<()> {
         check(left, self.width)?;
         if self.rows == 0 {
-            return Ok((0..left.len() / self.width).for_each(|at| f(at, &[])));
+            (0..left.len() / self.width).for_each(|at| f(at, &[]));
+            return Ok(());
         }
         self.instructions.scope(|| {
             let (panel, width) = (panel_here(), self.width);
