@@ -1,82 +1,105 @@
 //! Products of whole matrices, as fully connected layers have them, with gradients.
 //!
-//! The left factor is read where it lies. The right one, the smaller of the two, is packed into the panels that [`Product`] reads.
+//! The left factor is read where it lies, the right one is packed into the panels that [`Product`] reads.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::buffer::{Filling, Shared, floats, tensor, with_floats};
+use super::buffer::{Filling, floats, tensor, with_floats};
 use super::product::{Multiply, Product, panel_here};
-use super::scratch::{self, Values};
+use super::scratch::{self, ScratchBuffer};
 use super::simd;
 use super::team::{each, each_chunk};
 
-/// Rows of a task; whole blocks on every level.
-const STRIP: usize = 48;
+/// Rows that are multiplied at once; whole blocks on every level.
+pub(super) const STRIP: usize = 48;
 /// Rows and outputs from which on a panel is not mostly empty.
 const LEAST: usize = 16;
 
-/// Rows of `width` values as panels of columns: the transposed matrix.
-pub(super) fn pack_rows(rows: &[f32], width: usize) -> Values {
-    let (count, panel) = (rows.len() / width, panel_here());
-    let mut values = Values::zeros(count.next_multiple_of(panel) * width);
-    each_chunk(&mut values, panel * width, 1, |at, to| {
+/// Values of a packed factor of so many columns and so much depth.
+pub(super) fn packed_len(columns: usize, depth: usize) -> usize {
+    columns.next_multiple_of(panel_here()) * depth
+}
+
+/// Rows of `width` values as panels of columns, filled up with zeros: the transposed matrix.
+pub(super) fn pack_rows(rows: &[f32], width: usize, packed: &mut [f32]) {
+    let panel = panel_here();
+    each_chunk(packed, panel * width, 1, |at, to| {
         let rows = &rows[at * panel * width..];
         let there = panel.min(rows.len() / width);
         for (k, to) in to.chunks_exact_mut(panel).enumerate() {
             let column = rows[k..].iter().step_by(width);
             to[..there].iter_mut().zip(column).for_each(|(to, value)| *to = *value);
+            to[there..].fill(0.0);
         }
     });
-    values
 }
 
-/// A matrix of `columns` as panels of them.
-fn pack_columns(matrix: &[f32], columns: usize) -> Values {
+/// A matrix of `columns` as panels of them, likewise.
+fn pack_columns(matrix: &[f32], columns: usize, packed: &mut [f32]) {
     let (depth, panel) = (matrix.len() / columns, panel_here());
-    let mut values = Values::zeros(columns.next_multiple_of(panel) * depth);
-    each_chunk(&mut values, panel * depth, 1, |at, to| {
+    each_chunk(packed, panel * depth, 1, |at, to| {
         let first = at * panel;
         let there = panel.min(columns - first);
         for (row, to) in matrix.chunks_exact(columns).zip(to.chunks_exact_mut(panel)) {
             to[..there].copy_from_slice(&row[first..first + there]);
+            to[there..].fill(0.0);
         }
     });
+}
+
+/// A packed factor that one product needs.
+fn packed(columns: usize, depth: usize, pack: impl FnOnce(&mut [f32])) -> ScratchBuffer {
+    let mut values = scratch::take(packed_len(columns, depth));
+    pack(&mut values);
     values
 }
 
 /// The left factor `[rows, depth]`, or with `transposed` its transpose `[depth, rows]`.
-struct Left<'a> {
-    values: &'a [f32],
-    transposed: bool,
+pub(super) struct Left<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) transposed: bool,
 }
 
-/// `left [rows, depth]` times packed `right [depth, columns]`: `[rows, columns]`, or with `turned` its transpose.
-fn product(left: &Left<'_>, right: &Values, [rows, columns, depth]: [usize; 3], turned: bool) -> Vec<f32> {
-    let panel = panel_here();
+/// The product of [`STRIP`] rows of `left`, or those that there are, from `first` on with a packed `right [depth, columns]`, into
+/// `products`, whose rows are whole panels.
+pub(super) fn multiply_strip(
+    left: &Left<'_>,
+    first: usize,
+    right: &[f32],
+    [rows, columns, depth]: [usize; 3],
+    products: &mut [f32],
+) {
+    let (panel, count) = (panel_here(), STRIP.min(rows - first));
     let stride = columns.next_multiple_of(panel);
     let (step, a_stride) = if left.transposed { (1, rows) } else { (depth, depth) };
+    // The pointers below go as far.
+    assert!(left.values.len() >= rows * depth && right.len() >= stride * depth && products.len() >= count * stride);
+    let product = Product {
+        rows: count,
+        panels: stride / panel,
+        depth,
+        a: left.values[first * step..].as_ptr(),
+        a_stride,
+        b: right.as_ptr(),
+        b_panel: panel * depth,
+        b_stride: panel,
+        c: products.as_mut_ptr(),
+        c_stride: stride,
+        add: false,
+    };
+    simd::run(Multiply { product, transposed: left.transposed });
+}
+
+/// `left [rows, depth]` times a packed `right [depth, columns]`: `[rows, columns]`, or with `turned` its transpose.
+fn product(left: &Left<'_>, right: &[f32], sizes: [usize; 3], turned: bool) -> Vec<f32> {
+    let [rows, columns, _] = sizes;
+    let stride = columns.next_multiple_of(panel_here());
     let mut out = Filling::new(rows * columns);
-    let target: Shared = out.shared();
+    let target = out.shared();
     each(rows.div_ceil(STRIP), 1, |strip| {
-        let first = strip * STRIP;
-        let count = STRIP.min(rows - first);
         let mut products = scratch::take(STRIP * stride);
-        let product = Product {
-            rows: count,
-            panels: stride / panel,
-            depth,
-            a: left.values[first * step..].as_ptr(),
-            a_stride,
-            b: right.as_ptr(),
-            b_panel: panel * depth,
-            b_stride: panel,
-            c: products.as_mut_ptr(),
-            c_stride: stride,
-            add: false,
-        };
-        simd::run(Multiply { product, transposed: left.transposed });
-        for (row, from) in products.chunks_exact(stride).take(count).enumerate() {
-            let row = first + row;
+        multiply_strip(left, strip * STRIP, right, sizes, &mut products);
+        for (row, from) in (strip * STRIP..rows).zip(products.chunks_exact(stride)).take(STRIP) {
             for (column, value) in from[..columns].iter().enumerate() {
                 let at = if turned { column * rows + row } else { row * columns + column };
                 // SAFETY: it is a place of the output, and of this row alone.
@@ -106,8 +129,14 @@ impl CustomOp2 for LinearOp {
         let (x, w) = (floats(x, xl)?, floats(w, wl)?);
         let plain = |values| Left { values, transposed: false };
         let out = match batch <= outputs {
-            true => product(&plain(w), &pack_rows(x, inputs), [outputs, batch, inputs], true),
-            false => product(&plain(x), &pack_rows(w, inputs), [batch, outputs, inputs], false),
+            true => {
+                let right = packed(batch, inputs, |to| pack_rows(x, inputs, to));
+                product(&plain(w), &right, [outputs, batch, inputs], true)
+            }
+            false => {
+                let right = packed(outputs, inputs, |to| pack_rows(w, inputs, to));
+                product(&plain(x), &right, [batch, outputs, inputs], false)
+            }
         };
         Ok((CpuStorage::F32(out), Shape::from((batch, outputs))))
     }
@@ -117,9 +146,14 @@ impl CustomOp2 for LinearOp {
         let (for_x, for_weight) = (x.track_op(), weight.track_op());
         with_floats([x, weight, grad], |[xs, ws, gs]| {
             let turned = |values| Left { values, transposed: true };
-            let dx = for_x.then(|| product(&turned(ws), &pack_rows(gs, outputs), [inputs, batch, outputs], true));
-            let dw =
-                for_weight.then(|| product(&turned(gs), &pack_columns(xs, inputs), [outputs, inputs, batch], false));
+            let dx = for_x.then(|| {
+                let right = packed(batch, outputs, |to| pack_rows(gs, outputs, to));
+                product(&turned(ws), &right, [inputs, batch, outputs], true)
+            });
+            let dw = for_weight.then(|| {
+                let right = packed(inputs, batch, |to| pack_columns(xs, inputs, to));
+                product(&turned(gs), &right, [outputs, inputs, batch], false)
+            });
             let dx = dx.map(|values| tensor(values, x.shape())).transpose()?;
             let dw = dw.map(|values| tensor(values, weight.shape())).transpose()?;
             Ok((dx, dw))

@@ -2,14 +2,10 @@
 
 use candle_core::{Result, bail};
 
-use super::dense::pack_rows;
+use super::dense::{Left, STRIP, multiply_strip, pack_rows, packed_len};
 use super::instructions::Instructions;
-use super::product::{Multiply, Product, panel_here};
+use super::product::panel_here;
 use super::scratch::{self, Values};
-use super::simd;
-
-/// Rows that are multiplied at once; whole blocks on every level.
-const STRIP: usize = 48;
 
 /// Rows of one width, in the order in which the product reads them: packed once, multiplied with any number of others.
 pub struct PackedRows {
@@ -28,7 +24,10 @@ impl PackedRows {
     /// If they are not whole rows.
     pub fn new(rows: &[f32], width: usize) -> Result<Self> {
         check(rows, width)?;
-        Ok(Self { rows: rows.len() / width, width, values: pack_rows(rows, width), instructions: Instructions::now() })
+        let count = rows.len() / width;
+        let mut values = Values::zeros(packed_len(count, width));
+        pack_rows(rows, width, &mut values);
+        Ok(Self { rows: count, width, values, instructions: Instructions::now() })
     }
 
     /// Calls `f` with the number of each row of `left` and its scalar products with all packed rows, in order. The calling thread
@@ -42,27 +41,15 @@ impl PackedRows {
             (0..left.len() / self.width).for_each(|at| f(at, &[]));
             return Ok(());
         }
+        let sizes = [left.len() / self.width, self.rows, self.width];
+        let left = Left { values: left, transposed: false };
         self.instructions.scope(|| {
-            let (panel, width) = (panel_here(), self.width);
-            let stride = self.rows.next_multiple_of(panel);
+            let stride = self.rows.next_multiple_of(panel_here());
             let mut products = scratch::take(STRIP * stride);
-            for (strip, rows) in left.chunks(STRIP * width).enumerate() {
-                let product = Product {
-                    rows: rows.len() / width,
-                    panels: stride / panel,
-                    depth: width,
-                    a: rows.as_ptr(),
-                    a_stride: width,
-                    b: self.values.as_ptr(),
-                    b_panel: panel * width,
-                    b_stride: panel,
-                    c: products.as_mut_ptr(),
-                    c_stride: stride,
-                    add: false,
-                };
-                simd::run(Multiply { product, transposed: false });
-                let rows = products.chunks_exact(stride).take(rows.len() / width);
-                rows.enumerate().for_each(|(at, row)| f(strip * STRIP + at, &row[..self.rows]));
+            for first in (0..sizes[0]).step_by(STRIP) {
+                multiply_strip(&left, first, &self.values, sizes, &mut products);
+                let rows = (first..sizes[0]).zip(products.chunks_exact(stride)).take(STRIP);
+                rows.for_each(|(at, row)| f(at, &row[..self.rows]));
             }
         })
     }
