@@ -39,10 +39,12 @@ class Case:
     def name(self):
         return f"{self.network}/{self.task}/{self.batch}"
 
-    def contenders(self):
+    def contenders(self, weights="float32"):
         """Who takes part: candle has no layers of its own for the large networks' activations, ONNX Runtime does not train."""
         is_student = NETWORKS[self.network]["kind"] == "resnet-trunk"
         names = ["gdrd", "pytorch", "onnxruntime" if self.task == "embed" else None, "candle" if is_student else None]
+        if weights == "int8" and self.task == "embed":
+            names.insert(3, "onnxruntime-int8")
         return [name for name in names if name]
 
 

@@ -20,7 +20,7 @@ OUT = TARGET / "bench"
 NATIVE = TARGET / "release" / "bench-worker"
 RATE = 1e-3  # learning rate of the training step
 TOLERANCE = 1e-3  # largest difference of outputs, as a share of the largest value
-ROUNDED = 5e-2  # the same for gdrd with weights in bfloat16
+ROUNDED = {"bfloat16": 5e-2, "int8": 0.3}  # the same for who holds weights in these
 TURN = 0.5  # seconds that a contender's turn takes at least
 
 
@@ -95,7 +95,8 @@ def measure(case, network, contenders, rounds, threads, options):
         if values.shape != reference.shape:
             sys.exit(f"{case.name}: {name} answers with {values.size} values, pytorch with {reference.size}")
         differences[name] = float(np.abs(values - reference).max() / np.abs(reference).max())
-        most = ROUNDED if name == "gdrd" and options.get("bfloat16") else TOLERANCE
+        rounded = name == "gdrd" or name.endswith("int8")
+        most = ROUNDED.get(options["weights"], TOLERANCE) if rounded else TOLERANCE
         if not differences[name] < most:
             sys.exit(f"{case.name}: {name} differs from pytorch by {differences[name]:.1e}, more than {most}")
     turns = {name: max(1, round(TURN / seconds)) for name, (_, seconds) in found.items()}
@@ -142,7 +143,7 @@ def main():
     parser.add_argument("--rounds", type=int, help="rounds in which each contender has a turn (7; 3 with --quick)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender (every core)")
     parser.add_argument("--instructions", help="the highest level that gdrd uses: portable, avx2, avx512 (the machine's)")
-    parser.add_argument("--bfloat16", action="store_true", help="gdrd holds the weights of students in bfloat16")
+    parser.add_argument("--weights", default="float32", choices=["float32", *ROUNDED], help="what gdrd holds the weights of students in")
     parser.add_argument("--quick", action="store_true", help="three rounds, and no batch of 96 through large networks")
     parser.add_argument("--layers", action="store_true", help="the speed of each layer of the embed cases")
     parser.add_argument("--plot", action="store_true", help="how the cost grows with batch, resolution and width")
@@ -151,7 +152,7 @@ def main():
     cases = chosen(args.cases, args.quick)
     if not cases:
         parser.error(f"no case is called {args.cases}")
-    options = dict(bfloat16=args.bfloat16)
+    options = dict(weights=args.weights)
     if args.instructions:
         options["instructions"] = args.instructions
     worker = Worker("peak", args.threads)
@@ -160,7 +161,7 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for case in cases:
         print(f"measuring {case.name}", file=sys.stderr)
-        result["cases"].append(measure(case, NETWORKS[case.network], case.contenders(), rounds, args.threads, options))
+        result["cases"].append(measure(case, NETWORKS[case.network], case.contenders(args.weights), rounds, args.threads, options))
         # After each case, so that a run that is cut short has not been in vain.
         (OUT / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
     print(report.table(result))

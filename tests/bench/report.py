@@ -4,7 +4,13 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-TITLES = {"gdrd": "gdrd", "pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "candle": "candle's own layers"}
+TITLES = {
+    "gdrd": "gdrd",
+    "pytorch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime-int8": "ONNX Runtime, int8",
+    "candle": "candle's own layers",
+}
 TASKS = {"embed": "embed", "train": "training step"}
 
 
@@ -28,20 +34,22 @@ def speed(contender, batch):
 
 def table(result):
     """The comparison, a row for each case."""
-    rows = [
-        "| network | task | batch | " + " | ".join(TITLES.values()) + " | vs PyTorch | vs ONNX Runtime | vs candle | peak MB |",
-        "|---|---|--:|" + "--:|" * 8,
-    ]
+    named = {name for case in result["cases"] for name in case["contenders"]}
+    titles = {name: title for name, title in TITLES.items() if name in named}
+    ratios = [f"vs {title}" for name, title in titles.items() if name != "gdrd"]
+    heads = ["network", "task", "batch", *titles.values(), *ratios, "peak MB"]
+    rows = ["| " + " | ".join(heads) + " |", "|---|---|--:|" + "--:|" * (len(heads) - 3)]
     for case in result["cases"]:
         found = case["contenders"]
-        speeds = [speed(found.get(name), case["batch"]) for name in TITLES]
-        ratios = [f"{case['ratios'][name]:.2f}x" if name in case["ratios"] else "-" for name in TITLES if name != "gdrd"]
-        peaks = " / ".join(f"{found[name]['peak_bytes'] / 1e6:.0f}" if found.get(name, {}).get("peak_bytes") else "-" for name in TITLES)
+        speeds = [speed(found.get(name), case["batch"]) for name in titles]
+        ratios = [f"{case['ratios'][name]:.2f}x" if name in case["ratios"] else "-" for name in titles if name != "gdrd"]
+        peaks = " / ".join(f"{found[name]['peak_bytes'] / 1e6:.0f}" if found.get(name, {}).get("peak_bytes") else "-" for name in titles)
         cells = [case["network"], TASKS[case["task"]], str(case["batch"]), *speeds, *ratios, peaks]
         rows.append("| " + " | ".join(cells) + " |")
     about, peak = result["machine"], result["peak_gflops"]
     options = result.get("options", {})
-    held = "weights of students in bfloat16" if options.get("bfloat16") else "float32"
+    weights = options.get("weights", "float32")
+    held = "float32" if weights == "float32" else f"gdrd's weights of students in {weights}"
     limit = f"; gdrd uses at most {options['instructions']}" if "instructions" in options else ""
     others = [case["cores_taken_by_others"] for case in result["cases"]]
     rows.append(

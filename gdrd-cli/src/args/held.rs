@@ -17,6 +17,8 @@ enum Numbers {
     Float32,
     /// 8 bits of precision, half of the memory; sums are float32 all the same
     Bfloat16,
+    /// Whole numbers of 8 bits with a factor for each channel, a quarter of the memory; what a layer reads is rounded to 8 bits too
+    Int8,
 }
 
 impl HeldArguments {
@@ -32,6 +34,7 @@ impl HeldArguments {
     pub(crate) fn hold(self, encoder: FaceEncoder) -> Result<FaceEncoder> {
         match self.weights {
             Some(Numbers::Bfloat16) => encoder.with_weights(WeightPrecision::Bfloat16),
+            Some(Numbers::Int8) => encoder.with_weights(WeightPrecision::Int8),
             Some(Numbers::Float32) | None => Ok(encoder),
         }
     }

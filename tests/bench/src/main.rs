@@ -67,12 +67,22 @@ struct Case {
     precision: Precision,
     /// The highest level of instructions that gdrd may use; the machine's when left out.
     instructions: Option<String>,
-    /// Whether gdrd holds a student's weights in bfloat16.
+    /// What gdrd holds a student's weights in; float32 when left out.
     #[serde(default)]
-    bfloat16: bool,
+    weights: Held,
     /// What the contender `layers` measures.
     #[serde(default)]
     layers: Vec<layers::Layer>,
+}
+
+/// What a student's weights are held in.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Held {
+    #[default]
+    Float32,
+    Bfloat16,
+    Int8,
 }
 
 /// A network of `cases.py`.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use candle_core::{Result, Storage, Tensor, bail};
 
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
+use super::bytes::{self, ByteKernels};
 use super::convolution::{ConvWeights, Convolution};
 use super::direct::{self, Direct};
 use super::epilogue::{Epilogue, EpilogueActivation};
@@ -15,6 +16,7 @@ use super::pixels::{self, PixelWeights, filled_up};
 use super::product::panel_here;
 use super::scratch::Values;
 use super::shape::ConvShape;
+use super::simd::ByteUnit;
 
 /// `activation(scale * conv2d(x, weight) + shift + add)`, without gradients; over tensors, to the bit what its parts give.
 pub struct FrozenConv {
@@ -45,6 +47,11 @@ enum Held {
         halves: bool,
         width: usize,
     },
+    /// Rounded to 8 bits for a convolution of these sizes.
+    Bytes {
+        shape: ConvShape,
+        kernels: ByteKernels,
+    },
 }
 
 /// What the weights of a network's inference form are held in.
@@ -56,6 +63,10 @@ pub enum WeightPrecision {
     /// The upper half of each value, which has 8 of its bits, rounded to the nearest; products and sums are float32. Kernels of single
     /// channels stay float32, which are a few thousand values.
     Bfloat16,
+    /// 8 bits with a factor for each output channel. What a layer reads is rounded to 8 bits too, with a factor for each image, and
+    /// sums of their products are exact. Layers of single channels, and those that read few, as the first one does, stay
+    /// float32. With tiles ([`Instructions::Amx`]) weights are rounded, and computed with as the others are.
+    Int8,
 }
 
 /// What a [`FrozenConv`] is made of, for other programs.
@@ -130,9 +141,18 @@ impl FrozenConv {
             return Ok(());
         }
         let shape = self.pixel_shape(1, map, flat)?;
-        if !Direct.applies_to_pixels(&shape, Instructions::now())
-            || matches!(self.held, Held::Panels { halves: true, .. })
-        {
+        if !Direct.applies_to_pixels(&shape, Instructions::now()) || matches!(self.held, Held::Bytes { .. }) {
+            return Ok(());
+        }
+        if precision == WeightPrecision::Int8 && bytes::applies(&shape) {
+            let kernels = self.plain(|weight| ByteKernels::pack(ByteUnit::now(), &shape, weight))?;
+            self.held = match takes_pixels() {
+                true => Held::Bytes { shape, kernels },
+                false => Held::Plain(tensor(kernels.unpack(&shape), self.dims.to_vec())?),
+            };
+            return Ok(());
+        }
+        if matches!(self.held, Held::Panels { halves: true, .. }) {
             return Ok(());
         }
         let pack = |weight: &[f32]| {
@@ -236,6 +256,7 @@ impl FrozenConv {
             Held::Panels { shape, values, halves, width } => {
                 Ok(f(&direct::unpack(shape, PixelWeights { values, halves: *halves }, *width)))
             }
+            Held::Bytes { shape, kernels } => Ok(f(&kernels.unpack(shape))),
         }
     }
 
@@ -280,6 +301,13 @@ impl FrozenConv {
                 if method.name() == Direct.name() && *width == panel_here() && of.taps() == shape.taps() =>
             {
                 run(values, *halves);
+                return Ok(());
+            }
+            Held::Bytes { shape: of, kernels } if of.taps() == shape.taps() => {
+                let unit = ByteUnit::now();
+                // Others are packed for this call alone.
+                let other = (kernels.unit() != unit).then(|| ByteKernels::pack(unit, of, &kernels.unpack(of)));
+                bytes::forward(&shape, x, other.as_ref().unwrap_or(kernels), self.epilogue(add), out);
                 return Ok(());
             }
             _ => {}

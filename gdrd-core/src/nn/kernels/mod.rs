@@ -14,6 +14,7 @@ mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod buffer;
+mod bytes;
 mod chain;
 mod channels;
 mod conv;

@@ -33,6 +33,38 @@ pub(in super::super) fn len(images: usize, channels: usize, plane: usize) -> usi
     images * plane * pitch(channels)
 }
 
+/// Where the window of an output's pixel begins: in values from the first image on, and as line and column; all of them below zero
+/// by wrapping.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Window {
+    pub(super) at: usize,
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) image: usize,
+}
+
+/// The windows of `ROWS` pixels from `row` on, of all pixels of all images, where the input's are `pitch` values each.
+#[inline(always)]
+pub(super) fn windows<const ROWS: usize>(shape: &ConvShape, pitch: usize, row: usize) -> [Window; ROWS] {
+    let ConvShape { height, width, stride, padding, .. } = *shape;
+    let (out_height, out_width) = (shape.out_height(), shape.out_width());
+    let (mut image, mut y, mut x) = (row / (out_height * out_width), row / out_width % out_height, row % out_width);
+    let mut windows = [Window::default(); ROWS];
+    for window in &mut windows {
+        let (line, column) = ((y * stride).wrapping_sub(padding), (x * stride).wrapping_sub(padding));
+        let at = (image * height).wrapping_add(line).wrapping_mul(width).wrapping_add(column).wrapping_mul(pitch);
+        *window = Window { at, line, column, image };
+        x += 1;
+        if x == out_width {
+            (x, y) = (0, y + 1);
+            if y == out_height {
+                (y, image) = (0, image + 1);
+            }
+        }
+    }
+    windows
+}
+
 /// Kernels packed for maps in this form.
 #[derive(Clone, Copy)]
 pub(super) struct PixelWeights<'a> {

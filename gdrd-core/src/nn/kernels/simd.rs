@@ -3,8 +3,11 @@
 //! A [`SimdKernel`] is written once over [`Simd`]; [`run`] calls the form for the instructions that the thread uses. Everything
 //! below a kernel is `inline(always)`, so that it is compiled with those instructions.
 
+mod bytes;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub(super) use bytes::{ByteKernel, ByteSimd, ByteUnit};
 
 use super::instructions::Instructions;
 

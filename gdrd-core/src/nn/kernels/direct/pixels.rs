@@ -3,7 +3,7 @@
 
 use super::super::buffer::Shared;
 use super::super::epilogue::Epilogue;
-use super::super::pixels::{PixelWeights, pitch};
+use super::super::pixels::{PixelWeights, pitch, windows};
 use super::super::product::{WIDE, panel, panel_here};
 use super::super::scratch::{self, Values};
 use super::super::shape::ConvShape;
@@ -165,23 +165,9 @@ impl Gathered<'_> {
         row: usize,
         panel_at: usize,
     ) -> usize {
-        let ConvShape { height, width, stride, padding, inputs, kernel_h, kernel_w, .. } = self.shape;
-        let (out_height, out_width, pitch) = (self.shape.out_height(), self.shape.out_width(), pitch(inputs));
-        let (mut image, mut y, mut x) = (row / (out_height * out_width), row / out_width % out_height, row % out_width);
-        // The first tap of each row: its place, line and column, the latter two below zero by wrapping.
-        let mut starts = [(self.x, 0usize, 0usize); ROWS];
-        for start in &mut starts {
-            let (line, column) = ((y * stride).wrapping_sub(padding), (x * stride).wrapping_sub(padding));
-            let at = (image * height).wrapping_add(line).wrapping_mul(width).wrapping_add(column).wrapping_mul(pitch);
-            *start = (self.x.wrapping_add(at), line, column);
-            x += 1;
-            if x == out_width {
-                (x, y) = (0, y + 1);
-                if y == out_height {
-                    (y, image) = (0, image + 1);
-                }
-            }
-        }
+        let ConvShape { height, width, inputs, kernel_h, kernel_w, .. } = self.shape;
+        let pitch = pitch(inputs);
+        let windows = windows::<ROWS>(&self.shape, pitch, row);
         // SAFETY: the caller's promise covers all addresses of the block.
         unsafe {
             let mut b = self.weights.values.as_ptr().add(panel_at * self.panel_len);
@@ -191,9 +177,9 @@ impl Gathered<'_> {
                 let step = (ky * width + kx) * pitch;
                 let mut a = [self.zeros; ROWS];
                 for i in 0..ROWS {
-                    let (at, line, column) = starts[i];
-                    if line.wrapping_add(ky) < height && column.wrapping_add(kx) < width {
-                        a[i] = at.wrapping_add(step);
+                    let window = &windows[i];
+                    if window.line.wrapping_add(ky) < height && window.column.wrapping_add(kx) < width {
+                        a[i] = self.x.wrapping_add(window.at.wrapping_add(step));
                     }
                 }
                 for k in 0..inputs {

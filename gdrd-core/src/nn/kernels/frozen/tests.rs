@@ -131,6 +131,13 @@ fn weights_are_held_in_bfloat16() {
             assert_eq!(held(&w, WeightPrecision::Bfloat16), expected);
             assert_eq!(held(&rounded, WeightPrecision::Float32), expected);
             assert_eq!(held(&rounded, WeightPrecision::Bfloat16), expected);
+            // 8 bits are what is asked for, whatever was held before, and stay.
+            let once = held(&rounded, WeightPrecision::Int8);
+            let mut layer = layer(&rounded);
+            for precision in [WeightPrecision::Float32, WeightPrecision::Int8, WeightPrecision::Bfloat16] {
+                layer.hold([channels, height, width], false, precision).expect("held");
+            }
+            assert!(once[0] != expected[0] && over_pixels(&layer, &x, None) == once[0]);
         }
     });
 }

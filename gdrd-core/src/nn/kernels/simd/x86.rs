@@ -47,13 +47,13 @@ pub(in super::super) fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
     columns
 }
 
-/// Exists only within `with_avx512`.
+/// Exists only within functions that have the instructions.
 #[derive(Clone, Copy)]
-struct Avx512;
+pub(super) struct Avx512;
 
-/// Exists only within `with_avx2`.
+/// Exists only within functions that have the instructions.
 #[derive(Clone, Copy)]
-struct Avx2;
+pub(super) struct Avx2;
 
 impl Simd for Avx512 {
     type V = __m512;
