@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::confusion::{Named, confusion, name};
 use super::made::made_note;
+use super::mistakes::Mistakes;
+use super::nearest::{Asked, part, taken_for_others};
 use super::outcome::{Figure, Outcome, Unit, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks};
-use super::resolution::{self, GallerySize, over_sizes};
+use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::softmax::{Softmax, Training};
 use super::split::{Sides, Split};
 use super::templates::templates;
@@ -182,6 +184,25 @@ impl Protocol for Closed {
             self.outcome(&self.named(&learnt, &probes, cx)?, &learnt)
         })
     }
+
+    fn mistakes(&self, embedder: &dyn Embedder, _: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
+        let fused = FlipFused(embedder);
+        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        with_gallery(embedder, None, self.config.gallery_size, |of_gallery, of_probes| {
+            let gallery = part(&self.sides.gallery, self.sides.gallery.len(), of_gallery, cx)?;
+            let probes = self.sides.probes.embed(of_probes, cx)?;
+            let named = self.named(&self.learnt(gallery.embeddings(), cx)?, &probes, cx)?;
+            // The numbers of people in both sides, by those among the enrolled.
+            let enrolled: Vec<usize> = self.sides.gallery.known().into_iter().collect();
+            let wrong = named.iter().enumerate().filter(|(_, named)| named.before > 0).map(|(probe, named)| Asked {
+                probe,
+                person: self.sides.probes.people()[probe],
+                taken_for: Some(enrolled[named.person]),
+            });
+            let wrong: Vec<Asked> = wrong.collect();
+            Ok(Some(taken_for_others((&self.sides.probes, &probes), &wrong, &[gallery])?))
+        })
+    }
 }
 
 /// What knows the people of the gallery.
@@ -259,7 +280,7 @@ impl Closed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Coloured, Pixel, bench};
+    use super::super::testing::{Coloured, Pixel, bench, shown_mistakes};
     use super::*;
     use crate::plugin::bounds::{OutOfBounds, out_of_bounds_of};
 
@@ -287,7 +308,7 @@ mod tests {
             let options = serde_json::json!({
                 "gallery": "known", "probes": "asked", "classifier": classifier, "ranks": [2, 5], "group_by": "half",
             });
-            let found = outcome(&config(options), &bench);
+            let found = outcome(&config(options.clone()), &bench);
             assert_eq!(found.items, [1.0, 0.0, 1.0], "{classifier}");
             let values: Vec<_> = found.figures.iter().map(|f| (f.name.as_str(), f.value)).take(5).collect();
             let two_thirds = Some(100.0 * (2.0 / 3.0));
@@ -300,6 +321,10 @@ mod tests {
             let rows = &found.matrices[0].rows;
             assert_eq!(rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["Green", "Red"]);
             assert_eq!(rows[1].1, [1.0, 1.0, 0.0]);
+            // Beside the redder of Red's faces, and beside Green's.
+            let cx = BuildContext::new(&bench);
+            let protocol = config(options).build(&cx).expect("a protocol");
+            assert_eq!(shown_mistakes(&*protocol, &cx), (vec![(1, 4, true), (1, 1, false)], 1), "{classifier}");
         }
     }
 

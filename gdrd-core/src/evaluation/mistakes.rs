@@ -1,59 +1,66 @@
-//! Which pairs of faces an embedder was most wrong about.
+//! Which faces an embedder was most wrong about.
 
 use std::sync::Arc;
 
 use super::pairs::Pair;
 use crate::data::Dataset;
 
-/// Mistakes of each sort that are kept.
-const MOST: usize = 6;
+/// A face of a dataset.
+#[derive(Clone)]
+pub struct MistakenFace {
+    /// The dataset.
+    pub dataset: Arc<dyn Dataset>,
+    /// The face's index in it.
+    pub index: usize,
+}
 
 /// A pair of faces that was judged wrongly.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct Mistake {
-    /// One face, by its index in the dataset.
-    pub left: usize,
-    /// The other face.
-    pub right: usize,
+    /// The faces: of a search the probe, then one of the gallery.
+    pub faces: [MistakenFace; 2],
     /// Whether they are of the same person.
     pub same: bool,
     /// The cosine similarity of their embeddings.
     pub similarity: f64,
 }
 
-/// Pairs that were judged wrongly, and the faces that they are of.
+/// What was judged wrongly.
 #[derive(Clone)]
 pub struct Mistakes {
-    /// The faces.
-    pub dataset: Arc<dyn Dataset>,
-    /// The pairs of the same person, the least similar first, then those of different people, the most similar first.
+    /// What `count` counts: `pairs` or `probes`.
+    pub what: String,
+    /// Pairs of the same person, the worst first, then those of different people.
     pub worst: Vec<Mistake>,
-    /// How many there are in all.
+    /// How many mistakes there are in all.
     pub count: usize,
 }
 
 impl Mistakes {
-    /// The worst six of each sort among pairs that were all judged wrongly.
-    pub(super) fn worst(dataset: Arc<dyn Dataset>, pairs: &[Pair], similarities: &[f64]) -> Self {
-        let mistake = |(pair, similarity): (&Pair, &f64)| Mistake {
-            left: pair.left,
-            right: pair.right,
-            same: pair.same,
-            similarity: *similarity,
-        };
-        let all: Vec<Mistake> = pairs.iter().zip(similarities).map(mistake).collect();
+    /// Mistakes of each sort that are kept.
+    pub(super) const MOST: usize = 6;
+
+    /// The worst of each sort among pairs that were all judged wrongly.
+    pub(super) fn of_pairs(dataset: &Arc<dyn Dataset>, pairs: &[Pair], similarities: &[f64]) -> Self {
         let of = |same: bool| {
-            let mut found: Vec<Mistake> = all.iter().filter(|mistake| mistake.same == same).copied().collect();
+            let all = pairs.iter().zip(similarities).filter(|(pair, _)| pair.same == same);
+            let mut found: Vec<(&Pair, &f64)> = all.collect();
             // Stable, so that ties stay in the order of the protocol.
-            found.sort_by(|a, b| a.similarity.total_cmp(&b.similarity));
+            found.sort_by(|a, b| a.1.total_cmp(b.1));
             if !same {
                 found.reverse();
             }
-            found.truncate(MOST);
+            found.truncate(Self::MOST);
             found
         };
-        let worst = of(true).into_iter().chain(of(false)).collect();
-        Self { dataset, worst, count: all.len() }
+        let face = |index: usize| MistakenFace { dataset: dataset.clone(), index };
+        let mistake = |(pair, similarity): (&Pair, &f64)| Mistake {
+            faces: [face(pair.left), face(pair.right)],
+            same: pair.same,
+            similarity: *similarity,
+        };
+        let worst = of(true).into_iter().chain(of(false)).map(mistake).collect();
+        Self { what: "pairs".into(), worst, count: pairs.len() }
     }
 }
 
@@ -67,8 +74,10 @@ mod tests {
         let pair = |right: usize, same| Pair { left: 0, right, same, fold: 0 };
         let pairs: Vec<Pair> = (1..=9).map(|right| pair(right, right <= 8)).chain([pair(10, false)]).collect();
         let similarities: Vec<f64> = (1..=10).map(|at| 0.9 - 0.1 * f64::from(at)).collect();
-        let found = Mistakes::worst(Arc::new(Coloured::of(&[])), &pairs, &similarities);
-        let shown: Vec<(usize, bool)> = found.worst.iter().map(|mistake| (mistake.right, mistake.same)).collect();
+        let dataset: Arc<dyn Dataset> = Arc::new(Coloured::of(&[]));
+        let found = Mistakes::of_pairs(&dataset, &pairs, &similarities);
+        let shown: Vec<(usize, bool)> =
+            found.worst.iter().map(|mistake| (mistake.faces[1].index, mistake.same)).collect();
         let expected = [(8, true), (7, true), (6, true), (5, true), (4, true), (3, true), (9, false), (10, false)];
         assert_eq!(shown, expected);
         assert_eq!(found.count, 10);

@@ -20,6 +20,7 @@ mod identification;
 mod made;
 mod measured;
 mod mistakes;
+mod nearest;
 mod open_set;
 pub mod outcome;
 pub mod pair_list;
@@ -44,7 +45,7 @@ mod verification;
 pub use identification::{Classifier, Identification};
 pub(crate) use made::made;
 pub use measured::{Measured, Role};
-pub use mistakes::{Mistake, Mistakes};
+pub use mistakes::{Mistake, MistakenFace, Mistakes};
 pub use open_set::OpenSetIdentification;
 pub use outcome::{Curve, Figure, Matrix, Outcome, Unit, digest_of_items};
 pub use resolution::GallerySize;
@@ -115,7 +116,8 @@ pub trait Protocol: Send + Sync {
         Ok(None)
     }
 
-    /// The pairs of faces that `embedder` was most wrong about, by what `outcome` says of each item; none where items are no pairs.
+    /// The pairs of faces that `embedder` was most wrong about, by what `outcome` says of each item, for the report of a run; none
+    /// unless the protocol says otherwise.
     ///
     /// # Errors
     /// As [`evaluate`](Protocol::evaluate).

@@ -7,9 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::made::made_note;
+use super::mistakes::Mistakes;
+use super::nearest::{Asked, by_threshold, part};
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, digest_of_items};
 use super::rates::{TIE, by_group, items, rate};
-use super::resolution::{self, GallerySize, over_sizes};
+use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::roc::Roc;
 use super::split::{Faces, Sides, Split};
 use super::templates::templates;
@@ -156,6 +158,29 @@ impl Protocol for Open {
             self.outcome(&self.scores(&gallery, &probes, cx)?)
         })
     }
+
+    fn mistakes(&self, embedder: &dyn Embedder, _: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
+        let fused = FlipFused(embedder);
+        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        with_gallery(embedder, None, self.config.gallery_size, |of_gallery, of_probes| {
+            let gallery = part(&self.gallery, self.gallery.len(), of_gallery, cx)?;
+            let probes = self.probes.embed(of_probes, cx)?;
+            let scores = self.scores(&templates(gallery.embeddings(), &self.learnt, &self.names)?, &probes, cx)?;
+            let mated: Vec<bool> = self.wanted.iter().map(Option::is_some).collect();
+            let Some(point) = Roc::new(&scores, &mated)?.at_far(self.headline) else { return Ok(None) };
+            let of = |wrong: &dyn Fn(usize) -> bool| -> Vec<Asked> {
+                let asked = |probe| Asked {
+                    probe,
+                    person: self.probes.people()[probe].filter(|_| mated[probe]),
+                    taken_for: None,
+                };
+                (0..mated.len()).filter(|&probe| wrong(probe)).map(asked).collect()
+            };
+            let missed = of(&|probe| mated[probe] && scores[probe] < point.threshold);
+            let accepted = of(&|probe| !mated[probe] && scores[probe] >= point.threshold);
+            Ok(Some(by_threshold((&self.probes, &probes), &missed, &accepted, &[gallery])?))
+        })
+    }
 }
 
 impl Open {
@@ -241,7 +266,7 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Coloured, Pixel, bench};
+    use super::super::testing::{Coloured, Pixel, bench, shown_mistakes};
     use super::*;
 
     fn config(options: serde_json::Value) -> OpenSetIdentification {
@@ -286,6 +311,9 @@ mod tests {
         assert!(found.curves[0].points.iter().all(|(_, missed)| *missed >= 25.0), "{:?}", found.curves);
         assert!(found.curves[0].points.contains(&(0.25, 25.0)), "{:?}", found.curves);
         assert!(found.curves[0].points.contains(&(0.0, 50.0)), "{:?}", found.curves);
+        // Bob who was taken for Ann beside himself, and the stranger beside Ann.
+        let protocol = config.build(&cx).expect("a protocol");
+        assert_eq!(shown_mistakes(&*protocol, &cx), (vec![(3, 1, true), (4, 0, false)], 2));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::made::made_note;
+use super::mistakes::Mistakes;
+use super::nearest::{Asked, part, taken_for_others};
 use super::outcome::{Outcome, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks, rate};
-use super::resolution::{self, GallerySize, over_sizes};
+use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::search::{Search, average_precision, trapezoid_precision};
 use super::split::{Faces, Sides, Split};
 use super::{Protocol, ProtocolConfig};
@@ -153,6 +155,27 @@ impl Protocol for Searched {
             self.outcome(&search)
         })
     }
+
+    /// Of the distractors the first 8,192 are looked at: they are embedded anew.
+    fn mistakes(&self, embedder: &dyn Embedder, outcome: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
+        let fused = FlipFused(embedder);
+        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let wrong = |(probe, (item, person)): (usize, (&f64, &usize))| {
+            (*item == 0.0).then_some(Asked { probe, person: Some(*person), taken_for: None })
+        };
+        let wrong: Vec<Asked> = outcome.items.iter().zip(&self.wanted).enumerate().filter_map(wrong).collect();
+        with_gallery(embedder, None, self.config.gallery_size, |of_gallery, of_probes| {
+            let probes = self.probes.embed(of_probes, cx)?;
+            let mut parts = vec![part(&self.gallery, self.gallery.len(), of_gallery, cx)?];
+            let mut left = DISTRACTORS;
+            for strangers in &self.strangers {
+                let some = strangers.len().min(left);
+                left -= some;
+                parts.push(part(strangers, some, of_gallery, cx)?);
+            }
+            Ok(Some(taken_for_others((&self.probes, &probes), &wrong, &parts)?))
+        })
+    }
 }
 
 impl Searched {
@@ -186,7 +209,7 @@ impl Searched {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Coloured, Pixel, bench};
+    use super::super::testing::{Coloured, Pixel, bench, shown_mistakes};
     use super::*;
 
     fn config(options: serde_json::Value) -> Retrieval {
@@ -226,6 +249,20 @@ mod tests {
         assert_eq!(note, expected);
         // Faces of one pixel are the same at every size.
         assert_eq!(found.curves[1].points, [(4.0, 50.0), (8.0, 50.0)]);
+        // Bob beside himself, and beside Ann, for whom he was taken.
+        let protocol = config.build(&cx).expect("a protocol");
+        assert_eq!(shown_mistakes(&*protocol, &cx), (vec![(1, 2, true), (1, 0, false)], 1));
+    }
+
+    #[test]
+    fn who_was_taken_for_a_stranger_is_shown_beside_him() {
+        let known = [("Ann", [0, 250, 0]), ("", [250, 90, 0]), ("", [0, 0, 9])];
+        let asked = [("Ann", [0, 90, 10]), ("Ann", [250, 100, 0])];
+        let bench = bench(Coloured::of(&known), Coloured::of(&asked));
+        let cx = BuildContext::new(&bench);
+        let protocol = config(serde_json::json!({ "gallery": "known", "probes": "asked", "ranks": [] })).build(&cx);
+        let found = shown_mistakes(&*protocol.expect("a protocol"), &cx);
+        assert_eq!(found, (vec![(1, 0, true), (1, 1, false)], 1));
     }
 
     #[test]

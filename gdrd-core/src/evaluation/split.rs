@@ -121,6 +121,11 @@ impl Faces {
         self.indices.len()
     }
 
+    /// A face by its place: its dataset, and its index there.
+    pub(super) fn place(&self, at: usize) -> (Arc<dyn Dataset>, usize) {
+        (self.dataset.clone(), self.indices[at])
+    }
+
     /// The number of each face's person; none where nobody knows.
     pub(super) fn people(&self) -> &[Option<usize>] {
         &self.people

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
+use super::Protocol;
+use crate::context::BuildContext;
 use crate::data::{Attribute, Dataset};
 use crate::embedder::{Embedder, Embeddings};
 use crate::error::Result;
@@ -86,4 +88,13 @@ impl Embedder for Pixel {
 pub(super) fn bench(known: Coloured, asked: Coloured) -> Workbench {
     let part = |faces: Coloured| -> Arc<dyn Dataset> { Arc::new(faces) };
     Workbench::new(Device::Cpu).with("dataset", "known", part(known)).with("dataset", "asked", part(asked))
+}
+
+/// What a protocol shows of `Pixel`'s mistakes: the indices of the two faces and whether they are of one person; and their number.
+pub(super) fn shown_mistakes(protocol: &dyn Protocol, cx: &BuildContext) -> (Vec<(usize, usize, bool)>, usize) {
+    let outcome = protocol.evaluate(&Pixel, cx).expect("an outcome");
+    let found = protocol.mistakes(&Pixel, &outcome, cx).expect("mistakes").expect("of a search");
+    assert_eq!(found.what, "probes");
+    let shown = found.worst.iter().map(|mistake| (mistake.faces[0].index, mistake.faces[1].index, mistake.same));
+    (shown.collect(), found.count)
 }

@@ -197,7 +197,7 @@ impl Protocol for Pairs {
                 Ok(few.seen(of_left, of_right, cx)?.similarities)
             })?,
         };
-        Ok(Some(Mistakes::worst(self.dataset.clone(), &few.pairs, &similarities)))
+        Ok(Some(Mistakes::of_pairs(&self.dataset, &few.pairs, &similarities)))
     }
 }
 

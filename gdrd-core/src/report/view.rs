@@ -86,10 +86,18 @@ pub struct Seen {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mistaken {
+    /// What was judged wrongly.
+    #[serde(default = "pairs")]
+    pub what: String,
     /// Mistakes in all.
     pub count: usize,
     /// The worst ones.
     pub worst: Vec<Confused>,
+}
+
+/// Runs of before knew mistakes of pairs alone.
+fn pairs() -> String {
+    "pairs".into()
 }
 
 /// A pair of faces that was judged wrongly.

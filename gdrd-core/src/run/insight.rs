@@ -13,7 +13,7 @@ use crate::context::Host;
 use crate::data::Dataset;
 use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Context, Result};
-use crate::evaluation::{Measured, Mistakes, Role, alignment, embed, tsne, uniformity};
+use crate::evaluation::{Measured, Mistake, MistakenFace, Mistakes, Role, alignment, embed, tsne, uniformity};
 use crate::face::{Face, Kernel};
 use crate::nn::Inference;
 use crate::nn::kernels::keep_awake;
@@ -181,17 +181,17 @@ impl Embedder for Fast<'_> {
 }
 
 fn mistaken(mistakes: &Mistakes, file: &StudentFile) -> Result<Mistaken> {
-    let shown = |index: usize| -> Result<ShownFace> {
-        let face = mistakes.dataset.face(index).at(|| mistakes.dataset.place(index))?;
+    let shown = |MistakenFace { dataset, index }: &MistakenFace| -> Result<ShownFace> {
+        let face = dataset.face(*index).at(|| dataset.place(*index))?;
         let small = file.header.prepare.apply(&face)?;
         let whole = if face.width() > WIDE { face.resized(WIDE, Kernel::Bicubic, true)? } else { face };
-        Ok(ShownFace { key: mistakes.dataset.key(index), whole: png(&whole)?, small: png(&small)? })
+        Ok(ShownFace { key: dataset.key(*index), whole: png(&whole)?, small: png(&small)? })
     };
-    let confused = |mistake: &crate::evaluation::Mistake| -> Result<Confused> {
-        let faces = [shown(mistake.left)?, shown(mistake.right)?];
-        Ok(Confused { same: mistake.same, similarity: mistake.similarity, faces })
+    let confused = |Mistake { faces: [left, right], same, similarity }: &Mistake| -> Result<Confused> {
+        Ok(Confused { same: *same, similarity: *similarity, faces: [shown(left)?, shown(right)?] })
     };
-    Ok(Mistaken { count: mistakes.count, worst: mistakes.worst.iter().map(confused).collect::<Result<_>>()? })
+    let worst = mistakes.worst.iter().map(confused).collect::<Result<_>>()?;
+    Ok(Mistaken { what: mistakes.what.clone(), count: mistakes.count, worst })
 }
 
 /// A face as PNG, in base64.

@@ -49,15 +49,17 @@ pub(super) fn space(run: &RunView, body: &mut Body) -> Result<String> {
 /// The worst mistakes as pairs of faces.
 pub(super) fn mistakes(run: &RunView) -> String {
     let mut out = String::new();
-    for (protocol, Mistaken { count: all, worst }) in run.insight.iter().flat_map(|insight| &insight.mistakes) {
+    for (protocol, Mistaken { what, count: all, worst }) in run.insight.iter().flat_map(|insight| &insight.mistakes) {
         let _ = writeln!(out, "<h3>{}</h3>", escape(protocol));
-        if worst.is_empty() {
+        if *all == 0 {
             out += &paragraph("The student made no mistake.");
             continue;
         }
         out += &paragraph(&format!(
-            "{} pairs were judged wrongly. The worst of them: each face as the dataset has it, above what the student sees.",
-            count(*all)
+            "{} {what} were judged wrongly. The worst of them: each face as the dataset has it, above what the student sees.{}",
+            count(*all),
+            // A search has a side that asks.
+            if what == "pairs" { "" } else { " The probe comes first, then the nearest face of the gallery." }
         ));
         for (same, name) in [(true, "Same person, taken for two"), (false, "Two people, taken for one")] {
             let pairs: String = worst.iter().filter(|pair| pair.same == same).map(pair).collect();
