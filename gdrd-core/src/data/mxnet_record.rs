@@ -102,9 +102,9 @@ impl Records {
         // records of the range of each person's images.
         if let Some((key, start)) = index.first().copied() {
             let record = record_at(&map, start)?;
-            let header = header(&record).at(|| place(key, start))?;
-            if header.second.is_some() && header.image == record.len() {
-                let end = header.label;
+            let about = header(&record).at(|| place(key, start))?;
+            if about.second.is_some() && about.image == record.len() {
+                let end = about.label;
                 if !(end >= 1.0 && end <= index.len() as f32 && end.fract() == 0.0) {
                     return Err(Error::data(format!(
                         "{}: it says that the images end before key {end}; expected a whole number up to {}, the number of records",
@@ -112,8 +112,23 @@ impl Records {
                         index.len()
                     )));
                 }
-                index.retain(|(key, _)| (1..end as u64).contains(key));
-                if index.len() as u64 + 1 != end as u64 {
+                let mut failed = None;
+                index.retain(|(key, start)| {
+                    let holds_image = || match record_at(&map, *start)
+                        .and_then(|record| Ok((header(&record)?.image, record.len())))
+                    {
+                        Ok((image, length)) => image < length,
+                        Err(error) => {
+                            failed = failed.take().or_else(|| Some(error.to_string()));
+                            false
+                        }
+                    };
+                    Ends(end).before(*key, holds_image)
+                });
+                if let Some(error) = failed {
+                    return Err(Error::data(error));
+                }
+                if !Ends(end).after(index.len()) {
                     return Err(Error::data(format!(
                         "{}: it says that there are {} images, found {} of them",
                         place(key, start),
@@ -145,6 +160,28 @@ impl Records {
         numbers.into_iter().for_each(|(label, number)| labels[number] = label);
         let people = labels.iter().map(u64::to_string).collect();
         Ok((Self { map, file: path.to_path_buf(), records, labels }, people))
+    }
+}
+
+/// The key before which images end, as insightface's first record has it: a float32, which is exact up to 16,777,216. Glint360K has
+/// more images.
+struct Ends(f32);
+
+impl Ends {
+    /// How far the key may be from the number.
+    fn slack(&self) -> u64 {
+        (self.0.next_up() as u64 - self.0 as u64).saturating_sub(1)
+    }
+
+    /// Whether the record of a key is an image; where the number does not say so, whatever holds an image is one.
+    fn before(&self, key: u64, holds_image: impl FnOnce() -> bool) -> bool {
+        let (end, slack) = (self.0 as u64, self.slack());
+        (1..end - slack).contains(&key) || ((end - slack..end + slack).contains(&key) && holds_image())
+    }
+
+    /// Whether so many images are as many as it says.
+    fn after(&self, images: usize) -> bool {
+        (images as u64 + 1) as f32 == self.0
     }
 }
 
@@ -265,6 +302,22 @@ mod tests {
         }
         let nobody = opened(&all.concat(), None, |config| config.labels = false).expect("a dataset");
         assert!(nobody.people().is_empty() && nobody.key(0) == "-/1");
+    }
+
+    #[test]
+    fn more_images_than_a_float32_counts_are_told_by_what_the_records_hold() {
+        // Glint360K: 17,091,657 images, so they end before key 17,091,658, which a float32 holds; one image less is rounded.
+        let never = || -> bool { panic!("the number says it") };
+        let small = Ends(5.0);
+        assert!(!small.before(0, never) && small.before(4, never) && !small.before(5, never));
+        assert!(small.after(4) && !small.after(5) && !small.after(3));
+        let end = 17_091_657u64 as f32;
+        assert_eq!(end as u64, 17_091_656, "rounded to even");
+        assert!(Ends(end).before(17_091_654, never) && !Ends(end).before(17_091_657, never));
+        for key in [17_091_655, 17_091_656] {
+            assert!(Ends(end).before(key, || true) && !Ends(end).before(key, || false), "{key}");
+        }
+        assert!(Ends(end).after(17_091_656) && Ends(end).after(17_091_655) && !Ends(end).after(17_091_658));
     }
 
     #[test]
