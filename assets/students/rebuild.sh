@@ -5,4 +5,4 @@ cd "$(dirname "$0")/../.."
 recipe=assets/recipes/quickstart.toml
 cargo run --release -- train "$recipe" --run-dir runs/quickstart-student --fresh
 cargo run --release -- calibrate runs/quickstart-student/student.safetensors "$recipe" --weights float16 \
-  --out assets/students/quickstart.safetensors
+  --frames 2,4,8 --out assets/students/quickstart.safetensors

@@ -83,6 +83,12 @@ impl Embeddings {
         (!self.is_empty() && self.ratings.len() == self.len()).then_some(&self.ratings)
     }
 
+    /// The same without ratings.
+    #[must_use]
+    pub fn unrated(&self) -> Self {
+        Self { ratings: Vec::new(), ..self.clone() }
+    }
+
     /// The length of each row before it was brought to unit length: what the network gave is row times length.
     pub fn lengths(&self) -> &[f32] {
         &self.lengths
@@ -116,12 +122,48 @@ impl Embeddings {
         &self.values[at * self.width..(at + 1) * self.width]
     }
 
+    /// Several rows, which show one person, as one: see [`fuse`].
+    ///
+    /// # Errors
+    /// As [`fuse`].
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn fused(&self, rows: &[usize]) -> Result<Vec<f32>> {
+        let ratings = self.ratings();
+        fuse(rows.iter().map(|&row| (self.row(row), ratings.map(|ratings| ratings[row]))))
+    }
+
     /// The cosine similarity of two rows, in `[-1, 1]`.
     ///
     /// # Panics
     /// If there is no such row.
     pub fn similarity(&self, left: usize, right: usize) -> f32 {
         self.row(left).iter().zip(self.row(right)).map(|(a, b)| a * b).sum()
+    }
+}
+
+/// Several faces of one person, such as the frames of a track, as one vector of unit length: the direction of the sum of their
+/// unit-length vectors, each weighted by its rating where all have one (and by 0.01 where that is less: a face of no quality at all
+/// still says something where there is nothing else).
+///
+/// # Errors
+/// If there are none, or they cancel each other out.
+pub fn fuse<'a>(faces: impl Iterator<Item = (&'a [f32], Option<f64>)> + Clone) -> Result<Vec<f32>> {
+    let rated = faces.clone().all(|(_, rating)| rating.is_some());
+    let mut sum: Vec<f64> = Vec::new();
+    for (values, rating) in faces {
+        let weight = rating.filter(|_| rated).map_or(1.0, |rating| rating.max(0.01));
+        sum.resize(values.len(), 0.0);
+        sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * f64::from(*value));
+    }
+    if sum.is_empty() {
+        return Err(Error::data("expected at least one face, found none"));
+    }
+    let length = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+    match length.is_finite() && length > 1e-6 {
+        true => Ok(sum.into_iter().map(|value| (value / length) as f32).collect()),
+        false => Err(Error::data("the faces cancel each other out: they are not of one person")),
     }
 }
 
@@ -286,5 +328,18 @@ mod tests {
         let fused = FlipFused(&FirstPixels).embed(&[face]).expect("embedding");
         let half = 0.5f32.sqrt();
         assert!(fused.values().iter().zip([half, half, 0.0]).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+
+    #[test]
+    fn faces_count_by_their_quality() {
+        let rows = Embeddings::from_rows(2, vec![1.0, 0.0, 0.0, 3.0, -1.0, 0.0]).expect("rows");
+        let half = 0.5f32.sqrt();
+        assert_eq!(rows.fused(&[0, 1]).expect("a sum"), [half, half]);
+        assert!(rows.fused(&[0, 2]).expect_err("nothing left").to_string().contains("cancel"));
+        assert!(rows.fused(&[]).is_err());
+        let rated = rows.rated(vec![0.8, 0.6, 0.0]).expect("ratings");
+        let found = rated.fused(&[0, 1]).expect("a sum");
+        assert!((found[0] - 0.8).abs() < 1e-6 && (found[1] - 0.6).abs() < 1e-6, "{found:?}");
+        assert_eq!(rated.fused(&[2]).expect("a sum"), [-1.0, 0.0]);
     }
 }

@@ -1,9 +1,9 @@
-//! One face's embedding, several of them as one, and what two of them say.
+//! One face's embedding, and several of them as one.
 
 use std::sync::Arc;
 
+use gdrd_core::embedder::fuse;
 use gdrd_core::error::{Error, Result};
-use gdrd_core::student::Threshold;
 
 /// A face as a student's vector of unit length.
 ///
@@ -12,13 +12,14 @@ use gdrd_core::student::Threshold;
 pub struct Embedding {
     values: Vec<f32>,
     pixels: usize,
+    frames: usize,
     quality: Option<f64>,
     student: Arc<str>,
 }
 
 impl Embedding {
     pub(crate) fn new(values: Vec<f32>, pixels: usize, quality: Option<f64>, student: Arc<str>) -> Self {
-        Self { values, pixels, quality, student }
+        Self { values, pixels, frames: 1, quality, student }
     }
 
     /// The values, of unit length.
@@ -30,6 +31,12 @@ impl Embedding {
     /// least.
     pub fn pixels(&self) -> usize {
         self.pixels
+    }
+
+    /// How many faces were [fused](Self::fused) into it: 1 for a single one. Similarities of fused faces are higher, those of strangers
+    /// too, so they have thresholds of their own.
+    pub fn frames(&self) -> usize {
+        self.frames
     }
 
     /// The chance, in `[0, 1]`, that the face is recognised as the person whom it shows, at the false match rate of the student's
@@ -55,6 +62,10 @@ impl Embedding {
     /// Several faces of one person, such as the frames of a track, as one: their sum, each weighed by its quality where the
     /// student rates it. The result's quality is that of the best of them, and its pixels are those of the smallest.
     ///
+    /// A threshold for single faces lets through several times as many strangers where one face is fused of four, so
+    /// [`FaceEncoder::decide`](crate::FaceEncoder::decide) and [`threshold_of`](crate::FaceEncoder::threshold_of) take that for as many
+    /// faces, and are an error where the student's file has none.
+    ///
     /// ```no_run
     /// # use gdrd_student::{Embedding, Error, Face, FaceEncoder};
     /// # fn track(encoder: &FaceEncoder, frames: &[Face]) -> Result<Embedding, Error> {
@@ -67,22 +78,13 @@ impl Embedding {
     /// If there are none, several students made them, or they cancel each other out.
     pub fn fused(faces: &[Self]) -> Result<Self> {
         let Some(first) = faces.first() else { return Err(Error::data("expected at least one face, found none")) };
+        faces.iter().try_for_each(|face| first.same_student(face))?;
+        let values = fuse(faces.iter().map(|face| (&face.values[..], face.quality)))?;
         let rated = faces.iter().all(|face| face.quality.is_some());
-        let mut sum = vec![0f64; first.values.len()];
-        for face in faces {
-            first.same_student(face)?;
-            // A face of no quality at all still says something where there is nothing else.
-            let weight = face.quality.filter(|_| rated).map_or(1.0, |quality| quality.max(0.01));
-            sum.iter_mut().zip(&face.values).for_each(|(sum, value)| *sum += weight * f64::from(*value));
-        }
-        let length = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
-        if !(length.is_finite() && length > 1e-6) {
-            return Err(Error::data("the faces cancel each other out: they are not of one person"));
-        }
         let quality = faces.iter().filter_map(|face| face.quality).reduce(f64::max).filter(|_| rated);
         let pixels = faces.iter().map(|face| face.pixels).min().unwrap_or(first.pixels);
-        let values = sum.into_iter().map(|value| (value / length) as f32).collect();
-        Ok(Self { values, pixels, quality, student: first.student.clone() })
+        let frames = faces.iter().map(|face| face.frames).sum();
+        Ok(Self { values, pixels, frames, quality, student: first.student.clone() })
     }
 
     fn same_student(&self, other: &Self) -> Result<()> {
@@ -113,19 +115,6 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
-/// Whether two faces are called one person.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decision {
-    /// Whether they are: the similarity reaches the threshold.
-    pub same: bool,
-    /// Their cosine.
-    pub similarity: f32,
-    /// The threshold that it was compared with, and the rates that were measured there.
-    pub threshold: Threshold,
-    /// The lesser quality of the two faces; none if the student rates none. A low one says that `same` being false means little.
-    pub quality: Option<f64>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +137,8 @@ mod tests {
         let (good, bad) = (face(&[1.0, 0.0], Some(0.9), "s"), face(&[0.0, 1.0], Some(0.1), "s"));
         let fused = Embedding::fused(&[good.clone(), bad]).expect("a face");
         assert!(fused.similarity(&good).expect("one student") > 0.99 && fused.quality() == Some(0.9));
+        assert_eq!((good.frames(), fused.frames()), (1, 2));
+        assert_eq!(Embedding::fused(&[fused.clone(), good.clone()]).expect("a face").frames(), 3);
         let even = Embedding::fused(&[good, face(&[0.0, 1.0], None, "s")]).expect("a face");
         assert!((even.values()[0] - even.values()[1]).abs() < 1e-6 && even.quality().is_none());
         assert!(Embedding::fused(&[]).is_err());

@@ -11,11 +11,11 @@ use gdrd_core::files::Mapped;
 use gdrd_core::nn::kernels::{WeightPrecision, keep_awake};
 use gdrd_core::nn::{Inference, Mode};
 use gdrd_core::student::{
-    QualityModel, Student, StudentConfig, StudentFile, StudentHeader, StudentKinds, Threshold, student_digest,
+    QualityModel, Student, StudentConfig, StudentFile, StudentHeader, StudentKinds, student_digest,
 };
 use serde::de::DeserializeOwned;
 
-use crate::embedding::{Decision, Embedding};
+use crate::embedding::Embedding;
 use crate::front_end::AsFace;
 use crate::{
     DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk, SuperResolution,
@@ -135,8 +135,8 @@ impl FaceEncoder {
         Ok(Self { name, header, digest: digest.into(), network, width, device: device.clone() })
     }
 
-    /// The same student with its weights held in another precision. README has what [`WeightPrecision::Bfloat16`] gains and loses;
-    /// weights that were rounded do not get their bits back.
+    /// The same student with its weights held in another precision. README has what [`WeightPrecision::Bfloat16`] and
+    /// [`WeightPrecision::Int8`] gain and lose; weights that were rounded do not get their bits back.
     ///
     /// ```
     /// use gdrd_student::{FaceEncoder, WeightPrecision};
@@ -207,40 +207,6 @@ impl FaceEncoder {
         }
         let unit = Embeddings::from_rows(self.width, values.to_vec())?;
         Ok(Embedding::new(unit.row(0).to_vec(), pixels, None, self.digest.clone()))
-    }
-
-    /// The similarity from which on two faces of at least `pixels` pixels are called one person, where strangers are taken for one
-    /// person at `false_match_rate`: 0.1, 0.01, 0.001 or 0.0001.
-    ///
-    /// # Errors
-    /// If the file has no thresholds, or none for this rate or so few pixels.
-    pub fn threshold(&self, false_match_rate: f64, pixels: usize) -> Result<Threshold> {
-        let calibration = self.header.facts.calibration.as_ref().ok_or_else(|| {
-            Error::weights(
-                "the student's file has no thresholds; `gdrd calibrate` measures them on faces of your people",
-            )
-        })?;
-        calibration.threshold(false_match_rate, pixels)
-    }
-
-    /// Whether two faces are of one person, at a false match rate and the threshold for the smaller of them.
-    ///
-    /// ```no_run
-    /// # use gdrd_student::{Error, Face, FaceEncoder};
-    /// # fn same(encoder: &FaceEncoder, a: &Face, b: &Face) -> Result<(), Error> {
-    /// let decision = encoder.decide(&encoder.face(a)?, &encoder.face(b)?, 0.001)?;
-    /// println!("{} ({:.3}, threshold {:.3})", decision.same, decision.similarity, decision.threshold.similarity);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`threshold`](Self::threshold), or if another student made one of them.
-    pub fn decide(&self, a: &Embedding, b: &Embedding, false_match_rate: f64) -> Result<Decision> {
-        let similarity = a.similarity(b)?;
-        let threshold = self.threshold(false_match_rate, a.pixels().min(b.pixels()))?;
-        let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
-        Ok(Decision { same: f64::from(similarity) >= threshold.similarity, similarity, threshold, quality })
     }
 
     /// The network as an ONNX model of opset 17, whose metadata says how faces are prepared for it.

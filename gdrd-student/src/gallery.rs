@@ -182,8 +182,8 @@ impl Gallery {
 
     /// The person whom a face looks most like, if it reaches the threshold: who is not known is nobody.
     ///
-    /// A threshold at a false match rate holds for one comparison. Among `n` people a stranger is taken for somebody about `n` times
-    /// as often.
+    /// The threshold is that of [`FaceEncoder::threshold_of`] where the entries are single faces. It holds for one comparison: among `n`
+    /// entries a stranger is taken for somebody up to `n` times as often.
     ///
     /// # Errors
     /// As [`search`](Self::search).

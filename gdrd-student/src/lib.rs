@@ -7,6 +7,7 @@
 
 mod blocks;
 mod bounds;
+mod decision;
 mod diffusion_trunk;
 mod diffusion_unet;
 mod embedding;
@@ -27,9 +28,10 @@ mod training;
 
 pub use blocks::Downsample;
 pub use candle_core::Device;
+pub use decision::Decision;
 pub use diffusion_trunk::DiffusionTrunk;
 pub use diffusion_unet::DiffusionUnet;
-pub use embedding::{Decision, Embedding};
+pub use embedding::Embedding;
 pub use encoder::{BuiltIn, FaceEncoder};
 pub use gallery::{Gallery, Match};
 pub use gdrd_core::embedder::{Embedder, Embeddings};

@@ -264,8 +264,14 @@ fn a_run_writes_what_its_student_can_and_calibrate_writes_it_anew() {
     assert_eq!((calibration.faces, calibration.people, &calibration.digest), (300, 50, &people.digest));
     for at in &calibration.sizes {
         // 1,225 pairs of people: a rate of one in a thousand would be one of them.
-        let rates: Vec<f64> = at.thresholds.iter().map(|point| point.false_match_rate).collect();
-        assert_eq!((rates, at.different_people, at.same_pairs), (vec![0.1, 0.01], 1225, 300 * 5), "{} pixels", at.size);
+        let rates: Vec<f64> = at.single.thresholds.iter().map(|point| point.false_match_rate).collect();
+        let (single, size) = (&at.single, at.size);
+        assert_eq!(
+            (rates, single.different_people, single.same_pairs),
+            (vec![0.1, 0.01], 1225, 300 * 5),
+            "{size} pixels"
+        );
+        assert!(at.fused.is_empty());
     }
     let quality = trained.quality.clone().expect("300 faces of two sizes are enough");
     assert_eq!(quality.error_versus_reject.len(), 7);
@@ -276,6 +282,9 @@ fn a_run_writes_what_its_student_can_and_calibrate_writes_it_anew() {
     assert!(decision.same && decision.threshold == encoder.threshold(0.01, 20).expect("a threshold"));
     assert!(encoder.decide(&photograph, &photograph, 0.001).is_err());
     assert!(encoder.threshold(0.01, 7).expect_err("too small").to_string().contains("calibrated for [8, 16]"));
+    let two = gdrd_student::Embedding::fused(&[photograph.clone(), photograph.clone()]).expect("one face of two");
+    let text = encoder.decide(&two, &photograph, 0.01).expect_err("not calibrated").to_string();
+    assert!(text.contains("no threshold for 2 fused faces"), "{text}");
     let short = ["calibrate", "run/student.safetensors", "town.toml", "--out", "short.safetensors", "--sizes", "16"];
     let said = town.run(&[&short[..], &["--weights", "bfloat16"]].concat(), 0);
     assert!(said.stdout.contains("weights bfloat16: cosine with those before 0.99"), "{said:#?}");
@@ -287,10 +296,34 @@ fn a_run_writes_what_its_student_can_and_calibrate_writes_it_anew() {
     let bytes = std::fs::read(town.bench.file("short.safetensors")).expect("a student");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
     assert!(tensors.tensors().iter().all(|(_, tensor)| tensor.dtype() == safetensors::Dtype::BF16));
+    // What was rounded stays so, and says what that cost.
+    town.run(&["calibrate", "short.safetensors", "town.toml", "--no-evaluation", "--out", "shorter.safetensors"], 0);
+    let size = |file: &str| std::fs::metadata(town.bench.file(file)).expect("a student").len();
+    assert!(size("shorter.safetensors").abs_diff(size("short.safetensors")) < 4096);
+    assert_eq!(facts("shorter.safetensors").rounding, facts("short.safetensors").rounding);
     // An older file gets what it could not say.
     let old = student_file().to_string_lossy().into_owned();
-    town.run(&["calibrate", &old, "town.toml", "--no-evaluation", "--out", "new.safetensors"], 0);
+    let again = ["calibrate", &old, "town.toml", "--no-evaluation", "--frames", "2,6", "--out", "new.safetensors"];
+    let said = town.run(&again, 0);
+    assert!(said.stdout.contains("16 pixels, 6 fused with 6, false match rate 0.1: "), "{said:#?}");
     let new = facts("new.safetensors");
+    for at in &new.calibration.as_ref().expect("a calibration").sizes {
+        // Six faces of each of 50 people: one fused face of each, which no photograph is left to be compared with.
+        let [two, six] = &at.fused[..] else { panic!("2 and 6 faces: {:?}", at.fused) };
+        assert_eq!((two.frames, two.with_single.same_pairs, two.with_fused.same_pairs), (2, 300 * 4, 300 * 3));
+        assert_eq!((six.with_single.same_pairs, six.with_single.different_pairs), (0, 50 * 49 * 6));
+        assert_eq!((six.with_fused.same_pairs, six.with_fused.different_pairs), (0, 50 * 49));
+    }
+    let said = town.run(&["calibrate", &old, "town.toml", "--no-evaluation", "--frames", "7", "--out", "no"], 1);
+    assert!(said.stderr.contains("need two people with 7 faces or more, `people` has 0"), "{said:#?}");
+    // A track is one face, judged by a threshold of its own.
+    town.run(&["enrol", "new.gallery", "people", "--student", "new.safetensors"], 0);
+    let track = ["search", "new.gallery", "people/Person 2/2-0.png", "probes/2-2.png", "--student", "new.safetensors"];
+    let said = town.run(&[&track[..], &["--fuse", "--rate", "0.1", "--json"]].concat(), 0);
+    let found: Value = serde_json::from_str(&said.stdout).expect("one line of JSON");
+    assert_eq!((&found["images"][1], &found["person"]), (&json!("probes/2-2.png"), &json!("Person 2")), "{found}");
+    let expected = &new.calibration.as_ref().expect("a calibration").sizes[1].fused[0].with_single.thresholds[0];
+    assert_eq!(found["threshold"].as_f64(), Some(expected.similarity));
     assert!(new.calibration.is_some() && new.input.is_some() && new.figures.is_empty());
     let before = candle_core::safetensors::load(student_file(), &Device::Cpu).expect("tensors");
     let after = candle_core::safetensors::load(town.bench.file("new.safetensors"), &Device::Cpu).expect("tensors");

@@ -73,6 +73,10 @@ pub(crate) struct CalibrateArguments {
     /// The most faces that are compared, each with each
     #[arg(long, value_name = "COUNT")]
     pub(crate) faces: Option<usize>,
+    /// Numbers of faces of a person, rising, separated by commas, that are fused into one and get thresholds of their own [default:
+    /// those of `[calibration]`]
+    #[arg(long, value_name = "COUNT", value_delimiter = ',')]
+    pub(crate) frames: Vec<usize>,
     /// Leave the recipe's protocols out
     #[arg(long)]
     pub(crate) no_evaluation: bool,
@@ -163,6 +167,9 @@ pub(crate) struct SearchArguments {
     /// The most people that are named for a face
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     pub(crate) top: usize,
+    /// The images show one person, such as the frames of a track: fuse their (largest) faces into one, and say who that is
+    #[arg(long)]
+    pub(crate) fuse: bool,
     /// Print a line of JSON for each face
     #[arg(long)]
     pub(crate) json: bool,

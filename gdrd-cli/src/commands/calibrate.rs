@@ -30,6 +30,9 @@ pub(crate) fn calibrate(wanted: &CalibrateArguments, registry: &Arc<Registry>) -
     if !wanted.sizes.is_empty() {
         options.sizes.clone_from(&wanted.sizes);
     }
+    if !wanted.frames.is_empty() {
+        options.frames.clone_from(&wanted.frames);
+    }
     if let Some(faces) = wanted.faces {
         options.faces = faces;
     }
@@ -62,10 +65,16 @@ fn said(out: &Path, bytes: &[u8]) -> Result<()> {
     let (faces, people) = (calibration.faces, calibration.people);
     went_to(out, format_args!("{}: thresholds from {faces} faces of {people} people", out.display()));
     for at in &calibration.sizes {
-        for point in &at.thresholds {
-            let found = point.true_match_rate.map_or("-".into(), |rate| format!("{:.2} %", 100.0 * rate));
-            let (size, rate, similarity) = (at.size, point.false_match_rate, point.similarity);
-            went_to(out, format_args!("  {size} pixels, false match rate {rate}: {similarity:.3}, finds {found}"));
+        let size = at.size;
+        for (compared, by) in at.all() {
+            for point in &by.thresholds {
+                let found = point.true_match_rate.map_or("-".into(), |rate| format!("{:.2} %", 100.0 * rate));
+                let (rate, similarity) = (point.false_match_rate, point.similarity);
+                went_to(
+                    out,
+                    format_args!("  {size} pixels{compared}, false match rate {rate}: {similarity:.3}, finds {found}"),
+                );
+            }
         }
     }
     if let Some(quality) = &facts.quality {

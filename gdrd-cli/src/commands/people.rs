@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use gdrd_core::data::{Decoding, is_image_name, read_image};
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::registry::Registry;
+use gdrd_core::student::Threshold;
 use gdrd_student::front_end::Detector;
 use gdrd_student::{Embedding, FaceEncoder, Gallery};
 use serde_json::json;
@@ -28,16 +29,16 @@ pub(super) fn deciding(operating: &Operating, registry: &Registry) -> Result<Fac
     Ok(encoder)
 }
 
-/// The similarity from which on a face of so many pixels counts as recognised, or why there is none.
+/// The similarity from which on a match counts as recognised, or why there is none; `at` knows the one of a false match rate.
 pub(super) fn threshold(
     encoder: &FaceEncoder,
     operating: &Operating,
-    pixels: usize,
+    at: impl FnOnce(f64) -> Result<Threshold>,
 ) -> std::result::Result<f64, String> {
     match (operating.threshold, operating.rate, &encoder.header().facts.calibration) {
         (Some(threshold), ..) => Ok(threshold),
         (None, None, None) => Err("the student's file has no thresholds (`gdrd calibrate` measures them)".to_string()),
-        (None, rate, _) => match encoder.threshold(rate.unwrap_or(USUAL_RATE), pixels) {
+        (None, rate, _) => match at(rate.unwrap_or(USUAL_RATE)) {
             Ok(threshold) => Ok(threshold.similarity),
             Err(error) => Err(error.to_string()),
         },
@@ -64,7 +65,7 @@ impl Eyes {
     }
 
     /// The largest face of a photograph, and its embedding.
-    fn largest(&self, encoder: &FaceEncoder, path: &Path) -> Result<(photograph::Found, Embedding)> {
+    pub(super) fn largest(&self, encoder: &FaceEncoder, path: &Path) -> Result<(photograph::Found, Embedding)> {
         let found = self.faces(path, 1)?.into_iter().next();
         let found = found.ok_or_else(|| Error::data(format!("`{}`: no face is found on it", path.display())))?;
         let embedding = encoder.face(&found.face).at(|| format!("`{}`", path.display()))?;
@@ -78,7 +79,8 @@ pub(crate) fn compare(wanted: &CompareArguments, registry: &Registry) -> Result<
     let eyes = Eyes::open(finding)?;
     let ((at_a, a), (at_b, b)) = (eyes.largest(&encoder, a)?, eyes.largest(&encoder, b)?);
     let similarity = a.similarity(&b)?;
-    let threshold = threshold(&encoder, operating, at_a.pixels.min(at_b.pixels));
+    let pixels = at_a.pixels.min(at_b.pixels);
+    let threshold = threshold(&encoder, operating, |rate| encoder.threshold(rate, pixels));
     let same = threshold.as_ref().ok().map(|threshold| f64::from(similarity) >= *threshold);
     let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
     if *as_json {

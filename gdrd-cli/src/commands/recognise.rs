@@ -9,7 +9,7 @@ use gdrd_core::data::is_image_name;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::{plain_name, write_atomically};
 use gdrd_core::registry::Registry;
-use gdrd_student::{FaceEncoder, Gallery, Match};
+use gdrd_student::{Embedding, FaceEncoder, Gallery, Match};
 use serde_json::{Value, json};
 
 use super::people::{Eyes, deciding, entries, open_gallery, threshold, worth};
@@ -38,11 +38,22 @@ impl Found {
     ) -> Result<Vec<Self>> {
         let one = |found: photograph::Found| {
             let face = encoder.face(&found.face).at(|| format!("`{}`", path.display()))?;
-            let threshold = threshold(encoder, operating, found.pixels);
             let place = found.landmarks.is_some().then_some((found.bounds, found.pixels));
-            Ok(Self { place, matches: gallery.search(&face, top)?, threshold, quality: face.quality() })
+            Ok(Self { place, ..Self::of(&face, gallery, encoder, operating, top)? })
         };
         eyes.faces(path, 0)?.into_iter().map(one).collect()
+    }
+
+    /// Whom an embedding shows.
+    fn of(
+        face: &Embedding,
+        gallery: &Gallery,
+        encoder: &FaceEncoder,
+        operating: &Operating,
+        top: usize,
+    ) -> Result<Self> {
+        let threshold = threshold(encoder, operating, |rate| encoder.threshold_of(rate, face));
+        Ok(Self { place: None, matches: gallery.search(face, top)?, threshold, quality: face.quality() })
     }
 
     /// The person, if one was recognised.
@@ -103,18 +114,37 @@ fn tell(image: &Path, found: &[Found], as_json: bool) {
 }
 
 pub(crate) fn search(wanted: &SearchArguments, registry: &Registry) -> Result<()> {
-    let SearchArguments { gallery: path, images, operating, finding, top, json: as_json } = wanted;
+    let SearchArguments { gallery: path, images, operating, finding, top, fuse, json: as_json } = wanted;
     let encoder = deciding(operating, registry)?;
     let gallery = open_known(path, &encoder)?;
     let eyes = Eyes::open(finding)?;
-    let mut passed = 0;
+    let (mut passed, mut fused, mut frames) = (0, Vec::new(), Vec::new());
     for image in images {
-        match Found::all(image, &gallery, &encoder, operating, *top, &eyes) {
-            Ok(found) => tell(image, &found, *as_json),
-            Err(error) => {
-                talk!("passed over: {error}");
-                passed += 1;
+        let done = match fuse {
+            true => eyes.largest(&encoder, image).map(|(_, face)| {
+                fused.push(image.to_string_lossy());
+                frames.push(face);
+            }),
+            false => {
+                Found::all(image, &gallery, &encoder, operating, *top, &eyes).map(|found| tell(image, &found, *as_json))
             }
+        };
+        if let Err(error) = done {
+            talk!("passed over: {error}");
+            passed += 1;
+        }
+    }
+    if !frames.is_empty() {
+        let found = Found::of(&Embedding::fused(&frames)?, &gallery, &encoder, operating, *top)?;
+        let whole = PathBuf::from(format!("{} images as one face", frames.len()));
+        match *as_json {
+            true => {
+                let mut said = found.json(&whole);
+                said.as_object_mut().map(|said| said.remove("image"));
+                said["images"] = json!(fused);
+                say!("{said}");
+            }
+            false => say!("{}", found.text(&whole)),
         }
     }
     match passed {

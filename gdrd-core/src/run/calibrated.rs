@@ -143,6 +143,13 @@ pub fn rewrite(
     };
     let mut figures = measure(&*before)?;
     let mut student = before;
+    if let (None, Some(rounding)) = (wanted.weights, &header.facts.rounding) {
+        // Read as float32, written as they were: nothing is lost by it.
+        let dtype = if rounding.to == "bfloat16" { DType::BF16 } else { DType::F16 };
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.to_dtype(dtype)?;
+        }
+    }
     if let Some(dtype) = wanted.weights {
         for (name, tensor) in &mut tensors {
             let rounded = tensor.to_dtype(dtype)?;

@@ -1,12 +1,12 @@
-//! What a student file says beside its network: what it was trained on, how well it recognises, and from which similarity on two
-//! faces may be called one person.
+//! What a student file says beside its network: what it was trained on, how well it recognises, how good a face is.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::thresholds::Calibration;
 use crate::embedder::Embeddings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::face::Face;
 use crate::nn::Preprocessing;
 
@@ -106,97 +106,6 @@ pub struct Rounding {
     pub faces: usize,
     /// The first figure of each protocol before the rounding; the one after it is among the file's figures.
     pub figures_before: BTreeMap<String, StatedFigure>,
-}
-
-/// Similarities at which strangers are taken for one person at a known rate.
-///
-/// A face as the dataset has it, seen by the student at its own size, is compared with every other face brought to a probe's size.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// The dataset's name in the recipe.
-    pub data: String,
-    /// Digest of everything that the dataset is.
-    pub digest: String,
-    /// Faces that were compared.
-    pub faces: usize,
-    /// People whom they show.
-    pub people: usize,
-    /// For each size of a probe, rising.
-    pub sizes: Vec<SizeCalibration>,
-}
-
-/// The thresholds for probes of one size.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SizeCalibration {
-    /// Height and width of the probe, in pixels.
-    pub size: usize,
-    /// Comparisons of faces of different people.
-    pub different_pairs: u64,
-    /// Pairs of different people, who are what a rate is sure by: comparisons of the same two people are much alike.
-    pub different_people: u64,
-    /// Comparisons of faces of one person.
-    pub same_pairs: u64,
-    /// From the largest rate to the smallest. A rate of which [`LEAST_FALSE_MATCHES`] could not be expected among `different_people`
-    /// is left out.
-    pub thresholds: Vec<Threshold>,
-}
-
-/// One operating point.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Threshold {
-    /// Strangers who are taken for one person, at most, as a fraction of comparisons.
-    pub false_match_rate: f64,
-    /// The cosine from which on two faces are called one person.
-    pub similarity: f64,
-    /// The same person's faces that are called so; none where no two faces were of one person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub true_match_rate: Option<f64>,
-}
-
-/// The rates that thresholds are calibrated at.
-pub const FALSE_MATCH_RATES: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
-/// A rate is stated if that many pairs of different people would be taken for one.
-pub const LEAST_FALSE_MATCHES: f64 = 10.0;
-
-impl Calibration {
-    /// The threshold at a false match rate for faces of so many pixels: that of the largest calibrated size that is no larger.
-    ///
-    /// # Errors
-    /// If the faces are smaller than every calibrated size, or the rate was not calibrated. The error says which were.
-    pub fn threshold(&self, false_match_rate: f64, pixels: usize) -> Result<Threshold> {
-        let Some(at) = self.sizes.iter().rev().find(|at| at.size <= pixels) else {
-            let sizes: Vec<usize> = self.sizes.iter().map(|at| at.size).collect();
-            return Err(Error::data(format!(
-                "no threshold for faces of {pixels} pixels; the student was calibrated for {sizes:?}"
-            )));
-        };
-        let same = |found: &&Threshold| (found.false_match_rate / false_match_rate - 1.0).abs() < 1e-6;
-        at.thresholds.iter().find(same).copied().ok_or_else(|| {
-            let rates: Vec<f64> = at.thresholds.iter().map(|found| found.false_match_rate).collect();
-            Error::data(format!(
-                "no threshold at a false match rate of {false_match_rate} for faces of {} pixels; {} people of `{}` support {rates:?}",
-                at.size, self.people, self.data
-            ))
-        })
-    }
-
-    /// What cannot be in a calibration that gdrd wrote.
-    pub(super) fn wrong(&self) -> Option<String> {
-        let sizes = self.sizes.iter().map(|at| at.size);
-        let rising = sizes.clone().zip(sizes.skip(1)).all(|(a, b)| a < b);
-        let good = |point: &Threshold| {
-            let rates = [Some(point.false_match_rate), point.true_match_rate];
-            rates.into_iter().flatten().all(|rate| (0.0..=1.0).contains(&rate)) && point.similarity.abs() <= 1.01
-        };
-        let stricter = |pair: &[Threshold]| {
-            pair[0].false_match_rate > pair[1].false_match_rate && pair[0].similarity <= pair[1].similarity
-        };
-        let of = |at: &SizeCalibration| at.thresholds.iter().all(good) && at.thresholds.windows(2).all(stricter);
-        match rising && !self.sizes.is_empty() && self.sizes.iter().all(of) {
-            true => None,
-            false => Some("its thresholds are not in order".into()),
-        }
-    }
 }
 
 /// What is known of a face before it is compared, as numbers that a [`QualityModel`] weighs.
@@ -300,47 +209,6 @@ impl QualityModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn point(false_match_rate: f64, similarity: f64) -> Threshold {
-        Threshold { false_match_rate, similarity, true_match_rate: Some(0.9) }
-    }
-
-    fn calibration() -> Calibration {
-        let at = |size, add: f64| SizeCalibration {
-            size,
-            different_pairs: 99,
-            different_people: 99,
-            same_pairs: 9,
-            thresholds: vec![point(0.1, 0.2 + add), point(0.01, 0.3 + add)],
-        };
-        Calibration { data: "d".into(), digest: "x".into(), faces: 9, people: 9, sizes: vec![at(8, 0.1), at(16, 0.0)] }
-    }
-
-    #[test]
-    fn the_threshold_is_that_of_the_size_below() {
-        let calibration = calibration();
-        for (pixels, expected) in [(8, 0.4), (15, 0.4), (16, 0.3), (500, 0.3)] {
-            assert_eq!(calibration.threshold(0.01, pixels).expect("calibrated").similarity, expected);
-        }
-        let text = calibration.threshold(0.01, 7).expect_err("too small").to_string();
-        assert!(text.contains("faces of 7 pixels; the student was calibrated for [8, 16]"), "{text}");
-        for rate in [0.001, 0.0, f64::NAN, -1.0] {
-            let text = calibration.threshold(rate, 16).expect_err("not calibrated").to_string();
-            assert!(text.contains("support [0.1, 0.01]"), "{text}");
-        }
-        assert!(calibration.wrong().is_none());
-    }
-
-    #[test]
-    fn thresholds_out_of_order_are_refused() {
-        let mut turned = calibration();
-        turned.sizes.reverse();
-        let mut lax = calibration();
-        lax.sizes[0].thresholds[1].similarity = 0.1;
-        let mut none = calibration();
-        none.sizes.clear();
-        assert!([turned, lax, none].iter().all(|one| one.wrong().is_some()));
-    }
 
     #[test]
     fn the_curve_is_straight_between_points_and_flat_beyond() {

@@ -7,7 +7,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Calibration, QualityModel, StudentFacts};
+use super::facts::{QualityModel, StudentFacts};
+use super::thresholds::Calibration;
 use super::{Student, StudentCard, StudentKinds, build};
 use crate::context::Bare;
 use crate::degrade::Downscale;

@@ -11,14 +11,16 @@ use crate::nn::{Inference, Mode, Preprocessing, Weights};
 mod calibrate;
 mod facts;
 mod file;
+mod thresholds;
 
 #[cfg(feature = "train")]
 pub use calibrate::{CalibrationOptions, calibrate};
-pub use facts::{
-    Beginning, Calibration, FALSE_MATCH_RATES, LEAST_FALSE_MATCHES, QUALITY_FEATURES, QualityModel, Rounding,
-    SizeCalibration, Source, StatedFigure, StudentFacts, Threshold,
-};
+pub use facts::{Beginning, QUALITY_FEATURES, QualityModel, Rounding, Source, StatedFigure, StudentFacts};
 pub use file::{STUDENT_FORMAT, StudentFile, StudentHeader, student_digest};
+pub use thresholds::{
+    Calibration, Compared, Comparisons, FALSE_MATCH_RATES, FusedCalibration, LEAST_FALSE_MATCHES, SizeCalibration,
+    Threshold,
+};
 
 /// The two parts of a student that stages train or freeze, S = {S_b, S_h} in the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

@@ -89,7 +89,7 @@ impl AsFace for Aligned {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use gdrd_core::student::{Calibration, QualityModel, SizeCalibration, StudentHeader, Threshold};
+    use gdrd_core::student::{Calibration, Comparisons, QualityModel, SizeCalibration, StudentHeader, Threshold};
 
     use super::super::geometry::TEMPLATE;
     use super::*;
@@ -102,7 +102,8 @@ mod tests {
         let at = |size, similarity| {
             let threshold = Threshold { false_match_rate: 0.01, similarity, true_match_rate: None };
             let thresholds = vec![threshold];
-            SizeCalibration { size, different_pairs: 9, different_people: 9, same_pairs: 9, thresholds }
+            let single = Comparisons { different_pairs: 9, different_people: 9, same_pairs: 9, thresholds };
+            SizeCalibration { size, single, fused: Vec::new() }
         };
         let sizes = vec![at(8, 0.75), at(16, 0.5)];
         header.facts.calibration =

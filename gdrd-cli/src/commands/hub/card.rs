@@ -122,10 +122,11 @@ impl Card<'_> {
             ("similarity from", Align::Right),
             ("same person's faces found", Align::Right),
         ]);
-        for at in &calibration.sizes {
-            for point in &at.thresholds {
+        let all = calibration.sizes.iter().flat_map(|at| at.all().map(|(compared, by)| (at.size, compared, by)));
+        for (size, compared, by) in all {
+            for point in &by.thresholds {
                 table.push([
-                    at.size.to_string(),
+                    format!("{size}{compared}"),
                     format!("{:e}", point.false_match_rate),
                     format!("{:.4}", point.similarity),
                     point.true_match_rate.map_or("-".into(), |rate| format!("{:.2} %", 100.0 * rate)),

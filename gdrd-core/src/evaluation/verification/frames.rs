@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::Pairs;
 use crate::context::BuildContext;
 use crate::data::Dataset;
-use crate::embedder::{Embedder, Embeddings};
-use crate::error::{Error, Problem, Result};
+use crate::embedder::Embedder;
+use crate::error::{Problem, Result};
 use crate::evaluation::outcome::{Figure, Outcome};
 use crate::evaluation::pairs::Pair;
 use crate::evaluation::resolution::{add_curve, with_gallery};
@@ -41,20 +41,6 @@ fn tracks(dataset: &dyn Dataset, pairs: &[Pair], most: usize) -> Vec<Vec<usize>>
     pairs.iter().map(track).collect()
 }
 
-/// The direction of the sum of unit-length embeddings, each weighted by its rating where all are rated, as
-/// `gdrd_student::Embedding::fused` does.
-fn fused(embeddings: &Embeddings, rows: &[usize]) -> Result<Vec<f32>> {
-    let mut sum = vec![0f64; embeddings.width()];
-    for &row in rows {
-        let weight = embeddings.ratings().map_or(1.0, |ratings| ratings[row].max(0.01));
-        sum.iter_mut().zip(embeddings.row(row)).for_each(|(sum, value)| *sum += weight * f64::from(*value));
-    }
-    if sum.iter().map(|value| value * value).sum::<f64>() < 1e-12 {
-        return Err(Error::component("embeddings of one person's faces cancel each other out"));
-    }
-    Ok(sum.into_iter().map(|value| value as f32).collect())
-}
-
 impl Pairs {
     /// Adds the headline with each of the option's numbers of faces, as figures that are kept aside, as a table and as a curve.
     pub(super) fn over_frames(&self, embedder: &dyn Embedder, outcome: &mut Outcome, cx: &BuildContext) -> Result<()> {
@@ -76,7 +62,7 @@ impl Pairs {
                 let rows: Vec<usize> = track.iter().take(count).map(|&index| row(&used, index)).collect();
                 let at = 2 * places.len();
                 values.extend_from_slice(of_left.row(row(&left, pair.left)));
-                values.extend(fused(&of_right, &rows)?);
+                values.extend(of_right.fused(&rows)?);
                 places.push(Pair { left: at, right: at + 1, ..*pair });
             }
             let similarities = cosines(&values, of_left.width(), &places)?;
@@ -108,16 +94,6 @@ mod tests {
         let found = tracks(&*faces, &[pair(0, 2), pair(0, 7), pair(3, 1)], 3);
         assert_eq!(found, [vec![2, 3, 1], vec![7, 4, 5], vec![1, 2, 0]]);
         assert_eq!(tracks(&*faces, &[pair(0, 2)], 9), [vec![2, 3, 1]], "no more than there are");
-    }
-
-    #[test]
-    fn faces_count_by_their_quality() {
-        let rows = Embeddings::from_rows(2, vec![1.0, 0.0, 0.0, 3.0, -1.0, 0.0]).expect("rows");
-        assert_eq!(fused(&rows, &[0, 1]).expect("a sum"), [1.0, 1.0]);
-        assert!(fused(&rows, &[0, 2]).is_err());
-        let rated = rows.rated(vec![0.5, 0.25, 0.0]).expect("ratings");
-        assert_eq!(fused(&rated, &[0, 1]).expect("a sum"), [0.5, 0.25]);
-        assert_eq!(fused(&rated, &[2]).expect("a sum"), [-0.01, 0.0]);
     }
 
     #[test]
