@@ -131,6 +131,7 @@ impl Drop for ScratchBuffer {
 }
 
 /// A list in such memory, of a length that is known beforehand.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "tiles alone use it"))]
 pub(super) struct List<T> {
     buffer: ScratchBuffer,
     len: usize,
@@ -138,6 +139,7 @@ pub(super) struct List<T> {
     values: PhantomData<T>,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "tiles alone use it"))]
 impl<T: Copy> List<T> {
     /// Room for `room` values.
     pub(super) fn new(room: usize) -> Self {
