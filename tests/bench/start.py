@@ -1,9 +1,9 @@
-"""Size, cold start and memory of the smallest program that embeds one face: gdrd-student and ort; one network, one face.
+"""Size, cold start and memory of the smallest program that embeds one face: gdrd-student, ort and fastembed; one network, one face.
 
     cargo build --release && cargo build --release -p gdrd-student --example embed
     python start.py STUDENT [--rounds 11]
 
-STUDENT is a student file; `gdrd export` makes the ONNX model that ort opens, with the ONNX Runtime of the Python package onnxruntime (its shared
+STUDENT is a student file; `gdrd export` makes the ONNX model that the others open, with the ONNX Runtime of the Python package onnxruntime (its shared
 library is loaded, `load-dynamic`). Programs are built with `opt-level = 3` and `strip`; runs are in turns, figures are medians. Needs cargo,
 onnxruntime.
 """
@@ -19,19 +19,23 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-ORT = 'ort = { version = "=2.0.0-rc.15", default-features = false, features = ["std", "load-dynamic", "ndarray", "api-24"] }'
+PEERS = {
+    "ort": 'ort = { version = "=2.0.0-rc.15", default-features = false, features = ["std", "load-dynamic", "ndarray", "api-24"] }',
+    "fastembed": 'fastembed = { version = "=5.17.4", default-features = false, features = ["image-models", "ort-load-dynamic"] }\n'
+    'image = { version = "0.25", default-features = false }',
+}
 PROFILE = "[profile.release]\nopt-level = 3\nstrip = true\n"
 
 
-def build(folder):
-    """The program of ort, in a workspace of its own."""
-    project = folder / "ort"
+def build(folder, name):
+    """The program of a peer, in a workspace of its own."""
+    project = folder / name
     (project / "src").mkdir(parents=True, exist_ok=True)
-    manifest = f'[package]\nname = "ort-start"\nversion = "0.0.0"\nedition = "2024"\n\n[dependencies]\n{ORT}\n\n{PROFILE}\n[workspace]\n'
+    manifest = f'[package]\nname = "{name}-start"\nversion = "0.0.0"\nedition = "2024"\n\n[dependencies]\n{PEERS[name]}\n\n{PROFILE}\n[workspace]\n'
     (project / "Cargo.toml").write_text(manifest)
-    shutil.copyfile(HERE / "start/src/bin/ort.rs", project / "src/main.rs")
+    shutil.copyfile(HERE / f"start/src/bin/{name}.rs", project / "src/main.rs")
     subprocess.run(["cargo", "build", "--release", "--quiet", "--manifest-path", project / "Cargo.toml"], check=True)
-    return project / "target/release/ort-start"
+    return project / f"target/release/{name}-start"
 
 
 def once(command, environment):
@@ -64,9 +68,9 @@ def main():
     model, face = wanted.folder / "student.onnx", wanted.folder / "face.rgb"
     subprocess.run([wanted.gdrd, "export", wanted.student, "--onnx", model, "--preprocess", "metadata"], check=True, stdout=subprocess.DEVNULL)
     face.write_bytes(bytes([127]) * (3 * 112 * 112))
-    programs = {"gdrd": wanted.embed, "ort": build(wanted.folder)}
+    programs = {"gdrd": wanted.embed} | {name: build(wanted.folder, name) for name in PEERS}
     environment = dict(os.environ, ORT_DYLIB_PATH=str(runtime))
-    commands = {"gdrd": [programs["gdrd"], wanted.student, face], "ort": [programs["ort"], model, str(wanted.size)]}
+    commands = {"gdrd": [programs["gdrd"], wanted.student, face]} | {name: [programs[name], model, str(wanted.size)] for name in PEERS}
     found = {name: [] for name in commands}
     for _ in range(wanted.rounds):
         for name, command in commands.items():
