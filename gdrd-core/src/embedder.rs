@@ -256,6 +256,13 @@ pub trait Denoiser {
 /// An embedder that sums the embeddings of a face and of its mirror image, as LFW protocols do.
 pub struct FlipFused<'a>(pub &'a dyn Embedder);
 
+impl FlipFused<'_> {
+    /// Itself where mirror images count, else the embedder of the face alone.
+    pub fn when(&self, flip: bool) -> &dyn Embedder {
+        if flip { self } else { self.0 }
+    }
+}
+
 impl Embedder for FlipFused<'_> {
     fn name(&self) -> &str {
         self.0.name()

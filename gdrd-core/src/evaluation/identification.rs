@@ -176,7 +176,7 @@ struct Closed {
 impl Protocol for Closed {
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_gallery, of_probes| {
             let gallery = self.sides.gallery.embed(of_gallery, cx)?;
             let probes = self.sides.probes.embed(of_probes, cx)?;
@@ -187,7 +187,7 @@ impl Protocol for Closed {
 
     fn mistakes(&self, embedder: &dyn Embedder, _: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         with_gallery(embedder, None, self.config.gallery_size, |of_gallery, of_probes| {
             let gallery = part(&self.sides.gallery, self.sides.gallery.len(), of_gallery, cx)?;
             let probes = self.sides.probes.embed(of_probes, cx)?;

@@ -151,7 +151,7 @@ const NEVER: f64 = -2.0;
 impl Protocol for Open {
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_gallery, of_probes| {
             let gallery = templates(&self.gallery.embed(of_gallery, cx)?, &self.learnt, &self.names)?;
             let probes = self.probes.embed(of_probes, cx)?;
@@ -161,7 +161,7 @@ impl Protocol for Open {
 
     fn mistakes(&self, embedder: &dyn Embedder, _: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         with_gallery(embedder, None, self.config.gallery_size, |of_gallery, of_probes| {
             let gallery = part(&self.gallery, self.gallery.len(), of_gallery, cx)?;
             let probes = self.probes.embed(of_probes, cx)?;

@@ -140,7 +140,7 @@ struct Searched {
 impl Protocol for Searched {
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_gallery, of_probes| {
             let probes = self.probes.embed(of_probes, cx)?;
             let gallery = self.gallery.embed(of_gallery, cx)?;
@@ -159,7 +159,7 @@ impl Protocol for Searched {
     /// Of the distractors the first 8,192 are looked at: they are embedded anew.
     fn mistakes(&self, embedder: &dyn Embedder, outcome: &Outcome, cx: &BuildContext) -> Result<Option<Mistakes>> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         let wrong = |(probe, (item, person)): (usize, (&f64, &usize))| {
             (*item == 0.0).then_some(Asked { probe, person: Some(*person), taken_for: None })
         };

@@ -176,7 +176,7 @@ struct Pairs {
 impl Protocol for Pairs {
     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         let sizes = &self.config.sizes;
         let mut outcome = over_sizes(embedder, sizes, self.config.gallery_size, |of_left, of_right| {
             self.outcome(&self.seen(of_left, of_right, cx)?)
@@ -190,7 +190,7 @@ impl Protocol for Pairs {
         let pairs: Vec<Pair> = wrong.map(|(pair, _)| *pair).collect();
         let few = Self::new(self.config.clone(), self.dataset.clone(), pairs);
         let fused = FlipFused(embedder);
-        let embedder: &dyn Embedder = if self.config.flip { &fused } else { embedder };
+        let embedder = fused.when(self.config.flip);
         let similarities = match few.pairs.is_empty() {
             true => Vec::new(),
             false => with_gallery(embedder, None, self.config.gallery_size, |of_left, of_right| {

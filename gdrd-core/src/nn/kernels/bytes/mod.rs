@@ -3,7 +3,7 @@
 //!
 //! A weight is `scale[output] * w`, `w` from -127 to 127, with the scale that its output's largest weight needs. A value of an image is
 //! `scale * (u - zero)`, `u` from 0 to 255, with the scale that the image's largest value needs; `zero` is 0 where no value of
-//! the image is negative, and 128 elsewhere. Sums of products are exact, so every unit finds the same result, whatever the batch.
+//! the image is negative, and 128 elsewhere. Sums of products are exact, so every unit makes the same of the same map, whatever the batch.
 
 use super::buffer::Shared;
 use super::epilogue::Epilogue;

@@ -94,14 +94,17 @@ impl ByteUnit {
     }
 
     /// Whether this processor has it.
-    #[cfg(target_arch = "x86_64")]
     pub(in super::super) fn is_here(self) -> bool {
-        let here = Instructions::detected();
         match self {
             Self::Portable => true,
-            Self::Avx2 => here >= Instructions::Avx2,
-            Self::AvxVnni => here >= Instructions::Avx2 && is_x86_feature_detected!("avxvnni"),
-            Self::Avx512Vnni => here >= Instructions::Avx512 && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Instructions::detected() >= Instructions::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_here() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Instructions::detected() >= Instructions::Avx512 && is_x86_feature_detected!("avx512vnni")
+            }
         }
     }
 
@@ -119,7 +122,6 @@ impl ByteUnit {
     /// # Panics
     /// If the processor does not have it.
     pub(in super::super) fn run(self, kernel: impl ByteKernel) {
-        #[cfg(target_arch = "x86_64")]
         assert!(self.is_here(), "{self:?} is not here");
         match self {
             Self::Portable => kernel.run(Portable),
