@@ -298,6 +298,9 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// If a teacher fails, or features cannot be stored.
     pub fn stage<'s>(&'s self, stage: &'s StageSpec, mut terms: StageTerms) -> Result<Stage<'s>> {
+        let live = !stage.options.store_features || stage.options.shows_mixtures_to_teachers();
+        // First what steps need, so that what centres need of it is stored already: a face is read once for all its changes.
+        let teachers = self.teacher_features(stage, wanted(&terms.terms), !live)?;
         let views = self.views(&stage.options.data)?;
         for term in terms.terms.iter_mut().filter(|term| term.needs.centres) {
             let (name, output) = first_teacher(term)?;
@@ -316,8 +319,6 @@ impl<'a> Prepared<'a> {
             let stored = self.stored(name, &source, &[plain], std::slice::from_ref(output))?;
             term.centres = Some(class_centres(&stored[0][&plain], views.dataset(), self.parts.device())?);
         }
-        let live = !stage.options.store_features || stage.options.shows_mixtures_to_teachers();
-        let teachers = self.teacher_features(stage, wanted(&terms.terms), !live)?;
         self.with_teachers(stage, terms, teachers)
     }
 

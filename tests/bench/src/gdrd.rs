@@ -14,23 +14,19 @@ use gdrd_core::plugin::Workbench;
 use gdrd_core::student::StudentKinds;
 use gdrd_core::teacher::{Output, Teacher, TeacherConfig};
 use gdrd_core::trainer::{OptimizerConfig, Sgd};
-use gdrd_student::{BuiltIn, FaceEncoder, WeightPrecision};
+use gdrd_student::{BuiltIn, FaceEncoder};
 use gdrd_teachers::{DiffusionEncoder, IresnetTeacher, MobileFaceNetTeacher};
 use serde_json::json;
 
 use crate::faces::{Inputs, weights};
-use crate::{Case, Held, Iteration, Result, Values};
+use crate::{Case, Iteration, Result, Values};
 
 /// A student through its file, a teacher through its contract.
 pub(crate) fn embedding(case: &Case) -> Result<Iteration> {
     let faces = Inputs::read(case)?.faces;
     let (path, device) = (case.folder.join("weights.safetensors"), case.device()?);
     if case.network.kind == "resnet-trunk" {
-        let precision = match case.weights {
-            Held::Float32 => WeightPrecision::Float32,
-            Held::Bfloat16 => WeightPrecision::Bfloat16,
-            Held::Int8 => WeightPrecision::Int8,
-        };
+        let precision = case.weights.precision();
         let encoder = FaceEncoder::open_with_kinds(path, &device, &BuiltIn)?.with_weights(precision)?;
         return Ok(Box::new(move || Ok(Values::Known(encoder.embed(&faces)?.values().to_vec()))));
     }

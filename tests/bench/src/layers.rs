@@ -1,13 +1,19 @@
 //! Single layers of gdrd, and the most that the machine's cores can do.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
-use gdrd_core::nn::kernels::conv2d;
+use gdrd_core::nn::kernels::{WeightPrecision, conv2d};
+use gdrd_core::nn::{Activation, Conv2d, ConvConfig, Inference, Linear, Plan, Weights};
 use gemm::Parallelism;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+
+/// Copies of a layer that are timed together, each with weights of its own: they come from memory, as in a network, and entering and
+/// leaving the network's layout of maps weighs little.
+const COPIES: usize = 8;
 
 /// A layer of `files.py`.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,18 +39,19 @@ enum Kind {
 #[derive(Serialize)]
 pub(crate) struct Speed {
     gflop: f64,
+    /// In the form of a network that embeds.
     forward_seconds: f64,
     /// Forward and backward, with both gradients.
     training_seconds: f64,
 }
 
-/// The speed of each layer.
-pub(crate) fn measure(layers: &[Layer]) -> Result<Vec<Speed>> {
-    layers.iter().map(Layer::speed).collect()
+/// The speed of each layer, with weights held in `precision`.
+pub(crate) fn measure(layers: &[Layer], precision: WeightPrecision) -> Result<Vec<Speed>> {
+    layers.iter().map(|layer| layer.speed(precision)).collect()
 }
 
 impl Layer {
-    fn speed(&self) -> Result<Speed> {
+    fn speed(&self, precision: WeightPrecision) -> Result<Speed> {
         let &Self { inputs, outputs, size, kernel, stride, groups, batch, .. } = self;
         let padding = if kernel == 7 { 0 } else { kernel / 2 };
         let random = |dims: &[usize]| Var::randn(0f32, 1.0, dims, &Device::Cpu);
@@ -58,12 +65,47 @@ impl Layer {
         };
         let out = (size + 2 * padding - kernel) / stride + 1;
         let multiplications = batch * outputs * out * out * inputs / groups * kernel * kernel;
-        let (fixed_x, fixed_w) = (x.as_detached_tensor(), w.as_detached_tensor());
+        let network = self.network(&w.as_detached_tensor(), precision)?;
+        let values = x.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+        let forward = || {
+            let fill = |input: &mut [f32]| {
+                input.copy_from_slice(&values);
+                Ok(())
+            };
+            Ok(network.run(batch, fill, |_| ())?)
+        };
         Ok(Speed {
             gflop: 2e-9 * multiplications as f64,
-            forward_seconds: median(|| Ok(layer(&fixed_x, &fixed_w)?))?,
+            forward_seconds: median(forward)? / COPIES as f64,
             training_seconds: median(|| Ok(layer(&x, &w)?.backward()?))?,
         })
+    }
+
+    /// Copies of the layer, all of which read the input.
+    fn network(&self, weight: &Tensor, precision: WeightPrecision) -> Result<Inference> {
+        let &Self { inputs, outputs, size, kernel, stride, groups, .. } = self;
+        let tensors = BTreeMap::from([("weight".to_string(), weight.clone())]);
+        let mut network = Weights::read(tensors, &Device::Cpu, |_| false, |weights| {
+            let config = ConvConfig { stride, padding: if kernel == 7 { 0 } else { kernel / 2 }, groups, bias: false };
+            let (mut plan, x) = Plan::new([inputs, size, size]);
+            let mut y = x;
+            for _ in 0..COPIES {
+                y = match self.kind {
+                    Kind::Conv => Conv2d::new(inputs, outputs, kernel, config, weights)?.plan(
+                        &mut plan,
+                        x,
+                        None,
+                        &Activation::Identity,
+                    )?,
+                    Kind::Linear => {
+                        Linear::new(inputs, outputs, false, weights)?.plan(&mut plan, x, None, &Activation::Identity)?
+                    }
+                };
+            }
+            Ok(plan.finish(y))
+        })?;
+        network.hold(precision)?;
+        Ok(network)
     }
 }
 

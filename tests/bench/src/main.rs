@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use gdrd_core::nn::kernels::{Instructions, Precision, cuda_device, let_candle_sleep};
+use gdrd_core::nn::kernels::{Instructions, Precision, WeightPrecision, cuda_device, let_candle_sleep};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -85,6 +85,16 @@ enum Held {
     Int8,
 }
 
+impl Held {
+    fn precision(self) -> WeightPrecision {
+        match self {
+            Self::Float32 => WeightPrecision::Float32,
+            Self::Bfloat16 => WeightPrecision::Bfloat16,
+            Self::Int8 => WeightPrecision::Int8,
+        }
+    }
+}
+
 /// A network of `cases.py`.
 #[derive(Default, Deserialize)]
 struct Network {
@@ -118,7 +128,7 @@ fn main() -> Result<()> {
 fn serve(case: &Case) -> std::result::Result<(), String> {
     let served = match case.contender.as_str() {
         "peak" => layers::peaks(case.threads).and_then(|peaks| answer(&json!(peaks))),
-        "layers" => layers::measure(&case.layers).and_then(|speeds| answer(&json!(speeds))),
+        "layers" => layers::measure(&case.layers, case.weights.precision()).and_then(|speeds| answer(&json!(speeds))),
         _ => contend(case),
     };
     served.map_err(|error| error.to_string())
