@@ -44,8 +44,8 @@ impl<'a> All<'_, 'a> {
             return Ok(());
         }
         let made_of: Vec<&str> = named(self.parts.experiment().data.get(name).into_iter()).collect();
-        for part in &made_of {
-            self.open(*part)?;
+        for part in made_of.iter().copied() {
+            self.open(part)?;
         }
         // What its parts lack was said of them.
         if made_of.iter().any(|part| self.failed.contains(part)) {
