@@ -104,6 +104,31 @@ fn images_that_are_damaged_inside_are_named_before_the_first_step_and_decoded_on
 }
 
 #[test]
+fn broken_images_of_every_dataset_are_named_at_once() {
+    let bench = Bench::empty();
+    faces(&bench, &[("Ann", 4), ("Bob", 4)]);
+    bench.write("other/a.jpg", "");
+    std::fs::copy(bench.file("faces/Ann/Ann_0001.jpg"), bench.file("other/b.jpg")).expect("copied");
+    bench.write("faces/Bob/Bob_0002.jpg", "");
+    // What a protocol uses, behind a dataset that is made of it.
+    let more = "[data.other]\nkind = \"image-folder\"\nfolders = [\"other\"]\n[data.both]\nkind = \"joined\"\n\
+                parts = [\"train\", \"other\"]\n[data.idle]\nkind = \"image-folder\"\nfolders = [\"nowhere\"]\n\
+                [evaluate.lfw]\nkind = \"verification\"\ndata = \"both\"\npairs = \"pairs.txt\"\n";
+    bench.write("r.toml", recipe(FOLDERS) + more);
+    let student = gdrd_tests::root().join("assets/students/quickstart.safetensors");
+    let mut evaluate = gdrd(&bench);
+    evaluate.args(["evaluate", "r.toml", "--student"]).arg(student);
+    for text in [refused(&bench, "r.toml", &[], 1), Said::by(&mut evaluate).with_code(1).stderr] {
+        assert!(text.contains("error: 2 datasets cannot be read:\n  dataset `train`: "), "{text}");
+        assert!(
+            text.contains("\n  dataset `other`: ") && !text.contains("`both`") && !text.contains("nowhere"),
+            "{text}"
+        );
+        assert!(text.contains("Bob_0002.jpg") && text.contains("a.jpg"), "{text}");
+    }
+}
+
+#[test]
 fn someone_with_one_image_is_named() {
     let bench = Bench::empty();
     faces(&bench, &[("Ann", 4), ("Bob", 1)]);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::decode::{Decoding, decode, squared};
+use super::photographs::Photographs;
 use super::survey::Seen;
 use super::unreadable::{Broken, Unreadable};
 use super::{Attribute, Compared, Dataset, ImageFile};
@@ -125,6 +126,8 @@ pub(super) struct Opened<E> {
     notes: Vec<String>,
     /// Images that cannot be read: where, and why.
     left_out: Vec<String>,
+    /// Those of which faces are parts.
+    photographs: Photographs,
 }
 
 impl<E: Encoded> Opened<E> {
@@ -151,7 +154,8 @@ impl<E: Encoded> Opened<E> {
     /// All images, which somebody has looked at.
     pub(super) fn of(images: E, people: Vec<String>, look: Look) -> Self {
         let (pairs, notes, left_out) = (Vec::new(), Vec::new(), Vec::new());
-        Self { images, kept: None, people, numbers: None, pairs, look, notes, left_out }
+        let photographs = Photographs::default();
+        Self { images, kept: None, people, numbers: None, pairs, look, notes, left_out, photographs }
     }
 
     /// The same with pairs that are to be compared.
@@ -244,11 +248,14 @@ impl<E: Encoded> Dataset for Opened<E> {
 
     fn face(&self, index: usize) -> Result<Face> {
         let at = self.place_of(index);
-        let face = decode(&self.images.image(at)?, self.look.how)?;
-        match self.images.region(at) {
-            Some(region) => squared(region.cut(&face, self.look.margin)?, self.look.size),
-            None => squared(face, self.look.size),
-        }
+        let whole = || decode(&self.images.image(at)?, self.look.how);
+        let Some(region) = self.images.region(at) else { return squared(whole()?, self.look.size) };
+        // Several faces of one photograph mostly follow each other.
+        let face = match self.images.file(at) {
+            Some(file) => region.cut(&*self.photographs.get(&file.path, whole)?, self.look.margin),
+            None => region.cut(&whole()?, self.look.margin),
+        };
+        squared(face?, self.look.size)
     }
 
     fn image(&self, index: usize) -> Option<Result<Cow<'_, [u8]>>> {

@@ -110,17 +110,18 @@ impl Encoded for Bin {
 
 fn read(file: &[u8]) -> Result<(Vec<Image>, Vec<Compared>)> {
     let pickle = Pickle::read(file).map_err(Error::data)?;
-    let list = |id: Id| match pickle.of(id) {
-        Value::List(items) | Value::Tuple(items) => Some(items.as_slice()),
-        _ => None,
-    };
+    let list = |id: Id| items(&pickle, id);
     let expected = "expected a pickle of a list of images and a list of truth values";
     let (images, same) = match list(pickle.root) {
         Some([images, same]) => (list(*images), list(*same)),
         _ => (None, None),
     };
     let (Some(images), Some(same)) = (images, same) else {
-        return Err(Error::data(format!("{expected}, found something else (nothing of it was run)")));
+        let found = match list(pickle.root) {
+            Some([one, other]) => format!("{} and {}", described(&pickle, *one), described(&pickle, *other)),
+            _ => described(&pickle, pickle.root),
+        };
+        return Err(Error::data(format!("{expected}, found {found} (nothing of it was run)")));
     };
     if images.len() != 2 * same.len() || images.is_empty() {
         return Err(Error::data(format!(
@@ -164,6 +165,14 @@ fn read(file: &[u8]) -> Result<(Vec<Image>, Vec<Compared>)> {
     Ok((images, pairs))
 }
 
+/// The values of a list or a tuple.
+fn items<'p>(pickle: &'p Pickle, id: Id) -> Option<&'p [Id]> {
+    match pickle.of(id) {
+        Value::List(items) | Value::Tuple(items) => Some(items.as_slice()),
+        _ => None,
+    }
+}
+
 /// The bytes that a value is. Python 3 writes them for older protocols as the text of the same code points, to be encoded.
 fn bytes<'p>(pickle: &'p Pickle, id: Id) -> Option<Cow<'p, [u8]>> {
     match pickle.of(id) {
@@ -194,8 +203,8 @@ fn described(pickle: &Pickle, id: Id) -> String {
         Value::Bytes(_) => "bytes".into(),
         Value::Int(_) | Value::Long(_) => "a number".into(),
         Value::Text(_) => "a text".into(),
-        Value::Tuple(_) => "a tuple".into(),
-        Value::List(_) => "a list".into(),
+        Value::Tuple(items) => format!("a tuple of {}", items.len()),
+        Value::List(items) => format!("a list of {}", items.len()),
         Value::Dict(_) => "a dictionary".into(),
         Value::Outside(_) => "an object outside of the pickle".into(),
         Value::Named(module, name) => format!("`{module}.{name}`"),
@@ -242,7 +251,11 @@ mod tests {
         let said = refused(b"\x80\x04](C\x01aC\x01ae]K\x01a\x86.");
         assert_eq!(said, "pair 0: expected a truth value, found a number (nothing of it was run)");
         assert!(refused(b"\x80\x04]C\x01aa]\x88a\x86.").contains("found 1 images and 1 truth values"));
-        assert!(refused(b"\x80\x04}.").contains("found something else (nothing of it was run)"));
+        assert!(refused(b"\x80\x04}.").contains("truth values, found a dictionary (nothing of it was run)"));
+        let said = refused(b"cposix\nsystem\n(S'true'\ntR.");
+        assert!(said.contains("truth values, found a call of `posix.system` (nothing of it was run)"), "{said}");
+        assert!(refused(b"\x80\x04]]]\x87.").contains("truth values, found a tuple of 3 (nothing of it was run)"));
+        assert!(refused(b"\x80\x04]K\x01\x86.").contains("truth values, found a list of 0 and a number (nothing"));
         assert!(refused(b"\x80\x04]](C").contains("it ends at byte 6"));
         assert!(refused(b"\x80\x04]]\x86.").contains("found 0 images"));
     }

@@ -107,7 +107,6 @@ impl ListedFaces {
 
     fn rows(&self, list: &[u8], folder: &Path, names: &mut Names) -> Result<Vec<Row>> {
         let list = list.strip_prefix(b"\xef\xbb\xbf").unwrap_or(list);
-        let failed = |e: csv::Error| Error::data(e.to_string());
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(list);
         let headers = reader.headers().map_err(failed)?.clone();
         let column = |name: &str| {
@@ -187,6 +186,22 @@ impl ListedFaces {
     }
 }
 
+/// What is wrong with a line.
+fn failed(error: csv::Error) -> Error {
+    let line = error.position().map(|position| format!("line {}", position.line()));
+    let error = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            Error::data(format!("expected {expected_len} cells, as in the header, found {len}"))
+        }
+        csv::ErrorKind::Utf8 { .. } => Error::data("expected text in UTF-8, found other bytes"),
+        _ => Error::data(error.to_string()),
+    };
+    match line {
+        Some(line) => error.at(line),
+        None => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
@@ -249,7 +264,8 @@ mod tests {
         assert!(
             refused("path,x,y,width,height\na.png,1,2,0,4\n").contains("line 2: expected a box with width and height")
         );
-        assert!(refused("path,person\na.png\n").contains("line: 2"), "{}", refused("path,person\na.png\n"));
+        let said = refused("path,person\na.png\n");
+        assert!(said.ends_with("list.csv`: line 2: expected 2 cells, as in the header, found 1"), "{said}");
         assert!(refused("path\n").contains("expected at least one face"));
         let said = refused("path,x,y,width,height\na.png,90,90,4,4\n");
         assert!(said.contains("a.png` (line 2 of the list): the box at (90, 90)"), "{said}");

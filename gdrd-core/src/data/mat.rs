@@ -40,7 +40,11 @@ impl Mat {
         }
         let header = bytes.get(..HEADER).filter(|header| header.starts_with(b"MATLAB"));
         let Some(header) = header else {
-            return Err(Error::data("expected a file of MATLAB 5 to 7.2, found something else"));
+            let found = match is_of_version_4(bytes) {
+                true => "one of version 4; save it again with `save(..., '-v7')`, or by scipy.io.savemat",
+                false => "something else",
+            };
+            return Err(Error::data(format!("expected a file of MATLAB 5 to 7.2, found {found}")));
         };
         if &header[124..] != b"\0\x01IM" {
             return Err(Error::data(format!(
@@ -80,6 +84,22 @@ impl Mat {
         }
         Ok(Self { variables })
     }
+}
+
+/// Whether bytes begin as a matrix of version 4 does, which has no header of its file: a word of decimal digits that say the order of
+/// bytes, the form of numbers and the kind of matrix; rows; columns; whether there is an imaginary part; the length of the name; the
+/// name and a zero.
+fn is_of_version_4(bytes: &[u8]) -> bool {
+    let number = |at: usize, of: fn([u8; 4]) -> u32| Some(of(*bytes.get(4 * at..)?.first_chunk()?));
+    let fits = |order: u32, of: fn([u8; 4]) -> u32| -> Option<bool> {
+        let (kind, imaginary, length) = (number(0, of)?, number(3, of)?, number(4, of)? as usize);
+        let digits = [kind / 1000, kind / 100 % 10, kind / 10 % 10, kind % 10];
+        let is_kind = digits[0] == order && digits[1] == 0 && digits[2] <= 5 && digits[3] <= 2;
+        let name = bytes.get(20..20usize.checked_add(length)?)?;
+        let is_name = name.split_last().is_some_and(|(end, name)| *end == 0 && name.iter().all(u8::is_ascii_graphic));
+        Some(is_kind && imaginary <= 1 && is_name && length > 1)
+    };
+    fits(0, u32::from_le_bytes) == Some(true) || fits(1, u32::from_be_bytes) == Some(true)
 }
 
 /// Type and bytes of the element that `bytes` begin with, and what follows.
@@ -242,7 +262,17 @@ mod tests {
     fn other_versions_and_damage_are_refused() {
         let said = |bytes: &[u8]| Mat::read(bytes).err().expect("refused").to_string();
         assert!(said(b"MATLAB 7.3 MAT-file").contains("MATLAB 7.3, which is HDF5"));
-        assert!(said(b"PK").contains("expected a file of MATLAB 5 to 7.2"));
+        assert!(said(b"PK").contains("expected a file of MATLAB 5 to 7.2, found something else"));
+        let old = |words: [[u8; 4]; 5]| [&words.concat()[..], b"ids\0\0\0\0\0\0\0\xf0?"].concat();
+        let little = old([0u32, 1, 1, 0, 4].map(u32::to_le_bytes));
+        for bytes in [&little, &old([1000u32, 1, 1, 0, 4].map(u32::to_be_bytes))] {
+            assert!(
+                said(bytes).contains("found one of version 4; save it again with `save(..., '-v7')`"),
+                "{}",
+                said(bytes)
+            );
+        }
+        assert!(said(&little[..21]).contains("found something else"));
         let mut big = file(&[]);
         big[124..].copy_from_slice(b"\x01\0MI");
         assert!(said(&big).contains("little-endian"));

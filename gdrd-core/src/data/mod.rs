@@ -36,6 +36,7 @@ mod occluded;
 mod packed;
 mod parquet;
 mod passed_over;
+mod photographs;
 mod random_downscale;
 mod recordio;
 mod sheet;

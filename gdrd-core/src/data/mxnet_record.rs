@@ -112,12 +112,20 @@ impl Records {
                         index.len()
                     )));
                 }
-                let end = end_of_images(end, |key| {
+                let holds_image = |key: u64| -> Result<bool> {
                     let Ok(at) = index.binary_search_by_key(&key, |(key, _)| *key) else { return Ok(false) };
                     let start = index[at].1;
                     let record = record_at(&map, start)?;
                     Ok(header(&record).at(|| place(key, start))?.image < record.len())
-                })?;
+                };
+                let end = end_of_images(end, holds_image)?;
+                if holds_image(end)? {
+                    return Err(Error::data(format!(
+                        "{}: it says that the images end before key {end}; expected a record without an image there, found one with an \
+                         image",
+                        place(key, start)
+                    )));
+                }
                 index.retain(|(key, _)| (1..end).contains(key));
                 if index.len() as u64 + 1 != end {
                     return Err(Error::data(format!(
@@ -331,6 +339,13 @@ mod tests {
         assert_eq!(opened(&many, None, |_| ()).expect("one image").len(), 1);
         let wrong = [part(0, &record(&[9.0, 2.0], b"")), part(0, &record(&[0.0], &png(1)))].concat();
         assert!(refused(&wrong, None).contains("the images end before key 9"));
+        let images = [1, 2, 3].map(|red| part(0, &record(&[0.0], &png(red))));
+        let few = [part(0, &record(&[3.0, 4.0], b"")), images.concat(), part(0, &record(&[1.0, 3.0], b""))].concat();
+        let said = refused(&few, None);
+        assert!(
+            said.contains("record 0 at byte 0: it says that the images end before key 3; expected a record"),
+            "{said}"
+        );
         assert!(refused(b"", None).contains("it holds no image"));
     }
 

@@ -15,6 +15,7 @@ use super::{Attribute, Dataset, DatasetConfig, composed, is_image_name};
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Problem, Result};
 use crate::files::Mapped;
+use crate::nn::weights::first_of;
 use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
@@ -89,7 +90,8 @@ impl DatasetConfig for WebDataset {
             }
         }
         if all.samples.is_empty() {
-            return Err(Error::data("`shards`: no sample has an image"));
+            let files: Vec<String> = all.shards.iter().map(|(path, _)| format!("`{}`", path.display())).collect();
+            return Err(Error::data(format!("{}: no sample has an image", first_of(files.len(), files.into_iter()))));
         }
         let look = Look::new(self.size, self.exif_orientation, self.low_resolution);
         let note =
@@ -378,6 +380,10 @@ mod tests {
         }
         let said = refused(&tar[..2048], options());
         assert!(said.contains("it is cut: expected an empty block of 512 bytes at its end, byte 2048"), "{said}");
+        for empty in [vec![0; 2048], archive(&[("1.cls", b"7")])] {
+            let said = refused(&empty, options());
+            assert!(said.contains("a.tar`: no sample has an image"), "{said}");
+        }
         let mut wrong = tar.clone();
         wrong[0] = b'9';
         assert!(refused(&wrong, options()).contains("it is no whole tar archive"), "a checksum that does not fit");

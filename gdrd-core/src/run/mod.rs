@@ -9,6 +9,7 @@ mod calibrated;
 mod checksums;
 mod claim;
 mod cost;
+mod datasets;
 mod difference;
 mod events;
 mod features;

@@ -10,7 +10,7 @@ use gdrd_core::files::check_output;
 use gdrd_core::registry::Registry;
 use serde_json::json;
 
-use super::source::{Eyes, Source, here, say_first, write_json};
+use super::source::{Eyes, SkipUnreadable, Source, here, say_first, write_json};
 use crate::args::PlaceArguments;
 
 #[derive(Args)]
@@ -27,6 +27,8 @@ pub(crate) struct CleanArguments {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    unreadable: SkipUnreadable,
+    #[command(flatten)]
     eyes: Eyes,
     #[command(flatten)]
     place: PlaceArguments,
@@ -34,7 +36,7 @@ pub(crate) struct CleanArguments {
 
 pub(crate) fn clean(wanted: &CleanArguments, registry: &Arc<Registry>) -> Result<()> {
     let place = here(&wanted.place, registry)?;
-    let source = Source::open(&wanted.source, &place, registry)?;
+    let source = Source::whole(&wanted.source, &wanted.unreadable, &place, registry)?;
     if let Some(out) = &wanted.out {
         check_output(out, source.paths.iter().map(PathBuf::as_path))?;
     }
@@ -46,6 +48,7 @@ pub(crate) fn clean(wanted: &CleanArguments, registry: &Arc<Registry>) -> Result
     let name = |person: usize| dataset.people()[person].as_str();
     let of = |row: usize| name(found.means.people[row]);
     say!("{}: {} of {} faces were judged, those with others of their person", source.name, found.judged, dataset.len());
+    source.say_notes();
     let (strays, below) = (found.strays.len(), found.stray_below);
     let swapped = found.strays.iter().filter(|stray| stray.cosine > stray.own && stray.cosine >= below).count();
     say!(

@@ -15,7 +15,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::run::Place;
 use serde_json::{Value, json};
 
-use super::source::{Eyes, Source, here, reporter, say_first, write_json};
+use super::source::{Eyes, SkipUnreadable, Source, here, reporter, say_first, write_json};
 use crate::args::PlaceArguments;
 use crate::progress::Progress;
 
@@ -32,6 +32,8 @@ pub(crate) struct DiffArguments {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    unreadable: SkipUnreadable,
+    #[command(flatten)]
     eyes: Eyes,
     #[command(flatten)]
     place: PlaceArguments,
@@ -39,12 +41,14 @@ pub(crate) struct DiffArguments {
 
 pub(crate) fn diff(wanted: &DiffArguments, registry: &Arc<Registry>) -> Result<()> {
     let place = here(&wanted.place, registry)?;
-    let (a, b) = (Source::open(&wanted.a, &place, registry)?, Source::open(&wanted.b, &place, registry)?);
+    let open = |text: &str| Source::whole(text, &wanted.unreadable, &place, registry);
+    let (a, b) = (open(&wanted.a)?, open(&wanted.b)?);
     if let Some(out) = &wanted.out {
         check_output(out, a.paths.iter().chain(&b.paths).map(PathBuf::as_path))?;
     }
     for source in [&a, &b] {
         say!("{}: {} faces, {} people", source.name, source.dataset.len(), source.dataset.people().len());
+        source.say_notes();
     }
     let of_a: BTreeSet<&String> = a.dataset.people().iter().collect();
     let names: Vec<&String> = b.dataset.people().iter().filter(|name| of_a.contains(name)).collect();
@@ -75,7 +79,14 @@ fn identical(a: &Source, b: &Source) -> Result<Vec<(String, String)>> {
     let progress = Progress::new();
     let mut of_a: BTreeMap<[u8; 32], usize> = BTreeMap::new();
     let look = |source: &Source| -> Result<Vec<std::result::Result<Seen, String>>> {
-        seen(&*source.dataset, &mut reporter(&progress, &format!("reading {}", source.name)))
+        let seen = seen(&*source.dataset, &mut reporter(&progress, &format!("reading {}", source.name)))?;
+        // Images were looked at when the dataset was opened; what its own code makes of them may still fail.
+        let broken: Vec<&String> = seen.iter().filter_map(|face| face.as_ref().err()).collect();
+        if !broken.is_empty() {
+            say!("{}: faces that cannot be read and are not compared: {}", source.name, broken.len());
+            say_first(broken.into_iter().cloned());
+        }
+        Ok(seen)
     };
     for (index, face) in look(a)?.into_iter().enumerate() {
         if let Ok(face) = face {

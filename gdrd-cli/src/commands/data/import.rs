@@ -12,7 +12,7 @@ use gdrd_core::files::check_output;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Assembly, Place};
 
-use super::source::{Source, here, reporter, say_first};
+use super::source::{SkipUnreadable, Source, here, reporter, say_first};
 use crate::args::PlaceArguments;
 use crate::commands::load;
 use crate::progress::Progress;
@@ -33,16 +33,15 @@ pub(crate) struct ImportArguments {
     /// The recipe of --view
     #[arg(long, value_name = "FILE", requires = "view")]
     recipe: Option<PathBuf>,
-    /// Leave out faces that cannot be read, instead of ending with an error that names them
-    #[arg(long)]
-    skip_unreadable: bool,
+    #[command(flatten)]
+    unreadable: SkipUnreadable,
     #[command(flatten)]
     place: PlaceArguments,
 }
 
 pub(crate) fn import(wanted: &ImportArguments, registry: &Arc<Registry>) -> Result<()> {
     let place = here(&wanted.place, registry)?;
-    let source = Source::open(&wanted.source, &place, registry)?;
+    let source = Source::whole(&wanted.source, &wanted.unreadable, &place, registry)?;
     check_output(&wanted.out, source.paths.iter().map(PathBuf::as_path))?;
     let dataset = &*source.dataset;
     match (wanted.size, &wanted.view, &wanted.recipe) {
@@ -94,13 +93,13 @@ fn written(wanted: &ImportArguments, source: &Source, form: &PackAs, what: &str)
     let dataset: &dyn Dataset = &*source.dataset;
     let packing = {
         let report = &mut reporter(&progress, "importing");
-        pack(dataset, form, &wanted.out, wanted.skip_unreadable, &made_of, report)
+        pack(dataset, form, &wanted.out, wanted.unreadable.skip_unreadable, &made_of, report)
     };
     drop(progress);
     let packing = packing?;
     let each = packing.bytes / packing.faces.max(1) as u64;
     say!("{}: {} faces as {what}, {} bytes, {each} a face", wanted.out.display(), packing.faces, packing.bytes);
-    dataset.notes().iter().for_each(|note| say!("note: {note}"));
+    source.say_notes();
     if !packing.left_out.is_empty() {
         say!("left out: {}", packing.left_out.len());
         say_first(packing.left_out.into_iter());

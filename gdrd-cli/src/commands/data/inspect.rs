@@ -66,7 +66,8 @@ pub(crate) fn inspect(wanted: &InspectArguments, registry: &Arc<Registry>) -> Re
     let across = found.duplicates.iter().filter(|one| !one.one_person).count();
     say!("images that are there more than once: {}, of them {across} as several people", found.duplicates.len());
     say_first(found.duplicates.iter().map(|one| one.places.join(" = ")));
-    found.notes.iter().for_each(|note| say!("note: {note}"));
+    // What they list in further lines stands under `broken`.
+    found.notes.iter().for_each(|note| say!("note: {}", note.lines().next().unwrap_or_default().trim_end_matches(':')));
     match &wanted.out {
         Some(out) => {
             let (name, fingerprint) = (&source.name, &source.fingerprint);

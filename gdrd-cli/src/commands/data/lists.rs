@@ -12,7 +12,7 @@ use gdrd_core::files::{check_output, write_atomically};
 use gdrd_core::registry::Registry;
 use gdrd_core::seed::Seed;
 
-use super::source::{Source, here};
+use super::source::{SkipUnreadable, Source, here};
 use crate::args::PlaceArguments;
 
 #[derive(Args)]
@@ -32,11 +32,13 @@ pub(crate) struct PairsArguments {
     #[arg(long, default_value_t = 7)]
     seed: u64,
     #[command(flatten)]
+    unreadable: SkipUnreadable,
+    #[command(flatten)]
     place: PlaceArguments,
 }
 
 pub(crate) fn pairs(wanted: &PairsArguments, registry: &Arc<Registry>) -> Result<()> {
-    let source = Source::open(&wanted.source, &here(&wanted.place, registry)?, registry)?;
+    let source = Source::whole(&wanted.source, &wanted.unreadable, &here(&wanted.place, registry)?, registry)?;
     check_output(&wanted.out, source.paths.iter().map(PathBuf::as_path))?;
     let (folds, each) = (wanted.folds as usize, wanted.each as usize);
     let text = pair_list(&*source.dataset, folds, each, Seed(wanted.seed))?;
@@ -46,6 +48,7 @@ pub(crate) fn pairs(wanted: &PairsArguments, registry: &Arc<Registry>) -> Result
         wanted.out.display(),
         wanted.seed
     );
+    source.say_notes();
     Ok(())
 }
 
@@ -66,6 +69,8 @@ pub(crate) struct SplitArguments {
     #[arg(long, default_value_t = 7)]
     seed: u64,
     #[command(flatten)]
+    unreadable: SkipUnreadable,
+    #[command(flatten)]
     place: PlaceArguments,
 }
 
@@ -75,12 +80,13 @@ fn share(text: &str) -> std::result::Result<f64, String> {
 }
 
 pub(crate) fn split(wanted: &SplitArguments, registry: &Arc<Registry>) -> Result<()> {
-    let source = Source::open(&wanted.source, &here(&wanted.place, registry)?, registry)?;
+    let source = Source::whole(&wanted.source, &wanted.unreadable, &here(&wanted.place, registry)?, registry)?;
     check_output(&wanted.out, source.paths.iter().map(PathBuf::as_path))?;
     let sides = gallery(&*source.dataset, wanted.share, wanted.least as usize, Seed(wanted.seed))?;
     let List { text, counts: [gallery, probes], left_out } = list(&*source.dataset, &sides)?;
     write_atomically(&wanted.out, text.as_bytes())?;
     say!("{}: {gallery} faces in the gallery, {probes} probes, seed {}", wanted.out.display(), wanted.seed);
+    source.say_notes();
     if !left_out.is_empty() {
         say!("left out, attributes called as columns of a list are: {}", left_out.join(", "));
     }

@@ -38,7 +38,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Opens `RECIPE.toml:NAME`, or what lies at a path, of the kind that it looks like.
+    /// Opens `RECIPE.toml:NAME`, or what lies at a path, of the kind that it looks like. Images that cannot be read are left out of
+    /// a path, named by [`Dataset::left_out`]; a recipe has a word of its own on them.
     pub(super) fn open(text: &str, place: &Place, registry: &Registry) -> Result<Self> {
         if let Some((recipe, name)) = recipe_of(text) {
             let recipe = load(recipe, &[], registry)?;
@@ -57,6 +58,53 @@ impl Source {
         let files: Vec<String> = cx.record().files.into_values().collect();
         let fingerprint = digest::of_value(&(kind, files));
         Ok(Self { name: text.into(), dataset, fingerprint, paths: vec![path], is_of_recipe: false })
+    }
+
+    /// The same, where images of a path that cannot be read are an error, unless `wish` is to leave them out.
+    pub(super) fn whole(text: &str, wish: &SkipUnreadable, place: &Place, registry: &Registry) -> Result<Self> {
+        let source = Self::open(text, place, registry)?;
+        wish.judge(&source)?;
+        Ok(source)
+    }
+
+    /// Says what the dataset has to say of itself: what was passed over or left out. A recipe's was a warning when it was opened.
+    pub(super) fn say_notes(&self) {
+        if self.is_of_recipe {
+            return;
+        }
+        self.dataset.notes().iter().for_each(|note| say!("note: {}: {note}", self.name));
+    }
+}
+
+/// What becomes of images that cannot be read.
+#[derive(Args)]
+pub(super) struct SkipUnreadable {
+    /// Leave out images of a path that cannot be read, and name them, instead of ending with an error that names them; a recipe's dataset has
+    /// `unreadable` for that
+    #[arg(long)]
+    pub(super) skip_unreadable: bool,
+}
+
+impl SkipUnreadable {
+    /// An error that names what was left out of a path against the wish.
+    fn judge(&self, source: &Source) -> Result<()> {
+        let broken = source.dataset.left_out();
+        if self.skip_unreadable || source.is_of_recipe || broken.is_empty() {
+            return Ok(());
+        }
+        const NAMED: usize = 1000;
+        let mut text = format!(
+            "`{}`: {} of {} images cannot be read; `--skip-unreadable` leaves them out:",
+            source.name,
+            broken.len(),
+            source.dataset.len() + broken.len()
+        );
+        broken.iter().take(NAMED).for_each(|why| text += &format!("\n  {why}"));
+        match broken.len().saturating_sub(NAMED) {
+            0 => {}
+            more => text += &format!("\n  and {more} more"),
+        }
+        Err(Error::data(text))
     }
 }
 

@@ -18,6 +18,7 @@ use super::ParquetImages;
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Result};
 use crate::files::Mapped;
+use crate::nn::weights::first_of;
 use crate::recipe::RecipePath;
 
 pub(super) fn build(config: &ParquetImages, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
@@ -40,7 +41,11 @@ pub(super) fn build(config: &ParquetImages, cx: &BuildContext) -> Result<Box<dyn
         }
     }
     if all.rows.is_empty() {
-        return Err(Error::data("`files`: they have no row"));
+        let files: Vec<String> = all.files.iter().map(|file| format!("`{}`", file.path.display())).collect();
+        return Err(Error::data(format!(
+            "{}: expected at least one row, found none",
+            first_of(files.len(), files.into_iter())
+        )));
     }
     let look = Look::new(config.size, config.exif_orientation, config.low_resolution);
     Ok(Box::new(Opened::checked(cx, all, names.people, look, config.unreadable)?))
@@ -101,6 +106,7 @@ impl ParquetImages {
     /// Adds the rows of a file.
     fn read(&self, path: &Path, all: &mut Rows, names: &mut Names) -> Result<()> {
         let map = Mapped::open(path)?;
+        let bytes = map.len();
         let reader = Reader::new(Bytes::from_owner(Map(map))).map_err(|e| failed(&e))?;
         let about = reader.metadata().file_metadata();
         let schema = about.schema_descr();
@@ -110,6 +116,7 @@ impl ParquetImages {
             .map(|said: Value| said["info"]["features"].clone())
             .unwrap_or_default();
         let image = image_column(schema, self.image.as_deref(), &features)?;
+        let counts = rows_of_groups(&reader, image, bytes)?;
         let person = match self.person.as_str() {
             "none" => None,
             name => Some(Told::new(schema, name, &features).at(|| "`person`".to_string())?),
@@ -117,11 +124,10 @@ impl ParquetImages {
         let attributes = self.attributes.iter().map(|name| Told::new(schema, name, &features));
         let attributes = attributes.collect::<Result<Vec<_>>>().at(|| "`attributes`".to_string())?;
         let (file, mut number) = (all.files.len(), 0);
-        for group in 0..reader.num_row_groups() {
+        for (group, rows) in counts.into_iter().enumerate() {
             let of = |told: &Told| told.values(&reader, group);
             let people = person.as_ref().map(of).transpose()?;
             let attributes = attributes.iter().map(of).collect::<Result<Vec<_>>>()?;
-            let rows = usize::try_from(reader.metadata().row_group(group).num_rows()).unwrap_or_default();
             for row in 0..rows {
                 let of = |values: &Vec<Option<String>>| values.get(row).cloned().flatten();
                 let person = match &people {
@@ -145,6 +151,29 @@ impl ParquetImages {
         all.files.push(Open { path: path.to_path_buf(), reader, image });
         Ok(())
     }
+}
+
+/// How many rows each group has, as the footer says, before anything is made for each of them.
+fn rows_of_groups(reader: &Reader, image: usize, bytes: usize) -> Result<Vec<usize>> {
+    let groups = reader.metadata().row_groups().iter().enumerate();
+    let rows = groups.map(|(at, group)| {
+        let (rows, images) = (group.num_rows(), group.column(image).num_values());
+        let count = usize::try_from(rows).ok().filter(|_| rows == images);
+        count.ok_or_else(|| {
+            Error::data(format!("row group {at}: expected as many rows as images, {images}, found {rows}"))
+        })
+    });
+    let rows = rows.collect::<Result<Vec<usize>>>()?;
+    let said = reader.metadata().file_metadata().num_rows();
+    let sum = rows.iter().fold(0u64, |sum, rows| sum.saturating_add(*rows as u64));
+    if i64::try_from(sum) != Ok(said) {
+        return Err(Error::data(format!("expected {said} rows, as the footer says, found {sum} in its row groups")));
+    }
+    // Images are no shorter than a byte, but for what a dictionary says many times.
+    if sum > bytes as u64 {
+        return Err(Error::data(format!("expected at most {bytes} rows, one for each byte of the file, found {sum}")));
+    }
+    Ok(rows)
 }
 
 /// The columns of a file, for messages.

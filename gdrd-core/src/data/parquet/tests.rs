@@ -106,3 +106,50 @@ fn a_file_that_is_cut_or_damaged_is_refused() {
         }
     }
 }
+
+/// A file whose footer has the number `rows` in the place of the number of its rows, at the places `which` of its `i64` of that value.
+fn with_rows(bytes: &[u8], rows: u64, which: &[usize]) -> Vec<u8> {
+    let (body, end) = bytes.split_at(bytes.len() - 8);
+    let length = u32::from_le_bytes(*end.first_chunk().expect("a length")) as usize;
+    let (body, footer) = body.split_at(body.len() - length);
+    // Thrift's compact form: a field of type 6 behind the last one, and a number in zigzag, seven bits a byte.
+    let mut number = 2 * rows;
+    let mut coded = Vec::new();
+    while number > 127 {
+        coded.push(number as u8 | 128);
+        number >>= 7;
+    }
+    coded.push(number as u8);
+    let is_rows = |pair: &[u8]| pair[0] & 15 == 6 && (1..4).contains(&(pair[0] >> 4)) && pair[1] == 4;
+    let places: Vec<usize> =
+        footer.windows(2).enumerate().filter(|(_, pair)| is_rows(pair)).map(|(at, _)| at).collect();
+    let (mut new, mut from) = (Vec::new(), 0);
+    for at in which.iter().filter_map(|place| places.get(*place)) {
+        new.extend_from_slice(&footer[from..=*at]);
+        new.extend_from_slice(&coded);
+        from = at + 2;
+    }
+    new.extend_from_slice(&footer[from..]);
+    [body, &new, &(new.len() as u32).to_le_bytes(), b"PAR1"].concat()
+}
+
+#[test]
+fn rows_that_are_not_there_are_refused_before_they_are_made() {
+    let whole = std::fs::read(golden("version_2.parquet")).expect("a file");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rows.parquet");
+    let said = |rows: u64, which: &[usize]| {
+        std::fs::write(&file, with_rows(&whole, rows, which)).expect("written");
+        opened(json!({ "files": [file], "person": "none" })).err().map(|error| error.to_string())
+    };
+    assert_eq!(said(2, &[0]), None, "as it was");
+    // The number of the file, those of the columns' values, of which images are the first, and that of the group.
+    let text = said(1 << 33, &[0]).expect("refused");
+    assert!(text.contains("expected 8589934592 rows, as the footer says, found 2 in its row groups"), "{text}");
+    let text = said(1 << 33, &[1]).expect("refused");
+    assert!(text.contains("row group 0: expected as many rows as images, 8589934592, found 2"), "{text}");
+    let text = said(1 << 33, &[5]).expect("refused");
+    assert!(text.contains("row group 0: expected as many rows as images, 2, found 8589934592"), "{text}");
+    let text = said(1 << 33, &[0, 1, 2, 3, 4, 5]).expect("refused");
+    assert!(text.contains("one for each byte of the file, found 8589934592"), "{text}");
+}
