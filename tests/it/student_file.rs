@@ -104,7 +104,8 @@ fn onnx_models_give_in_onnx_runtime_what_students_give() {
         for (row, expected) in expected["embeddings"].as_array().expect("rows").iter().enumerate() {
             let expected =
                 expected.as_array().expect("values").iter().map(|value| value.as_f64().expect("a number") as f32);
-            let most = embedded.row(row).iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            let most =
+                embedded.row(row).expect("a row").iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
             assert!(most < 1e-4, "{name}, face {row}: {most}");
         }
     }
