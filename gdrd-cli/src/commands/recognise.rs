@@ -188,7 +188,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
     }
     let eyes = Eyes::open(&wanted.finding)?;
     let mut seen: BTreeMap<PathBuf, (State, Option<u32>)> = BTreeMap::new();
-    let mut unread = 0;
+    let mut unread = BTreeSet::new();
     if !wanted.once {
         talk!("watching {}; press Ctrl-C to stop", wanted.folder.display());
     }
@@ -207,6 +207,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
             entries(&wanted.folder)?.into_iter().filter(|path| is_image_name(path) && path.is_file()).collect();
         // A name that is used again is a new photograph.
         seen.retain(|path, _| path.exists());
+        unread.retain(|path| seen.contains_key(path));
         for image in images {
             let Some(state) = State::of(&image) else { continue };
             let looks = match seen.get(&image) {
@@ -220,11 +221,12 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
                 _ => match Found::all(&image, &gallery, &encoder, &wanted.operating, wanted.top, &eyes) {
                     Ok(found) => {
                         recognised(&image, &found, wanted)?;
+                        unread.remove(&image);
                         true
                     }
                     Err(error) if looks >= PATIENCE => {
                         pass_over(&image, &error, wanted.json);
-                        unread += 1;
+                        unread.insert(image.clone());
                         true
                     }
                     Err(_) => false,
@@ -234,7 +236,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
             seen.insert(image, (state, (!done).then_some(looks)));
         }
         if wanted.once && !waiting {
-            return all_read(unread, seen.len());
+            return all_read(unread.len(), seen.len());
         }
         std::thread::sleep(Duration::from_millis(wanted.every));
     }

@@ -53,6 +53,9 @@ pub(super) struct Seen {
     pub(super) took: [f64; 2],
 }
 
+/// A face as the student sees it, a PNG, and whether it is of one colour.
+type Small = (Vec<u8>, bool);
+
 /// What waits for its turn.
 pub(super) enum Task {
     Look(Job),
@@ -187,8 +190,8 @@ impl Looker {
         }
     }
 
-    /// Embeddings of faces; of each the PNG of what the student sees, and whether that is of one colour.
-    fn embedded(&self, faces: &[Aligned]) -> Result<Vec<(Embedding, (Vec<u8>, bool))>> {
+    /// The embeddings of faces, and the faces as the student sees them.
+    fn embedded(&self, faces: &[Aligned]) -> Result<Vec<(Embedding, Small)>> {
         let prepare = &self.encoder.header().prepare;
         let small = |face: &Aligned| {
             let small = prepare.apply(&face.face)?;
