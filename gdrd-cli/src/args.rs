@@ -147,7 +147,7 @@ pub(crate) enum Command {
     },
     /// Write embeddings of images to a safetensors file, or as lines of JSON
     Embed {
-        /// Images of aligned faces: JPEG, PNG, BMP, WebP or GIF
+        /// Images of aligned faces: JPEG, PNG, BMP, WebP or GIF. All are tried; the exit code is 1 if some could not be read
         #[arg(required = true)]
         images: Vec<PathBuf>,
         /// Student file
@@ -172,10 +172,11 @@ pub(crate) enum Command {
         #[arg(long)]
         ignore_orientation: bool,
         /// The file to write: `embeddings` [images, width], rows of unit length; `faces` [images, 32], the sha256 of their
-        /// pixels; names in the metadata
+        /// pixels; names in the metadata. It is not written if an image could not be read
         #[arg(long, value_name = "FILE", required_unless_present = "json")]
         out: Option<PathBuf>,
-        /// Print a line of JSON for each image: `image`, `embedding` of unit length, `face`, the sha256 of its pixels
+        /// Print a line of JSON for each image: `image`, `embedding` of unit length, `face`, the sha256 of its pixels; or `image` and
+        /// `error`
         #[arg(long)]
         json: bool,
         #[command(flatten)]

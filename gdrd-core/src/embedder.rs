@@ -116,30 +116,40 @@ impl Embeddings {
 
     /// One row.
     ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn row(&self, at: usize) -> Result<&[f32]> {
+        match at < self.len() {
+            true => Ok(self.known(at)),
+            false => Err(Error::component(format!("expected a row below {}, found {at}", self.len()))),
+        }
+    }
+
+    /// A row whose number was made from the number of rows.
+    ///
     /// # Panics
     /// If there is no such row.
-    pub fn row(&self, at: usize) -> &[f32] {
+    pub(crate) fn known(&self, at: usize) -> &[f32] {
         &self.values[at * self.width..(at + 1) * self.width]
     }
 
     /// Several rows, which show one person, as one: see [`fuse`].
     ///
     /// # Errors
-    /// As [`fuse`].
-    ///
-    /// # Panics
-    /// If there is no such row.
+    /// As [`fuse`], and if there is no such row.
     pub fn fused(&self, rows: &[usize]) -> Result<Vec<f32>> {
         let ratings = self.ratings();
-        fuse(rows.iter().map(|&row| (self.row(row), ratings.map(|ratings| ratings[row]))))
+        let one = |&row: &usize| Ok((self.row(row)?, ratings.map(|ratings| ratings[row])));
+        let all = rows.iter().map(one).collect::<Result<Vec<_>>>()?;
+        fuse(all.iter().copied())
     }
 
     /// The cosine similarity of two rows, in `[-1, 1]`.
     ///
-    /// # Panics
+    /// # Errors
     /// If there is no such row.
-    pub fn similarity(&self, left: usize, right: usize) -> f32 {
-        self.row(left).iter().zip(self.row(right)).map(|(a, b)| a * b).sum()
+    pub fn similarity(&self, left: usize, right: usize) -> Result<f32> {
+        Ok(self.row(left)?.iter().zip(self.row(right)?).map(|(a, b)| a * b).sum())
     }
 }
 
@@ -195,7 +205,7 @@ pub fn fuse<'a>(faces: impl Iterator<Item = (&'a [f32], Option<f64>)> + Clone) -
 /// let red = Face::new(1, 1, vec![9, 0, 0])?;
 /// let yellow = Face::new(1, 1, vec![9, 9, 0])?;
 /// let found = FirstPixel.embed(&[red, yellow])?;
-/// assert!((found.similarity(0, 1) - 0.5f32.sqrt()).abs() < 1e-6);
+/// assert!((found.similarity(0, 1)? - 0.5f32.sqrt()).abs() < 1e-6);
 /// # Ok::<(), gdrd_core::error::Error>(())
 /// ```
 pub trait Embedder {
@@ -306,8 +316,27 @@ mod tests {
     fn rows_have_unit_length_and_zero_is_refused() {
         let rows = Embeddings::from_rows(2, vec![3.0, 4.0, 0.0, 2.0]).expect("rows");
         assert_eq!(rows.values(), [0.6, 0.8, 0.0, 1.0]);
-        assert!((rows.similarity(0, 1) - 0.8).abs() < 1e-6);
+        assert!((rows.similarity(0, 1).expect("rows") - 0.8).abs() < 1e-6);
         assert!(Embeddings::from_rows(2, vec![0.0, 0.0]).is_err());
+    }
+
+    #[test]
+    fn rows_that_there_are_not_are_errors() {
+        let rows = Embeddings::from_rows(2, vec![3.0, 4.0, 0.0, 2.0]).expect("rows");
+        assert_eq!(rows.row(1).expect("a row"), [0.0, 1.0]);
+        for at in [2, usize::MAX] {
+            let errors = [
+                rows.row(at).map(drop),
+                rows.similarity(0, at).map(drop),
+                rows.similarity(at, 0).map(drop),
+                rows.fused(&[0, at]).map(drop),
+            ];
+            for error in errors {
+                let text = error.expect_err("no such row").to_string();
+                assert_eq!(text, format!("expected a row below 2, found {at}"));
+            }
+        }
+        assert!(Embeddings::none(2).row(0).is_err());
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Error {
     }
 
     /// A failed file operation, where whoever called says on which file.
-    pub(crate) fn io_without_place(source: std::io::Error) -> Self {
+    pub fn io_without_place(source: std::io::Error) -> Self {
         let message = io_reason(&source);
         Self { kind: ErrorKind::Io, places: Vec::new(), message, source: Some(Box::new(source)) }
     }

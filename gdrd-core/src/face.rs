@@ -38,6 +38,16 @@ pub enum Kernel {
     Lanczos3,
 }
 
+/// A face whose luminance deviates by less from its mean shows nothing: one step of 8 bits.
+pub(crate) const LEAST_CONTRAST: f64 = 1.0 / 255.0;
+
+/// The standard deviation of some values.
+pub(crate) fn deviation(values: &[f64]) -> f64 {
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
+}
+
 impl Face {
     /// A face from its pixels, row by row, RGB.
     ///
@@ -68,6 +78,18 @@ impl Face {
     /// The bytes: row by row, RGB.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// The luminance of each pixel, row by row, in `[0, 1]`.
+    pub(crate) fn luminance(&self) -> Vec<f64> {
+        let luma =
+            |rgb: &[u8]| (0.299 * f64::from(rgb[0]) + 0.587 * f64::from(rgb[1]) + 0.114 * f64::from(rgb[2])) / 255.0;
+        self.pixels.chunks_exact(3).map(luma).collect()
+    }
+
+    /// Whether it shows nothing: its luminance deviates by less than one step of 8 bits from its mean.
+    pub fn is_blank(&self) -> bool {
+        deviation(&self.luminance()) < LEAST_CONTRAST
     }
 
     /// The mirror image (left and right exchanged).
@@ -127,7 +149,7 @@ impl Face {
     /// already is returned as it is.
     ///
     /// # Errors
-    /// If the size is 0.
+    /// If the size is 0, or so large that the face would have more than 64 megapixels.
     pub fn resized(&self, size: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
         self.resized_to(size, size, kernel, antialias)
     }
@@ -135,7 +157,7 @@ impl Face {
     /// The image at `width`x`height` pixels, as [`resized`](Face::resized) weights them; a photograph need not be square.
     ///
     /// # Errors
-    /// If a side is 0.
+    /// If a side is 0, or the image, or this one with the new rows alone, would have more than 64 megapixels.
     pub fn resized_to(&self, width: usize, height: usize, kernel: Kernel, antialias: bool) -> Result<Self> {
         if self.width == width && self.height == height {
             return Ok(self.clone());
@@ -143,6 +165,7 @@ impl Face {
         let failed = |e: &dyn std::fmt::Display| {
             Error::data(format!("resizing {}x{} to {width}x{height}: {e}", self.width, self.height))
         };
+        let side = |side: usize| u32::try_from(side).map_err(|e| failed(&e));
         let filter = match kernel {
             Kernel::Nearest => None,
             Kernel::Box => Some(fir::FilterType::Box),
@@ -161,10 +184,11 @@ impl Face {
         // Rows first: the crate would begin with columns, and bytes between the two are rounded and clipped.
         let mut face = self.clone();
         for (width, height) in [(width, self.height), (width, height)] {
-            let (from, to) = ((face.width as u32, face.height as u32), (width as u32, height as u32));
+            let count = buffer::bounded(width, height).map_err(|e| failed(&e))?;
+            let (from, to) = ((side(face.width)?, side(face.height)?), (side(width)?, side(height)?));
             let source = fir::images::TypedImageRef::<Pixels>::from_buffer(from.0, from.1, &face.pixels);
             let source = source.map_err(|e| failed(&e))?;
-            let mut pixels = vec![0; 3 * width * height];
+            let mut pixels = vec![0; 3 * count];
             let mut target =
                 fir::images::TypedImage::<Pixels>::from_buffer(to.0, to.1, &mut pixels).map_err(|e| failed(&e))?;
             fir::Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| failed(&e))?;
@@ -179,9 +203,13 @@ impl Face {
     /// # Errors
     /// If the face or `out` does not have that size.
     pub fn write(&self, size: usize, out: &mut [f32]) -> Result<()> {
-        let plane = size * size;
-        if out.len() != 3 * plane {
-            return Err(Error::data(format!("expected room for {} values, found {}", 3 * plane, out.len())));
+        let plane = size.saturating_mul(size);
+        if out.len() != plane.saturating_mul(3) {
+            return Err(Error::data(format!(
+                "expected room for {} values, found {}",
+                plane.saturating_mul(3),
+                out.len()
+            )));
         }
         if self.width != size || self.height != size {
             return Err(Error::data(format!(
@@ -211,7 +239,8 @@ impl FaceBatch {
         let Some(first) = faces.first() else {
             return Err(Error::data("a batch needs at least one face"));
         };
-        let size = first.width;
+        // Whoever is as wide but not as high is found below.
+        let size = first.square()?.width;
         let mut values = vec![0f32; faces.len() * 3 * size * size];
         for (face, out) in faces.iter().zip(values.chunks_exact_mut(3 * size * size)) {
             face.write(size, out)?;
@@ -271,6 +300,14 @@ mod tests {
     fn a_face_of_the_wrong_length_is_refused() {
         let error = Face::new(4, 4, vec![0; 47]).expect_err("47 bytes");
         assert!(error.to_string().contains("needs 48 bytes (RGB), found 47"), "{error}");
+    }
+
+    #[test]
+    fn one_colour_shows_nothing() {
+        assert!(Face::new(1, 1, vec![9, 80, 200]).expect("a pixel").is_blank() && !ramp().is_blank());
+        // Noise of the last bit is no face either.
+        let noise = (0..768).map(|at| 127 + (at / 3 * 7 % 11 % 2) as u8).collect();
+        assert!(Face::new(16, 16, noise).expect("a face").is_blank());
     }
 
     #[test]

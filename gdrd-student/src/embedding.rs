@@ -40,7 +40,8 @@ impl Embedding {
     }
 
     /// The chance, in `[0, 1]`, that the face is recognised as the person whom it shows, at the false match rate of the student's
-    /// quality model; none if its file has no such model.
+    /// quality model; none if its file has no such model. It is 0 where nothing is known: below the least calibrated size, and where
+    /// the face shows nothing or is far from all that were measured.
     pub fn quality(&self) -> Option<f64> {
         self.quality
     }

@@ -32,7 +32,7 @@ use crate::{
 /// let aligned = Face::new(112, 112, vec![127; 3 * 112 * 112])?;
 /// let embeddings = encoder.embed(&[aligned.clone(), aligned.flipped()])?;
 /// // It is as grey from both sides.
-/// assert!(embeddings.similarity(0, 1) > 0.999);
+/// assert!(embeddings.similarity(0, 1)? > 0.999);
 /// # Ok(())
 /// # }
 /// ```
@@ -189,12 +189,12 @@ impl FaceEncoder {
         let one = |(row, (face, pixels)): (usize, (&Face, usize))| {
             // No image shows more than it has.
             let pixels = pixels.min(face.height());
-            let score =
-                |model: &QualityModel| model.score(&QualityModel::features(&small[row], found.lengths()[row], pixels));
-            let quality = self.header.facts.quality.as_ref().map(score);
-            Embedding::new(found.row(row).to_vec(), pixels, quality, self.digest.clone())
+            let least = self.header.facts.least_pixels();
+            let rating = |model: &QualityModel| model.rating(&small[row], found.lengths()[row], pixels, least);
+            let quality = self.header.facts.quality.as_ref().map(rating);
+            Ok(Embedding::new(found.row(row)?.to_vec(), pixels, quality, self.digest.clone()))
         };
-        Ok(shown.into_iter().zip(pixels).enumerate().map(one).collect())
+        shown.into_iter().zip(pixels).enumerate().map(one).collect()
     }
 
     /// An embedding from values that this student gave before, such as those of a database.
@@ -206,7 +206,7 @@ impl FaceEncoder {
             return Err(Error::data(format!("expected {} values, found {}", self.width, values.len())));
         }
         let unit = Embeddings::from_rows(self.width, values.to_vec())?;
-        Ok(Embedding::new(unit.row(0).to_vec(), pixels, None, self.digest.clone()))
+        Ok(Embedding::new(unit.row(0)?.to_vec(), pixels, None, self.digest.clone()))
     }
 
     /// The network as an ONNX model of opset 17, whose metadata says how faces are prepared for it.
@@ -290,7 +290,7 @@ impl Embedder for FaceEncoder {
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
         let (found, small) = self.rows(&faces.iter().collect::<Vec<_>>())?;
         match &self.header.facts.quality {
-            Some(model) => model.rate(found, faces, &small),
+            Some(model) => model.rate(found, faces, &small, self.header.facts.least_pixels()),
             None => Ok(found),
         }
     }

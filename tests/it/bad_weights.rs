@@ -212,8 +212,8 @@ fn a_student_of_the_first_format_is_read_and_embeds_as_it_did() {
     let expected: Vec<f32> = serde_json::from_str(&text).expect("numbers");
     let face = Face::new(32, 32, formula::bytes("student", 3 * 32 * 32)).expect("a face");
     let found = encoder.embed(&[face]).expect("an embedding");
-    assert_eq!(found.row(0).len(), expected.len());
-    for (found, expected) in found.row(0).iter().zip(expected) {
+    assert_eq!(found.row(0).expect("a row").len(), expected.len());
+    for (found, expected) in found.row(0).expect("a row").iter().zip(expected) {
         assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
     }
 }

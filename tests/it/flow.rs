@@ -178,7 +178,8 @@ fn threads_that_share_an_encoder_get_what_one_gets() {
             scope.spawn(|| {
                 for (at, face) in faces.iter().enumerate() {
                     let one = encoder.embed(std::slice::from_ref(face)).expect("an embedding");
-                    let cosine: f32 = one.row(0).iter().zip(alone.row(at)).map(|(a, b)| a * b).sum();
+                    let cosine: f32 =
+                        one.row(0).expect("a row").iter().zip(alone.row(at).expect("a row")).map(|(a, b)| a * b).sum();
                     assert!(cosine > 0.99999, "face {at}: {cosine}");
                 }
                 assert_eq!(encoder.embed(&faces).expect("embeddings"), alone);

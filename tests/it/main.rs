@@ -61,6 +61,7 @@ mod stops;
 mod student_file;
 mod student_hub;
 mod tensorboard;
+mod told;
 mod training_options;
 mod verify;
 mod weight_files;

@@ -281,7 +281,7 @@ fn a_run_writes_what_its_student_can_and_calibrate_writes_it_anew() {
     let decision = encoder.decide(&photograph, &photograph, 0.01).expect("a threshold");
     assert!(decision.same && decision.threshold == encoder.threshold(0.01, 20).expect("a threshold"));
     assert!(encoder.decide(&photograph, &photograph, 0.001).is_err());
-    assert!(encoder.threshold(0.01, 7).expect_err("too small").to_string().contains("calibrated for [8, 16]"));
+    assert!(encoder.threshold(0.01, 7).expect_err("too small").to_string().contains("for faces of 8 and 16 pixels"));
     let two = gdrd_student::Embedding::fused(&[photograph.clone(), photograph.clone()]).expect("one face of two");
     let text = encoder.decide(&two, &photograph, 0.01).expect_err("not calibrated").to_string();
     assert!(text.contains("no threshold for 2 fused faces"), "{text}");
@@ -348,7 +348,7 @@ fn a_face_that_nobody_can_judge_takes_nothing_from_the_others() {
         town.run(&[&probes[..], &student].concat(), code)
     };
     let said = search("0.01", 1);
-    assert!(said.stdout.contains("probes/dot.png: no decision: no threshold for faces of 6 pixels"), "{said:#?}");
+    assert!(said.stdout.contains("probes/dot.png: no decision: no threshold for a face of 6 pixels"), "{said:#?}");
     assert!(said.stdout.contains("probes/0-2.png: "), "{said:#?}");
     assert!(said.stderr.contains("gone.png") && said.stderr.contains("1 of 3 images could not be"), "{said:#?}");
     // What no face could be judged by is said before the first.

@@ -10,7 +10,7 @@ use gdrd_core::context::Bare;
 use gdrd_core::degrade::Downscale;
 use gdrd_core::digest;
 use gdrd_core::face::Face;
-use gdrd_core::nn::{OnnxInput, Weights};
+use gdrd_core::nn::{Colour, OnnxInput, Preprocessing, Weights};
 use gdrd_core::student::{STUDENT_FORMAT, StudentFacts, StudentHeader, StudentKinds, build};
 use gdrd_student::{BuiltIn, FaceEncoder, WeightPrecision};
 use gdrd_tests::{Said, registry, root};
@@ -104,7 +104,8 @@ fn onnx_models_give_in_onnx_runtime_what_students_give() {
         for (row, expected) in expected["embeddings"].as_array().expect("rows").iter().enumerate() {
             let expected =
                 expected.as_array().expect("values").iter().map(|value| value.as_f64().expect("a number") as f32);
-            let most = embedded.row(row).iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            let most =
+                embedded.row(row).expect("a row").iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
             assert!(most < 1e-4, "{name}, face {row}: {most}");
         }
     }
@@ -273,6 +274,11 @@ fn students_that_are_cut_altered_later_or_unknown_are_refused() {
         "{}",
         said(&later)
     );
+    // What a header says of its network's input is what that does.
+    let mut turned = header.clone();
+    turned.facts.input = turned.facts.input.map(|input| Preprocessing { colour: Colour::Bgr, ..input });
+    let text = said(&turned.to_bytes(&tensors).expect("bytes"));
+    assert!(text.contains("contradicts its network: `facts.input` says"), "{text}");
     let unknown = StudentHeader { kind: "mixer".into(), ..header }.to_bytes(&tensors).expect("bytes");
     assert!(said(&unknown).contains("kind `mixer`") && said(&unknown).contains("`FaceEncoder::with_kinds`"));
     // A program with a registry names the plug-ins that it has.
@@ -316,6 +322,16 @@ fn the_student_that_ships_says_that_its_faces_were_drawn() {
     let shade = |value: u8| Face::new(16, 16, vec![value; 3 * 16 * 16]).expect("a face");
     let (dark, light) = (encoder.face(&shade(10)).expect("an embedding"), encoder.face(&shade(240)).expect("one"));
     assert!(encoder.threshold(0.001, 16).is_ok());
+    // Of what shows nothing, or is smaller than all that were measured, nothing is known.
+    let noise = |side: usize| Face::new(side, side, formula::bytes("noise", 3 * side * side)).expect("a face");
+    for nothing in [shade(127), noise(1), noise(15)] {
+        assert_eq!(encoder.face(&nothing).expect("an embedding").quality(), Some(0.0));
+    }
+    let text = encoder.threshold(0.001, 1).expect_err("too small").to_string();
+    assert!(
+        text.contains("no threshold for a face of 1 pixel; the student was calibrated for faces of 16 pixels"),
+        "{text}"
+    );
     assert!(dark.similarity(&dark).is_ok_and(|same| (same - 1.0).abs() < 1e-5));
     assert!(dark.similarity(&light).is_ok_and(f32::is_finite));
 }

@@ -47,13 +47,13 @@ pub(crate) struct WatchArguments {
     /// Write who was recognised into a file beside each photograph, its name with `.json` behind
     #[arg(long)]
     pub(crate) tag: bool,
-    /// Stop once every photograph that is there was recognised
+    /// Stop once every photograph that is there was looked at; the exit code is 1 if some could not be read
     #[arg(long)]
     pub(crate) once: bool,
     /// Milliseconds between two looks; a file is read when it has not changed between them
     #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub(crate) every: u64,
-    /// Print a line of JSON for each face
+    /// Print a line of JSON for each face, and one with `error` for each photograph that cannot be read
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -157,7 +157,8 @@ pub(crate) struct ForgetArguments {
 pub(crate) struct SearchArguments {
     /// The gallery's file
     pub(crate) gallery: PathBuf,
-    /// Images of aligned faces; with `--detector` photographs, all of whose faces count
+    /// Images of aligned faces; with `--detector` photographs, all of whose faces count. All are tried; the exit code is 1 if some
+    /// could not be read
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
     #[command(flatten)]
@@ -170,7 +171,7 @@ pub(crate) struct SearchArguments {
     /// The images show one person, such as the frames of a track: fuse their (largest) faces into one, and say who that is
     #[arg(long)]
     pub(crate) fuse: bool,
-    /// Print a line of JSON for each face
+    /// Print a line of JSON for each face, and one with `error` for each image that cannot be read
     #[arg(long)]
     pub(crate) json: bool,
 }

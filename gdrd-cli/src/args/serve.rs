@@ -31,7 +31,8 @@ pub(crate) struct ServeArguments {
     /// Keep embeddings alone, and no images
     #[arg(long)]
     pub(crate) no_images: bool,
-    /// Embed all images of the database again, because it was made with another student
+    /// Embed all images of the database again, because it was made with another student; of the same student, those whose embedding is
+    /// damaged
     #[arg(long)]
     pub(crate) reembed: bool,
     /// Write backups of the database into this folder; who is deleted is deleted from them too

@@ -7,6 +7,7 @@ use candle_core::DType;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::write_atomically;
+use gdrd_core::near::no_such;
 use gdrd_core::registry::Registry;
 use gdrd_core::run::{Rewrite, rewrite};
 use gdrd_core::student::{CalibrationOptions, StudentHeader};
@@ -38,6 +39,10 @@ pub(crate) fn calibrate(wanted: &CalibrateArguments, registry: &Arc<Registry>) -
     }
     if let Some(problem) = options.check().into_iter().next() {
         return Err(Error::recipe(format!("`{}`: {}", problem.key, problem.message)));
+    }
+    if !recipe.data.contains_key(&*options.data) {
+        let no = no_such("dataset", &options.data, recipe.data.keys().map(String::as_str));
+        return Err(Error::recipe(format!("`{}`: {no}", wanted.recipe.recipe.display())));
     }
     let place = no_run(&wanted.place, registry)?;
     let bytes = std::fs::read(&wanted.student).map_err(|e| Error::io(&wanted.student, e))?;

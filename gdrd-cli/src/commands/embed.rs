@@ -9,6 +9,7 @@ use gdrd_core::digest;
 use gdrd_core::embedder::Embedder;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::experiment::Experiment;
+use gdrd_core::face::Face;
 use gdrd_core::files::{is_stream, write_atomically};
 use gdrd_core::registry::Registry;
 use gdrd_core::run::Assembly;
@@ -16,7 +17,7 @@ use gdrd_core::teacher::TeacherEmbedder;
 use gdrd_student::FaceEncoder;
 use serde_json::json;
 
-use super::{Reading, check_output, load, no_run};
+use super::{Reading, all_read, check_output, load, no_run, pass_over};
 use crate::args::{HeldArguments, PlaceArguments};
 use crate::output::went_to;
 use crate::progress::Progress;
@@ -90,30 +91,44 @@ pub(crate) fn embed(
 fn write(images: &[PathBuf], embedder: &dyn Embedder, reading: &Reading, to: &To) -> Result<()> {
     let mut values = Vec::with_capacity(images.len() * embedder.width());
     let mut digests = Vec::with_capacity(images.len() * 32);
-    let (mut faces, mut held) = (Vec::new(), 0);
+    let (mut faces, mut held, mut unread) = (Vec::new(), 0, 0);
     for (at, path) in images.iter().enumerate() {
-        let face = reading.face(path)?;
-        digests.extend_from_slice(&digest::of_bytes(face.pixels()));
-        held += face.pixels().len();
-        faces.push(face);
+        match reading.face(path) {
+            // Without lines nobody is given what a file would not have: only the other images are still tried.
+            Ok(_) if unread > 0 && !to.json => {}
+            Ok(face) => {
+                held += face.pixels().len();
+                faces.push((path, face));
+            }
+            Err(error) => {
+                pass_over(path, &error, to.json);
+                unread += 1;
+            }
+        }
         if faces.len() == BATCH || held > HELD || at + 1 == images.len() {
-            let embedded = embedder.embed(&faces)?;
-            if to.json {
-                let first = at + 1 - faces.len();
-                for (row, image) in images[first..=at].iter().enumerate() {
-                    let face = digest::hex(&digests[32 * (first + row)..][..32]);
-                    say!(
-                        "{}",
-                        json!({ "image": image.to_string_lossy(), "embedding": embedded.row(row), "face": face })
-                    );
+            let (paths, batch): (Vec<&PathBuf>, Vec<Face>) = std::mem::take(&mut faces).into_iter().unzip();
+            held = 0;
+            if batch.is_empty() {
+                continue;
+            }
+            let embedded = embedder.embed(&batch)?;
+            for (row, (image, face)) in paths.into_iter().zip(&batch).enumerate() {
+                let digest = digest::of_bytes(face.pixels());
+                digests.extend_from_slice(&digest);
+                if to.json {
+                    let (image, face) = (image.to_string_lossy(), digest::hex(&digest));
+                    say!("{}", json!({ "image": image, "embedding": embedded.row(row)?, "face": face }));
                 }
             }
             if to.out.is_some() {
                 values.extend_from_slice(embedded.values());
             }
-            (faces, held) = (Vec::new(), 0);
         }
     }
+    all_read(unread, images.len()).map_err(|error| match &to.out {
+        Some(out) => Error::data(format!("{error}; `{}` was not written", out.display())),
+        None => error,
+    })?;
     let Some(out) = &to.out else { return Ok(()) };
     let tensor = Tensor::from_vec(values, (images.len(), embedder.width()), &Device::Cpu)?;
     let faces = Tensor::from_vec(digests, (images.len(), 32), &Device::Cpu)?;

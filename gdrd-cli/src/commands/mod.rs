@@ -146,6 +146,23 @@ impl Reading {
     }
 }
 
+/// Says that an image could not be read: to people, and to programs as a line of JSON in the place of what it shows. The others are
+/// tried all the same; see [`all_read`].
+fn pass_over(image: &Path, error: &Error, as_json: bool) {
+    if as_json {
+        say!("{}", serde_json::json!({ "image": image.to_string_lossy(), "error": error.to_string() }));
+    }
+    talk!("passed over: {error}");
+}
+
+/// An error if some of the images were passed over.
+fn all_read(unread: usize, images: usize) -> Result<()> {
+    match unread {
+        0 => Ok(()),
+        _ => Err(Error::data(format!("{unread} of {images} images could not be read"))),
+    }
+}
+
 /// The student of a file, of any kind that is registered.
 pub(crate) fn open_student(path: &Path, registry: &Registry) -> Result<FaceEncoder> {
     FaceEncoder::open_with_kinds(path, &candle_core::Device::Cpu, registry)

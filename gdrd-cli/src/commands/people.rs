@@ -132,7 +132,10 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 pub(super) fn open_gallery(path: &Path) -> Result<Gallery> {
-    let gallery = Gallery::open(path)?;
+    let gallery = Gallery::open(path).map_err(|error| match path.exists() {
+        true => error,
+        false => Error::new(error.kind(), format!("{error}; `gdrd enrol` makes a gallery")),
+    })?;
     if let Some(why) = gallery.recovered() {
         talk!("warning: {why}");
     }

@@ -13,6 +13,7 @@ use gdrd_student::{Embedding, FaceEncoder, Gallery, Match};
 use serde_json::{Value, json};
 
 use super::people::{Eyes, deciding, entries, open_gallery, threshold, worth};
+use super::{all_read, pass_over};
 use crate::args::{Operating, SearchArguments, WatchArguments};
 use crate::photograph;
 
@@ -130,7 +131,7 @@ pub(crate) fn search(wanted: &SearchArguments, registry: &Registry) -> Result<()
             }
         };
         if let Err(error) = done {
-            talk!("passed over: {error}");
+            pass_over(image, &error, *as_json);
             passed += 1;
         }
     }
@@ -147,10 +148,7 @@ pub(crate) fn search(wanted: &SearchArguments, registry: &Registry) -> Result<()
             false => say!("{}", found.text(&whole)),
         }
     }
-    match passed {
-        0 => Ok(()),
-        _ => Err(Error::data(format!("{passed} of {} images could not be looked at", images.len()))),
-    }
+    all_read(passed, images.len())
 }
 
 /// A gallery of this student.
@@ -190,6 +188,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
     }
     let eyes = Eyes::open(&wanted.finding)?;
     let mut seen: BTreeMap<PathBuf, (State, Option<u32>)> = BTreeMap::new();
+    let mut unread = BTreeSet::new();
     if !wanted.once {
         talk!("watching {}; press Ctrl-C to stop", wanted.folder.display());
     }
@@ -208,6 +207,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
             entries(&wanted.folder)?.into_iter().filter(|path| is_image_name(path) && path.is_file()).collect();
         // A name that is used again is a new photograph.
         seen.retain(|path, _| path.exists());
+        unread.retain(|path| seen.contains_key(path));
         for image in images {
             let Some(state) = State::of(&image) else { continue };
             let looks = match seen.get(&image) {
@@ -221,10 +221,12 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
                 _ => match Found::all(&image, &gallery, &encoder, &wanted.operating, wanted.top, &eyes) {
                     Ok(found) => {
                         recognised(&image, &found, wanted)?;
+                        unread.remove(&image);
                         true
                     }
                     Err(error) if looks >= PATIENCE => {
-                        talk!("passed over: {error}");
+                        pass_over(&image, &error, wanted.json);
+                        unread.insert(image.clone());
                         true
                     }
                     Err(_) => false,
@@ -234,7 +236,7 @@ pub(crate) fn watch(wanted: &WatchArguments, registry: &Registry) -> Result<()> 
             seen.insert(image, (state, (!done).then_some(looks)));
         }
         if wanted.once && !waiting {
-            return Ok(());
+            return all_read(unread.len(), seen.len());
         }
         std::thread::sleep(Duration::from_millis(wanted.every));
     }

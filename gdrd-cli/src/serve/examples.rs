@@ -62,6 +62,9 @@ pub(super) async fn add(
     let [image] = images(request, ["file"]).await?;
     let mut seen = service.faces(image.clone(), &options).await?;
     let (Some(face), true) = (seen.pop(), seen.is_empty()) else { return Err(Refusal::many_faces()) };
+    if let Some(refusal) = service.unknowable(&face) {
+        return Err(refusal);
+    }
     let shown = subject.clone();
     let id = service
         .blocking(move |service| {

@@ -47,9 +47,14 @@ pub(super) struct Seen {
     pub(super) pixels: usize,
     /// The face as the student sees it, a PNG.
     pub(super) small: Vec<u8>,
+    /// Whether it is of one colour.
+    pub(super) is_blank: bool,
     /// Milliseconds for reading the image and finding its faces, and for embedding the batch that it was in.
     pub(super) took: [f64; 2],
 }
+
+/// A face as the student sees it, a PNG, and whether it is of one colour.
+type Small = (Vec<u8>, bool);
 
 /// What waits for its turn.
 pub(super) enum Task {
@@ -168,13 +173,14 @@ impl Looker {
         for (job, found) in batch.into_iter().zip(found) {
             let answer = found.and_then(|(found, reading)| {
                 let seen = seen.as_mut().map_err(Refusal::fault)?;
-                let of = |((bounds, probability, landmarks, pixels), (embedding, small))| Seen {
+                let of = |((bounds, probability, landmarks, pixels), (embedding, (small, is_blank)))| Seen {
                     bounds,
                     probability,
                     landmarks,
                     embedding,
                     pixels,
                     small,
+                    is_blank,
                     took: [reading, took],
                 };
                 Ok(found.into_iter().zip(seen).map(of).collect())
@@ -184,9 +190,14 @@ impl Looker {
         }
     }
 
-    fn embedded(&self, faces: &[Aligned]) -> Result<Vec<(Embedding, Vec<u8>)>> {
+    /// The embeddings of faces, and the faces as the student sees them.
+    fn embedded(&self, faces: &[Aligned]) -> Result<Vec<(Embedding, Small)>> {
         let prepare = &self.encoder.header().prepare;
-        let small = faces.iter().map(|face| png(&prepare.apply(&face.face)?)).collect::<Result<Vec<_>>>()?;
+        let small = |face: &Aligned| {
+            let small = prepare.apply(&face.face)?;
+            Ok((png(&small)?, small.is_blank()))
+        };
+        let small = faces.iter().map(small).collect::<Result<Vec<_>>>()?;
         Ok(self.encoder.faces(faces)?.into_iter().zip(small).collect())
     }
 }
@@ -255,6 +266,9 @@ mod tests {
             let whole = seen(looker, wanted(false, 0.3, 0)).expect("a face");
             assert_eq!((whole.len(), whole[0].bounds, whole[0].pixels), (1, [25, 0, 175, 150], 150));
         }
+        let grey = Face::new(20, 20, vec![127; 1200]).and_then(|face| png(&face)).expect("a PNG");
+        let blank = Wanted { image: grey.into(), ..wanted(false, 0.3, 0) };
+        assert!(seen(&looker, blank).expect("a face")[0].is_blank && !all[0].is_blank);
         let one = looker.one(wanted(true, 0.3, 1)).expect("an embedding");
         assert_eq!(one, all[0].embedding.values());
     }

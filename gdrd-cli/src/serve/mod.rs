@@ -22,12 +22,13 @@ mod service;
 mod store;
 mod subjects;
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use gdrd_core::error::{Context, Error, Result};
+use gdrd_core::error::{Context, Error, ErrorKind, Result};
 use gdrd_core::registry::Registry;
 use gdrd_student::front_end::Detector;
 use tokio::sync::Semaphore;
@@ -84,10 +85,16 @@ pub(crate) fn serve(wanted: &ServeArguments, registry: &Registry) -> Result<()> 
         (Some(certificate), Some(key)) => Some(listen::tls(certificate, key)?),
         _ => None,
     };
-    let address = || format!("`--listen {}`", wanted.listen);
-    let listener = TcpListener::bind(wanted.listen).map_err(|e| Error::io(address(), e))?;
-    listener.set_nonblocking(true).map_err(|e| Error::io(address(), e))?;
-    let at = listener.local_addr().map_err(|e| Error::io(address(), e))?;
+    let address = |e: std::io::Error| {
+        let advice = match e.kind() {
+            std::io::ErrorKind::AddrInUse => "; another program listens there: end it, or name another port",
+            _ => "",
+        };
+        Error::new(ErrorKind::Io, format!("`--listen {}`: {e}{advice}", wanted.listen))
+    };
+    let listener = TcpListener::bind(wanted.listen).map_err(address)?;
+    listener.set_nonblocking(true).map_err(address)?;
+    let at = listener.local_addr().map_err(address)?;
     if store.collections()?.is_empty() {
         let key = store.new_key(FIRST)?;
         say!("key of the collection `{FIRST}`, which is not shown again: {key}");
@@ -186,10 +193,11 @@ async fn back_up(service: Arc<Service>, every: Duration) {
 
 /// Sees to it that the embeddings of the database are those of the student.
 fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) -> Result<()> {
-    if !store.is_of_another(&looker.encoder)? {
+    let another = store.is_of_another(&looker.encoder)?;
+    let place = || format!("`{}`", wanted.database.display());
+    if !another && !wanted.reembed {
         return Ok(());
     }
-    let place = || format!("`{}`", wanted.database.display());
     if !wanted.reembed {
         return Err(Error::data(
             "its embeddings are of another student, whose vectors say nothing to this one; serve that one, or embed the images of \
@@ -197,7 +205,15 @@ fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) ->
         ))
         .at(place);
     }
-    let faces = store.faces()?;
+    let mut faces = store.faces()?;
+    if !another {
+        // Those of this student stay as they are, but for what is damaged.
+        let damaged: HashSet<i64> = store.damaged(&looker.encoder)?.into_iter().collect();
+        faces.retain(|(row, _)| damaged.contains(row));
+    }
+    if faces.is_empty() {
+        return Ok(());
+    }
     let without = faces.iter().filter(|(_, has_image)| !has_image).count();
     if without > 0 {
         return Err(Error::data(format!(
@@ -213,7 +229,10 @@ fn embeddings_of(store: &mut Store, looker: &Looker, wanted: &ServeArguments) ->
         let wanted = Wanted { image: image.into(), detect: true, score: LEAST_SCORE, limit: 1 };
         all.push((row, looker.one(wanted).at(place)?));
     }
-    store.set_student(&looker.encoder, &all)
+    match another {
+        true => store.set_student(&looker.encoder, &all),
+        false => store.mend(&all),
+    }
 }
 
 /// The detector, and its name.

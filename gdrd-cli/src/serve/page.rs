@@ -116,6 +116,7 @@ pub(super) async fn look(
                 faces.push(json!({
                     "box": { "x_min": left, "y_min": top, "x_max": right, "y_max": bottom },
                     "pixels": face.pixels,
+                    "unknowable": service.unknowable(&face).is_some(),
                     "quality": face.embedding.quality(),
                     "small": format!("data:image/png;base64,{}", STANDARD.encode(&face.small)),
                     "matches": matches,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use gdrd_core::error::Result;
+use gdrd_core::error::{Error, Result};
 use gdrd_student::{Embedding, FaceEncoder, Gallery};
 use uuid::Uuid;
 
@@ -148,13 +148,12 @@ impl People {
 
     pub(super) fn add_example(&self, collection: i64, name: &str, new: &New) -> Answer<Uuid> {
         let mut store = self.store();
-        let (id, subject) = store.add_example(collection, name, new)?;
-        let example = Example { id, subject, values: new.values.to_vec(), pixels: new.pixels };
+        let example = store.add_example(collection, name, new)?;
         self.with(collection, |known| {
-            known.names.entry(subject).or_insert_with(|| name.to_string());
+            known.names.entry(example.subject).or_insert_with(|| name.to_string());
             known.enrol(&self.encoder, &example)
         })?;
-        Ok(id)
+        Ok(example.id)
     }
 
     /// Deletes from the database. If that fails, memory is what the database still has.
@@ -233,8 +232,22 @@ impl Known {
             names: store.subjects(collection)?.into_iter().collect(),
             threshold: store.threshold(collection)?,
         };
-        store.examples(collection, None)?.iter().try_for_each(|example| known.enrol(encoder, example))?;
+        for example in store.examples(collection, None)? {
+            known.enrol(encoder, &example).map_err(|error| known.damaged(store, &example, &error))?;
+        }
         Ok(known)
+    }
+
+    /// What is said of a face of the database that is no embedding of the student.
+    fn damaged(&self, store: &Store, example: &Example, error: &Error) -> Error {
+        let subject = self.names.get(&example.subject).map_or("", String::as_str);
+        Error::data(format!(
+            "`{}`: a face of subject `{subject}` is damaged (row {} of `examples`, {}): {error}; `--reembed` embeds its image again, if \
+             that was kept; else restore a backup (`--backups` makes them)",
+            store.path().display(),
+            example.row,
+            example.id,
+        ))
     }
 
     fn enrol(&mut self, encoder: &FaceEncoder, example: &Example) -> Result<()> {

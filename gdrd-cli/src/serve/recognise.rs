@@ -117,7 +117,12 @@ pub(super) async fn recognise(
     let seen = service.faces(image, &options).await?;
     let (seen, found) = service
         .computing(move |service| {
-            let found = seen.iter().map(|face| service.people.search(of, &face.embedding, most, false));
+            // Where a threshold decides, it is one of faces that were measured.
+            let decides = service.people.threshold(of).is_some();
+            let found = seen.iter().map(|face| match decides && service.unknowable(face).is_some() {
+                true => Ok(Vec::new()),
+                false => service.people.search(of, &face.embedding, most, false),
+            });
             let found = found.collect::<Answer<Vec<_>>>()?;
             Ok((seen, found))
         })

@@ -61,6 +61,18 @@ impl Refusal {
         Self::bad(26, why)
     }
 
+    /// A face that is too small to be known again.
+    pub(super) fn small(found: usize, least: usize) -> Self {
+        Self::constraint(format!(
+            "The face has a height of {found} px; expected at least {least}, the smallest that this student was calibrated for"
+        ))
+    }
+
+    /// A face that shows nothing.
+    pub(super) fn blank() -> Self {
+        Self::constraint("The image has one colour where a face was expected")
+    }
+
     pub(super) fn no_face() -> Self {
         Self::bad(28, "No face is found in the given image")
     }

@@ -64,6 +64,15 @@ impl Service {
         Ok(seen)
     }
 
+    /// Why nobody can know whom a face shows, if it is so: it is smaller than all that the student was measured on, or shows nothing.
+    pub(super) fn unknowable(&self, face: &Seen) -> Option<Refusal> {
+        let least = self.encoder.header().facts.least_pixels();
+        match face.pixels < least {
+            true => Some(Refusal::small(face.pixels, least)),
+            false => face.is_blank.then(Refusal::blank),
+        }
+    }
+
     /// The faces of an image as a request asks for them.
     pub(super) async fn faces(&self, image: Bytes, options: &Options) -> Answer<Vec<Seen>> {
         let limit = options.number("limit", 0, 0)?;

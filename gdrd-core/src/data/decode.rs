@@ -57,7 +57,10 @@ fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder + '_> {
     let decoder = reader.into_decoder().map_err(|e| unreadable(&e.to_string()))?;
     let (width, height) = decoder.dimensions();
     match u64::from(width) * u64::from(height) > MAX_PIXELS {
-        true => Err(unreadable(&format!("it has {width}x{height} pixels, more than the {MAX_PIXELS} that gdrd reads"))),
+        true => Err(unreadable(&format!(
+            "it has {width}x{height} pixels, more than the {} megapixels that gdrd reads",
+            MAX_PIXELS >> 20
+        ))),
         false => Ok(decoder),
     }
 }
@@ -300,7 +303,7 @@ mod tests {
         let crc = formats::crc32(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let error = decode(&bytes, Decoding::default()).expect_err("too large").to_string();
-        assert!(error.contains("60000x60000 pixels, more than the 67108864"), "{error}");
+        assert!(error.contains("60000x60000 pixels, more than the 64 megapixels that gdrd reads"), "{error}");
         let large = encoded(image::GrayImage::new(8192, 8192), ImageFormat::Png);
         assert_eq!(decode(&large, Decoding::default()).expect("64 megapixels").width(), 8192);
     }

@@ -32,7 +32,7 @@ impl Means {
         let mut sums: BTreeMap<usize, (Vec<f32>, usize)> = BTreeMap::new();
         for (row, person) in people.iter().enumerate().filter_map(|(row, person)| Some((row, (*person)?))) {
             let (sum, count) = sums.entry(person).or_insert_with(|| (vec![0.0; embeddings.width()], 0));
-            sum.iter_mut().zip(embeddings.row(row)).for_each(|(sum, value)| *sum += value);
+            sum.iter_mut().zip(embeddings.known(row)).for_each(|(sum, value)| *sum += value);
             *count += 1;
         }
         let people = sums.keys().copied().collect();
@@ -181,14 +181,14 @@ pub fn clean(
     // The mean that came to unit length was `length` times as long, as the sum of `faces` unit vectors.
     let own = |row: usize, person: usize| -> Option<f32> {
         let at = place[&person];
-        let (length, mean) = (means.means.lengths()[at], means.means.row(at));
+        let (length, mean) = (means.means.lengths()[at], means.means.known(at));
         if means.faces[at] < 2 {
             return None;
         }
         let others: Vec<f32> =
-            mean.iter().zip(embeddings.row(row)).map(|(mean, value)| mean * length - value).collect();
+            mean.iter().zip(embeddings.known(row)).map(|(mean, value)| mean * length - value).collect();
         let size = others.iter().map(|value| value * value).sum::<f32>().sqrt();
-        Some(dot(&others, embeddings.row(row)) / size.max(f32::MIN_POSITIVE))
+        Some(dot(&others, embeddings.known(row)) / size.max(f32::MIN_POSITIVE))
     };
     let mut judged: Vec<(usize, usize, f32)> = Vec::new();
     for (row, person) in people.iter().enumerate().filter_map(|(row, person)| Some((row, (*person)?))) {
@@ -200,7 +200,7 @@ pub fn clean(
         Some(stray) => stray,
         None => {
             let next = |(row, person, _): &(usize, usize, f32)| {
-                dot(means.means.row((place[person] + 1) % count), embeddings.row(*row))
+                dot(means.means.known((place[person] + 1) % count), embeddings.known(*row))
             };
             let others: Vec<f32> = judged.iter().map(next).collect();
             let scores: Vec<f64> = judged.iter().map(|(.., own)| *own).chain(others).map(f64::from).collect();
@@ -211,7 +211,7 @@ pub fn clean(
     let suspects: Vec<&(usize, usize, f32)> = judged.iter().filter(|(.., own)| *own < stray_below).collect();
     let mut nearest: Vec<(usize, f32)> = vec![(0, f32::NEG_INFINITY); suspects.len()];
     if !suspects.is_empty() {
-        let values = suspects.iter().flat_map(|(row, ..)| embeddings.row(*row).to_vec()).collect();
+        let values = suspects.iter().flat_map(|(row, ..)| embeddings.known(*row).to_vec()).collect();
         let rows = Embeddings::from_rows(embeddings.width(), values)?;
         blocks(&rows, &means.means, device, |top, start, columns, cosines| {
             for (at, cosine) in cosines.iter().enumerate() {
@@ -250,7 +250,7 @@ fn halves(embeddings: &Embeddings, people: &[Option<usize>]) -> Result<Option<f3
     let both = |at: usize| {
         let enough = means.faces[at] >= 2 && means.faces[at + 1] >= 2;
         (means.people[at] + 1 == means.people[at + 1] && means.people[at].is_multiple_of(2) && enough)
-            .then(|| means.means.similarity(at, at + 1))
+            .then(|| dot(means.means.known(at), means.means.known(at + 1)))
     };
     let mut cosines: Vec<f32> = (0..means.people.len().saturating_sub(1)).filter_map(both).collect();
     cosines.sort_by(f32::total_cmp);

@@ -168,7 +168,7 @@ pub trait Protocol: Send + Sync {
 /// impl Protocol for Ready {
 ///     fn evaluate(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Outcome> {
 ///         let found = embed(embedder, &self.0, &[0, 1], cx)?;
-///         let alike = f64::from(found.similarity(0, 1));
+///         let alike = f64::from(found.similarity(0, 1)?);
 ///         let figures = vec![Figure::plain("similarity", alike, Unit::Cosine, 1)];
 ///         Ok(Outcome {
 ///             what: "pairs".into(),

@@ -66,7 +66,7 @@ fn nearer(kept: &mut Option<(f32, usize, usize)>, found: (f32, usize, usize)) {
 /// If widths differ.
 pub(super) fn nearest(probes: &Embeddings, asked: &[Asked], gallery: &[Part<'_>]) -> Result<Vec<Nearest>> {
     let width = probes.width();
-    let values: Vec<f32> = asked.iter().flat_map(|asked| probes.row(asked.probe)).copied().collect();
+    let values: Vec<f32> = asked.iter().flat_map(|asked| probes.known(asked.probe)).copied().collect();
     let mut found = vec![Nearest::default(); asked.len()];
     for (number, part) in gallery.iter().enumerate() {
         for (block, rows) in part.embeddings.values().chunks(BLOCK * width).enumerate() {

@@ -202,7 +202,7 @@ mod tests {
     fn size(embedder: &dyn Embedder) -> f64 {
         let face = Face::new(40, 40, vec![9; 4800]).expect("a face");
         let row = embedder.embed(&[face]).expect("an embedding");
-        f64::from(row.row(0)[0] / row.row(0)[1]).round()
+        f64::from(row.known(0)[0] / row.known(0)[1]).round()
     }
 
     fn swept(gallery: Option<GallerySize>) -> Outcome {

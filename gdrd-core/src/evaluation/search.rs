@@ -64,7 +64,7 @@ impl<'a> Search<'a> {
         }
         let scores = |(at, person): (usize, &usize)| {
             let rows = rows.get(person).ok_or_else(|| Error::data(format!("probe {at} has no mate in the gallery")))?;
-            let mut scores: Vec<f32> = rows.iter().map(|row| dot(probes.row(at), known.row(*row))).collect();
+            let mut scores: Vec<f32> = rows.iter().map(|row| dot(probes.known(at), known.known(*row))).collect();
             scores.sort_by(f32::total_cmp);
             Ok(scores)
         };
@@ -263,11 +263,11 @@ mod tests {
         let mut counted: Vec<usize> = Vec::new();
         let best = |at: usize| {
             let mates = (0..of.len()).filter(|row| of[*row] == wanted[at]);
-            mates.map(|row| dot(probes.row(at), known.row(row))).fold(f32::MIN, f32::max)
+            mates.map(|row| dot(probes.known(at), known.known(row))).fold(f32::MIN, f32::max)
         };
         let as_high = |at: usize, rows: &Embeddings, of: Option<&[usize]>| {
             let others = (0..rows.len()).filter(|row| of.is_none_or(|of| of[*row] != wanted[at]));
-            others.filter(|row| dot(probes.row(at), rows.row(*row)) >= best(at) - TIE).count()
+            others.filter(|row| dot(probes.known(at), rows.known(*row)) >= best(at) - TIE).count()
         };
         counted.extend(checked.map(|at| as_high(at, &known, Some(&of))));
         let (mut searched, mut bare) = (Duration::ZERO, Duration::ZERO);

@@ -22,7 +22,7 @@ fn mean(embeddings: &Embeddings, counts: impl Fn(usize, usize) -> bool, value: i
     let (mut sum, mut count) = (0.0, 0u64);
     for left in 0..embeddings.len() {
         for right in (left + 1..embeddings.len()).filter(|&right| counts(left, right)) {
-            let differences = embeddings.row(left).iter().zip(embeddings.row(right));
+            let differences = embeddings.known(left).iter().zip(embeddings.known(right));
             sum += value(differences.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum());
             count += 1;
         }

@@ -51,7 +51,7 @@ pub fn tsne(embeddings: &Embeddings) -> Vec<(f64, f64)> {
 fn affinities(embeddings: &Embeddings, perplexity: f64) -> Vec<f64> {
     let count = embeddings.len();
     let square = |i: usize, j: usize| -> f64 {
-        let (a, b) = (embeddings.row(i), embeddings.row(j));
+        let (a, b) = (embeddings.known(i), embeddings.known(j));
         a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
     };
     let mut all = vec![0.0; count * count];

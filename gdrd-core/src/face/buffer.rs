@@ -31,11 +31,11 @@ impl Layout {
     }
 }
 
-/// The most pixels of a buffer: 64 megapixels, as of an image file.
+/// The most pixels of a buffer, or of a face that is made of another: 64 megapixels, as of an image file.
 const MOST_PIXELS: usize = 64 << 20;
 
 /// The number of pixels, if there may be so many.
-fn bounded(width: usize, height: usize) -> Result<usize> {
+pub(super) fn bounded(width: usize, height: usize) -> Result<usize> {
     let count = width.checked_mul(height).filter(|count| (1..=MOST_PIXELS).contains(count));
     count.ok_or_else(|| Error::data(format!("expected 1 to {MOST_PIXELS} pixels, found {width}x{height}")))
 }
@@ -110,7 +110,7 @@ impl Face {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::face::Kernel;
+    use crate::face::{FaceBatch, Kernel};
 
     #[test]
     fn buffers_of_every_layout_and_stride_become_faces() {
@@ -137,6 +137,19 @@ mod tests {
             assert!(Face::from_floats(&[0.0; 12], side, side).is_err(), "{side}");
         }
         assert!(Face::from_buffer(&[0; 12], 1, 2, usize::MAX, Layout::Rgb).is_err());
+        let two = Face::from_buffer(&[7; 6], 1, 2, 3, Layout::Rgb).expect("two pixels");
+        for side in [0, usize::MAX, usize::MAX / 2, 1 << 32, 20_000] {
+            for (width, height) in [(side, side), (side, 1 << 20), (1 << 20, side)] {
+                let text = two.resized_to(width, height, Kernel::Bilinear, false).expect_err("too large").to_string();
+                assert!(text.contains(&format!("resizing 1x2 to {width}x{height}: expected 1 to ")), "{text}");
+            }
+            assert!(two.resized(side, Kernel::Nearest, true).is_err(), "{side}");
+        }
+        // Neither may what lies between the rows and the columns be too large, nor a batch of what is no square.
+        let tall = Face::new(1, 1 << 20, vec![7; 3 << 20]).expect("a column");
+        assert!(tall.resized_to(1 << 20, 1, Kernel::Nearest, false).is_err());
+        let wide = Face::new(1 << 20, 1, vec![7; 3 << 20]).expect("a row");
+        assert!(FaceBatch::from_faces(&[wide], &candle_core::Device::Cpu).is_err());
         let large = Face::from_buffer(&vec![7; 20_000 * 300], 20_000, 300, 20_000, Layout::Grey).expect("6 megapixels");
         let small = large.centre_square().resized(16, Kernel::Bicubic, true).expect("a face");
         assert_eq!(small.pixels()[0], 7);

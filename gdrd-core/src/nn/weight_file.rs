@@ -67,6 +67,10 @@ pub fn looks_like(start: &[u8], length: u64) -> Option<&'static str> {
         [0x80, 1..=5, ..] => "it is a pickle of Python",
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "it is an array of NumPy (`.npy`)",
         [0x89, b'H', b'D', b'F', ..] => "it is an HDF5 file, as Keras writes them",
+        [0xff, 0xd8, 0xff, ..] => "it is a JPEG image",
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => "it is a PNG image",
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => "it is a GIF image",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "it is a WebP image",
         [0x1f, 0x8b, ..] => "it is compressed (gzip); unpack it first",
         [b'7', b'z', 0xbc, 0xaf, ..] | [b'R', b'a', b'r', b'!', ..] => "it is a packed archive; unpack it first",
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => "it is a TensorFlow Lite model",
@@ -81,8 +85,30 @@ pub fn looks_like(start: &[u8], length: u64) -> Option<&'static str> {
 /// The end of an error about such a file.
 pub(crate) fn looks(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(512)];
-    let cut = is_safetensors(start);
-    looks_like(start, bytes.len() as u64).filter(|_| !cut).map_or(String::new(), |what| format!("; {what}"))
+    let what = match is_cut(bytes) {
+        true => Some("was a download or a copy cut short?"),
+        false => looks_like(start, bytes.len() as u64).filter(|_| !is_safetensors(start)),
+    };
+    what.map_or(String::new(), |what| format!("; {what}"))
+}
+
+/// Whether a safetensors file ends before it should, as far as its beginning tells.
+fn is_cut(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        // As the length of a header begins, which is below 65,536 or 16,777,216.
+        return !bytes.is_empty() && bytes.get(3..).unwrap_or_default().iter().all(|byte| *byte == 0);
+    };
+    if !rest.is_empty() && !is_safetensors(bytes) {
+        return false;
+    }
+    let length = u64::from_le_bytes(*length);
+    let Some((header, values)) = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)) else {
+        return length < 1 << 32;
+    };
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap_or_default();
+    let end = |tensor: &serde_json::Value| tensor.pointer("/data_offsets/1").and_then(serde_json::Value::as_u64);
+    let ends = header.as_object().into_iter().flat_map(|tensors| tensors.values()).filter_map(end);
+    ends.max().is_some_and(|end| end > values.len() as u64)
 }
 
 /// Reads every tensor of a safetensors file onto the CPU, in its own type.
@@ -147,6 +173,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_file_is_called_cut_wherever_that_is() {
+        let tensor = Tensor::ones((40, 50), DType::F32, &Device::Cpu).expect("ones");
+        let whole = safetensors::serialize([("w", &tensor)], None).expect("bytes");
+        for length in 1..whole.len() {
+            assert_eq!(looks(&whole[..length]), "; was a download or a copy cut short?", "{length} bytes");
+        }
+        assert_eq!((looks(&whole), looks(b"\xff\xd8\xff\xe0\0\x10JFIF")), ("".into(), "; it is a JPEG image".into()));
+        // One that has too much, or whose header is damaged, is another matter.
+        assert_eq!((looks(&[&whole[..], b"more"].concat()), looks(b"\x02\0\0\0\0\0\0\0{?")), ("".into(), "".into()));
+    }
+
+    #[test]
     fn what_is_no_weight_file_is_named() {
         for (start, expected) in [
             (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n"[..], "Git LFS pointer"),
@@ -157,6 +195,8 @@ mod tests {
             (b"\x08\x07\x12\x07pytorch", "ONNX"),
             (b"\x10\0\0\0\0\0\0\0{\"a\":", "safetensors"),
             (b"\0\0\0\0\0\0\0\0\0", "zeros"),
+            (b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image"),
+            (b"\x89PNG\r\n\x1a\n", "a PNG image"),
         ] {
             let found = looks_like(start, start.len() as u64).expect("known");
             assert!(found.contains(expected), "{found}");

@@ -197,7 +197,7 @@ fn cosines(a: &dyn Embedder, b: &dyn Embedder, options: &CalibrationOptions, par
         let faces = (start..count.min(start + 96)).map(|at| crate::data::face_as_it_is(&*dataset, at));
         let faces = faces.collect::<Result<Vec<_>>>()?;
         let (a, b) = (a.embed(&faces)?, b.embed(&faces)?);
-        let dot = |row| a.row(row).iter().zip(b.row(row)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let dot = |row| a.known(row).iter().zip(b.known(row)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         cosines.extend((0..a.len()).map(dot));
     }
     Ok(cosines)

@@ -114,7 +114,7 @@ impl Sample {
         let embeddings = embed(embedder, &self.dataset, &self.indices, &parts.context())?;
         let shown = self.people.iter().take_while(|person| **person < SHOWN).count();
         let mut few = Embeddings::none(embeddings.width());
-        let rows = (0..shown).flat_map(|row| embeddings.row(row).to_vec()).collect();
+        let rows = (0..shown).flat_map(|row| embeddings.known(row).to_vec()).collect();
         few.append(Embeddings::from_rows(embeddings.width(), rows)?)?;
         let places = tsne(&few).into_iter().zip(&self.people);
         // More digits than a picture shows say nothing.

@@ -67,7 +67,7 @@ impl Embedder for StudentEmbedder<'_> {
         };
         let found = Embeddings::from_rows(self.width, values)?;
         match &header.facts.quality {
-            Some(model) => model.rate(found, faces, &small),
+            Some(model) => model.rate(found, faces, &small, header.facts.least_pixels()),
             None => Ok(found),
         }
     }

@@ -95,6 +95,7 @@ impl<'a> Prepared<'a> {
         let place = || format!("stage `{}`", stage.name);
         if let Some(closed_form) = &stage.closed_form {
             // What does not fit is said before the first step of any stage.
+            self.check_views(stage).at(place)?;
             return self.last_linear(stage, closed_form).map(|_| StageTerms::default()).at(place);
         }
         stage.options.total_steps(views.dataset().len()).at(place)?;

@@ -101,6 +101,7 @@ pub fn calibrate(
     };
     let references = embed(&compared.faces)?;
     let sizes = if options.sizes.is_empty() { vec![prepare.size] } else { options.sizes.clone() };
+    let least = sizes.first().copied().unwrap_or(1);
     let single = singles(&references, &compared.people);
     let (mut calibrated, mut rated, mut shown) = (Vec::new(), Vec::new(), Vec::new());
     for size in sizes {
@@ -132,7 +133,7 @@ pub fn calibrate(
         None => Ok(embeddings.unrated()),
         Some(model) => {
             let seen = faces.par_iter().map(|face| prepare.apply(face)).collect::<Result<Vec<_>>>()?;
-            model.rate(embeddings.unrated(), faces, &seen)
+            model.rate(embeddings.unrated(), faces, &seen, least)
         }
     };
     let all = shown.len() * options.frames.len();
@@ -200,7 +201,8 @@ fn chosen(dataset: &Arc<dyn Dataset>, most: usize, cx: &BuildContext) -> Result<
 fn shares(references: &Embeddings, probes: &Embeddings, people: &[usize], least: f64) -> Vec<Option<f64>> {
     let of = |probe: usize| {
         let own = (0..people.len()).filter(|&at| at != probe && people[at] == people[probe]);
-        let similarity = |at: usize| probes.row(probe).iter().zip(references.row(at)).map(|(a, b)| a * b).sum::<f32>();
+        let similarity =
+            |at: usize| probes.known(probe).iter().zip(references.known(at)).map(|(a, b)| a * b).sum::<f32>();
         let (right, all) =
             own.fold((0u32, 0u32), |(right, all), at| (right + u32::from(f64::from(similarity(at)) >= least), all + 1));
         (all > 0).then(|| f64::from(right) / f64::from(all))

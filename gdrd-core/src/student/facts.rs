@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::thresholds::Calibration;
 use crate::embedder::Embeddings;
 use crate::error::Result;
-use crate::face::Face;
+use crate::face::{Face, LEAST_CONTRAST, deviation};
 use crate::nn::Preprocessing;
 
 /// What a student file says beside its network. All of it may be missing: files of the first format have none of it.
@@ -60,6 +60,11 @@ pub struct Beginning {
 }
 
 impl StudentFacts {
+    /// The least calibrated size of a face, in pixels: of smaller ones nothing is known. 1 without thresholds.
+    pub fn least_pixels(&self) -> usize {
+        self.calibration.as_ref().and_then(|calibration| calibration.sizes.first()).map_or(1, |at| at.size)
+    }
+
     /// All datasets that it was trained on, and those of the students that it began with.
     pub fn all_data(&self) -> impl Iterator<Item = (&String, &Source)> {
         self.data.iter().chain(self.began_with.iter().flat_map(|before| &before.data))
@@ -111,6 +116,12 @@ pub struct Rounding {
 /// What is known of a face before it is compared, as numbers that a [`QualityModel`] weighs.
 pub const QUALITY_FEATURES: [&str; 5] = ["log length", "contrast", "sharpness", "brightness", "log pixels"];
 
+/// The place of the contrast among them.
+const CONTRAST: usize = 1;
+/// Standard deviations from a feature's mean beyond which nothing was measured. Features are not normally distributed, so there is
+/// room.
+const FAR: f64 = 6.0;
+
 /// The chance that a face would be recognised: a linear model of [`QUALITY_FEATURES`], fitted in closed form, and a rising curve that
 /// brings what it says to a share of right decisions.
 ///
@@ -143,12 +154,9 @@ impl QualityModel {
     /// length, and `pixels` the height of the face as it came, of which the student's own size is the most that counts.
     pub fn features(small: &Face, length: f32, pixels: usize) -> [f64; 5] {
         let side = small.width().max(1);
-        let luma =
-            |rgb: &[u8]| (0.299 * f64::from(rgb[0]) + 0.587 * f64::from(rgb[1]) + 0.114 * f64::from(rgb[2])) / 255.0;
-        let grey: Vec<f64> = small.pixels().chunks_exact(3).map(luma).collect();
-        let count = grey.len().max(1) as f64;
-        let mean = grey.iter().sum::<f64>() / count;
-        let contrast = (grey.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
+        let grey = small.luminance();
+        let mean = grey.iter().sum::<f64>() / grey.len().max(1) as f64;
+        let contrast = deviation(&grey);
         let rows = grey.chunks_exact(side).flat_map(|row| row.windows(2).map(|pair| (pair[1] - pair[0]).abs()));
         let columns = grey.iter().zip(grey.iter().skip(side)).map(|(above, below)| (below - above).abs());
         let steps = (2 * side * side.saturating_sub(1)).max(1) as f64;
@@ -158,22 +166,43 @@ impl QualityModel {
     }
 
     /// The chance, in `[0, 1]`, that a face with these features is recognised as the person whom it shows, at
-    /// [`false_match_rate`](Self::false_match_rate).
+    /// [`false_match_rate`](Self::false_match_rate). It is 0 for a face that shows nothing, of less contrast than a step of 8 bits,
+    /// and for one that is far from all that were measured: nothing is known of such faces.
     pub fn score(&self, features: &[f64; 5]) -> f64 {
-        self.chance(self.sum(features))
+        match self.knows(features) {
+            true => self.chance(self.sum(features)),
+            false => 0.0,
+        }
     }
 
-    /// The embeddings of `faces`, with what the model says of each face. `small` are the faces as the student sees them.
+    /// The embeddings of `faces`, with what the model says of each face; 0 of those of fewer than `least` pixels, as far as the
+    /// student's own size tells. `small` are the faces as the student sees them.
     ///
     /// # Errors
     /// If there are not as many of each.
-    pub fn rate(&self, embeddings: Embeddings, faces: &[Face], small: &[Face]) -> Result<Embeddings> {
+    pub fn rate(&self, embeddings: Embeddings, faces: &[Face], small: &[Face], least: usize) -> Result<Embeddings> {
         let rows = embeddings.lengths().iter().zip(faces).zip(small);
-        let rating = |((length, face), small): ((&f32, &Face), &Face)| {
-            self.score(&Self::features(small, *length, face.height()))
-        };
+        let rating =
+            |((length, face), small): ((&f32, &Face), &Face)| self.rating(small, *length, face.height(), least);
         let ratings = rows.map(rating).collect();
         embeddings.rated(ratings)
+    }
+
+    /// The [`score`](Self::score) of a face from its [`features`](Self::features), which these are made of; 0 if it has fewer than
+    /// `least` pixels.
+    pub fn rating(&self, small: &Face, length: f32, pixels: usize, least: usize) -> f64 {
+        // Faces of the student's size and larger ones are alike to it.
+        match pixels < least.min(small.height()) {
+            true => 0.0,
+            false => self.score(&Self::features(small, length, pixels)),
+        }
+    }
+
+    /// Whether such faces were measured.
+    fn knows(&self, features: &[f64; 5]) -> bool {
+        // What is no number is near to nothing.
+        let near = |at: usize| (features[at] - self.centre[at]).abs() <= FAR * self.scale[at];
+        features[CONTRAST] >= LEAST_CONTRAST && (0..features.len()).all(near)
     }
 
     /// The weighted sum.
@@ -223,19 +252,45 @@ mod tests {
             calibration_error: 0.0,
             error_versus_reject: Vec::new(),
         };
-        let score = |x| model.score(&[x, 0.0, 0.0, 0.0, 0.0]);
-        let found = [-5.0, 0.0, 0.5, 1.0, 9.0].map(score);
+        let score = |x| model.score(&[x, 0.2, 0.0, 0.0, 0.0]);
+        let found = [-5.0, 0.0, 0.5, 1.0, 5.0].map(score);
         assert!(found.iter().zip([0.2, 0.2, 0.4, 0.6, 0.6]).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
         assert!(model.wrong().is_none());
         // Embeddings of lengths 1 and e: the logarithms are 0 and 1.
         let rows = || Embeddings::from_rows(1, vec![1.0, std::f32::consts::E]).expect("rows");
-        let faces = vec![Face::new(1, 1, vec![9; 3]).expect("a face"); 2];
-        let rated = model.rate(rows(), &faces, &faces).expect("rated");
+        let faces = vec![Face::new(1, 2, vec![9, 9, 9, 200, 200, 200]).expect("a face"); 2];
+        let rated = model.rate(rows(), &faces, &faces, 2).expect("rated");
         let ratings = rated.ratings().expect("ratings");
         assert!((ratings[0] - 0.2).abs() < 1e-6 && (ratings[1] - 0.6).abs() < 1e-6, "{ratings:?}");
-        assert!(model.rate(rows(), &faces[..1], &faces).is_err());
+        assert!(model.rate(rows(), &faces[..1], &faces, 2).is_err());
         assert!(QualityModel { scale: [0.0; 5], ..model.clone() }.wrong().is_some());
         assert!(QualityModel { curve: vec![(1.0, 0.2), (0.0, 0.3)], ..model }.wrong().is_some());
+    }
+
+    #[test]
+    fn a_face_of_which_nothing_is_known_is_worth_nothing() {
+        let model = QualityModel {
+            false_match_rate: 0.01,
+            centre: [0.0, 0.2, 0.4, 0.5, 2.0],
+            scale: [1.0, 0.1, 0.2, 0.2, 0.5],
+            weights: [0.1; 5],
+            bias: 0.0,
+            curve: vec![(-1.0, 0.4), (1.0, 0.8)],
+            measured: 1,
+            calibration_error: 0.0,
+            error_versus_reject: Vec::new(),
+        };
+        let face = |value: fn(usize) -> u8| {
+            let pixels = (0..16 * 16).flat_map(|at| [value(at); 3]).collect();
+            Face::new(16, 16, pixels).expect("a face")
+        };
+        let (good, grey) = (face(|at| (at * 37 % 256) as u8), face(|_| 127));
+        assert!(model.rating(&good, 1.0, 16, 8) > 0.4);
+        assert_eq!(model.rating(&grey, 1.0, 16, 8), 0.0, "it shows nothing");
+        assert_eq!((model.rating(&good, 1.0, 1, 8), model.rating(&good, 1.0, 7, 8)), (0.0, 0.0), "too small");
+        assert!(model.rating(&good, 1.0, 16, 32) > 0.4, "the student sees no more of a larger one");
+        assert_eq!(model.rating(&good, 1e6, 16, 8), 0.0, "far from all that were measured");
+        assert_eq!(model.score(&[f64::NAN, 0.2, 0.4, 0.5, 2.0]), 0.0);
     }
 
     #[test]

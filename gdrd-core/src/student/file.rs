@@ -14,8 +14,8 @@ use crate::context::Bare;
 use crate::degrade::Downscale;
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::nn::Weights;
 use crate::nn::weight_file::looks;
+use crate::nn::{Alignment, Preprocessing, Weights};
 
 /// What a student file says of itself, as JSON under the metadata key `gdrd`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +107,11 @@ impl StudentHeader {
             }
             None => {}
         }
+        if header.format == 1 && header.facts != StudentFacts::default() {
+            return Err(Error::weights(
+                "the student file was altered: it says format 1, and has `facts`, which only later formats have",
+            ));
+        }
         header.agrees()?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
             .map_err(|e| Error::weights(format!("not a complete safetensors file: {}", Error::from(e))))?;
@@ -128,6 +133,13 @@ impl StudentHeader {
         }
         if map.contains(&0) || *embedding == Some(0) {
             wrong.push(sizes(&self.card));
+        }
+        for (name, view) in &self.facts.views {
+            // What states all of a reduction is one; other kinds of views may mean something else by `size`.
+            let reduction = ["kernel", "antialias"].iter().all(|key| view.get(key).is_some());
+            if let Some(size) = view.get("size").filter(|size| reduction && size.as_u64() != Some(*input_size as u64)) {
+                wrong.push(format!("`facts.views.{name}` has {size} pixels, expected the input's {input_size}"));
+            }
         }
         wrong.extend(self.facts.calibration.as_ref().and_then(Calibration::wrong));
         wrong.extend(self.facts.quality.as_ref().and_then(QualityModel::wrong));
@@ -169,6 +181,23 @@ fn sizes(card: &StudentCard) -> String {
     format!("an input of {} pixels, a map of {:?} and {embedding}", card.input_size, card.map)
 }
 
+/// Refuses a file that states another input than its network has. The template alone may be said more closely than the network
+/// knows it: what gdrd trained sees faces as they come, which are those of its teachers.
+fn agree(stated: &Preprocessing, found: &Preprocessing) -> Result<()> {
+    let alignment = if found.alignment == Alignment::Data { stated.alignment } else { found.alignment };
+    let expected = Preprocessing { alignment, ..*found };
+    match *stated == expected {
+        true => Ok(()),
+        false => {
+            let text = |input: &Preprocessing| serde_json::to_string(input).unwrap_or_else(|_| format!("{input:?}"));
+            let (stated, expected) = (text(stated), text(&expected));
+            Err(Error::weights(format!(
+                "the student's header contradicts its network: `facts.input` says {stated}; the network's own input is {expected}"
+            )))
+        }
+    }
+}
+
 /// A trained student.
 pub struct StudentFile {
     /// What the file says of itself.
@@ -199,6 +228,9 @@ impl StudentFile {
                 sizes(&header.card),
                 sizes(student.card())
             )));
+        }
+        if let Some((stated, found)) = header.facts.input.zip(student.input()) {
+            agree(&stated, &found)?;
         }
         Ok(Self { header, student, tensors })
     }
@@ -262,6 +294,12 @@ mod tests {
         };
         StudentHeader::from_bytes(&unsealed(1)).expect("a file of before the checksum");
         assert!(refused(&unsealed(2)).contains("altered: it has no checksum"));
+        // A later file that says that it is of the first format has lost its checksum too.
+        let input = Some(Preprocessing::default());
+        let facts = StudentFacts { input, ..StudentFacts::default() };
+        let turned = serde_json::to_string(&StudentHeader { format: 1, facts, ..header() }).expect("JSON");
+        let turned = safetensors::serialize(tensors.iter(), Some(HashMap::from([(KEY.to_string(), turned)])));
+        assert!(refused(&turned.expect("bytes")).contains("it says format 1, and has `facts`"));
     }
 
     #[test]
@@ -281,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn an_input_that_is_not_the_networks_is_refused() {
+        let own = Preprocessing { alignment: Alignment::Data, ..Preprocessing::default() };
+        let bgr = Preprocessing { colour: crate::nn::Colour::Bgr, ..own };
+        let text = agree(&bgr, &own).expect_err("another order").to_string();
+        assert!(text.contains(r#"says {"colour":"bgr""#) && text.contains(r#"own input is {"colour":"rgb""#), "{text}");
+        assert!(agree(&Preprocessing { mean: [0.0; 3], ..own }, &own).is_err());
+        assert!(agree(&Preprocessing { std: [1.0; 3], ..own }, &own).is_err());
+        // The template of the faces that it saw is more than the network knows; its own is another matter.
+        let aligned = Preprocessing::default();
+        assert!(agree(&aligned, &own).is_ok() && agree(&own, &own).is_ok() && agree(&own, &aligned).is_err());
+    }
+
+    #[test]
     fn headers_that_contradict_themselves_and_integers_are_refused() {
         let refused = |change: &dyn Fn(&mut StudentHeader), expected: &str| {
             let mut header = header();
@@ -293,6 +344,14 @@ mod tests {
         refused(&|header| header.card.input_size = 24, "faces are prepared at 16 pixels for an input of 24");
         refused(&|header| header.card.map[0] = 0, "a map of [0, 8, 8]");
         refused(&|header| header.card.embedding = Some(0), "an embedding of 0 values");
+        let view = |header: &mut StudentHeader, options| drop(header.facts.views.insert("low".into(), options));
+        let low = |size| serde_json::json!({"kind": "downscale", "size": size, "kernel": "bicubic", "antialias": true});
+        refused(&|header| view(header, low(32)), "`facts.views.low` has 32 pixels, expected the input's 16");
+        for good in [low(16), serde_json::json!({"kind": "as-is"}), serde_json::json!({"kind": "grain", "size": 3})] {
+            let mut header = header();
+            view(&mut header, good);
+            StudentHeader::from_bytes(&header.to_bytes(&BTreeMap::new()).expect("bytes")).expect("a good view");
+        }
         let integers = BTreeMap::from([("a".to_string(), Tensor::new(&[3u32], &Device::Cpu).expect("a tensor"))]);
         let text = StudentHeader::from_bytes(&header().to_bytes(&integers).expect("bytes")).expect_err("integers");
         assert!(text.to_string().contains("`a`: expected floats, found U32"), "{text}");

@@ -107,10 +107,11 @@ impl Calibration {
     /// calibrated. The error says which were.
     pub fn threshold(&self, false_match_rate: f64, of: Compared) -> Result<Threshold> {
         let Some(at) = self.sizes.iter().rev().find(|at| at.size <= of.pixels) else {
-            let sizes: Vec<usize> = self.sizes.iter().map(|at| at.size).collect();
+            let sizes = listed(self.sizes.iter().map(|at| at.size));
             return Err(Error::data(format!(
-                "no threshold for faces of {} pixels; the student was calibrated for {sizes:?}",
-                of.pixels
+                "no threshold for a face of {} pixel{}; the student was calibrated for faces of {sizes} pixels",
+                of.pixels,
+                if of.pixels == 1 { "" } else { "s" }
             )));
         };
         let [a, b] = of.frames;
@@ -119,20 +120,25 @@ impl Calibration {
             (most, Some(fused)) if a.min(b) <= 1 => (most, &fused.with_single),
             (most, Some(fused)) => (most, &fused.with_fused),
             (most, None) => {
-                let calibrated: Vec<usize> = at.fused.iter().map(|fused| fused.frames).collect();
+                let calibrated = match at.fused.is_empty() {
+                    true => "single faces alone".to_string(),
+                    false => {
+                        format!("single faces and {} fused ones", listed(at.fused.iter().map(|fused| fused.frames)))
+                    }
+                };
                 return Err(Error::data(format!(
-                    "no threshold for {most} fused faces of {} pixels; the student was calibrated for single faces and {calibrated:?} \
-                     fused ones (`frames` of `[calibration]`, or `gdrd calibrate --frames`)",
+                    "no threshold for {most} fused faces of {} pixels; the student was calibrated for {calibrated} (`frames` of \
+                     `[calibration]`, or `gdrd calibrate --frames`)",
                     at.size
                 )));
             }
         };
         let same = |found: &&Threshold| (found.false_match_rate / false_match_rate - 1.0).abs() < 1e-6;
         comparisons.thresholds.iter().find(same).copied().ok_or_else(|| {
-            let rates: Vec<f64> = comparisons.thresholds.iter().map(|found| found.false_match_rate).collect();
+            let rates = listed(comparisons.thresholds.iter().map(|found| found.false_match_rate));
             let fused = if most > 1 { format!(", {most} of them fused,") } else { String::new() };
             Error::data(format!(
-                "no threshold at a false match rate of {false_match_rate} for faces of {} pixels{fused}; {} people of `{}` support {rates:?}",
+                "no threshold at a false match rate of {false_match_rate} for faces of {} pixels{fused}; {} people of `{}` support {rates}",
                 at.size, self.people, self.data
             ))
         })
@@ -151,6 +157,16 @@ impl Calibration {
             true => None,
             false => Some("its thresholds are not in order".into()),
         }
+    }
+}
+
+/// Numbers in words, such as `8, 12 and 16`; `none` where there are none.
+fn listed(numbers: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    match numbers.as_slice() {
+        [] => "none".into(),
+        [one] => one.clone(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
     }
 }
 
@@ -204,11 +220,13 @@ mod tests {
             assert_eq!(found(0.01, pixels, [1, 1]).expect("calibrated"), expected);
         }
         let text = found(0.01, 7, [1, 1]).expect_err("too small").to_string();
-        assert!(text.contains("faces of 7 pixels; the student was calibrated for [8, 16]"), "{text}");
+        assert!(text.contains("a face of 7 pixels; the student was calibrated for faces of 8 and 16 pixels"), "{text}");
         for rate in [0.001, 0.0, f64::NAN, -1.0] {
             let text = found(rate, 16, [1, 1]).expect_err("not calibrated").to_string();
-            assert!(text.contains("support [0.1, 0.01]"), "{text}");
+            assert!(text.contains("support 0.1 and 0.01"), "{text}");
         }
+        assert!(found(0.01, 1, [1, 1]).expect_err("too small").to_string().contains("a face of 1 pixel;"));
+        assert_eq!(listed([8].iter()) + &listed([8, 12, 16].iter()) + &listed([0; 0].iter()), "88, 12 and 16none");
         assert!(calibration().wrong().is_none());
     }
 
@@ -220,9 +238,16 @@ mod tests {
             assert!((found - similarity).abs() < 1e-9, "{frames:?}: {found}");
         }
         let text = found(0.01, 16, [5, 1]).expect_err("too many").to_string();
-        assert!(text.contains("for 5 fused faces of 16 pixels") && text.contains("single faces and [2, 4]"), "{text}");
+        assert!(
+            text.contains("for 5 fused faces of 16 pixels") && text.contains("single faces and 2 and 4 fused ones"),
+            "{text}"
+        );
         let text = found(0.001, 16, [4, 1]).expect_err("not calibrated").to_string();
-        assert!(text.contains("4 of them fused") && text.contains("support [0.1, 0.01]"), "{text}");
+        assert!(text.contains("4 of them fused") && text.contains("support 0.1 and 0.01"), "{text}");
+        let mut single = calibration();
+        single.sizes.iter_mut().for_each(|at| at.fused.clear());
+        let text = single.threshold(0.01, Compared { pixels: 16, frames: [2, 1] }).expect_err("none fused").to_string();
+        assert!(text.contains("the student was calibrated for single faces alone ("), "{text}");
     }
 
     #[test]

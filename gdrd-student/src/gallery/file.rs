@@ -29,6 +29,8 @@ pub(super) struct Header {
 /// The version of the file that this gdrd writes and reads.
 const FORMAT: u32 = 1;
 const KEY: &str = "gdrd-gallery";
+/// What a gallery's header begins with.
+const BEGINNING: &[u8; 32] = br#"{"__metadata__":{"gdrd-gallery":"#;
 /// Most bytes of a file's header.
 const LONGEST_HEADER: u64 = 1 << 16;
 
@@ -52,12 +54,12 @@ fn damaged(what: &str) -> Unread {
     Unread::Lost(Error::data(format!("{what}: it is cut or damaged")))
 }
 
-/// What is said of a failed operation on a file; `early` is for one that ends too early.
-fn failed(path: &Path, error: std::io::Error, early: &str) -> Unread {
+/// What is said of a failed operation on a file, whose place whoever called says; `early` is for one that ends too early.
+fn failed(error: std::io::Error, early: &str) -> Unread {
     match error.kind() {
         Io::UnexpectedEof => damaged(early),
-        Io::NotFound => Unread::Lost(Error::io(path, error)),
-        _ => Unread::Refused(Error::io(path, error)),
+        Io::NotFound => Unread::Lost(Error::io_without_place(error)),
+        _ => Unread::Refused(Error::io_without_place(error)),
     }
 }
 
@@ -192,15 +194,19 @@ pub(super) fn first_bytes(header: &Header) -> Result<Vec<u8>> {
 /// What a gallery's file says of itself, the bytes up to where that ends, and the file behind it.
 fn stated(path: &Path) -> Reading<(Header, u64, File)> {
     let early = "the gallery has no header";
-    let mut file = File::open(path).map_err(|e| failed(path, e, early))?;
+    let mut file = File::open(path).map_err(|e| failed(e, early))?;
     let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|e| failed(path, e, early))?;
+    file.read_exact(&mut length).map_err(|e| failed(e, early))?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER {
-        return Err(Error::data("no gallery of gdrd").into());
+        let mut start = [0; BEGINNING.len()];
+        return Err(match file.read_exact(&mut start).is_ok() && start == *BEGINNING {
+            true => damaged(&format!("the gallery says that its header has {length} bytes")),
+            false => Error::data("no gallery of gdrd").into(),
+        });
     }
     let mut text = Vec::new();
-    (&file).take(length).read_to_end(&mut text).map_err(|e| failed(path, e, early))?;
+    (&file).take(length).read_to_end(&mut text).map_err(|e| failed(e, early))?;
     if text.len() as u64 != length {
         return Err(damaged("the gallery's header ends early"));
     }
@@ -222,10 +228,15 @@ fn stated(path: &Path) -> Reading<(Header, u64, File)> {
 fn header(path: &Path) -> Reading<(Header, File)> {
     let (header, before, file) = stated(path)?;
     let bytes = header.width.checked_add(1).and_then(|values| values.checked_mul(header.entries)?.checked_mul(4));
-    let whole = bytes.and_then(|bytes| bytes.checked_add(header.names)).map(|bytes| bytes as u64 + before);
-    let found = file.metadata().map_err(|e| Error::io(path, e))?.len();
-    if header.width == 0 || whole != Some(found) {
-        return Err(damaged(&format!("the gallery has {found} bytes, its header says {whole:?}")));
+    let whole =
+        bytes.and_then(|bytes| bytes.checked_add(header.names)).and_then(|bytes| (bytes as u64).checked_add(before));
+    let found = file.metadata().map_err(Error::io_without_place)?.len();
+    if header.width == 0 {
+        return Err(damaged("the gallery's header says that an embedding has no values"));
+    }
+    if whole != Some(found) {
+        let said = whole.map_or("more than there can be".to_string(), |whole| whole.to_string());
+        return Err(damaged(&format!("the gallery has {found} bytes, its header says {said}")));
     }
     Ok((header, file))
 }
@@ -236,7 +247,7 @@ fn read(path: &Path) -> Reading<Gallery> {
     // The file's length was compared with the header's numbers: nothing is larger than what lies there.
     let mut take = |bytes: usize| -> Reading<Vec<u8>> {
         let mut part = vec![0; bytes];
-        file.read_exact(&mut part).map_err(|e| failed(path, e, "the gallery ends early"))?;
+        file.read_exact(&mut part).map_err(|e| failed(e, "the gallery ends early"))?;
         sum.update(&part);
         Ok(part)
     };

@@ -233,6 +233,30 @@ fn a_new_file_is_its_owners_alone() {
 }
 
 #[test]
+fn a_length_that_was_altered_gives_way_to_the_state_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("people");
+    let mut first = gallery(3, 4);
+    first.save(&path).expect("saved");
+    first.save(&path).expect("saved");
+    let whole = std::fs::read(&path).expect("bytes");
+    for at in 0..8 {
+        for bit in 0..8 {
+            let mut altered = whole.clone();
+            altered[at] ^= 1 << bit;
+            std::fs::write(&path, &altered).expect("written");
+            let read = Gallery::open(&path).unwrap_or_else(|error| panic!("byte {at}, bit {bit}: {error}"));
+            assert!(
+                read.people().len() == 3
+                    && read.recovered().is_some_and(|why| why.contains("people.previous` is used"))
+            );
+        }
+    }
+    std::fs::write(&path, [255; 64]).expect("written");
+    assert!(Gallery::open(&path).expect_err("another program's").to_string().contains("no gallery of gdrd"));
+}
+
+#[test]
 fn two_writers_lose_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("people");
@@ -278,6 +302,9 @@ fn foreign_later_and_lying_files_are_refused() {
     let plain = [&2u64.to_le_bytes()[..], b"{}"].concat();
     assert!(said(&plain).contains("no gallery of gdrd"));
     assert!(said(&[255; 64]).contains("no gallery of gdrd") && said(b"").contains("no header"));
+    let huge = first_bytes(&Header { names: usize::MAX, ..header(1, 0) }).expect("bytes");
+    assert!(said(&huge).contains("bytes, its header says more than there can be: it is cut"), "{}", said(&huge));
     std::fs::remove_file(&path).expect("removed");
-    assert!(Gallery::open(&path).expect_err("missing").to_string().contains("no such file"));
+    let text = Gallery::open(&path).expect_err("missing").to_string();
+    assert!(text.contains("no such file") && text.matches("people`").count() == 1, "{text}");
 }

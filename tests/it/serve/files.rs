@@ -186,8 +186,13 @@ fn a_log_that_is_cut_gives_its_last_complete_state() {
 
 #[test]
 fn other_databases_and_second_servers_are_refused() {
-    let (bench, _server, client) = begun(&[]);
+    let (bench, server, client) = begun(&[]);
     add(&client, "Ann", 1);
+    let at = server.address.strip_prefix("http://").expect("an address");
+    let mut second = gdrd(&bench);
+    second.args(["serve", "other.db", "--listen", at, "--student"]).arg(student());
+    let said = Said::by(&mut second).with_code(1).stderr;
+    assert!(said.contains(&format!("error: `--listen {at}`: ")) && said.contains("name another port"), "{said}");
     let said = started(&bench, &[]).err().expect("it is refused");
     assert!(said.contains("people.db`: another server has it open"), "{said}");
     assert_eq!(client.json("GET", &format!("{ROOT}/faces")).1["total_elements"], 1, "the first goes on");

@@ -137,6 +137,22 @@ fn a_threshold_along_the_measured_errors_decides_who_is_named() {
             && found["matches"][0]["subject"] == "Ann"
             && found["matches"][0]["image_id"].is_string()
     );
+    // Whom a face shows that is smaller than all that were measured, or of one colour, nobody knows.
+    set(json!(0.0));
+    assert_eq!(recognised(1)[0]["subject"], "Ann");
+    for (side, step) in [(1, 0), (7, 9), (24, 0)] {
+        let pixel = |x: u32, y: u32| image::Rgb([(90 + step * ((5 * x + 3 * y) % 16)) as u8; 3]);
+        let mut png = Vec::new();
+        image::RgbImage::from_fn(side, side, pixel)
+            .write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)
+            .expect("PNG");
+        let found = client.form(&format!("{ROOT}/recognize"), &[("file", &png)]).1["result"][0].clone();
+        assert_eq!((&found["subjects"], &found["quality"]), (&json!([]), &json!(0.0)), "{side} pixels: {found}");
+        let (status, said) = client.form(&format!("{ROOT}/faces?subject=Nobody"), &[("file", &png)]);
+        assert_eq!((status, &said["code"]), (400, &json!(26)), "{side} pixels: {said}");
+        assert_eq!(client.form("/api/gdrd/look", &[("file", &png)]).1["faces"][0]["unknowable"], true);
+    }
+    set(json!(between));
     for wrong in [json!(1.5), json!(-0.1), json!("a")] {
         assert_eq!(set(wrong).1["code"], 26);
     }

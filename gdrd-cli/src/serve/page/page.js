@@ -114,8 +114,8 @@ async function draw() {
 
 async function drawn(face, now) {
   const best = face.matches[0];
-  const known = best && best.similarity >= now;
-  const verdict = known ? `This is ${best.subject}` : best ? "Nobody who is known" : "Nobody is enrolled yet";
+  const known = best && !face.unknowable && best.similarity >= now;
+  const verdict = face.unknowable ? "Too small, or of one colour: nobody knows" : known ? `This is ${best.subject}` : best ? "Nobody who is known" : "Nobody is enrolled yet";
   const size = about.student.size;
   const quality = face.quality === null || face.quality === undefined ? "" : `; of such faces ${Math.round(100 * face.quality)} % are recognised`;
   const small = make("img", { src: face.small, alt: `the face at ${size}x${size} pixels`, class: "small" });

@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gdrd_core::digest;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::files::Held;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -41,6 +42,8 @@ pub(super) struct Key {
 
 /// A face of a subject.
 pub(super) struct Example {
+    /// Its row of the table `examples`.
+    pub(super) row: i64,
     pub(super) id: Uuid,
     pub(super) subject: i64,
     /// The embedding's values.
@@ -67,6 +70,11 @@ pub(super) enum Which<'a> {
 }
 
 impl Store {
+    /// The database's file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn wrong(&self, error: rusqlite::Error) -> Error {
         of_sqlite(&self.path, &error)
     }
@@ -184,8 +192,8 @@ impl Store {
         })
     }
 
-    /// Adds a face to a subject, who is made if there is nobody of this name yet; the face's and the subject's number.
-    pub(super) fn add_example(&mut self, collection: i64, name: &str, new: &New) -> Result<(Uuid, i64)> {
+    /// Adds a face to a subject, who is made if there is nobody of this name yet.
+    pub(super) fn add_example(&mut self, collection: i64, name: &str, new: &New) -> Result<Example> {
         let known = self.subject(collection, name)?;
         let id = Uuid::new_v4();
         self.change(|db| {
@@ -199,24 +207,25 @@ impl Store {
             };
             let query = "INSERT INTO examples (uuid, subject, pixels, made, embedding) VALUES (?1, ?2, ?3, ?4, ?5)";
             db.execute(query, params![id.as_bytes(), subject, new.pixels as i64, now(), bytes(new.values)])?;
+            let row = db.last_insert_rowid();
             if let Some((image, small)) = new.images {
                 let query = "INSERT INTO images (example, image, small) VALUES (?1, ?2, ?3)";
-                db.execute(query, params![db.last_insert_rowid(), image, small])?;
+                db.execute(query, params![row, image, small])?;
             }
-            Ok((id, subject))
+            Ok(Example { row, id, subject, values: new.values.to_vec(), pixels: new.pixels })
         })
     }
 
     /// The embedding of one face.
     pub(super) fn example(&self, collection: i64, id: Uuid) -> Result<Option<Example>> {
-        let query = "SELECT e.uuid, e.subject, e.pixels, e.embedding FROM examples e JOIN subjects s ON s.id = e.subject \
+        let query = "SELECT e.uuid, e.subject, e.pixels, e.embedding, e.id FROM examples e JOIN subjects s ON s.id = e.subject \
                      WHERE s.collection = ?1 AND e.uuid = ?2";
         self.one(query, params![collection, id.as_bytes()], example)
     }
 
     /// The embeddings of a subject, or of all of a collection, in the order in which they came.
     pub(super) fn examples(&self, collection: i64, subject: Option<i64>) -> Result<Vec<Example>> {
-        let query = "SELECT e.uuid, e.subject, e.pixels, e.embedding FROM examples e JOIN subjects s ON s.id = e.subject \
+        let query = "SELECT e.uuid, e.subject, e.pixels, e.embedding, e.id FROM examples e JOIN subjects s ON s.id = e.subject \
                      WHERE s.collection = ?1 AND (?2 IS NULL OR s.id = ?2) ORDER BY e.id";
         self.rows(query, params![collection, subject], example)
     }
@@ -274,10 +283,18 @@ fn hash(key: &str) -> [u8; 32] {
 }
 
 fn example(row: &Row) -> rusqlite::Result<Example> {
-    let bytes = row.get_ref(3)?.as_blob()?;
-    let values = bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
     let pixels: i64 = row.get(2)?;
-    Ok(Example { id: Uuid::from_bytes(row.get(0)?), subject: row.get(1)?, values, pixels: pixels.max(1) as usize })
+    let (id, pixels) = (Uuid::from_bytes(row.get(0)?), pixels.max(1) as usize);
+    Ok(Example { row: row.get(4)?, id, subject: row.get(1)?, values: values(row.get_ref(3)?), pixels })
+}
+
+/// The values of an embedding; none of what is no list of numbers, which whoever takes them for an embedding finds.
+pub(super) fn values(found: ValueRef) -> Vec<f32> {
+    let (fours, rest) = found.as_blob().unwrap_or_default().as_chunks::<4>();
+    match rest.is_empty() {
+        true => fours.iter().map(|four| f32::from_le_bytes(*four)).collect(),
+        false => Vec::new(),
+    }
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {

@@ -7,7 +7,7 @@ use gdrd_core::error::{Context, Error, Result};
 use gdrd_core::files::hold;
 use gdrd_student::FaceEncoder;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::schema::{APPLICATION, VERSIONS};
 use super::{Backups, Store, of_sqlite};
@@ -81,9 +81,7 @@ impl Store {
     pub(crate) fn set_student(&mut self, encoder: &FaceEncoder, all: &[(i64, Vec<f32>)]) -> Result<()> {
         let width = encoder.header().card.embedding.unwrap_or(0) as i64;
         let cleared = self.change(|db| {
-            for (row, values) in all {
-                db.execute("UPDATE examples SET embedding = ?2 WHERE id = ?1", params![row, super::bytes(values)])?;
-            }
+            put(db, all)?;
             db.execute("DELETE FROM student", [])?;
             let query = "INSERT INTO student (digest, width) VALUES (?1, ?2)";
             db.execute(query, params![encoder.digest(), width])?;
@@ -99,6 +97,21 @@ impl Store {
         Ok(())
     }
 
+    /// Puts embeddings of the same student in the place of those of some rows.
+    pub(crate) fn mend(&mut self, all: &[(i64, Vec<f32>)]) -> Result<()> {
+        self.change(|db| put(db, all))
+    }
+
+    /// The rows whose embeddings are none of this student: of another width, or without a direction.
+    pub(crate) fn damaged(&self, encoder: &FaceEncoder) -> Result<Vec<i64>> {
+        let is_wrong = |row: &Row| {
+            let wrong = encoder.embedding(&super::values(row.get_ref(1)?), 1).is_err();
+            Ok(if wrong { Some(row.get(0)?) } else { None })
+        };
+        let found = self.rows("SELECT id, embedding FROM examples ORDER BY id", [], is_wrong)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// The rows of all faces, and whether the image of each was kept.
     pub(crate) fn faces(&self) -> Result<Vec<(i64, bool)>> {
         let query =
@@ -110,6 +123,14 @@ impl Store {
     pub(crate) fn image_of(&self, row: i64) -> Result<Option<Vec<u8>>> {
         self.one("SELECT image FROM images WHERE example = ?1", [row], |row| row.get(0))
     }
+}
+
+/// Writes embeddings into their rows.
+fn put(db: &Connection, all: &[(i64, Vec<f32>)]) -> rusqlite::Result<()> {
+    for (row, values) in all {
+        db.execute("UPDATE examples SET embedding = ?2 WHERE id = ?1", params![row, super::bytes(values)])?;
+    }
+    Ok(())
 }
 
 /// The path of a file beside the database.
@@ -155,22 +176,37 @@ pub(super) fn private(path: &Path) -> Result<()> {
 /// Refuses a file that ends before its header says. SQLite takes an empty one for a new database. With a log the file may have been
 /// growing when its server was killed; then SQLite decides.
 fn check_length(path: &Path, length: u64, has_log: bool) -> Result<()> {
-    let mut head = [0; 100];
-    let whole = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok();
-    if whole && !head.starts_with(b"SQLite format 3\0") {
-        return Err(Error::data(format!("`{}`: it is no SQLite database", path.display())));
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    const HEADER: usize = 100;
+    let mut head = Vec::with_capacity(HEADER);
+    std::fs::File::open(path)
+        .and_then(|file| file.take(HEADER as u64).read_to_end(&mut head))
+        .map_err(|e| Error::io(path, e))?;
+    if !head.starts_with(MAGIC) && !MAGIC.starts_with(&head) {
+        let begins = head[..head.len().min(MAGIC.len())].escape_ascii();
+        return Err(Error::data(format!(
+            "`{}`: it is no SQLite database: its {length} bytes begin with `{begins}`, expected `SQLite format 3`",
+            path.display()
+        )));
+    }
+    if head.len() < HEADER {
+        return Err(Error::data(format!(
+            "`{}`: it is cut after {length} bytes, shorter than its own header of {HEADER}; restore a backup of it (`--backups` makes \
+             them). It was left as it is",
+            path.display()
+        )));
     }
     let page = match u64::from(u16::from_be_bytes([head[16], head[17]])) {
         1 => 65536,
         page => page,
     };
     let pages = u64::from(u32::from_be_bytes([head[28], head[29], head[30], head[31]]));
-    match whole && (has_log || length >= page * pages) {
+    match has_log || length >= page * pages {
         true => Ok(()),
         false => Err(Error::data(format!(
             "`{}`: it is cut after {length} of {} bytes; restore a backup of it (`--backups` makes them). It was left as it is",
             path.display(),
-            if whole { (page * pages).to_string() } else { "more".into() }
+            page * pages
         ))),
     }
 }

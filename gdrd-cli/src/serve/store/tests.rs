@@ -1,5 +1,10 @@
+use std::sync::Arc;
+
+use gdrd_student::FaceEncoder;
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use super::super::people::People;
 
 use super::schema::{APPLICATION, VERSIONS};
 use super::*;
@@ -165,8 +170,7 @@ fn another_student_takes_the_thresholds_back() {
     let (_folder, path) = place();
     let mut store = open(&path).expect("a database");
     let collection = with(&mut store, &["Ann"]);
-    let student = include_bytes!("../../../../tests/files/student-format-1.safetensors");
-    let encoder = gdrd_student::FaceEncoder::from_bytes(student, &candle_core::Device::Cpu).expect("a student");
+    let encoder = encoder();
     store.set_threshold(collection, Some(0.6)).expect("set");
     let faces = store.faces().expect("read");
     assert!(faces.len() == 1 && faces[0].1);
@@ -198,6 +202,56 @@ fn the_newest_backups_are_kept_and_can_be_served() {
     let again = open(&made[3]).expect("a backup is a database");
     assert!(again.subject(collection, "Ann").expect("read").is_some());
     assert_eq!(again.examples(collection, None).expect("read")[0].values, [0.6, 0.8]);
+}
+
+fn encoder() -> Arc<FaceEncoder> {
+    let student = include_bytes!("../../../../tests/files/student-format-1.safetensors");
+    Arc::new(FaceEncoder::from_bytes(student, &candle_core::Device::Cpu).expect("a student"))
+}
+
+#[test]
+fn a_damaged_embedding_is_named_and_mended() {
+    let (_folder, path) = place();
+    let encoder = encoder();
+    let mut store = open(&path).expect("a database");
+    let collection = store.collection("default").expect("a collection");
+    let new = New { values: &[1.0; 12], pixels: 16, images: None };
+    for name in ["Ann", "Bob"] {
+        store.add_example(collection, name, &new).expect("added");
+    }
+    drop(store);
+    for damage in [bytes(&[f32::NAN; 12]), vec![1, 2, 3], vec![0; 48], vec![7; 47], Vec::new()] {
+        let mut store = open(&path).expect("a database");
+        store
+            .change(|db| db.execute("UPDATE examples SET embedding = ?1 WHERE id = 2", [&damage]).map(drop))
+            .expect("damaged");
+        assert_eq!(store.damaged(&encoder).expect("read"), [2]);
+        let said = People::load(store, encoder.clone()).err().expect("refused").to_string();
+        let expected = "people.db`: a face of subject `Bob` is damaged (row 2 of `examples`, ";
+        assert!(said.contains(expected) && said.contains("--reembed") && said.contains("backup"), "{said}");
+        let mut store = open(&path).expect("a database");
+        store.mend(&[(2, vec![1.0; 12])]).expect("mended");
+        assert!(store.damaged(&encoder).expect("read").is_empty());
+        People::load(store, encoder.clone()).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn what_is_no_database_is_not_called_cut() {
+    let (_folder, path) = place();
+    let said = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("written");
+        open(&path).err().expect("refused").to_string()
+    };
+    let text = said(b"a letter of 24 letters..");
+    assert!(text.contains("it is no SQLite database: its 24 bytes begin with `a letter of 24 l`"), "{text}");
+    for length in [0, 1, 16] {
+        let text = said(&b"SQLite format 3\0"[..length]);
+        assert!(
+            text.contains(&format!("it is cut after {length} bytes, shorter than its own header of 100;")),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Pairs {
             for (pair, track) in self.pairs.iter().zip(&tracks) {
                 let rows: Vec<usize> = track.iter().take(count).map(|&index| row(&used, index)).collect();
                 let at = 2 * places.len();
-                values.extend_from_slice(of_left.row(row(&left, pair.left)));
+                values.extend_from_slice(of_left.known(row(&left, pair.left)));
                 values.extend(of_right.fused(&rows)?);
                 places.push(Pair { left: at, right: at + 1, ..*pair });
             }

@@ -120,13 +120,13 @@ mod tests {
         let face = |at: usize| {
             let x = (at * 7919 % 1000) as f64 / 1000.0;
             let noise = (at * 104_729 % 997) as f64 / 997.0 - 0.5;
-            Rated { person: at, features: [x, noise, 1.0, 0.0, 0.0], share: (x + 0.1 * noise).clamp(0.0, 1.0) }
+            Rated { person: at, features: [x, 0.6 + noise, 1.0, 0.0, 0.0], share: (x + 0.1 * noise).clamp(0.0, 1.0) }
         };
         let rated: Vec<Rated> = (0..2000).map(face).collect();
         let model = fit(&rated).expect("a model");
         assert!(model.wrong().is_none(), "{model:?}");
         for x in [0.1, 0.5, 0.9] {
-            assert!((model.score(&[x, 0.0, 1.0, 0.0, 0.0]) - x).abs() < 0.05, "{x}");
+            assert!((model.score(&[x, 0.6, 1.0, 0.0, 0.0]) - x).abs() < 0.05, "{x}");
         }
         assert!(model.calibration_error < 0.03, "{}", model.calibration_error);
         let errors: Vec<f64> = model.error_versus_reject.iter().map(|(_, error)| *error).collect();
