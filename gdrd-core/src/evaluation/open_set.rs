@@ -235,7 +235,7 @@ impl Open {
             let groups = self.groups.iter().map(|(group, places)| (group.clone(), of_enrolled(places))).collect();
             let note = format!("{} people are enrolled, {} probes are of others", self.names.len(), roc.negatives());
             let notes: Vec<String> = self.notes.iter().cloned().chain([note]).collect();
-            figures.push(figure.noted(notes.join("; ")));
+            figures.push(figure.also_noted(notes.join("; ")));
             figures.extend(by_group(&title(*fpir), &whole, &groups)?);
             right = found;
         }

@@ -86,7 +86,7 @@ pub(super) fn sections(runs: &[RunView], body: &mut Body) -> Result<()> {
     if !out.is_empty() {
         out += &paragraph(&format!(
             "Mean and standard deviation over the seeds of a row; its interval, and the difference to the first row, are those of the bootstrap \
-             over items and seeds ({RESAMPLES} resamples), paired for the difference, for runs that were measured on the same items. A protocol whose data or options \
+             over items and seeds ({RESAMPLES} resamples), paired for the difference (Wilson's score interval of a rate whose items are all alike), for runs that were measured on the same items. A protocol whose data or options \
              differ has a table of its own."
         ));
     }
@@ -265,6 +265,6 @@ mod tests {
         let runs = [run("a", 7, &[1.0; 8]), run("a", 8, &[0.0; 8]), run("b", 7, &[1.0; 8])];
         let table = comparison(&groups(&runs, "lfw", "")).expect("a table").expect("rows");
         assert_eq!(table.rows()[0], ["a", "50.00 ± 70.71", "0.00 to 100.00", "2", "-", "-"]);
-        assert_eq!(table.rows()[1], ["b", "100.00", "100.00 to 100.00", "1", "+50.00", "+0.00 to +100.00"]);
+        assert_eq!(table.rows()[1], ["b", "100.00", "67.56 to 100.00", "1", "+50.00", "+0.00 to +100.00"]);
     }
 }
