@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::super::chart::{Axis, Series};
 use super::super::page::{matrix_table, notes, results_table};
 use super::super::paper::{self, RESOLUTION};
-use super::super::view::RunView;
+use super::super::view::{RunView, titles};
 use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
 use crate::error::Result;
 use crate::evaluation::{Curve, Identification, Measured, Role};
@@ -148,7 +148,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
     for protocol in names {
         let (mut series, mut of): (Vec<Series>, Option<&Curve>) = (Vec::new(), None);
         let mut ends = Vec::new();
-        for run in runs {
+        for (run, title) in runs.iter().zip(titles(runs)) {
             let rows = run.measured.get(protocol).map_or(&[][..], Vec::as_slice);
             let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == "Resolution"))
             else {
@@ -157,7 +157,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
             of = Some(of.unwrap_or(curve));
             for row in rows.iter().filter(|row| runs.len() == 1 || row.role == Role::Student) {
                 for one in of_rows(std::slice::from_ref(row), curve) {
-                    let label = if runs.len() > 1 { run.title() } else { one.label };
+                    let label = if runs.len() > 1 { title.clone() } else { one.label };
                     ends.push(intervals(row, &one.points));
                     series.push(Series { label, points: one.points });
                 }
