@@ -51,6 +51,18 @@ fn every_recipe_says_its_method_alone() {
 }
 
 #[test]
+fn a_licence_is_of_the_part_as_the_recipe_that_states_it_has_it() {
+    let bench = Bench::empty();
+    let stated = |sets: &[&str]| {
+        let recipe = bench.recipe(&root().join("assets/recipes/quickstart.toml"), sets);
+        recipe.licences.into_iter().map(|(part, licence)| format!("{part}: {licence}")).collect::<Vec<_>>()
+    };
+    let teachers = ["teacher.discriminative: MIT OR Apache-2.0", "teacher.generative: MIT OR Apache-2.0"];
+    assert_eq!(stated(&[]), [&["data.train: MIT OR Apache-2.0"], &teachers[..]].concat());
+    assert_eq!(stated(&["data.train.identities=12"]), teachers, "other faces are not licensed by it");
+}
+
+#[test]
 fn every_system_trains() {
     let bench = Bench::empty();
     for path in recipes() {

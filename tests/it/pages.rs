@@ -127,7 +127,7 @@ fn runs_stand_side_by_side_and_their_difference_has_causes() {
     assert_eq!(made.stdout, "out/report.html\nout/tables.md\nout/tables.tex\n");
     let page = text(&bench, "out/report.html");
     stands_alone(&page);
-    for part in ["4 runs compared", "difference to r", "Ablation", "<h2 id=\"run-4-h\">r, seed 7</h2>"] {
+    for part in ["4 runs compared", "difference to r", "Ablation", "<h2 id=\"run-4-h\">r, seed 7, run 4</h2>"] {
         assert!(page.contains(part), "{part}");
     }
     let latex = text(&bench, "out/tables.tex");

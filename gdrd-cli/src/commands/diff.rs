@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use gdrd_core::error::{Error, Result};
+use gdrd_core::registry::Registry;
 use gdrd_core::run::{Cause, Difference, Differing, RunFolder, Score, State, difference};
 
 /// Lines of each sort that are printed; `--json` has all.
 const LINES: usize = 6;
 
-pub(crate) fn diff(runs: [&Path; 2], json: bool) -> Result<()> {
+pub(crate) fn diff(runs: [&Path; 2], json: bool, registry: &Registry) -> Result<()> {
     let folders = runs.map(RunFolder::new);
     for folder in &folders {
         if folder.state()? == State::Empty {
             return Err(Error::recipe(format!("`{}` is no run folder of gdrd", folder.path().display())));
         }
     }
-    let found = difference(&folders[0], &folders[1])?;
+    let found = difference(&folders[0], &folders[1], registry)?;
     if json {
         let mut value = serde_json::to_value(&found).map_err(|e| Error::data(e.to_string()))?;
         value["runs"] = serde_json::json!(runs);
@@ -44,7 +45,7 @@ pub(crate) fn diff(runs: [&Path; 2], json: bool) -> Result<()> {
 }
 
 fn shown(score: &Score) -> String {
-    let Score { what, figure, values: [a, b], unit, difference } = score;
+    let Score { what, figure, values: [a, b], unit, difference, other_options } = score;
     let gap = match difference {
         None => "measured on other items: the two can not be compared".to_string(),
         Some([_, low, high]) if *low == 0.0 && *high == 0.0 => "no difference".to_string(),
@@ -53,7 +54,8 @@ fn shown(score: &Score) -> String {
             format!("B - A {mean:+.2} [{low:+.2}, {high:+.2}]{chance}")
         }
     };
-    format!("{what}: {figure} {a:.2} and {b:.2} {unit}; {gap}")
+    let options = if *other_options { "; options of the protocol differ" } else { "" };
+    format!("{what}: {figure} {a:.2} and {b:.2} {unit}; {gap}{options}")
 }
 
 fn print_causes(found: &Difference) {

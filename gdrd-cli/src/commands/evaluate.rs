@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gdrd_core::error::{Error, Result};
 use gdrd_core::files::write_atomically;
 use gdrd_core::registry::Registry;
-use gdrd_core::report::results_table;
+use gdrd_core::report::{curve_tables, results_table};
 use gdrd_core::run::{Measuring, measure};
 use gdrd_student::FaceEncoder;
 
@@ -49,7 +49,13 @@ pub(crate) fn evaluate(
     let found = found?;
     for (protocol, rows) in &found {
         let table = results_table(rows)?.to_markdown();
-        went_to(out.unwrap_or(Path::new("")), format_args!("{protocol}:\n{table}"));
+        let mut text = format!("{protocol}:\n{table}");
+        for row in rows {
+            for (name, table) in curve_tables(row)? {
+                text += &format!("\n{protocol}, {name}:\n{}", table.to_markdown());
+            }
+        }
+        went_to(out.unwrap_or(Path::new("")), format_args!("{text}"));
     }
     if let Some(out) = out {
         let text = serde_json::to_vec_pretty(&found).map_err(|e| Error::data(e.to_string()))?;

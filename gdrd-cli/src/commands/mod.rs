@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: Arguments, registry: &Arc<Registry>) -> Result<()> 
         Command::Report { runs, out, latex, markdown, tensorboard } => {
             report::report(&report::Wanted { runs, out, latex, markdown, tensorboard })
         }
-        Command::Diff { first, second, json } => diff::diff([&first, &second], json),
+        Command::Diff { first, second, json } => diff::diff([&first, &second], json, registry),
         Command::Ablate { recipes, seeds, against, sets, run_dir, place } => {
             ablate::ablate(&ablate::Wanted { recipes, seeds, against, sets, run_dir }, &place, registry)
         }

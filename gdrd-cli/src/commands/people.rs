@@ -29,17 +29,37 @@ pub(super) fn deciding(operating: &Operating, registry: &Registry) -> Result<Fac
     Ok(encoder)
 }
 
+/// From which similarity on a match counts as recognised.
+#[derive(Clone, Copy)]
+pub(super) struct Bar {
+    pub(super) similarity: f64,
+    /// The rates that were measured there; none where the user chose it.
+    measured: Option<Threshold>,
+}
+
+impl Bar {
+    fn text(&self) -> String {
+        let rates = self.measured.map_or(String::new(), |Threshold { false_match_rate, true_match_rate, .. }| {
+            let right = true_match_rate.map_or(String::new(), |rate| {
+                format!(", where {:.0} % of all faces of the same person are recognised", 100.0 * rate)
+            });
+            format!(" at a false match rate of {false_match_rate}{right}")
+        });
+        format!(", threshold {:.3}{rates}", self.similarity)
+    }
+}
+
 /// The similarity from which on a match counts as recognised, or why there is none; `at` knows the one of a false match rate.
 pub(super) fn threshold(
     encoder: &FaceEncoder,
     operating: &Operating,
     at: impl FnOnce(f64) -> Result<Threshold>,
-) -> std::result::Result<f64, String> {
+) -> std::result::Result<Bar, String> {
     match (operating.threshold, operating.rate, &encoder.header().facts.calibration) {
-        (Some(threshold), ..) => Ok(threshold),
+        (Some(similarity), ..) => Ok(Bar { similarity, measured: None }),
         (None, None, None) => Err("the student's file has no thresholds (`gdrd calibrate` measures them)".to_string()),
         (None, rate, _) => match at(rate.unwrap_or(USUAL_RATE)) {
-            Ok(threshold) => Ok(threshold.similarity),
+            Ok(found) => Ok(Bar { similarity: found.similarity, measured: Some(found) }),
             Err(error) => Err(error.to_string()),
         },
     }
@@ -81,32 +101,36 @@ pub(crate) fn compare(wanted: &CompareArguments, registry: &Registry) -> Result<
     let similarity = a.similarity(&b)?;
     let pixels = at_a.pixels.min(at_b.pixels);
     let threshold = threshold(&encoder, operating, |rate| encoder.threshold(rate, pixels));
-    let same = threshold.as_ref().ok().map(|threshold| f64::from(similarity) >= *threshold);
+    let same = threshold.as_ref().ok().map(|bar| f64::from(similarity) >= bar.similarity);
     let quality = a.quality().zip(b.quality()).map(|(a, b)| a.min(b));
+    let bar = threshold.as_ref().ok().copied();
     if *as_json {
-        let mut said =
-            json!({ "same": same, "similarity": similarity, "threshold": threshold.as_ref().ok(), "quality": quality });
+        let mut said = json!({ "same": same, "similarity": similarity, "threshold": bar.map(|bar| bar.similarity), "quality": quality });
         if let Err(why) = threshold {
             said["no_decision"] = json!(why);
         }
         say!("{said}");
         return Ok(());
     }
-    let beside = threshold.as_ref().map_or(String::new(), |threshold| format!(", threshold {threshold:.3}"));
+    let beside = bar.map_or(String::new(), |bar| bar.text());
     let verdict = match (same, threshold) {
         (Some(true), _) => "the same person".to_string(),
         (Some(false), _) => "not recognised as the same person".to_string(),
         (None, why) => format!("no decision: {}", why.err().unwrap_or_default()),
     };
-    say!("{verdict} (similarity {similarity:.3}{beside}{})", worth(quality));
+    say!("{verdict} (similarity {similarity:.3}{beside}{})", worth(quality, &encoder));
     Ok(())
 }
 
-/// What a face's quality means.
-pub(super) fn worth(quality: Option<f64>) -> String {
-    quality.map_or(String::new(), |quality| {
-        format!(", of such faces {:.0} % of the same person's are recognised", 100.0 * quality)
-    })
+/// What a face's quality means: its rate is that of the quality model, not the one that was asked for.
+pub(super) fn worth(quality: Option<f64>, encoder: &FaceEncoder) -> String {
+    let rate = encoder.header().facts.quality.as_ref().map(|model| model.false_match_rate);
+    quality.zip(rate).map_or(String::new(), |(quality, rate)| worth_at(quality, rate))
+}
+
+fn worth_at(quality: f64, rate: f64) -> String {
+    let share = 100.0 * quality;
+    format!(", of such faces {share:.0} % of the same person's are recognised at a false match rate of {rate}")
 }
 
 /// The photographs of each person below a folder, both in the order of their names.
@@ -203,4 +227,23 @@ pub(crate) fn forget(wanted: &ForgetArguments) -> Result<()> {
         false => say!("{}: {removed} faces removed, in it and beside it", path.display()),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_figure_names_its_own_rate() {
+        let measured = |true_match_rate| {
+            let found = Threshold { false_match_rate: 0.001, similarity: 0.606, true_match_rate };
+            Bar { similarity: found.similarity, measured: Some(found) }.text()
+        };
+        let begin = ", threshold 0.606 at a false match rate of 0.001";
+        let whole = format!("{begin}, where 55 % of all faces of the same person are recognised");
+        assert_eq!((measured(Some(0.551)), measured(None)), (whole, begin.to_string()));
+        assert_eq!(Bar { similarity: 0.9, measured: None }.text(), ", threshold 0.900");
+        let worth = worth_at(0.8, 0.01);
+        assert_eq!(worth, ", of such faces 80 % of the same person's are recognised at a false match rate of 0.01");
+    }
 }

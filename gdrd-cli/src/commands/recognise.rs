@@ -12,7 +12,7 @@ use gdrd_core::registry::Registry;
 use gdrd_student::{Embedding, FaceEncoder, Gallery, Match};
 use serde_json::{Value, json};
 
-use super::people::{Eyes, deciding, entries, open_gallery, threshold, worth};
+use super::people::{Bar, Eyes, deciding, entries, open_gallery, threshold, worth};
 use super::{all_read, pass_over};
 use crate::args::{Operating, SearchArguments, WatchArguments};
 use crate::photograph;
@@ -23,8 +23,10 @@ struct Found {
     place: Option<([i64; 4], usize)>,
     matches: Vec<Match>,
     /// The similarity from which on a match is the person, or why there is none.
-    threshold: std::result::Result<f64, String>,
+    threshold: std::result::Result<Bar, String>,
     quality: Option<f64>,
+    /// What the quality means, in words.
+    worth: String,
 }
 
 impl Found {
@@ -54,14 +56,15 @@ impl Found {
         top: usize,
     ) -> Result<Self> {
         let threshold = threshold(encoder, operating, |rate| encoder.threshold_of(rate, face));
-        Ok(Self { place: None, matches: gallery.search(face, top)?, threshold, quality: face.quality() })
+        let (quality, worth) = (face.quality(), worth(face.quality(), encoder));
+        Ok(Self { place: None, matches: gallery.search(face, top)?, threshold, quality, worth })
     }
 
     /// The person, if one was recognised.
     fn person(&self) -> Option<&str> {
         let nearest = self.matches.first()?;
-        let threshold = self.threshold.as_ref().ok()?;
-        (f64::from(nearest.similarity) >= *threshold).then_some(&nearest.person)
+        let bar = self.threshold.as_ref().ok()?;
+        (f64::from(nearest.similarity) >= bar.similarity).then_some(&nearest.person)
     }
 
     fn json(&self, path: &Path) -> Value {
@@ -69,7 +72,7 @@ impl Found {
         let mut all = json!({
             "image": path.to_string_lossy(),
             "person": self.person(),
-            "threshold": self.threshold.as_ref().ok(),
+            "threshold": self.threshold.as_ref().ok().map(|bar| bar.similarity),
             "quality": self.quality,
             "nearest": self.matches.iter().map(nearest).collect::<Vec<_>>(),
         });
@@ -94,7 +97,7 @@ impl Found {
         let place = self
             .place
             .map_or(String::new(), |([left, top, ..], pixels)| format!(", face of {pixels} pixels at ({left}, {top})"));
-        format!("{}{place}: {person} (nearest: {}{})", path.display(), nearest.join(", "), worth(self.quality))
+        format!("{}{place}: {person} (nearest: {}{})", path.display(), nearest.join(", "), self.worth)
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) async fn about(State(service): Here, Extension(Collection(of)): Exten
             "embedding": header.card.embedding,
         },
         "calibration": header.facts.calibration,
+        "quality_false_match_rate": header.facts.quality.as_ref().map(|model| model.false_match_rate),
         "detector": service.detector,
         "keeps_images": service.keeps_images,
         "threshold": service.people.threshold(of),

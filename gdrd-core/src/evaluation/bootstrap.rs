@@ -42,13 +42,36 @@ pub fn mean_interval(items: &[f64], resamples: usize, rng: &mut impl RngCore) ->
     Ok(percentiles(&resampled_means(items, resamples, rng)?))
 }
 
+/// The 95 % interval of a rate where every item is 1, or every item is 0: Wilson's score interval (E. B. Wilson, Probable inference, the
+/// law of succession, and statistical inference, JASA 22, 1927). All resamples of such items are alike, so that a bootstrap would call
+/// the rate certain. None for other items, or for none.
+pub fn alike_interval(items: &[f64]) -> Option<Interval> {
+    /// The 97.5th percentile of the normal distribution.
+    const Z: f64 = 1.959_963_984_540_054;
+    let all = |value: f64| !items.is_empty() && items.iter().all(|item| *item == value);
+    let count = items.len() as f64;
+    let beyond = Z * Z / (count + Z * Z);
+    match (all(1.0), all(0.0)) {
+        (true, _) => Some(Interval { low: 1.0 - beyond, high: 1.0 }),
+        (_, true) => Some(Interval { low: 0.0, high: beyond }),
+        _ => None,
+    }
+}
+
 /// The 95 % interval of a system's mean over its seeds, of which each has the outcomes of the same items in the same order. Items and
-/// seeds are resampled.
+/// seeds are resampled. Where all items of all seeds are 1, or all are 0, it is [`alike_interval`] of the items of one seed: seeds are
+/// no further items.
 ///
 /// # Errors
 /// If there is no seed, lists differ in length, or there is no item or no resample.
 pub fn seeds_interval(seeds: &[Vec<f64>], resamples: usize, rng: &mut impl RngCore) -> Result<Interval> {
     let nothing = vec![0.0; seeds.first().map_or(0, Vec::len)];
+    if let Some(first) = seeds.first()
+        && let Some(interval) = alike_interval(first)
+        && seeds.iter().all(|seed| seed == first)
+    {
+        return Ok(interval);
+    }
     Ok(paired_difference(seeds, &[nothing], resamples, rng)?.interval)
 }
 
@@ -232,6 +255,22 @@ mod tests {
     fn certainty_has_no_width() {
         let interval = mean_interval(&[1.0; 50], 100, &mut rng()).expect("pairs");
         assert_eq!(interval, Interval { low: 1.0, high: 1.0 });
+    }
+
+    #[test]
+    fn a_rate_of_all_or_none_is_not_certain() {
+        // statsmodels.stats.proportion.proportion_confint(k, n, method="wilson"): n / (n + z^2) to 1 where k = n.
+        let golden = [(120, 0.968_980_833_2), (8, 0.675_592_4), (1, 0.206_549_3)];
+        for (count, low) in golden {
+            let interval = alike_interval(&vec![1.0; count]).expect("alike");
+            assert!((interval.low - low).abs() < 1e-7 && interval.high == 1.0, "{count}: {interval:?}");
+            let none = alike_interval(&vec![0.0; count]).expect("alike");
+            assert!((none.high - (1.0 - low)).abs() < 1e-7 && none.low == 0.0, "{count}: {none:?}");
+        }
+        assert!([&[][..], &[1.0, 0.0], &[0.5, 0.5]].iter().all(|items| alike_interval(items).is_none()));
+        let seeds = seeds_interval(&[vec![1.0; 8], vec![1.0; 8]], 10, &mut rng()).expect("items");
+        assert_eq!(seeds, alike_interval(&[1.0; 8]).expect("alike"));
+        assert!(seeds_interval(&[vec![1.0; 8], vec![1.0; 7]], 10, &mut rng()).is_err());
     }
 
     #[test]

@@ -257,7 +257,7 @@ impl Closed {
             notes.push(format!("the softmax layer had not converged after {} steps", layer.steps));
         }
         if !notes.is_empty() {
-            figures[0].note = Some(notes.join("; "));
+            figures[0] = figures[0].clone().also_noted(notes.join("; "));
         }
         figures.extend(by_group("rank-1", &right, &self.groups)?);
         if let Some(layer) = layer {

@@ -235,7 +235,7 @@ impl Open {
             let groups = self.groups.iter().map(|(group, places)| (group.clone(), of_enrolled(places))).collect();
             let note = format!("{} people are enrolled, {} probes are of others", self.names.len(), roc.negatives());
             let notes: Vec<String> = self.notes.iter().cloned().chain([note]).collect();
-            figures.push(figure.noted(notes.join("; ")));
+            figures.push(figure.also_noted(notes.join("; ")));
             figures.extend(by_group(&title(*fpir), &whole, &groups)?);
             right = found;
         }
@@ -327,7 +327,7 @@ mod tests {
         // Two of four people with half of their faces each; a constant embedder finds nobody.
         assert_eq!(found.items, [0.0; 4]);
         let note = found.figures[0].note.as_deref().expect("a note");
-        assert_eq!(note, "2 people are enrolled, 4 probes are of others");
+        assert!(note.ends_with("all 4 items are alike; 2 people are enrolled, 4 probes are of others"), "{note}");
     }
 
     #[test]

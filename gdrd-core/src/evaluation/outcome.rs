@@ -132,6 +132,13 @@ impl Figure {
         Self { note: Some(note.into()), ..self }
     }
 
+    /// The same, with one thing more that a reader must know of it.
+    #[must_use]
+    pub fn also_noted(self, note: impl Into<String>) -> Self {
+        let parts: Vec<String> = self.note.iter().cloned().chain([note.into()]).collect();
+        self.noted(parts.join("; "))
+    }
+
     /// The figure as a table shows it: `88.06 ± 0.11 %`, one without a standard error `77.08 [64.58, 87.50] %`, one without a value
     /// `-`.
     pub fn shown(&self) -> String {
@@ -326,6 +333,7 @@ mod tests {
     fn a_figure_shows_how_sure_it_is() {
         let figure = Figure::percent("rank-1", 0.5, 4).between(25.0, 75.0);
         assert_eq!(figure.shown(), "50.00 [25.00, 75.00] %");
+        assert_eq!(figure.clone().also_noted("a").also_noted("b").note.as_deref(), Some("a; b"));
         assert_eq!(figure.with_error(1.5).shown(), "50.00 ± 1.50 %");
         assert_eq!(Figure::missing("TAR", 4, "too few").shown(), "-");
     }

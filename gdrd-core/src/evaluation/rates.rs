@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bootstrap::{RESAMPLES, mean_interval};
+use super::bootstrap::{Interval, RESAMPLES, alike_interval, mean_interval};
 use super::outcome::{CURVE_POINTS, Curve, Figure};
 use crate::error::{Problem, Result};
 use crate::seed::Seed;
@@ -21,10 +21,20 @@ pub(super) fn rate(name: &str, items: &[f64]) -> Result<Figure> {
     if items.is_empty() {
         return Ok(Figure::missing(name, 0, "there is no such probe"));
     }
-    // Not the run's seed: the interval is a part of the measure, not of the experiment.
-    let interval = mean_interval(items, RESAMPLES, &mut Seed(7).stream("interval of a rate", &[]))?;
     let mean = items.iter().sum::<f64>() / items.len() as f64;
-    Ok(Figure::percent(name, mean, items.len()).between(100.0 * interval.low, 100.0 * interval.high))
+    with_interval(Figure::percent(name, mean, items.len()), items, "interval of a rate")
+}
+
+/// A percentage with the 95 % interval over its items: the bootstrap's, drawn from the stream of that name, or Wilson's where all items
+/// are alike, and then a note says so.
+pub(super) fn with_interval(figure: Figure, items: &[f64], stream: &str) -> Result<Figure> {
+    let between = |figure: Figure, Interval { low, high }: Interval| figure.between(100.0 * low, 100.0 * high);
+    if let Some(interval) = alike_interval(items) {
+        let note = format!("its 95 % interval is Wilson's score interval, as all {} items are alike", items.len());
+        return Ok(between(figure, interval).also_noted(note));
+    }
+    // Not the run's seed: the interval is a part of the measure, not of the experiment.
+    Ok(between(figure, mean_interval(items, RESAMPLES, &mut Seed(7).stream(stream, &[]))?))
 }
 
 /// The rate called `name` for each group of probes: `rank-1, scarf`.
@@ -82,5 +92,9 @@ mod tests {
         let figures = by_group("rank-1", &[1.0, 0.0, 0.0, 1.0], &groups).expect("figures");
         assert_eq!((figures[0].name.as_str(), figures[0].value, figures[0].count), ("rank-1, none", None, 0));
         assert_eq!((figures[1].name.as_str(), figures[1].value, figures[1].count), ("rank-1, scarf", Some(100.0), 2));
+        // All of two: nothing is certain, and the note says by what.
+        assert!(figures[1].low.is_some_and(|low| (low - 34.2372).abs() < 1e-3) && figures[1].high == Some(100.0));
+        let note = figures[1].note.as_deref().expect("a note");
+        assert_eq!(note, "its 95 % interval is Wilson's score interval, as all 2 items are alike");
     }
 }

@@ -188,12 +188,12 @@ impl Searched {
         let (mut figures, curve) = of_ranks(&before, &ranks, self.gallery.len() + strangers)?;
         let mut notes = self.notes.clone();
         notes.push(format!("a gallery of {} faces and {strangers} distractors", self.gallery.len()));
-        figures[0].note = Some(notes.join("; "));
+        figures[0] = figures[0].clone().also_noted(notes.join("; "));
         let precisions: Vec<f64> = places.iter().map(|places| average_precision(places)).collect();
         figures.push(rate("mean average precision", &precisions)?);
         let precisions: Vec<f64> = places.iter().map(|places| trapezoid_precision(places)).collect();
         let trapezoid = rate("mean average precision by trapezoids", &precisions)?;
-        figures.push(trapezoid.noted("the rule of TinyFace's own script").aside());
+        figures.push(trapezoid.also_noted("the rule of TinyFace's own script").aside());
         figures.extend(by_group("rank-1", &right, &self.groups)?);
         Ok(Outcome {
             what: "probes".into(),

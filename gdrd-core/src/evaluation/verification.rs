@@ -5,13 +5,14 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Interval, RESAMPLES, mean_interval};
+use super::bootstrap::{Interval, RESAMPLES};
 use super::folds::{best_threshold, fold_accuracy};
 use super::made::made_note;
 use super::mistakes::Mistakes;
 use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, Unit, digest_of_items};
 use super::pair_list::PairList;
 use super::pairs::{Pair, generated};
+use super::rates::with_interval;
 use super::rejection::Quality;
 use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::roc::{Roc, RocIntervals};
@@ -218,9 +219,9 @@ fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
     distinct
 }
 
-/// The interval of a mean of items.
-fn of_items(items: &[f64]) -> Result<Interval> {
-    mean_interval(items, RESAMPLES, &mut Seed(7).stream("accuracy interval", &[]))
+/// A share of items with its interval.
+fn of_items(figure: Figure, items: &[f64]) -> Result<Figure> {
+    with_interval(figure, items, "accuracy interval")
 }
 
 /// A percentage with its interval, which is of fractions.
@@ -284,7 +285,7 @@ impl Pairs {
         };
         accuracy.note = (!notes.is_empty()).then(|| notes.join("; "));
         let items: Vec<f64> = correct.iter().map(|&right| f64::from(u8::from(right))).collect();
-        Ok((between(accuracy, of_items(&items)?), items))
+        Ok((of_items(accuracy, &items)?, items))
     }
 
     fn outcome(&self, Seen { similarities, places, quality }: &Seen) -> Result<Outcome> {
@@ -297,7 +298,7 @@ impl Pairs {
         let single = Figure::percent("accuracy at the single best threshold", best.accuracy, count);
         let mut figures = vec![
             accuracy,
-            between(single, of_items(&at_best)?),
+            of_items(single, &at_best)?,
             Figure::plain("best threshold", best.value, Unit::Cosine, count).aside(),
         ];
         let mut stream = Seed(7).stream("ROC intervals", &[]);

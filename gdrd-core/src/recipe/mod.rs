@@ -7,6 +7,7 @@
 mod deserializer;
 pub mod diagnostic;
 mod fault;
+pub(crate) mod licences;
 pub mod node;
 pub mod overlay;
 pub mod path;

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Failure};
+use super::licences::without_outdated;
 use super::node::{Node, Table, Value, parse};
 use super::path::expand;
 use super::set::{join, parse_set};
@@ -20,6 +21,7 @@ pub const FORMAT: i64 = 1;
 /// - Tables merge; everything else replaces. A table whose `kind` differs from that of the table
 ///   below it replaces the whole table, so that no option of the old kind is left.
 /// - A table with a `kind` and `enabled = false` is removed; `enabled = true` changes nothing.
+/// - The licence of a part in `licences` goes where a layer above changes the part: it was stated of other faces or weights.
 /// - All `sets` together are the last layer; of two for the same key the later one stays.
 ///
 /// The result has `format` and no `extends`.
@@ -46,13 +48,13 @@ pub fn load_for(path: &Path, sets: &[String], student: Option<(&Path, String)>) 
     let mut recipe: Option<Table> = None;
     for layer in layers.into_iter().rev() {
         recipe = Some(match recipe {
-            Some(below) => merge(below, layer, Header::Above),
+            Some(below) => merge(without_outdated(below, &layer), layer, Header::Above),
             None => layer,
         });
     }
     if let (Some(recipe), true) = (recipe, loading.problems.is_empty()) {
         let mut recipe = match sets {
-            Some(sets) => merge(recipe, sets, Header::Below),
+            Some(sets) => merge(without_outdated(recipe, &sets), sets, Header::Below),
             None => recipe,
         };
         if let Some((path, text)) = student {

@@ -17,7 +17,8 @@ mod tensorboard;
 mod view;
 
 pub use html::page as html_page;
-pub use page::{SolvedLayer, StageCurves, chart_name, notes, picture_file, results_table, run_page};
+pub use page::{SolvedLayer, StageCurves, chart_name, curve_tables, notes, picture_file, results_table, run_page};
+pub(crate) use paper::count;
 pub use tables::{latex_tables, markdown as markdown_tables};
 pub use tensorboard::EventFile;
 pub use view::{Confused, Insight, Mistaken, ProtocolView, RunView, Seen, ShownFace};

@@ -28,6 +28,17 @@ pub fn results_table(rows: &[Measured]) -> Result<Table> {
     Ok(table)
 }
 
+/// What a protocol measured at several places, such as sizes or numbers of fused faces: the tables that have a curve of their name, each
+/// with that name and the embedder's.
+///
+/// # Errors
+/// If a row has not as many values as there are columns.
+pub fn curve_tables(row: &Measured) -> Result<Vec<(String, Table)>> {
+    let is_curve = |matrix: &&Matrix| row.outcome.curves.iter().any(|curve| curve.name == matrix.name);
+    let named = |matrix: &Matrix| Ok((format!("{}, {}", matrix.name, row.embedder), matrix_table(matrix)?));
+    row.outcome.matrices.iter().filter(is_curve).map(named).collect()
+}
+
 /// A table that a protocol made itself. A row of whole numbers has no decimals.
 ///
 /// # Errors
@@ -43,14 +54,34 @@ pub(super) fn matrix_table(matrix: &Matrix) -> Result<Table> {
     Ok(table)
 }
 
-/// What a reader must know of the figures of a table, a line each.
+/// What a reader must know of the figures of a table, a line for each that differs: what is said of several figures, such as of one at
+/// several sizes, is said once.
 pub fn notes(rows: &[Measured]) -> Vec<String> {
-    let mut notes: Vec<String> = Vec::new();
+    /// The most names that a line lists.
+    const MOST: usize = 3;
+    // Each thing that is said, and of which figures.
+    let mut parts: Vec<(&str, Vec<&str>)> = Vec::new();
     for figure in rows.iter().flat_map(|row| &row.outcome.figures) {
-        let note = figure.note.as_ref().map(|note| format!("{}: {note}", figure.name));
-        notes.extend(note.filter(|note| !notes.contains(note)));
+        for part in figure.note.iter().flat_map(|note| note.split("; ")) {
+            match parts.iter_mut().find(|(said, _)| *said == part) {
+                Some((_, of)) if of.contains(&figure.name.as_str()) => {}
+                Some((_, of)) => of.push(&figure.name),
+                None => parts.push((part, vec![&figure.name])),
+            }
+        }
     }
-    notes
+    let mut lines: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
+    for (part, of) in parts {
+        match lines.iter_mut().find(|(names, _)| *names == of) {
+            Some((_, said)) => said.push(part),
+            None => lines.push((of, vec![part])),
+        }
+    }
+    let line = |(of, said): (Vec<&str>, Vec<&str>)| match of.len() {
+        count if count > MOST => format!("{} and {} other figures: {}", of[0], count - 1, said.join("; ")),
+        _ => format!("{}: {}", of.join(", "), said.join("; ")),
+    };
+    lines.into_iter().map(line).collect()
 }
 
 /// The name of the picture of a protocol's curve, without an ending: `roc-held-out`.
@@ -196,4 +227,53 @@ pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         (part.iter().map(|p| p.0).sum::<f64>() / count, part.iter().map(|p| p.1).sum::<f64>() / count)
     };
     points.chunks(stretch).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::{Outcome, Role};
+
+    fn row(figures: Vec<Figure>) -> Measured {
+        let table = |name: &str| Matrix {
+            name: name.into(),
+            columns: ["faces", "accuracy, %"].map(String::from).to_vec(),
+            rows: vec![("2".into(), vec![95.5])],
+        };
+        let curve = Curve {
+            name: "Fused faces".into(),
+            x: "faces".into(),
+            y: "accuracy, %".into(),
+            log_x: false,
+            points: vec![(2.0, 95.5)],
+            reading: String::new(),
+        };
+        let outcome = Outcome {
+            what: "pairs".into(),
+            headline: "accuracy".into(),
+            figures,
+            curves: vec![curve],
+            matrices: vec![table("Fused faces"), table("confused")],
+            items: vec![1.0],
+            items_digest: String::new(),
+        };
+        Measured { embedder: "student".into(), role: Role::Student, outcome }
+    }
+
+    #[test]
+    fn what_is_said_of_many_figures_is_said_once() {
+        let figure = |name: &str, note: &str| Figure::percent(name, 0.5, 2).noted(note);
+        let sizes = ["a", "a at 8x8", "a at 16x16", "a at 32x32"].map(|name| figure(name, "drawn; few"));
+        let rows = [row(sizes.to_vec()), row(vec![figure("b", "drawn; alone")])];
+        assert_eq!(notes(&rows), ["a and 4 other figures: drawn", "a and 3 other figures: few", "b: alone"]);
+        assert_eq!(notes(&[row(vec![figure("b", "drawn; alone")])]), ["b: drawn; alone"]);
+        assert_eq!(notes(&[row(sizes[..2].to_vec())]), ["a, a at 8x8: drawn; few"]);
+    }
+
+    #[test]
+    fn tables_of_curves_are_told_from_others() {
+        let tables = curve_tables(&row(Vec::new())).expect("tables");
+        let names: Vec<&str> = tables.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, tables[0].1.rows().len()), (vec!["Fused faces, student"], 1));
+    }
 }

@@ -2,7 +2,7 @@
 //! one: each row says which it is.
 
 use super::table::{Align, Table};
-use super::view::RunView;
+use super::view::{RunView, titles};
 use crate::error::Result;
 use crate::evaluation::{Figure, Measured, Role, made};
 
@@ -137,7 +137,7 @@ pub(super) fn beside(runs: &[RunView]) -> Result<Vec<Beside>> {
     for printed in &TABLES {
         let mut differences = Vec::new();
         let mut rows = Vec::new();
-        for run in runs {
+        for (run, title) in runs.iter().zip(titles(runs)) {
             for (name, rows_of) in &run.measured {
                 let Some(protocol) = run.protocols.get(name).filter(|protocol| protocol.kind == printed.kind) else {
                     continue;
@@ -148,8 +148,12 @@ pub(super) fn beside(runs: &[RunView]) -> Result<Vec<Beside>> {
                 let made = made(&first.outcome).or_else(drawn);
                 let faces = made.map(|made| format!(", of faces {made}: the two can not be compared"));
                 let of = made.map(|made| format!(", {made}")).unwrap_or_default();
+                let facts = match protocol.facts.as_slice() {
+                    [] => String::new(),
+                    facts => format!(" With {}.", facts.join("; ")),
+                };
                 let said = format!(
-                    "`{name}` here: {} {}{}.",
+                    "`{name}` here: {} {}{}.{facts}",
                     count(first.outcome.items.len()),
                     first.outcome.what,
                     faces.unwrap_or_default()
@@ -161,7 +165,7 @@ pub(super) fn beside(runs: &[RunView]) -> Result<Vec<Beside>> {
                     let cells = printed.ours.iter().map(|names| cell(row, names));
                     // A teacher scores the same in every run that shares it.
                     let model = match row.role {
-                        Role::Student if runs.len() > 1 => format!("{}: {}", run.title(), row.embedder),
+                        Role::Student if runs.len() > 1 => format!("{title}: {}", row.embedder),
                         _ => row.embedder.clone(),
                     };
                     let cells = std::iter::once(model).chain(cells).chain([format!("{MEASURED} here, `{name}`{of}")]);
@@ -211,7 +215,7 @@ fn cell(row: &Measured, names: &[&str]) -> String {
 }
 
 /// A number with commas.
-pub(super) fn count(number: usize) -> String {
+pub(crate) fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -250,7 +254,9 @@ mod tests {
             items: vec![1.0; 4000],
             items_digest: String::new(),
         };
-        let protocol = ProtocolView { kind: kind.into(), data: vec!["synthetic-faces".into()], content: "c".into() };
+        let facts = Vec::new();
+        let protocol =
+            ProtocolView { kind: kind.into(), data: vec!["synthetic-faces".into()], content: "c".into(), facts };
         RunView {
             protocols: BTreeMap::from([("p".into(), protocol)]),
             measured: BTreeMap::from([(
@@ -307,5 +313,9 @@ mod tests {
         assert_eq!(row.last().expect("a cell"), "measured here, `p`, painted with scarf");
         let said = "`p` here: 4,000 probes, of faces painted with scarf: the two can not be compared.";
         assert_eq!(tables[0].differences[1], said);
+        let mut known = run("identification", &["rank-1"]);
+        known.protocols.get_mut("p").expect("a protocol").facts = ["a", "b"].map(String::from).to_vec();
+        let tables = beside(&[known]).expect("tables");
+        assert!(tables[0].differences[1].ends_with("can not be compared. With a; b."), "{:?}", tables[0].differences);
     }
 }

@@ -4,7 +4,7 @@ use super::html::{comparison, groups, protocols};
 use super::page::matrix_table;
 use super::paper;
 use super::table::{Table, latex};
-use super::view::RunView;
+use super::view::{RunView, titles};
 use super::{notes, results_table};
 use crate::error::Result;
 
@@ -17,20 +17,20 @@ struct Captioned {
 
 fn all(runs: &[RunView]) -> Result<Vec<Captioned>> {
     let mut found = Vec::new();
-    for (protocol, content) in protocols(runs) {
+    for (shown, protocol, content) in protocols(runs) {
         let groups = groups(runs, protocol, content);
         if let Some(table) = comparison(&groups)?.filter(|_| runs.len() > 1) {
-            found.push(Captioned { caption: format!("{protocol}, all runs"), table, notes: Vec::new() });
+            found.push(Captioned { caption: format!("{shown}, all runs"), table, notes: Vec::new() });
         }
     }
-    for run in runs {
+    for (run, title) in runs.iter().zip(titles(runs)) {
         for (protocol, rows) in &run.measured {
             let Some(first) = rows.first() else { continue };
             let count = paper::count(first.outcome.items.len());
-            let caption = format!("{}, {protocol}: {count} {}", run.title(), first.outcome.what);
+            let caption = format!("{title}, {protocol}: {count} {}", first.outcome.what);
             found.push(Captioned { caption, table: results_table(rows)?, notes: notes(rows) });
             for matrix in &first.outcome.matrices {
-                let caption = format!("{}, {protocol}, {}: {}", run.title(), first.embedder, matrix.name);
+                let caption = format!("{title}, {protocol}, {}: {}", first.embedder, matrix.name);
                 found.push(Captioned { caption, table: matrix_table(matrix)?, notes: Vec::new() });
             }
         }

@@ -43,6 +43,8 @@ pub struct ProtocolView {
     pub data: Vec<String>,
     /// Digest of everything that it is: items of runs that share it can be compared one by one.
     pub content: String,
+    /// What else tells it from another's of this kind, such as how many people there are, a few words each.
+    pub facts: Vec<String>,
 }
 
 /// What a run saw of faces when it was over: `insight.json`. All of it but `milliseconds` follows from the student file, the teachers
@@ -132,12 +134,20 @@ impl Insight {
     }
 }
 
-impl RunView {
-    /// The name of the run, with its seed.
-    pub(super) fn title(&self) -> String {
-        format!("{}, seed {}", self.name, self.seed)
-    }
+/// The names of runs, with their seeds; those that would be alike have the run's place among all too.
+pub(super) fn titles(runs: &[RunView]) -> Vec<String> {
+    let plain = |run: &RunView| format!("{}, seed {}", run.name, run.seed);
+    let title = |(at, run): (usize, &RunView)| {
+        let title = plain(run);
+        match runs.iter().filter(|other| plain(other) == title).count() {
+            1 => title,
+            _ => format!("{title}, run {}", at + 1),
+        }
+    };
+    runs.iter().enumerate().map(title).collect()
+}
 
+impl RunView {
     /// What the student scores by a protocol.
     pub(super) fn student(&self, protocol: &str) -> Option<&Measured> {
         self.measured.get(protocol)?.iter().find(|row| row.role == Role::Student)

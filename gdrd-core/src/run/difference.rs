@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use self::scores::scores;
 use super::folder::RunFolder;
 use super::lock::Lock;
 use crate::error::{Error, Result};
-use crate::evaluation::bootstrap;
-use crate::evaluation::{Measured, Unit};
+use crate::experiment::Experiment;
 use crate::files;
-use crate::seed::Seed;
+use crate::registry::Registry;
+
+mod scores;
 
 /// What sort of thing differs, the likeliest cause of other numbers first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -77,6 +79,8 @@ pub struct Score {
     pub unit: &'static str,
     /// Second minus first with its 95 % interval, by the paired bootstrap; none where the items are not the same.
     pub difference: Option<[f64; 3]>,
+    /// Whether an option of the protocol differs.
+    pub other_options: bool,
 }
 
 /// What tells two runs apart.
@@ -92,12 +96,13 @@ pub struct Difference {
     pub scores: Vec<Score>,
 }
 
-/// What tells two runs apart, by what lies in their folders.
+/// What tells two runs apart, by what lies in their folders. `registry` knows the defaults of options that one of them left out, as
+/// the recipe of an older program does; where it cannot read both recipes, their text is compared as it stands.
 ///
 /// # Errors
 /// If one is no run folder, or a file of it cannot be read.
-pub fn difference(first: &RunFolder, second: &RunFolder) -> Result<Difference> {
-    let recipes = [recipe(first)?, recipe(second)?];
+pub fn difference(first: &RunFolder, second: &RunFolder, registry: &Registry) -> Result<Difference> {
+    let recipes = recipes([first, second], registry)?;
     let locks = [Lock::read_file(&first.lock_file())?, Lock::read_file(&second.lock_file())?];
     let mut differing = of_recipes(&recipes, &locks);
     differing.extend(of_locks(&locks, &differing));
@@ -105,20 +110,37 @@ pub fn difference(first: &RunFolder, second: &RunFolder) -> Result<Difference> {
     let logs = [first.metrics()?, second.metrics()?];
     let measured = [first, second].map(|run| if run.is_finished() { run.results() } else { Ok(BTreeMap::new()) });
     let [first, second] = measured;
-    let scores = scores(&[first?, second?], &locks)?;
+    let scores = scores(&[first?, second?], &recipes, &locks)?;
     Ok(Difference { differing, parting: parting(&logs), steps: logs.each_ref().map(Vec::len), scores })
 }
 
-fn recipe(folder: &RunFolder) -> Result<BTreeMap<String, String>> {
-    let path = folder.recipe();
-    let text = files::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    let table: toml::Table = text.parse().map_err(|e| Error::data(format!("`{}`: {e}", path.display())))?;
-    let mut options = BTreeMap::new();
-    flatten("", &toml::Value::Table(table), &mut options);
-    Ok(options)
+/// Options by their keys, as TOML.
+type Options = BTreeMap<String, String>;
+
+/// Both recipes with the defaults of today, or both as they are written.
+fn recipes(folders: [&RunFolder; 2], registry: &Registry) -> Result<[Options; 2]> {
+    let loaded = folders.map(|folder| Experiment::load(&folder.recipe(), &[], registry));
+    let texts = match loaded {
+        [Ok(first), Ok(second)] => [first.resolved(), second.resolved()],
+        _ => {
+            let [first, second] = folders.map(|folder| {
+                let path = folder.recipe();
+                files::read_to_string(&path).map_err(|e| Error::io(&path, e))
+            });
+            [first?, second?]
+        }
+    };
+    let options = |folder: &RunFolder, text: &str| {
+        let table: toml::Table =
+            text.parse().map_err(|e| Error::data(format!("`{}`: {e}", folder.recipe().display())))?;
+        let mut options = Options::new();
+        flatten("", &toml::Value::Table(table), &mut options);
+        Ok::<Options, Error>(options)
+    };
+    Ok([options(folders[0], &texts[0])?, options(folders[1], &texts[1])?])
 }
 
-fn flatten(path: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
+fn flatten(path: &str, value: &toml::Value, into: &mut Options) {
     match value {
         toml::Value::Table(table) => {
             for (key, value) in table {
@@ -131,7 +153,7 @@ fn flatten(path: &str, value: &toml::Value, into: &mut BTreeMap<String, String>)
 }
 
 /// Every option that differs. One of a part whose content is the same changes nothing.
-fn of_recipes(recipes: &[BTreeMap<String, String>; 2], locks: &[Lock; 2]) -> Vec<Differing> {
+fn of_recipes(recipes: &[Options; 2], locks: &[Lock; 2]) -> Vec<Differing> {
     let keys: BTreeSet<&String> = recipes.iter().flat_map(BTreeMap::keys).collect();
     let mut found = Vec::new();
     for key in keys {
@@ -253,38 +275,11 @@ fn without_time(value: &serde_json::Value) -> serde_json::Value {
     value
 }
 
-fn scores(measured: &[BTreeMap<String, Vec<Measured>>; 2], locks: &[Lock; 2]) -> Result<Vec<Score>> {
-    let mut found = Vec::new();
-    for (protocol, rows) in &measured[0] {
-        let same = locks[0].protocols.get(protocol) == locks[1].protocols.get(protocol);
-        for row in rows {
-            let others = measured[1].get(protocol).into_iter().flatten();
-            let Some(other) = others.into_iter().find(|other| other.role == row.role) else { continue };
-            let (a, b) = (row.outcome.headline()?, other.outcome.headline()?);
-            let (Some(first), Some(second)) = (a.value, b.value) else { continue };
-            if a.name != b.name {
-                continue;
-            }
-            let mut stream = Seed(7).stream("paired bootstrap", &[]);
-            let gap = match same {
-                true => bootstrap::difference(&[&other.outcome], &[&row.outcome], &mut stream).ok(),
-                false => None,
-            };
-            let one = a.unit.of_one();
-            let difference = gap.map(|gap| [gap.mean, gap.interval.low, gap.interval.high].map(|value| one * value));
-            let unit = if a.unit == Unit::Percent { "%" } else { "" };
-            let what = format!("{protocol}, {}", row.embedder);
-            found.push(Score { what, figure: a.name.clone(), values: [first, second], unit, difference });
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lock(change: impl FnOnce(&mut Lock)) -> Lock {
+    pub(super) fn lock(change: impl FnOnce(&mut Lock)) -> Lock {
         let text = r#"{"gdrd": "1", "candle": "1", "program": "p", "recipe": "r", "teachers": {"t": "abc"},
             "data": {"d": {"fingerprint": "f", "faces": 4, "identities": 2}}, "protocols": {"e": "x"},
             "machine": {"kernels": "avx512", "cores": "2", "device": "cpu"}}"#;
@@ -293,8 +288,8 @@ mod tests {
         lock
     }
 
-    fn recipe(text: &str) -> BTreeMap<String, String> {
-        let mut options = BTreeMap::new();
+    pub(super) fn recipe(text: &str) -> Options {
+        let mut options = Options::new();
         flatten("", &toml::Value::Table(text.parse().expect("TOML")), &mut options);
         options
     }

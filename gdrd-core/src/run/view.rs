@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::claim::claim;
 use super::folder::{INSIGHT, RunFolder};
-use super::lock::Lock;
+use super::lock::{Lock, LockedData};
 use super::mark::State;
 use super::provenance::of_lock;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::report::{Insight, ProtocolView, RunView};
+use crate::report::{Insight, ProtocolView, RunView, count};
 
 impl RunFolder {
     /// What pages show of a run that has measured.
@@ -29,7 +29,8 @@ impl RunFolder {
             let mut data: Vec<String> = strings.flat_map(|name| data_kinds(&table, name)).collect();
             data.dedup();
             let content = lock.protocols.get(name).cloned().unwrap_or_default();
-            (name.clone(), ProtocolView { kind, data, content })
+            let facts = facts(&table, &lock, options);
+            (name.clone(), ProtocolView { kind, data, content, facts })
         };
         let samples = self.path().join("samples.png");
         Ok(RunView {
@@ -65,6 +66,48 @@ impl RunFolder {
         let read = serde_json::from_slice(&bytes);
         read.map(Some).map_err(|e| Error::data(format!("`{}`: {e}", path.display())))
     }
+}
+
+/// What a run's files know of a protocol beside its figures: its datasets, how its gallery is shown, what learns its people, and what
+/// the student was trained on.
+fn facts(recipe: &toml::Table, lock: &Lock, options: &toml::Value) -> Vec<String> {
+    let sized = |name: &str| {
+        let LockedData { faces, identities, .. } = lock.data.get(name)?;
+        let whom = if *identities == 0 { "nobody known".into() } else { format!("{} people", count(*identities)) };
+        Some(format!("`{name}`, {} faces of {whom}", count(*faces)))
+    };
+    let strings = options.as_table().into_iter().flatten().filter_map(|(_, value)| value.as_str());
+    let mut found: Vec<String> = Vec::new();
+    for one in strings.filter_map(sized) {
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    match (options.get("gallery_size"), options.get("gallery")) {
+        (Some(toml::Value::Integer(size)), _) => found.push(format!("the gallery's faces shown at {size}x{size}")),
+        (Some(_), _) => found.push("the gallery's faces shown as the dataset has them".into()),
+        (None, Some(_)) => found.push("the gallery's faces shown as the probes are".into()),
+        (None, None) => {}
+    }
+    let classifier = options.get("classifier").and_then(toml::Value::as_str);
+    found.extend(classifier.map(|classifier| format!("classifier `{classifier}`")));
+    found.push(trained(recipe, sized));
+    found
+}
+
+/// What the student of a recipe was trained on.
+fn trained(recipe: &toml::Table, sized: impl Fn(&str) -> Option<String>) -> String {
+    let stages = recipe.get("stage").and_then(toml::Value::as_table).into_iter().flatten();
+    let mut names: Vec<&str> = stages.filter_map(|(_, stage)| stage.get("data")?.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return "the student was not trained in this run".into();
+    }
+    let on: Vec<String> = names.into_iter().map(|name| sized(name).unwrap_or_else(|| format!("`{name}`"))).collect();
+    let initial = recipe.get("student").and_then(|student| student.get("initial"));
+    let from = if initial.is_some() { ", from another student's weights" } else { "" };
+    format!("the student trained on {}{from}", on.join(" and "))
 }
 
 /// The kind of a dataset of a recipe; of one that shows others' faces, theirs.
@@ -143,6 +186,32 @@ fn finished(path: &Path) -> Result<RunFolder> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn facts_are_what_the_files_know() {
+        let lock = r#"{"gdrd": "1", "candle": "1", "program": "p", "recipe": "r", "teachers": {}, "machine": {}, "protocols": {},
+            "data": {"g": {"fingerprint": "f", "faces": 1300, "identities": 300}, "d": {"fingerprint": "f", "faces": 5, "identities": 0},
+            "t": {"fingerprint": "f", "faces": 9, "identities": 3}}}"#;
+        let lock: Lock = serde_json::from_str(lock).expect("a lock");
+        let of = |recipe: &str| {
+            let recipe: toml::Table = recipe.parse().expect("a recipe");
+            facts(&recipe, &lock, &recipe["evaluate"]["e"])
+        };
+        let found = of("[evaluate.e]\nkind = 'retrieval'\ngallery = 'g'\ndistractors = 'd'\nprobes = 'g'");
+        let expected = ["`d`, 5 faces of nobody known", "`g`, 1,300 faces of 300 people"];
+        assert_eq!(found[..2], expected);
+        assert_eq!(
+            found[2..],
+            ["the gallery's faces shown as the probes are", "the student was not trained in this run"]
+        );
+        let found = of(
+            "[student]\ninitial = 's'\n[stage.s]\ndata = 't'\n[evaluate.e]\ngallery_size = 'native'\nclassifier = 'softmax'",
+        );
+        let expected = ["the gallery's faces shown as the dataset has them", "classifier `softmax`"];
+        assert_eq!(found[..2], expected);
+        assert_eq!(found[2..], ["the student trained on `t`, 9 faces of 3 people, from another student's weights"]);
+        assert_eq!(of("[evaluate.e]\ngallery_size = 32")[0], "the gallery's faces shown at 32x32");
+    }
 
     #[test]
     fn kinds_are_those_of_the_faces_behind_all_wrappers() {

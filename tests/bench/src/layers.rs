@@ -85,25 +85,34 @@ impl Layer {
     fn network(&self, weight: &Tensor, precision: WeightPrecision) -> Result<Inference> {
         let &Self { inputs, outputs, size, kernel, stride, groups, .. } = self;
         let tensors = BTreeMap::from([("weight".to_string(), weight.clone())]);
-        let mut network = Weights::read(tensors, &Device::Cpu, |_| false, |weights| {
-            let config = ConvConfig { stride, padding: if kernel == 7 { 0 } else { kernel / 2 }, groups, bias: false };
-            let (mut plan, x) = Plan::new([inputs, size, size]);
-            let mut y = x;
-            for _ in 0..COPIES {
-                y = match self.kind {
-                    Kind::Conv => Conv2d::new(inputs, outputs, kernel, config, weights)?.plan(
-                        &mut plan,
-                        x,
-                        None,
-                        &Activation::Identity,
-                    )?,
-                    Kind::Linear => {
-                        Linear::new(inputs, outputs, false, weights)?.plan(&mut plan, x, None, &Activation::Identity)?
-                    }
-                };
-            }
-            Ok(plan.finish(y))
-        })?;
+        let mut network = Weights::read(
+            tensors,
+            &Device::Cpu,
+            |_| false,
+            |weights| {
+                let config =
+                    ConvConfig { stride, padding: if kernel == 7 { 0 } else { kernel / 2 }, groups, bias: false };
+                let (mut plan, x) = Plan::new([inputs, size, size]);
+                let mut y = x;
+                for _ in 0..COPIES {
+                    y = match self.kind {
+                        Kind::Conv => Conv2d::new(inputs, outputs, kernel, config, weights)?.plan(
+                            &mut plan,
+                            x,
+                            None,
+                            &Activation::Identity,
+                        )?,
+                        Kind::Linear => Linear::new(inputs, outputs, false, weights)?.plan(
+                            &mut plan,
+                            x,
+                            None,
+                            &Activation::Identity,
+                        )?,
+                    };
+                }
+                Ok(plan.finish(y))
+            },
+        )?;
         network.hold(precision)?;
         Ok(network)
     }

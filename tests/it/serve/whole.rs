@@ -118,6 +118,7 @@ fn a_threshold_along_the_measured_errors_decides_who_is_named() {
     let about = client.json("GET", "/api/gdrd/about").1;
     assert_eq!((&about["threshold"], &about["student"]["kind"]), (&Value::Null, &json!("resnet-trunk")));
     assert!(about["calibration"]["sizes"][0]["thresholds"][0]["similarity"].is_f64(), "{about}");
+    assert!(about["quality_false_match_rate"].is_f64(), "{about}");
     let recognised = |number: u32| {
         client.form(&format!("{ROOT}/recognize"), &[("file", &face(number))]).1["result"][0]["subjects"].clone()
     };

@@ -117,7 +117,7 @@ async function drawn(face, now) {
   const known = best && !face.unknowable && best.similarity >= now;
   const verdict = face.unknowable ? "Too small, or of one colour: nobody knows" : known ? `This is ${best.subject}` : best ? "Nobody who is known" : "Nobody is enrolled yet";
   const size = about.student.size;
-  const quality = face.quality === null || face.quality === undefined ? "" : `; of such faces ${Math.round(100 * face.quality)} % are recognised`;
+  const quality = face.quality === null || face.quality === undefined ? "" : `; of such faces ${Math.round(100 * face.quality)} % are recognised at a false match rate of ${about.quality_false_match_rate}`;
   const small = make("img", { src: face.small, alt: `the face at ${size}x${size} pixels`, class: "small" });
   const matches = await Promise.all(face.matches.map((match) => matched(match, now)));
   return make("div", { class: "face" },

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::Reader;
 use crate::recipe::diagnostic::Diagnostic;
+use crate::recipe::licences::{LICENCES, LICENSED};
 use crate::recipe::node::{Node, Table};
 use crate::recipe::read::read_node;
 use crate::student::CalibrationOptions;
 
 /// The keys of a recipe that are read here.
-pub(super) const KEYS: [&str; 2] = ["calibration", "licences"];
+pub(super) const KEYS: [&str; 2] = ["calibration", LICENCES];
 
 impl Reader<'_> {
     /// What a publication prints for the system, if the recipe says; nothing where it is empty.
@@ -33,11 +34,11 @@ impl Reader<'_> {
 
     /// `"data.train" = "CC BY 4.0"`, for parts that the recipe has.
     pub(super) fn licences(&mut self, table: &Table) -> Option<BTreeMap<String, String>> {
-        let Some(node) = table.get("licences") else { return Some(BTreeMap::new()) };
+        let Some(node) = table.get(LICENCES) else { return Some(BTreeMap::new()) };
         let licences: BTreeMap<String, String> = read_node(node).map_err(|found| self.problems.extend(found)).ok()?;
         for part in licences.keys() {
             let known = part.split_once('.').is_some_and(|(family, name)| {
-                ["data", "teacher"].contains(&family)
+                LICENSED.contains(&family)
                     && table.get(family).and_then(Node::as_table).is_some_and(|family| family.get(name).is_some())
             });
             if !known {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::super::chart::Series;
 use super::super::paper::{self, ABLATION};
 use super::super::table::{Align, Table};
-use super::super::view::RunView;
+use super::super::view::{RunView, titles};
 use super::plot::{Lying, bars};
 use super::run::{beside, chart, det, resolution, wrapped};
 use super::{Body, faces, paragraph, remarks, table};
@@ -55,12 +55,12 @@ pub(crate) fn groups<'a>(runs: &'a [RunView], protocol: &str, content: &str) -> 
 }
 
 pub(super) fn lead(runs: &[RunView]) -> String {
-    let names: Vec<String> = runs.iter().map(RunView::title).collect();
-    remarks(&names)
+    remarks(&titles(runs))
 }
 
-/// Each protocol with its content once, in the order of its name: those of one content can be compared.
-pub(crate) fn protocols(runs: &[RunView]) -> Vec<(&String, &str)> {
+/// Each protocol with its content once, in the order of its name: those of one content can be compared. What is shown comes first; where
+/// runs measured by several contents of one name, it says which.
+pub(crate) fn protocols(runs: &[RunView]) -> Vec<(String, &String, &str)> {
     let mut found: BTreeMap<(&String, &str), ()> = BTreeMap::new();
     for run in runs {
         found.extend(
@@ -70,23 +70,33 @@ pub(crate) fn protocols(runs: &[RunView]) -> Vec<(&String, &str)> {
                 .map(|(n, p)| ((n, p.content.as_str()), ())),
         );
     }
-    found.into_keys().collect()
+    let all: Vec<(&String, &str)> = found.into_keys().collect();
+    let mut named = Vec::with_capacity(all.len());
+    for (at, (name, content)) in all.iter().enumerate() {
+        let of_name = |part: &[(&String, &str)]| part.iter().filter(|(other, _)| other == name).count();
+        let shown = match of_name(&all) {
+            1 => name.to_string(),
+            several => format!("{name}, measure {} of {several}", of_name(&all[..=at])),
+        };
+        named.push((shown, *name, *content));
+    }
+    named
 }
 
 pub(super) fn sections(runs: &[RunView], body: &mut Body) -> Result<()> {
     let mut out = String::new();
-    for (protocol, content) in protocols(runs) {
+    for (shown, protocol, content) in protocols(runs) {
         let groups = groups(runs, protocol, content);
         if let Some(table_of) = comparison(&groups)? {
             let first = &groups[0].students[0].outcome;
-            let caption = format!("{protocol}: {} {}", paper::count(first.items.len()), first.what);
+            let caption = format!("{shown}: {} {}", paper::count(first.items.len()), first.what);
             out += &table(&caption, &table_of, |_| None);
         }
     }
     if !out.is_empty() {
         out += &paragraph(&format!(
             "Mean and standard deviation over the seeds of a row; its interval, and the difference to the first row, are those of the bootstrap \
-             over items and seeds ({RESAMPLES} resamples), paired for the difference, for runs that were measured on the same items. A protocol whose data or options \
+             over items and seeds ({RESAMPLES} resamples), paired for the difference (Wilson's score interval of a rate whose items are all alike), for runs that were measured on the same items. A protocol whose data or options \
              differ has a table of its own."
         ));
     }
@@ -107,7 +117,7 @@ pub(super) fn sections(runs: &[RunView], body: &mut Body) -> Result<()> {
         body.section("runs", "The runs", &paragraph(&said));
         return Ok(());
     }
-    for (at, run) in runs.iter().enumerate() {
+    for (at, (run, title)) in runs.iter().zip(titles(runs)).enumerate() {
         // The sections of a run inside this page, below its name; they share the page's ids.
         let (training, space) = (super::training::section(run, body)?, faces::space(run, body)?);
         let (results, mistakes) = (super::run::results(run)?, faces::mistakes(run));
@@ -124,7 +134,7 @@ pub(super) fn sections(runs: &[RunView], body: &mut Body) -> Result<()> {
             "<details>\n<summary>What the numbers rest on</summary>\n{}</details>\n",
             remarks(&run.provenance)
         );
-        body.section(&format!("run-{}", at + 1), &run.title(), &inner);
+        body.section(&format!("run-{}", at + 1), &title, &inner);
     }
     Ok(())
 }
@@ -173,7 +183,7 @@ pub(crate) fn comparison(groups: &[Group]) -> Result<Option<Table>> {
 /// Fig. 3: a bar for each recipe, and the paper's where the names are the paper's.
 fn ablation(runs: &[RunView], body: &mut Body) -> Result<String> {
     let mut out = String::new();
-    for (protocol, content) in protocols(runs) {
+    for (shown, protocol, content) in protocols(runs) {
         let groups = groups(runs, protocol, content);
         if groups.len() < 2 {
             continue;
@@ -189,7 +199,7 @@ fn ablation(runs: &[RunView], body: &mut Body) -> Result<String> {
             };
             all.push(Lying { label: group.name.to_string(), value: mean, ends, quoted: false });
         }
-        let title = format!("{}, {protocol}", headline.name);
+        let title = format!("{}, {shown}", headline.name);
         let note = "Ends of the lines: standard deviation over seeds, or of one seed the 95 % interval over items.";
         out += &bars(body, &title, note, headline.unit.sign(), &all)?;
     }
@@ -207,7 +217,7 @@ fn ablation(runs: &[RunView], body: &mut Body) -> Result<String> {
 /// The curves of the students, one line a recipe's first seed.
 fn curves(runs: &[RunView], body: &mut Body) -> Result<String> {
     let mut out = String::new();
-    for (protocol, content) in protocols(runs) {
+    for (shown, protocol, content) in protocols(runs) {
         let groups = groups(runs, protocol, content);
         let Some(first) = groups.first() else { continue };
         for curve in first.students[0].outcome.curves.iter().filter(|curve| curve.name != "Resolution") {
@@ -216,9 +226,9 @@ fn curves(runs: &[RunView], body: &mut Body) -> Result<String> {
                 Some(Series { label: group.name.to_string(), points: found.points.clone() })
             };
             let series: Vec<Series> = groups.iter().filter_map(of).collect();
-            out += &chart(body, protocol, curve, &series)?;
+            out += &chart(body, &shown, curve, &series)?;
             if curve.name == "ROC" {
-                out += &det(body, protocol, &series)?;
+                out += &det(body, &shown, &series)?;
             }
         }
     }
@@ -259,12 +269,27 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_called_alike_is_told_apart() {
+        let mut runs = [run("a", 7, &[1.0, 0.0]), run("a", 7, &[1.0, 0.0]), run("a", 8, &[1.0, 0.0])];
+        assert_eq!(titles(&runs), ["a, seed 7, run 1", "a, seed 7, run 2", "a, seed 8"]);
+        let shown = |runs: &[RunView]| protocols(runs).into_iter().map(|(shown, ..)| shown).collect::<Vec<_>>();
+        assert_eq!(shown(&runs), ["lfw"]);
+        runs[1].protocols.get_mut("lfw").expect("a protocol").content = "other".into();
+        assert_eq!(shown(&runs), ["lfw, measure 1 of 2", "lfw, measure 2 of 2"]);
+        let mut body = Body::default();
+        sections(&runs, &mut body).expect("sections");
+        let captions = |text: &str| body.text.matches(text).count();
+        let each = ["measure 1 of 2: 2 pairs</span>", "measure 2 of 2: 2 pairs</span>"];
+        assert_eq!(each.map(captions), [1, 1], "{}", body.text);
+    }
+
+    #[test]
     fn a_row_has_its_interval_over_items_and_seeds() {
         // Within a seed all pairs are alike, so that the interval of the first row is that of its two seeds: of a resample both are
         // right with a chance of a quarter, and both wrong with a quarter.
         let runs = [run("a", 7, &[1.0; 8]), run("a", 8, &[0.0; 8]), run("b", 7, &[1.0; 8])];
         let table = comparison(&groups(&runs, "lfw", "")).expect("a table").expect("rows");
         assert_eq!(table.rows()[0], ["a", "50.00 ± 70.71", "0.00 to 100.00", "2", "-", "-"]);
-        assert_eq!(table.rows()[1], ["b", "100.00", "100.00 to 100.00", "1", "+50.00", "+0.00 to +100.00"]);
+        assert_eq!(table.rows()[1], ["b", "100.00", "67.56 to 100.00", "1", "+50.00", "+0.00 to +100.00"]);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::super::chart::Axis;
 use super::super::paper::count;
 use super::super::table::{Align, Table};
-use super::super::view::{Confused, Mistaken, RunView, ShownFace};
+use super::super::view::{Confused, Mistaken, RunView, ShownFace, titles};
 use super::plot::{Dot, dots};
 use super::run::wrapped;
 use super::{Body, escape, paragraph, png, table};
@@ -20,7 +20,7 @@ pub(super) fn space(run: &RunView, body: &mut Body) -> Result<String> {
     for seen in &insight.embedders {
         let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
         figures.push([seen.embedder.clone(), shown(seen.alignment), shown(seen.uniformity)])?;
-        let point = |(person, x, y): &(usize, f64, f64)| Dot { at: (*x, *y), look: *person, label: String::new() };
+        let point = |(person, x, y): &(usize, f64, f64)| Dot { at: (*x, *y), look: *person };
         let points: Vec<Dot> = seen.points.iter().map(point).collect();
         let words = format!(
             "{} faces of {} people as {} places them; each look is a person.",
@@ -88,37 +88,40 @@ fn pair(pair: &Confused) -> String {
 
 /// Accuracy over milliseconds a face of every student and teacher, for each protocol of the runs.
 pub(super) fn accuracy_and_time(runs: &[RunView], body: &mut Body) -> Result<String> {
-    let mut names: Vec<&String> = runs.iter().flat_map(|run| run.measured.keys()).collect();
-    names.sort();
-    names.dedup();
+    let mut protocols: Vec<&String> = runs.iter().flat_map(|run| run.measured.keys()).collect();
+    protocols.sort();
+    protocols.dedup();
     let (mut charts, mut times) = (String::new(), Table::new([("", Align::Left), ("ms a face", Align::Right)]));
-    for run in runs {
+    let titles = titles(runs);
+    for (run, title) in runs.iter().zip(&titles) {
         for seen in run.insight.iter().flat_map(|insight| &insight.embedders) {
-            let name = label(runs, run, &seen.embedder, &seen.role);
-            let row = [name, format!("{:.2}", seen.milliseconds)];
-            if !times.rows().contains(&row.to_vec()) {
-                times.push(row)?;
-            }
+            // Each run took its own times, of teachers too.
+            let name = if runs.len() > 1 { format!("{title}: {}", seen.embedder) } else { seen.embedder.clone() };
+            times.push([name, format!("{:.2}", seen.milliseconds)])?;
         }
     }
     if times.rows().is_empty() {
         return Ok(String::new());
     }
-    for protocol in names {
-        let (mut points, mut words, mut y) = (Vec::new(), String::new(), String::new());
-        for run in runs {
+    for protocol in protocols {
+        let (mut points, mut names, mut words, mut y) = (Vec::new(), Vec::new(), String::new(), String::new());
+        for (run, title) in runs.iter().zip(&titles) {
             for row in run.measured.get(protocol).into_iter().flatten() {
                 let seen = run.insight.iter().flat_map(|insight| &insight.embedders);
                 let Some(seen) = seen.into_iter().find(|seen| seen.embedder == row.embedder) else { continue };
                 let headline = row.outcome.headline()?;
                 let Some(value) = headline.value else { continue };
-                let label = label(runs, run, &row.embedder, &row.role);
-                if points.iter().any(|dot: &Dot| dot.label == label) {
+                // A teacher scores the same in every run that shares it.
+                let label = match row.role {
+                    Role::Student if runs.len() > 1 => title.clone(),
+                    _ => row.embedder.clone(),
+                };
+                if names.contains(&label) {
                     continue;
                 }
-                let look = if row.role == Role::Student { 0 } else { 1 };
                 let _ = write!(words, "{label}: {value:.2} at {:.2} ms. ", seen.milliseconds);
-                points.push(Dot { at: (seen.milliseconds, value), look, label });
+                points.push(Dot { at: (seen.milliseconds, value), look: names.len() });
+                names.push(label);
                 y = format!("{}, {}", headline.name, headline.unit.sign()).trim_end_matches([',', ' ']).to_string();
             }
         }
@@ -128,17 +131,60 @@ pub(super) fn accuracy_and_time(runs: &[RunView], body: &mut Body) -> Result<Str
         }
         let axes = Some((Axis::log("ms a face, one at a time"), Axis::linear(&y)));
         let title = format!("{} over time, {protocol}", y.trim_end_matches(", %"));
-        let looks = ["student".to_string(), "teacher".to_string()];
-        charts += &dots(body, (&title, "", words.trim_end()), axes, &looks, &points)?;
+        charts += &dots(body, (&title, "", words.trim_end()), axes, &names, &points)?;
     }
     let said = "Median time of one face at a time on the machine of the run, its preparation among it; up and to the left is better.";
     Ok(format!("{}{}{}", paragraph(said), wrapped(charts), table("Milliseconds a face", &times, |_| None)))
 }
 
-/// What an embedder is called among several runs: students by their run, teachers as they are.
-fn label(runs: &[RunView], run: &RunView, embedder: &str, role: &Role) -> String {
-    match (runs.len(), role) {
-        (1, _) | (_, Role::Teacher { .. }) => embedder.to_string(),
-        _ => run.title(),
+#[cfg(test)]
+mod tests {
+    use super::super::super::view::{Insight, Seen};
+    use super::*;
+    use crate::evaluation::{Figure, Measured, Outcome};
+
+    fn run() -> RunView {
+        let long = "teacher `discriminative` on upsampled 16x16 faces";
+        let teacher = Role::Teacher { name: "discriminative".into(), small: true };
+        let (mut rows, mut insight) = (Vec::new(), Insight::default());
+        for (embedder, role, share) in [("student at 16x16", Role::Student, 0.9), (long, teacher, 0.7)] {
+            let outcome = Outcome {
+                what: "pairs".into(),
+                headline: "accuracy".into(),
+                figures: vec![Figure::percent("accuracy", share, 2)],
+                curves: Vec::new(),
+                matrices: Vec::new(),
+                items: vec![1.0, 0.0],
+                items_digest: String::new(),
+            };
+            rows.push(Measured { embedder: embedder.into(), role: role.clone(), outcome });
+            let (alignment, uniformity, milliseconds, points) = (None, None, 2.0 * share, Vec::new());
+            insight.embedders.push(Seen {
+                embedder: embedder.into(),
+                role,
+                alignment,
+                uniformity,
+                milliseconds,
+                points,
+            });
+        }
+        let (name, insight) = ("q".to_string(), Some(insight));
+        RunView { name, seed: 7, insight, measured: [("p".to_string(), rows)].into(), ..RunView::default() }
+    }
+
+    #[test]
+    fn names_of_dots_stand_in_the_legend_and_times_have_their_run() {
+        let one = accuracy_and_time(&[run()], &mut Body::default()).expect("a section");
+        let names = ["student at 16x16", "teacher `discriminative` on upsampled 16x16 faces"];
+        for name in names {
+            assert!(one.contains(&format!("</svg>{name}</li>")), "{name}: {one}");
+            assert!(!one.contains(&format!("\">{name}</text>")), "{name} could leave the chart: {one}");
+        }
+        let two = accuracy_and_time(&[run(), run()], &mut Body::default()).expect("a section");
+        for title in ["q, seed 7, run 1", "q, seed 7, run 2"] {
+            assert!(two.contains(&format!("</svg>{title}</li>")), "{title}: {two}");
+            assert!(names.iter().all(|name| two.contains(&format!("{title}: {name}"))), "{title}: {two}");
+        }
+        assert_eq!(two.matches(&format!("</svg>{}</li>", names[1])).count(), 1, "{two}");
     }
 }

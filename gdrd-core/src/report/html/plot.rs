@@ -21,10 +21,8 @@ const DASHES: [&str; 4] = ["", "7 3", "2 3", "9 3 2 3"];
 pub(super) struct Dot {
     /// Where it is.
     pub(super) at: (f64, f64),
-    /// The number of its look.
+    /// The number of its look, which is that of its name in the legend.
     pub(super) look: usize,
-    /// What stands beside it; nothing if empty.
-    pub(super) label: String,
 }
 
 /// A bar of a chart of lying bars.
@@ -37,14 +35,14 @@ pub(super) struct Lying {
     pub(super) quoted: bool,
 }
 
-/// A chart with its caption. `words` is what it shows, for whoever does not see it.
+/// A chart with its caption above and its note below, so that charts side by side begin alike. `words` is what it shows, for whoever does not see it.
 fn figure(body: &mut Body, title: &str, note: &str, legend: &str, (height, words, marks): (f64, &str, &str)) -> String {
     let id = body.id("chart");
-    let note = if note.is_empty() { String::new() } else { format!(" <span class=\"note\">{}</span>", escape(note)) };
+    let note = if note.is_empty() { String::new() } else { format!("<p class=\"note\">{}</p>\n", escape(note)) };
     let title = escape(title);
     format!(
-        "<figure>\n<figcaption>{title}{note}{legend}</figcaption>\n<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
-         aria-labelledby=\"{id}-t {id}-d\"><title id=\"{id}-t\">{title}</title><desc id=\"{id}-d\">{}</desc>\n{marks}</svg>\n</figure>\n",
+        "<figure>\n<figcaption>{title}{legend}</figcaption>\n<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
+         aria-labelledby=\"{id}-t {id}-d\"><title id=\"{id}-t\">{title}</title><desc id=\"{id}-d\">{}</desc>\n{marks}</svg>\n{note}</figure>\n",
         escape(words)
     )
 }
@@ -256,28 +254,9 @@ pub(super) fn dots(
             (14.0 + x * (WIDTH - 28.0), 14.0 + y * (HEIGHT - 28.0))
         }
     };
-    let mut taken: Vec<(f64, f64, f64)> = Vec::new();
     for one in dots {
         let (px, py) = place(one.at);
         let _ = write!(marks, "{}", dot(px, py, one.look, if axes.is_some() { 4.5 } else { 3.4 }));
-        if one.label.is_empty() {
-            continue;
-        }
-        let wide = 5.9 * one.label.chars().count() as f64;
-        let (anchor, x) = if px + 8.0 + wide > WIDTH { ("end", px - 8.0) } else { ("start", px + 8.0) };
-        let left = if anchor == "end" { x - wide } else { x };
-        // A label that would lie on another one moves up or down.
-        let free = |y: f64| taken.iter().all(|(l, t, w)| (t - y).abs() > 12.0 || left > l + w || left + wide < *l);
-        let moves = [0.0, -13.0, 13.0, -26.0, 26.0, -39.0, 39.0];
-        let y = moves.iter().map(|by| py + by).find(|y| free(*y) && *y > 8.0 && *y < BOTTOM).unwrap_or(py);
-        taken.push((left, y, wide));
-        let _ = writeln!(
-            marks,
-            "<text x=\"{}\" y=\"{}\" dy=\".35em\" text-anchor=\"{anchor}\">{}</text>",
-            at(x),
-            at(y),
-            escape(&one.label)
-        );
     }
     let names = names.iter().enumerate().map(|(number, name)| (number, name.as_str()));
     let legend = legend(names, |number| dot(13.0, 6.0, number, 4.0));

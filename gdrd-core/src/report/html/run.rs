@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::super::chart::{Axis, Series};
 use super::super::page::{matrix_table, notes, results_table};
 use super::super::paper::{self, RESOLUTION};
-use super::super::view::RunView;
+use super::super::view::{RunView, titles};
 use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
 use crate::error::Result;
-use crate::evaluation::{Curve, Measured, Role};
+use crate::evaluation::{Curve, Identification, Measured, Role};
+use crate::plugin::Kind;
 
 /// What stands below the title: the headline of every protocol.
 pub(super) fn lead(run: &RunView) -> Result<String> {
@@ -138,7 +139,7 @@ pub(super) fn wrapped(charts: String) -> String {
     if charts.is_empty() { charts } else { format!("<div class=\"charts\">\n{charts}</div>\n") }
 }
 
-/// The headline over the faces' size, with what the paper prints.
+/// The headline over the faces' size, where people are identified with what the paper prints.
 pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
     let mut names: Vec<&String> = runs.iter().flat_map(|run| run.measured.keys()).collect();
     names.sort();
@@ -147,7 +148,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
     for protocol in names {
         let (mut series, mut of): (Vec<Series>, Option<&Curve>) = (Vec::new(), None);
         let mut ends = Vec::new();
-        for run in runs {
+        for (run, title) in runs.iter().zip(titles(runs)) {
             let rows = run.measured.get(protocol).map_or(&[][..], Vec::as_slice);
             let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == "Resolution"))
             else {
@@ -156,17 +157,21 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
             of = Some(of.unwrap_or(curve));
             for row in rows.iter().filter(|row| runs.len() == 1 || row.role == Role::Student) {
                 for one in of_rows(std::slice::from_ref(row), curve) {
-                    let label = if runs.len() > 1 { run.title() } else { one.label };
+                    let label = if runs.len() > 1 { title.clone() } else { one.label };
                     ends.push(intervals(row, &one.points));
                     series.push(Series { label, points: one.points });
                 }
             }
         }
         let Some(curve) = of else { continue };
-        series.push(Series {
-            label: "quoted: the paper's students on UCCS, one for each size".into(),
-            points: RESOLUTION.to_vec(),
-        });
+        // UCCS is identified: an accuracy over pairs or ranks of a retrieval are no such figures.
+        let kinds = runs.iter().filter_map(|run| run.protocols.get(protocol));
+        if kinds.into_iter().any(|found| found.kind == Identification::NAME) {
+            series.push(Series {
+                label: "quoted: the paper's students on UCCS, one for each size".into(),
+                points: RESOLUTION.to_vec(),
+            });
+        }
         let title = format!("{} over resolution, {protocol}", curve.y.trim_end_matches(", %"));
         let note = match ends.iter().any(|ends| !ends.is_empty()) {
             true => "Upright lines: 95 % intervals over items.",
@@ -227,6 +232,7 @@ fn provenance(run: &RunView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::view::ProtocolView;
     use super::*;
     use crate::evaluation::{Figure, Matrix, Outcome};
 
@@ -269,6 +275,20 @@ mod tests {
         assert_eq!(page.lines().filter(upright).count(), 2, "{page}");
         let tables = results(&run).expect("tables");
         assert!(tables.contains("85") && tables.contains("90.00 [80.00, 100.00] %"), "{tables}");
+    }
+
+    #[test]
+    fn the_papers_students_stand_where_people_are_identified_alone() {
+        for (kind, has) in [("identification", true), ("verification", false), ("retrieval", false)] {
+            let protocol = ProtocolView { kind: kind.into(), ..ProtocolView::default() };
+            let run = RunView {
+                protocols: [("p".to_string(), protocol)].into(),
+                measured: [("p".to_string(), vec![measured()])].into(),
+                ..RunView::default()
+            };
+            let page = resolution(&[run], &mut Body::default()).expect("a chart");
+            assert_eq!(page.contains("on UCCS"), has, "{kind}: {page}");
+        }
     }
 
     #[test]
