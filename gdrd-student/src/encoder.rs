@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::embedding::Embedding;
 use crate::front_end::AsFace;
-use crate::{
+use crate::networks::{
     DiffusionTrunk, DiffusionUnet, IresnetStudent, MobileFaceNetStudent, MobileNet, ResnetTrunk, SuperResolution,
 };
 

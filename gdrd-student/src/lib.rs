@@ -5,32 +5,19 @@
 //! networks on a GPU.
 #![forbid(unsafe_code)]
 
-mod blocks;
-mod bounds;
 mod decision;
-mod diffusion_trunk;
-mod diffusion_unet;
 mod embedding;
 mod encoder;
 pub mod front_end;
 mod gallery;
-mod head;
 #[cfg(feature = "hub")]
 pub mod hub;
-mod iresnet;
-mod mobilefacenet;
-mod mobilenet;
-mod recogniser;
-mod resnet_trunk;
-mod super_resolution;
+pub mod networks;
 #[cfg(feature = "train")]
 mod training;
 
-pub use blocks::Downsample;
 pub use candle_core::Device;
 pub use decision::Decision;
-pub use diffusion_trunk::DiffusionTrunk;
-pub use diffusion_unet::DiffusionUnet;
 pub use embedding::Embedding;
 pub use encoder::{BuiltIn, FaceEncoder};
 pub use gallery::{Gallery, Match};
@@ -42,12 +29,5 @@ pub use gdrd_core::files::Mapped;
 pub use gdrd_core::nn::OnnxInput;
 pub use gdrd_core::nn::kernels::WeightPrecision;
 pub use gdrd_core::student::{Calibration, QualityModel, StudentFacts, StudentHeader, StudentKinds, Threshold};
-pub use head::{HeadOptions, Pool};
-pub use iresnet::{IresnetLayout, IresnetStudent};
-pub use mobilefacenet::{MobileFaceNetLayout, MobileFaceNetStudent};
-pub use mobilenet::{MobileNet, MobileNetVersion};
-pub use recogniser::RecogniserHead;
-pub use resnet_trunk::ResnetTrunk;
-pub use super_resolution::{RestoredFaceRecogniser, SuperResolution};
 #[cfg(feature = "train")]
 pub use training::{StudentTeacher, register};

@@ -6,7 +6,7 @@ use gdrd_core::error::Result;
 use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::kernels::Instructions;
 use gdrd_core::nn::{BatchNorm, Conv2d, ConvConfig, GroupNorm, Linear, Mode, PRelu, Weights};
-use gdrd_student::{HeadOptions, Pool, ResnetTrunk};
+use gdrd_student::networks::{HeadOptions, Pool, ResnetTrunk};
 
 use crate::golden::{Golden, formula, trainable};
 

@@ -8,7 +8,7 @@ use gdrd_core::face::FaceBatch;
 use gdrd_core::nn::weights::Draw;
 use gdrd_core::nn::{Mode, Weights};
 use gdrd_core::student::{Student, build};
-use gdrd_student::{HeadOptions, MobileNet, MobileNetVersion, Pool};
+use gdrd_student::networks::{HeadOptions, MobileNet, MobileNetVersion, Pool};
 
 use crate::golden::{Golden, formula};
 

@@ -7,7 +7,7 @@ use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT, VarBui
 use gdrd_core::context::{Bare, BuildContext};
 use gdrd_core::face::FaceBatch;
 use gdrd_core::trainer::{OptimizerConfig, Sgd};
-use gdrd_student::ResnetTrunk;
+use gdrd_student::networks::ResnetTrunk;
 
 use crate::faces::{Inputs, weights};
 use crate::{Case, Iteration, Result, Values};

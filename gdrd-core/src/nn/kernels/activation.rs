@@ -90,7 +90,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `out[i] = of(i)` for chunks of `len` values; `fill` writes the chunk that starts where its first argument says.
-pub(super) fn filled(len: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
+fn filled(len: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
     let mut out = Filling::new(len);
     each_chunk(out.slots(), CHUNK, 1, |at, slots| fill(at * CHUNK, slots));
     // SAFETY: every caller's `fill` writes all slots that it is given.

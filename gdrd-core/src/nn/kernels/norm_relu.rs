@@ -46,35 +46,35 @@ struct NormRelu {
     statistics: Statistics,
 }
 
-/// `relu(normal(x) + add)`; `parameters` are all of gamma, then all of beta.
-pub(super) fn normal_relu(statistics: &Statistics, x: &[f32], parameters: &[f32], add: Option<&[f32]>) -> Vec<f32> {
-    let mut out = Filling::new(x.len());
-    let target = out.shared();
-    let channels = &statistics.channels;
-    channels.for_each_plane(|channel, start, len| {
-        let (gamma, beta) = (parameters[channel], parameters[channels.count + channel]);
-        let (scale, shift) = statistics.scale_shift(channel, gamma, beta);
-        // SAFETY: every map is visited by one call.
-        let slots = unsafe { target.slots(start, len) };
-        let positive = |y: f32| if y > 0.0 { y } else { 0.0 };
-        match add {
-            None => {
-                for (slot, value) in slots.iter_mut().zip(&x[start..start + len]) {
-                    slot.write(positive(value * scale + shift));
-                }
-            }
-            Some(add) => {
-                for ((slot, value), add) in slots.iter_mut().zip(&x[start..start + len]).zip(&add[start..]) {
-                    slot.write(positive(add + (value * scale + shift)));
-                }
-            }
-        }
-    });
-    // SAFETY: `for_each_plane` visits all maps.
-    unsafe { out.finish() }
-}
-
 impl NormRelu {
+    /// `relu(normal(x) + add)`; `parameters` are all of gamma, then all of beta.
+    fn forward(&self, x: &[f32], parameters: &[f32], add: Option<&[f32]>) -> Vec<f32> {
+        let mut out = Filling::new(x.len());
+        let target = out.shared();
+        let channels = &self.statistics.channels;
+        channels.for_each_plane(|channel, start, len| {
+            let (gamma, beta) = (parameters[channel], parameters[channels.count + channel]);
+            let (scale, shift) = self.statistics.scale_shift(channel, gamma, beta);
+            // SAFETY: every map is visited by one call.
+            let slots = unsafe { target.slots(start, len) };
+            let positive = |y: f32| if y > 0.0 { y } else { 0.0 };
+            match add {
+                None => {
+                    for (slot, value) in slots.iter_mut().zip(&x[start..start + len]) {
+                        slot.write(positive(value * scale + shift));
+                    }
+                }
+                Some(add) => {
+                    for ((slot, value), add) in slots.iter_mut().zip(&x[start..start + len]).zip(&add[start..]) {
+                        slot.write(positive(add + (value * scale + shift)));
+                    }
+                }
+            }
+        });
+        // SAFETY: `for_each_plane` visits all maps.
+        unsafe { out.finish() }
+    }
+
     /// The gradients of `x` and of the parameters; `result`, if there is one, masks the gradient.
     fn backward(&self, x: &Tensor, parameters: &Tensor, grad: &Tensor, result: Option<&Tensor>) -> Result<[Tensor; 2]> {
         let Statistics { channels, mean, inverse } = &self.statistics;
@@ -93,7 +93,7 @@ impl CustomOp2 for NormRelu {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, p: &CpuStorage, pl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = normal_relu(&self.statistics, floats(x, xl)?, floats(p, pl)?, None);
+        let out = self.forward(floats(x, xl)?, floats(p, pl)?, None);
         Ok((CpuStorage::F32(out), xl.shape().clone()))
     }
 
@@ -123,7 +123,7 @@ impl CustomOp3 for NormRelu {
         add: &CpuStorage,
         al: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let out = normal_relu(&self.statistics, floats(x, xl)?, floats(p, pl)?, Some(floats(add, al)?));
+        let out = self.forward(floats(x, xl)?, floats(p, pl)?, Some(floats(add, al)?));
         Ok((CpuStorage::F32(out), xl.shape().clone()))
     }
 

@@ -214,7 +214,7 @@ mod tests {
     use gdrd_core::student::StudentConfig;
 
     use super::*;
-    use crate::{IresnetLayout, IresnetStudent, MobileFaceNetLayout, MobileFaceNetStudent};
+    use crate::networks::{IresnetLayout, IresnetStudent, MobileFaceNetLayout, MobileFaceNetStudent};
 
     /// Numbers that differ by tensor and place, and suit a network of many layers.
     fn drawn(name: &str, count: usize, init: Init) -> Vec<f32> {

@@ -7,7 +7,7 @@ use gdrd_core::nn::mobilefacenet::{Head, Layout};
 use gdrd_core::student::{Student, StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::recogniser::{Common, Recogniser, RecogniserHead};
+use super::recogniser::{Common, Recogniser, RecogniserHead};
 
 /// A MobileFaceNet that sees small faces blown up: by the bicubic filter, as PIL's, on numbers that are not rounded to bytes, but
 /// clipped as bytes are. With `initial_teacher` it starts with the weights of a teacher of kind `mobilefacenet`; its tensors have the

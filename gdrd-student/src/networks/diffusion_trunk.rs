@@ -11,9 +11,9 @@ use gdrd_core::nn::{Alignment, Mode, Preprocessing, resize_bicubic};
 use gdrd_core::student::{Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{LARGEST_INPUT, WIDEST};
-use crate::diffusion_unet::channels_of;
-use crate::head::{Head, HeadOptions};
+use super::bounds::{LARGEST_INPUT, WIDEST};
+use super::diffusion_unet::channels_of;
+use super::head::{Head, HeadOptions};
 
 /// A backbone that is the encoder of a face diffusion model. The student file holds the encoder too, so it needs no
 /// other file. To a network with a condition (`in_channels = 6`) the face is its own condition.

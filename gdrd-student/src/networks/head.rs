@@ -6,8 +6,8 @@ use gdrd_core::nn::{Activation, BatchNorm, Dropout, Linear, Map, Mode, Plan, Wei
 use gdrd_core::student::{LastLinear, named};
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{BasicBlock, Downsample};
-use crate::bounds::{MOST_BLOCKS, WIDEST};
+use super::blocks::{BasicBlock, Downsample};
+use super::bounds::{MOST_BLOCKS, WIDEST};
 
 /// The options of a head. The paper says "ReLU fully-connected layers" and no more, and not where the backbone ends: the
 /// default ends it after the last convolution.

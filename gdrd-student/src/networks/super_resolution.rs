@@ -8,8 +8,8 @@ use gdrd_core::nn::{Alignment, Conv2d, ConvConfig, Init, Mode, Preprocessing, We
 use gdrd_core::student::{Part, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{MOST_BLOCKS, WIDEST};
-use crate::{IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
+use super::bounds::{MOST_BLOCKS, WIDEST};
+use crate::networks::{IresnetStudent, MobileFaceNetStudent, ResnetTrunk};
 
 /// Super-resolution and recognition in a row: an EDSR-like network (Lim et al., CVPRW 2017) restores the large face, and a
 /// recogniser embeds that. The backbone is the first of the two and its map the restored face, `[3, size, size]` in `[0, 1]` or a

@@ -8,9 +8,9 @@ use gdrd_core::nn::{Activation, Alignment, ConvNorm, Inference, Mode, Plan, Prep
 use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{BasicBlock, Downsample, conv_norm};
-use crate::bounds::{MOST_BLOCKS, MOST_STRIDE, WIDEST};
-use crate::head::{Head, HeadOptions};
+use super::blocks::{BasicBlock, Downsample, conv_norm};
+use super::bounds::{MOST_BLOCKS, MOST_STRIDE, WIDEST};
+use super::head::{Head, HeadOptions};
 
 /// A 3x3 stem and stages of basic blocks. The defaults are the paper's student at 16x16 (15.3 M parameters): channels 128,
 /// 256 and 512 at 16, 8 and 4 pixels, and a fully connected layer to 512 values.
@@ -192,7 +192,7 @@ mod tests {
     use gdrd_core::nn::{Conv2d, Weights};
 
     use super::*;
-    use crate::Pool;
+    use crate::networks::Pool;
 
     fn build(config: &ResnetTrunk, size: usize) -> (Box<dyn Student>, usize) {
         let draw: Rc<Draw> = Rc::new(|_, count, _| vec![0.01; count]);

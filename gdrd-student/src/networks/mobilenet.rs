@@ -9,8 +9,8 @@ use gdrd_core::student::{BACKBONE, LastLinear, Student, StudentCard, StudentConf
 use serde::{Deserialize, Serialize};
 
 use self::layers::{Block, Layer, Row, V1, V3_LARGE, V3_SMALL, divisible};
-use crate::bounds::WIDEST;
-use crate::head::{Head, HeadOptions};
+use super::bounds::WIDEST;
+use super::head::{Head, HeadOptions};
 
 mod layers;
 
