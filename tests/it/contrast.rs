@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 const PAGE: &str = include_str!("../../gdrd-core/src/report/html/page.css");
 const DARK: &str = "@media (prefers-color-scheme: dark)";
 
-/// The colours that a part of the sheet names.
+/// The colours that a part of the sheet names; those that let some through, as they are on its paper.
 fn colours(css: &str) -> BTreeMap<String, [f64; 3]> {
     let named = css.split("--").skip(1).filter_map(|rest| {
         let (name, value) = rest.split_once(": #")?;
-        let hex = u32::from_str_radix(value.get(..6)?, 16).ok()?;
-        Some((name.to_string(), [hex >> 16, hex >> 8 & 255, hex & 255].map(|value| f64::from(value) / 255.0)))
+        let digits = value.split_once(';')?.0;
+        let byte = |at: usize| Some(f64::from(u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?) / 255.0);
+        Some((name.to_string(), ([byte(0)?, byte(1)?, byte(2)?], byte(3).unwrap_or(1.0))))
     });
-    named.collect()
+    let named: BTreeMap<String, ([f64; 3], f64)> = named.collect();
+    let paper = named["paper"].0;
+    let on_paper = |(colour, alpha): ([f64; 3], f64)| {
+        std::array::from_fn(|channel| alpha * colour[channel] + (1.0 - alpha) * paper[channel])
+    };
+    named.into_iter().map(|(name, colour)| (name, on_paper(colour))).collect()
 }
 
 /// The ratio of two colours, `(L1 + 0.05) / (L2 + 0.05)` of their relative luminances.

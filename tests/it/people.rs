@@ -301,6 +301,17 @@ fn a_run_writes_what_its_student_can_and_calibrate_writes_it_anew() {
     let size = |file: &str| std::fs::metadata(town.bench.file(file)).expect("a student").len();
     assert!(size("shorter.safetensors").abs_diff(size("short.safetensors")) < 4096);
     assert_eq!(facts("shorter.safetensors").rounding, facts("short.safetensors").rounding);
+    // A licence that the recipe states of the very same part is added; one of another part is not.
+    let bytes = std::fs::read(town.bench.file("shorter.safetensors")).expect("a student");
+    let (mut header, tensors) = StudentHeader::from_bytes(&bytes).expect("a header");
+    for (digest, licence) in [(people.digest.as_str(), people.licence.as_deref()), ("another", None)] {
+        let source = header.facts.data.get_mut("people").expect("its data");
+        (source.digest, source.licence) = (digest.to_string(), None);
+        std::fs::write(town.bench.file("unsaid.safetensors"), header.to_bytes(&tensors).expect("bytes"))
+            .expect("written");
+        town.run(&["calibrate", "unsaid.safetensors", "town.toml", "--no-evaluation", "--out", "said.safetensors"], 0);
+        assert_eq!(facts("said.safetensors").data["people"].licence.as_deref(), licence);
+    }
     // An older file gets what it could not say.
     let old = student_file().to_string_lossy().into_owned();
     let again = ["calibrate", &old, "town.toml", "--no-evaluation", "--frames", "2,6", "--out", "new.safetensors"];
@@ -373,28 +384,5 @@ fn calibrations_that_cannot_be_are_named_in_the_recipe() {
     ] {
         let said = town.run(&["check", "town.toml", "--set", set], 2);
         assert!(said.stderr.contains(expected), "{set}: {said:#?}");
-    }
-}
-
-#[test]
-fn models_completions_and_pages_are_written() {
-    let town = Town::new();
-    let student = student_file().to_string_lossy().into_owned();
-    let said = town.run(&["export", &student, "--onnx", "student.onnx"], 0);
-    assert!(said.stdout.contains("`faces` bytes [batch, 16, 16, 3], RGB"), "{said:#?}");
-    let said = town.run(&["export", &student, "--onnx", "student.onnx", "--preprocess", "metadata"], 0);
-    assert!(said.stdout.contains("float32 [batch, 3, 16, 16]"), "{said:#?}");
-    assert!(
-        std::fs::read(town.bench.file("student.onnx")).expect("a model").windows(9).any(|part| part == b"embedding")
-    );
-    assert!(town.run(&["export", &student, "--onnx", &student], 2).stderr.contains("is the input"));
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let said = town.run(&["completions", shell], 0);
-        assert!(["enrol", "calibrate", "search"].iter().all(|command| said.stdout.contains(command)), "{shell}");
-    }
-    town.run(&["manual", "pages"], 0);
-    for (page, text) in [("gdrd.1", "gdrd\\-train"), ("gdrd-search.1", "threshold"), ("gdrd-hub-pull.1", "refresh")] {
-        let found = std::fs::read_to_string(town.bench.file(&format!("pages/{page}"))).unwrap_or_default();
-        assert!(found.contains(text), "{page}: {found}");
     }
 }

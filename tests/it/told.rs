@@ -99,3 +99,23 @@ fn files_that_are_missing_cut_or_something_else_are_named_once() {
         assert!(text.contains("was a download or a copy cut short?"), "{length} bytes: {text}");
     }
 }
+
+#[test]
+fn models_completions_and_pages_are_written() {
+    let bench = bench();
+    let text = said(&bench, &["export", "s", "--onnx", "student.onnx"], 0);
+    assert!(text.stdout.contains("`faces` bytes [batch, 16, 16, 3], RGB"), "{text:#?}");
+    let text = said(&bench, &["export", "s", "--onnx", "student.onnx", "--preprocess", "metadata"], 0);
+    assert!(text.stdout.contains("float32 [batch, 3, 16, 16]"), "{text:#?}");
+    assert!(std::fs::read(bench.file("student.onnx")).expect("a model").windows(9).any(|part| part == b"embedding"));
+    assert!(said(&bench, &["export", "s", "--onnx", "s"], 2).stderr.contains("is the input"));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = said(&bench, &["completions", shell], 0);
+        assert!(["enrol", "calibrate", "search"].iter().all(|command| text.stdout.contains(command)), "{shell}");
+    }
+    said(&bench, &["manual", "pages"], 0);
+    for (page, text) in [("gdrd.1", "gdrd\\-train"), ("gdrd-search.1", "threshold"), ("gdrd-hub-pull.1", "refresh")] {
+        let found = std::fs::read_to_string(bench.file(&format!("pages/{page}"))).unwrap_or_default();
+        assert!(found.contains(text), "{page}: {found}");
+    }
+}

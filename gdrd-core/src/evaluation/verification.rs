@@ -306,7 +306,14 @@ impl Pairs {
         for (far, interval) in self.config.far.iter().zip(&intervals.at_far) {
             let name = format!("TAR at FAR {far}");
             figures.push(match (roc.at_far(*far), interval) {
-                (Some(point), Some(interval)) => between(Figure::percent(name, point.tar, roc.positives()), *interval),
+                (Some(point), Some(interval)) => {
+                    let figure = Figure::percent(name, point.tar, roc.positives());
+                    // Every resample is alike, which says nothing of how sure the rate is.
+                    match interval.low == interval.high {
+                        true => of_items(figure, &vec![point.tar; roc.positives()])?,
+                        false => between(figure, *interval),
+                    }
+                }
                 _ => Figure::missing(
                     name,
                     roc.negatives(),
@@ -361,9 +368,16 @@ mod tests {
         found.check().expect("a good outcome");
         assert_eq!(found, measured(), "intervals repeat");
         let ends: Vec<_> = found.figures.iter().map(|figure| (figure.value, figure.low, figure.high)).collect();
-        let (all, none) = ((Some(100.0), Some(100.0), Some(100.0)), (Some(0.0), Some(0.0), Some(0.0)));
+        let none = (Some(0.0), Some(0.0), Some(0.0));
+        // All 40 pairs are right, of which Wilson's interval says 40 / (40 + 1.96^2).
+        let right = |figure: &Figure| (figure.value == Some(100.0)).then_some(figure.low?);
+        for figure in &found.figures[..2] {
+            assert!((right(figure).expect("an interval") - 91.2378).abs() < 1e-4, "{figure:?}");
+        }
         let threshold = (Some(0.5), None, None);
-        assert_eq!(ends, [all, all, threshold, all, (None, None, None), none, (Some(1.0), Some(1.0), Some(1.0))]);
+        assert!((right(&found.figures[3]).expect("an interval") - 83.8875).abs() < 1e-3, "of 20 pairs: {ends:?}");
+        assert_eq!([ends[2], ends[4]], [threshold, (None, None, None)]);
+        assert_eq!(ends[5..], [none, (Some(1.0), Some(1.0), Some(1.0))]);
         assert_eq!(found.curves[1].name, "Error versus reject");
         assert!(found.curves[1].points.iter().all(|(_, error)| *error == 0.0), "{:?}", found.curves[1]);
         assert_eq!(found.matrices[0].name, "Error versus reject, quality by the length of the embedding");

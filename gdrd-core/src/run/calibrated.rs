@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::evaluation::{Figure, Measured, Role};
 use crate::experiment::Experiment;
 use crate::nn::Alignment;
-use crate::observe::Observer;
+use crate::observe::{Event, Observer, tell};
 use crate::student::{
     Beginning, Calibration, CalibrationOptions, QualityModel, Rounding, Source, StatedFigure, StudentFacts,
     StudentHeader, calibrate,
@@ -184,7 +184,35 @@ pub fn rewrite(
     if let Some(options) = &wanted.calibration {
         (header.facts.calibration, header.facts.quality) = calibration(&parts, &*student, &header.prepare, options)?;
     }
+    state_licences(&mut header, &parts)?;
     header.to_bytes(&tensors)
+}
+
+/// Adds the licences that the recipe states of the student's teachers and data, where the file has none and the recipe's part is that
+/// very one. A part that cannot be built any more is left as it is, with a warning.
+fn state_licences(header: &mut StudentHeader, parts: &Assembly) -> Result<()> {
+    let stated = &parts.experiment().licences;
+    let is_same = |family: &'static str, name: &str, digest: &str| match parts.content(family, name) {
+        Ok(content) => Ok(content == digest),
+        Err(error) => {
+            let message = format!("the licence of {family} `{name}` is not added, since it cannot be built: {error}");
+            tell(parts.observer(), &Event::Warning { message }).map(|()| false)
+        }
+    };
+    let StudentHeader { teachers, licences, facts, .. } = header;
+    for (name, digest) in teachers {
+        let wanted = stated.contains_key(&format!("teacher.{name}")) && !licences.contains_key(name);
+        if wanted && is_same("teacher", name, digest)? {
+            licences.extend(super::licences(parts).remove_entry(name));
+        }
+    }
+    for (name, source) in &mut facts.data {
+        let Some(licence) = stated.get(&format!("data.{name}")).filter(|_| source.licence.is_none()) else { continue };
+        if is_same("dataset", name, &source.digest)? {
+            source.licence = Some(licence.clone());
+        }
+    }
+    Ok(())
 }
 
 /// How far two students' embeddings of each of a calibration's faces lie apart.

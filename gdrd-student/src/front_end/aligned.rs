@@ -89,7 +89,9 @@ impl AsFace for Aligned {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use gdrd_core::student::{Calibration, Comparisons, QualityModel, SizeCalibration, StudentHeader, Threshold};
+    use gdrd_core::student::{
+        Calibration, Comparisons, QualityModel, STUDENT_FORMAT, SizeCalibration, StudentHeader, Threshold,
+    };
 
     use super::super::geometry::TEMPLATE;
     use super::*;
@@ -99,6 +101,7 @@ mod tests {
     fn encoder() -> FaceEncoder {
         let bytes = include_bytes!("../../../tests/files/student-format-1.safetensors");
         let (mut header, tensors) = StudentHeader::from_bytes(bytes).expect("a student");
+        header.format = STUDENT_FORMAT;
         let at = |size, similarity| {
             let threshold = Threshold { false_match_rate: 0.01, similarity, true_match_rate: None };
             let thresholds = vec![threshold];
