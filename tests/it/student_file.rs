@@ -321,15 +321,22 @@ fn the_student_that_ships_says_that_its_faces_were_drawn() {
     // A stranger of another face is no match at the rate that its thresholds were set at.
     let shade = |value: u8| Face::new(16, 16, vec![value; 3 * 16 * 16]).expect("a face");
     let (dark, light) = (encoder.face(&shade(10)).expect("an embedding"), encoder.face(&shade(240)).expect("one"));
-    assert!(encoder.threshold(0.001, 16).is_ok());
+    for (rate, pixels) in [(0.1, 8), (0.001, 16), (0.0001, 8), (0.0001, 112)] {
+        assert!(encoder.threshold(rate, pixels).is_ok(), "{rate} at {pixels} pixels");
+    }
+    let licences = &encoder.header().licences;
+    assert!(["generative", "discriminative"].iter().all(|name| licences[*name].contains("MIT")), "{licences:?}");
+    assert!(facts.data.values().all(|source| source.licence.is_some()), "{:?}", facts.data);
     // Of what shows nothing, or is smaller than all that were measured, nothing is known.
     let noise = |side: usize| Face::new(side, side, formula::bytes("noise", 3 * side * side)).expect("a face");
-    for nothing in [shade(127), noise(1), noise(15)] {
+    for nothing in [shade(127), noise(1), noise(7)] {
         assert_eq!(encoder.face(&nothing).expect("an embedding").quality(), Some(0.0));
     }
     let text = encoder.threshold(0.001, 1).expect_err("too small").to_string();
     assert!(
-        text.contains("no threshold for a face of 1 pixel; the student was calibrated for faces of 16 pixels"),
+        text.contains(
+            "no threshold for a face of 1 pixel; the student was calibrated for faces of 8, 12 and 16 pixels"
+        ),
         "{text}"
     );
     assert!(dark.similarity(&dark).is_ok_and(|same| (same - 1.0).abs() < 1e-5));
