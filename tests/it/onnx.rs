@@ -42,7 +42,7 @@ mod with_the_feature {
 
     use candle_core::Device;
     use gdrd_core::face::{Face, FaceBatch};
-    use gdrd_core::teacher::{Colour, Output, Preprocessing, TeacherConfig};
+    use gdrd_core::teacher::{Colour, Output, Preprocessing, Shown, TeacherConfig};
     use gdrd_teachers::OnnxTeacher;
 
     use super::*;
@@ -63,10 +63,10 @@ mod with_the_feature {
         OnnxTeacher { weights: file(name).into(), size: 8, preprocessing, output: output.map(str::to_string) }
     }
 
-    fn faces() -> FaceBatch {
+    fn faces() -> Shown {
         let bytes = formula::bytes("onnx faces", 3 * 192);
         let faces: Vec<Face> = bytes.chunks(192).map(|f| Face::new(8, 8, f.to_vec()).expect("192 bytes")).collect();
-        FaceBatch::from_faces(&faces, &Device::Cpu).expect("a batch")
+        Shown::from(FaceBatch::from_faces(&faces, &Device::Cpu).expect("a batch"))
     }
 
     fn refused(config: &OnnxTeacher) -> String {
