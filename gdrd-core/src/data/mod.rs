@@ -75,7 +75,7 @@ pub use sheet::{tiled, write_sheet};
 pub use subset::Subset;
 pub(crate) use subset::some_faces;
 pub use synthetic::SyntheticFaces;
-pub use unreadable::Unreadable;
+pub use unreadable::{Unreadable, unreadable_lines};
 pub use views::{HIGH, LOW, Views};
 pub use webdataset::WebDataset;
 

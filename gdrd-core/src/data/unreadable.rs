@@ -76,20 +76,25 @@ impl Broken {
             return Err(Error::data(one.clone()));
         }
         let way = if unreadable == Unreadable::Refuse { "; `unreadable = \"skip\"` leaves them out" } else { "" };
-        Err(Error::data(format!("{} of {of} images cannot be read{way}:{}", self.why.len(), self.lines())))
+        Err(Error::data(format!(
+            "{} of {of} images cannot be read{way}:{}",
+            self.why.len(),
+            unreadable_lines(&self.why)
+        )))
     }
 
     /// That they are left out.
     pub(super) fn note(&self) -> String {
-        format!("left out, images that cannot be read: {}:{}", self.why.len(), self.lines())
+        format!("left out, images that cannot be read: {}:{}", self.why.len(), unreadable_lines(&self.why))
     }
+}
 
-    fn lines(&self) -> String {
-        let shown: String = self.why.iter().take(NAMED).map(|why| format!("\n  {why}")).collect();
-        match self.why.len().saturating_sub(NAMED) {
-            0 => shown,
-            more => format!("{shown}\n  and {more} more"),
-        }
+/// Images that cannot be read, with the reason, in lines of their own behind the text before: a thousand at most, and how many more.
+pub fn unreadable_lines(why: &[String]) -> String {
+    let shown: String = why.iter().take(NAMED).map(|why| format!("\n  {why}")).collect();
+    match why.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown}\n  and {more} more"),
     }
 }
 

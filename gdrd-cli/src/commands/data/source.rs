@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use clap::Args;
 use gdrd_core::context::{BuildContext, FileCheck, Host, LocalFile};
-use gdrd_core::data::{Dataset, is_image_name, is_packed};
+use gdrd_core::data::{Dataset, is_image_name, is_packed, unreadable_lines};
 use gdrd_core::digest;
 use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::{Context, Error, Result};
@@ -92,19 +92,13 @@ impl SkipUnreadable {
         if self.skip_unreadable || source.is_of_recipe || broken.is_empty() {
             return Ok(());
         }
-        const NAMED: usize = 1000;
-        let mut text = format!(
-            "`{}`: {} of {} images cannot be read; `--skip-unreadable` leaves them out:",
+        Err(Error::data(format!(
+            "`{}`: {} of {} images cannot be read; `--skip-unreadable` leaves them out:{}",
             source.name,
             broken.len(),
-            source.dataset.len() + broken.len()
-        );
-        broken.iter().take(NAMED).for_each(|why| text += &format!("\n  {why}"));
-        match broken.len().saturating_sub(NAMED) {
-            0 => {}
-            more => text += &format!("\n  and {more} more"),
-        }
-        Err(Error::data(text))
+            source.dataset.len() + broken.len(),
+            unreadable_lines(broken)
+        )))
     }
 }
 
