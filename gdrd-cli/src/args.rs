@@ -119,7 +119,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         against: Option<String>,
         /// Change a value in every recipe, as in `train`
-        #[arg(long = "set", value_name = "KEY=VALUE")]
+        #[arg(long = "set", value_name = "KEY=VALUE|@FILE")]
         sets: Vec<String>,
         /// Folder of the table and of the runs
         #[arg(long, value_name = "DIR", default_value = "runs/ablation")]
@@ -162,7 +162,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME", requires = "recipe")]
         teacher: Option<String>,
         /// Change a value in the recipe, as in `train`
-        #[arg(long = "set", value_name = "KEY=VALUE")]
+        #[arg(long = "set", value_name = "KEY=VALUE|@FILE")]
         sets: Vec<String>,
         /// Bring images to this height and width first, in pixels, as a dataset of this size does; they go from their own size
         /// to what the network takes when left out
@@ -254,7 +254,7 @@ pub(crate) enum Command {
         #[arg(required = true)]
         recipes: Vec<PathBuf>,
         /// Change a value in every recipe, as in `train`
-        #[arg(long = "set", value_name = "KEY=VALUE")]
+        #[arg(long = "set", value_name = "KEY=VALUE|@FILE")]
         sets: Vec<String>,
     },
     /// Show shapes, parameters, bytes and seconds of a recipe, from a few timed steps
@@ -375,8 +375,8 @@ fn ridge(text: &str) -> std::result::Result<f64, String> {
 pub(crate) struct RecipeArguments {
     /// Recipe file
     pub(crate) recipe: PathBuf,
-    /// Change a value: --set stage.discriminative.loss.relation.weight=2
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Change a value: --set stage.discriminative.loss.relation.weight=2. Or lay a TOML file over the recipe: --set @mine.toml
+    #[arg(long = "set", value_name = "KEY=VALUE|@FILE")]
     pub(crate) sets: Vec<String>,
 }
 

@@ -15,14 +15,18 @@ use crate::error::io_reason;
 /// The recipe format that this gdrd reads, the value of the key `format`.
 pub const FORMAT: i64 = 1;
 
-/// Reads the recipe `path` and its parents, and puts the options `sets` (`a.b=value`) on top.
+/// What a `--set` that names a file begins with.
+const FILE: char = '@';
+
+/// Reads the recipe `path` and its parents, and puts the options `sets` (`a.b=value`, or `@file`) on top.
 ///
 /// - `extends = "base.toml"` names the one parent, relative to the file that says so.
 /// - Tables merge; everything else replaces. A table whose `kind` differs from that of the table
 ///   below it replaces the whole table, so that no option of the old kind is left.
 /// - A table with a `kind` and `enabled = false` is removed; `enabled = true` changes nothing.
 /// - The licence of a part in `licences` goes where a layer above changes the part: it was stated of other faces or weights.
-/// - All `sets` together are the last layer; of two for the same key the later one stays.
+/// - `@file` among the `sets` is a layer over the recipe, with parents of its own if it has some: one text for many recipes.
+/// - All other `sets` together are the last layer; of two for the same key the later one stays.
 ///
 /// The result has `format` and no `extends`.
 ///
@@ -40,13 +44,13 @@ pub fn load(path: &Path, sets: &[String]) -> Result<(Sources, Table), Failure> {
 /// As [`load`].
 pub fn load_for(path: &Path, sets: &[String], student: Option<(&Path, String)>) -> Result<(Sources, Table), Failure> {
     let mut loading = Loading::default();
-    let layers = match loading.layers(path) {
+    let layers = match loading.all_layers(path, sets) {
         Ok(layers) => layers,
         Err(wrong_format) => return Err(Failure::new(loading.sources, vec![*wrong_format])),
     };
     let sets = loading.sets(sets);
     let mut recipe: Option<Table> = None;
-    for layer in layers.into_iter().rev() {
+    for layer in layers {
         recipe = Some(match recipe {
             Some(below) => merge(without_outdated(below, &layer), layer, Header::Above),
             None => layer,
@@ -82,17 +86,28 @@ struct Loading {
 }
 
 impl Loading {
-    /// The tables of `path`, its parent, and so on, without `extends`; `Err` only for a format
-    /// that is not ours.
-    fn layers(&mut self, path: &Path) -> Result<Vec<Table>, Box<Diagnostic>> {
+    /// The layers of the recipe `path` and of the files among `sets`, the lowest first; `Err` only for a format that is not ours.
+    fn all_layers(&mut self, path: &Path, sets: &[String]) -> Result<Vec<Table>, Box<Diagnostic>> {
+        let mut layers = self.layers(path, None)?;
+        for text in sets {
+            if let Some(file) = text.strip_prefix(FILE) {
+                let start = self.sources.add_set(text.clone());
+                layers.extend(self.layers(Path::new(file), Some(Span::new(start, start + text.len())))?);
+            }
+        }
+        Ok(layers)
+    }
+
+    /// The tables of `path`, below it of its parent, and so on, without `extends`; `asked_at` is the option that names it.
+    fn layers(&mut self, path: &Path, asked_at: Option<Span>) -> Result<Vec<Table>, Box<Diagnostic>> {
         let mut layers = Vec::new();
         let mut chain: Vec<(PathBuf, PathBuf)> = Vec::new();
-        let mut next = Some((path.to_path_buf(), None));
+        let mut next = Some((path.to_path_buf(), asked_at));
         while let Some((path, asked_at)) = next.take() {
             let (identity, text) = match identify_and_read(&path) {
                 Ok(read) => read,
                 Err(error) => {
-                    let what = if asked_at.is_some() { "parent recipe" } else { "recipe" };
+                    let what = if chain.is_empty() { "recipe" } else { "parent recipe" };
                     let message = format!("cannot read the {what} `{}`: {}", path.display(), io_reason(&error));
                     self.problems.push(Diagnostic { message, span: asked_at, hint: None });
                     break;
@@ -118,6 +133,7 @@ impl Loading {
             layers.push(table);
             chain.push((identity, path));
         }
+        layers.reverse();
         Ok(layers)
     }
 
@@ -139,7 +155,7 @@ impl Loading {
     /// All options as one table; none if there are none.
     fn sets(&mut self, sets: &[String]) -> Option<Table> {
         let mut all: Option<Table> = None;
-        for text in sets {
+        for text in sets.iter().filter(|text| !text.starts_with(FILE)) {
             let start = self.sources.add_set(text.clone());
             match (parse_set(text, start), &mut all) {
                 (Ok(set), Some(all)) => join(all, set),
@@ -281,6 +297,26 @@ mod tests {
         let file = ("a.toml", "format = 1\nextends = \"b/base.toml\"\nlist = []\n[t]\nx = 2\n");
         let merged = load_files(&[base, root, file], &["t.z=5", "new.key=word"]);
         assert_eq!(merged.as_deref(), Ok("format=1 list=an array new.key=\"word\" seed=3 t.x=2 t.y=1 t.z=5 "));
+    }
+
+    #[test]
+    fn a_file_of_options_lies_over_the_recipe_and_under_the_other_options() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let written = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("a file");
+            path
+        };
+        let recipe = written("a.toml", "format = 1\n[data.d]\nkind = \"drawn\"\ncount = 3\n[t]\nx = 1\ny = 1\nz = 1\n");
+        written("folders.toml", "[data.d]\nkind = \"folders\"\n");
+        let mine = written("mine.toml", "extends = \"folders.toml\"\n[t]\ny = 2\nz = 2\n");
+        let sets = ["t.z=3".into(), format!("@{}", mine.display())];
+        let merged = load(&recipe, &sets).map(|(_, table)| flat(&table, "")).expect("a recipe");
+        assert_eq!(merged, "data.d.kind=\"folders\" format=1 t.x=1 t.y=2 t.z=3 ");
+        let problem = load(&recipe, &["@none.toml".into()]).expect_err("no such file").to_string();
+        let expected =
+            "error: cannot read the recipe `none.toml`: no such file\n --> --set:1:1\n  | @none.toml\n  | ^^^^^^^^^^";
+        assert_eq!(problem, expected);
     }
 
     #[test]
