@@ -196,7 +196,7 @@ pub(crate) enum Command {
     Watch(WatchArguments),
     /// Recognise faces over HTTP, for programs that speak CompreFace's REST interface, and on a page
     ///
-    /// Needs a gdrd that is built with the feature `serve`. docs/serve.md says how it is used.
+    /// docs/serve.md says how it is used.
     Serve(Box<ServeArguments>),
     /// Measure a student file's thresholds, quality model and figures, and write them into a new one
     Calibrate(CalibrateArguments),

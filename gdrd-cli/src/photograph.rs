@@ -97,7 +97,7 @@ pub(crate) fn detector(
 #[cfg(not(feature = "align"))]
 pub(crate) fn detector(_: &str, _: &Searching, _: &dyn Observer) -> Result<(Box<dyn Detector>, PathBuf)> {
     Err(Error::recipe(
-        "`--detector`: this gdrd is built without detectors; `cargo build --release --features align` builds one with them (`serve,align` for \
-         `gdrd serve` too; Rust 1.91 or later, some minutes), and `gdrd data align --boxes FILE` needs none",
+        "`--detector`: this gdrd is built without detectors; `cargo build --release --features align` builds one with them \
+         (Rust 1.91 or later, some minutes), and `gdrd data align --boxes FILE` needs none",
     ))
 }

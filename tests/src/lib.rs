@@ -14,6 +14,7 @@ use gdrd_core::registry::Registry;
 use gdrd_core::run::{Place, RunFolder, train};
 use tempfile::TempDir;
 
+pub mod faults;
 pub mod hub_server;
 #[cfg(feature = "serve")]
 pub mod kills;

@@ -105,8 +105,7 @@ use crate::serve::serve;
 #[cfg(not(feature = "serve"))]
 fn serve(_: &crate::args::ServeArguments, _: &Registry) -> Result<()> {
     Err(Error::recipe(
-        "`serve`: this gdrd is built without the service; `cargo build --release --features serve` builds one with it, and \
-         `--features serve,align` one that finds faces in photographs too",
+        "`serve`: this gdrd is built without the service; `cargo build --release --features serve` builds one with it",
     ))
 }
 

@@ -8,15 +8,13 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 
 mod disk;
-#[cfg(feature = "faults")]
-mod faults;
 mod mapped;
 mod name;
 mod partial;
 mod sealed;
 
+pub use disk::{FaultInjector, FileOperation, inject_faults, open, read, read_to_string};
 pub(crate) use disk::{make_folder, make_folders, now, rename, sync, write_all};
-pub use disk::{open, read, read_to_string};
 pub use mapped::Mapped;
 pub use name::{NAME_RULE, is_name, plain_name};
 pub(crate) use partial::{Readers, is_partial, partial_file, sweep};

@@ -200,5 +200,5 @@ fn a_detector_needs_the_feature() {
     }
     let bench = Bench::empty();
     let said = started(&bench, &["--detector", "yunet.onnx"]).err().expect("it is refused");
-    assert!(said.contains("`serve,align` for `gdrd serve` too"), "{said}");
+    assert!(said.contains("`cargo build --release --features align` builds one with them"), "{said}");
 }
