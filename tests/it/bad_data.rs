@@ -129,6 +129,35 @@ fn broken_images_of_every_dataset_are_named_at_once() {
 }
 
 #[test]
+fn broken_images_behind_a_teacher_are_named_with_the_others() {
+    let bench = Bench::with_teachers();
+    faces(&bench, &[("Ann", 4), ("Bob", 4)]);
+    std::fs::create_dir(bench.file("other")).expect("a folder");
+    std::fs::copy(bench.file("faces/Ann/Ann_0001.jpg"), bench.file("other/b.jpg")).expect("copied");
+    bench.write("other/a.jpg", "");
+    bench.write("faces/Bob/Bob_0002.jpg", "");
+    // A dataset that only a teacher of a teacher uses, behind another dataset.
+    let recipe = format!(
+        "format = 1\nextends = \"tiny.toml\"\n[data.asked]\n{FOLDERS}\n[data.other]\nkind = \"image-folder\"\nfolders = [\"other\"]\n\
+         size = 32\n[data.both]\nkind = \"joined\"\nparts = [\"train\", \"other\"]\n[teacher.centred]\nkind = \"transformed\"\n\
+         teacher = \"discriminative\"\nwhiten = 0.25\ndata = \"both\"\n[teacher.targets]\nkind = \"transformed\"\nteacher = \"centred\"\n\
+         mirror = true\n[evaluate.verification]\ndata = \"asked\"\n"
+    );
+    bench.write("r.toml", recipe);
+    let said = |arguments: &[&str]| Said::by(gdrd(&bench).args(arguments)).with_code(1).stderr;
+    let texts = [
+        refused(&bench, "r.toml", &[], 1),
+        said(&["ablate", "r.toml", "--seeds", "1,2", "--run-dir", "cells"]),
+        said(&["evaluate", "r.toml"]),
+    ];
+    for text in texts {
+        assert!(text.contains("error: 2 datasets cannot be read:\n  dataset `asked`: "), "{text}");
+        assert!(text.contains("\n  dataset `other`: ") && !text.contains("`both`"), "{text}");
+        assert!(text.contains("Bob_0002.jpg") && text.contains("a.jpg"), "{text}");
+    }
+}
+
+#[test]
 fn someone_with_one_image_is_named() {
     let bench = Bench::empty();
     faces(&bench, &[("Ann", 4), ("Bob", 1)]);

@@ -1,10 +1,11 @@
-//! Identification and retrieval are scikit-learn's; `golden/retrieval/ORIGIN.md` says how.
+//! Identification and retrieval are scikit-learn's, templates NumPy's; `golden/retrieval/ORIGIN.md` and that of `golden/templates`
+//! say how.
 
 use std::sync::Arc;
 
 use candle_core::Device;
 use gdrd_core::context::BuildContext;
-use gdrd_core::data::Dataset;
+use gdrd_core::data::{Attribute, Dataset};
 use gdrd_core::embedder::{Embedder, Embeddings};
 use gdrd_core::error::Result;
 use gdrd_core::evaluation::{Identification, OpenSetIdentification, Outcome, ProtocolConfig, Retrieval};
@@ -20,12 +21,14 @@ struct Rows {
     table: u8,
     people: Vec<Option<usize>>,
     names: Vec<String>,
+    /// Template and media of each, if they have some.
+    attributes: Vec<[i64; 2]>,
 }
 
 impl Rows {
     fn of(table: u8, people: impl IntoIterator<Item = Option<usize>>) -> Self {
         let names = (0..PEOPLE).map(|person| format!("person {person:02}")).collect();
-        Self { table, people: people.into_iter().collect(), names }
+        Self { table, people: people.into_iter().collect(), names, attributes: Vec::new() }
     }
 }
 
@@ -47,8 +50,14 @@ impl Dataset for Rows {
         format!("{} {index}", self.table)
     }
 
+    fn attributes(&self, index: usize) -> Vec<Attribute> {
+        let named = |numbers: &[i64; 2]| ["template", "media"].into_iter().zip(*numbers).collect::<Vec<_>>();
+        let all = self.attributes.get(index).map(named).unwrap_or_default();
+        all.into_iter().map(|(name, number)| (name.to_string(), number.to_string())).collect()
+    }
+
     fn face(&self, index: usize) -> Result<Face> {
-        Face::new(1, 1, vec![self.table, index as u8, 0])
+        Face::new(1, 1, vec![self.table, index as u8, (index >> 8) as u8])
     }
 }
 
@@ -65,7 +74,10 @@ impl Embedder for Tables {
     }
 
     fn embed(&self, faces: &[Face]) -> Result<Embeddings> {
-        let row = |face: &Face| self.0[face.pixels()[0] as usize][face.pixels()[1] as usize].clone();
+        let row = |face: &Face| {
+            let [table, low, high] = [0, 1, 2].map(|at| usize::from(face.pixels()[at]));
+            self.0[table][high << 8 | low].clone()
+        };
         Embeddings::from_rows(16, faces.iter().flat_map(row).collect())
     }
 }
@@ -164,11 +176,48 @@ fn open_set_identification() {
     .expect("options");
     let found = outcome(&config, &tables(&golden, "fine"), &bench);
     let expected = golden.numbers("open.figures");
-    let names = ["TPIR at FPIR 0.05", "TPIR at FPIR 0.1", "TPIR at FPIR 0.3", "rank-1 of the enrolled"];
-    for (figure, expected) in names.iter().zip(expected) {
+    for (figure, expected) in OPEN.iter().zip(expected) {
         close(&found, figure, 100.0 * expected, 1e-9);
     }
 }
+
+#[test]
+fn templates() {
+    let golden = Golden::read("templates");
+    let column = |name: String| golden.get(&name).to_vec1::<i64>().expect("numbers");
+    let part = |table: u8, side: &str| -> Arc<dyn Dataset> {
+        let people = column(format!("{side}.person")).into_iter().map(|person| Some(person as usize));
+        let [template, media] = ["template", "media"].map(|name| column(format!("{side}.{name}")));
+        let attributes = template.into_iter().zip(media).map(|(template, media)| [template, media]).collect();
+        Arc::new(Rows { attributes, ..Rows::of(table, people) })
+    };
+    let bench = Workbench::new(Device::Cpu).with("dataset", "gallery", part(0, "gallery")).with(
+        "dataset",
+        "probes",
+        part(1, "probes"),
+    );
+    let rows = |side: &str| golden.get(&format!("{side}.rows")).to_vec2::<f32>().expect("rows");
+    let embedder = Tables(["gallery", "probes"].map(rows).into());
+    for (name, media) in [("media", Some("media")), ("images", None)] {
+        let options = serde_json::json!({
+            "gallery": "gallery", "probes": "probes", "template": "template", "media": media, "fpir": [0.05, 0.1, 0.3],
+        });
+        let config: OpenSetIdentification = serde_json::from_value(options).expect("options");
+        let found = outcome(&config, &embedder, &bench);
+        let expected = golden.numbers(&format!("{name}.figures"));
+        for (figure, expected) in OPEN.iter().zip(&expected) {
+            close(&found, figure, 100.0 * expected, 1e-9);
+        }
+        let options = serde_json::json!({
+            "gallery": "gallery", "probes": "probes", "template": "template", "media": media, "classifier": "nearest-mean",
+        });
+        let config: Identification = serde_json::from_value(options).expect("options");
+        close(&outcome(&config, &embedder, &bench), "rank-1", 100.0 * expected[3], 1e-9);
+    }
+}
+
+/// Figures of open-set identification.
+const OPEN: [&str; 4] = ["TPIR at FPIR 0.05", "TPIR at FPIR 0.1", "TPIR at FPIR 0.3", "rank-1 of the enrolled"];
 
 /// The probes, and behind them the strangers.
 struct Both;

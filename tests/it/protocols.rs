@@ -7,6 +7,7 @@ use gdrd_core::observe::Silent;
 use gdrd_core::run::train;
 use gdrd_tests::{Bench, Said};
 
+use crate::bad_data::{FOLDERS, faces, recipe};
 use crate::gdrd;
 
 /// Datasets with sessions and situations, distractors, and faces with something in front of them.
@@ -148,6 +149,67 @@ fn every_protocol_runs_on_drawn_faces() {
     let scores: BTreeMap<String, Vec<Measured>> = serde_json::from_str(&scores[0]).expect("outcomes");
     for (name, measured) in scores {
         assert_eq!(measured[0].outcome.items, of(&name)[0].items, "{name}");
+    }
+}
+
+#[test]
+fn templates_are_probes() {
+    let bench = Bench::empty();
+    faces(&bench, &[("Ann", 6), ("Bob", 6), ("Cy", 4), ("Di", 4)]);
+    let row = |name: &str, number: usize, template: &str, media: &str| {
+        format!("faces/{name}/{name}_{number:04}.jpg,{name},{template},{media}\n")
+    };
+    let list =
+        |name: &str, rows: &[String]| bench.write(name, format!("path,person,template,media\n{}", rows.concat()));
+    let known = ["Ann", "Bob"].map(|name| [1, 2].map(|number| row(name, number, "", "a video")));
+    list("gallery.csv", &known.concat());
+    let mut asked: Vec<String> =
+        (3..6).map(|number| row("Ann", number, "t 1", if number < 5 { "v" } else { "s" })).collect();
+    asked.push(row("Ann", 6, "t 2", "v"));
+    for (name, first) in [("Bob", 3), ("Cy", 1), ("Di", 1)] {
+        asked.extend((first..first + 4).map(|number| row(name, number, &format!("{name} {}", number % 2), "v")));
+    }
+    list("probes.csv", &asked);
+    asked.push(row("Cy", 1, "t 2", "v"));
+    list("two.csv", &asked);
+    let protocol =
+        "template = \"template\"\nmedia = \"media\"\ngallery = \"gallery\"\nprobes = \"probes\"\nsizes = [8]\n";
+    let text = format!(
+        "{}[data.gallery]\nkind = \"listed\"\nlist = \"gallery.csv\"\n[data.probes]\nkind = \"listed\"\nlist = \"probes.csv\"\n\
+         [evaluate.open]\nkind = \"open-set-identification\"\nfpir = [0.25]\n{protocol}[evaluate.closed]\nkind = \"identification\"\n\
+         classifier = \"nearest-mean\"\nranks = []\n{protocol}",
+        recipe(FOLDERS)
+    );
+    bench.write("r.toml", text);
+    let student = gdrd_tests::root().join("assets/students/quickstart.safetensors");
+    let evaluate = |sets: &[&str], code: i32| {
+        let mut command = gdrd(&bench);
+        command.args(["evaluate", "r.toml", "--out", "scores.json", "--student"]).arg(&student);
+        sets.iter().for_each(|set| {
+            command.args(["--set", set]);
+        });
+        Said::by(&mut command).with_code(code).stderr
+    };
+    evaluate(&[], 0);
+    let scores = std::fs::read_to_string(bench.file("scores.json")).expect("scores");
+    let scores: BTreeMap<String, Vec<Measured>> = serde_json::from_str(&scores).expect("outcomes");
+    for (protocol, more) in
+        [("open", "2 people are enrolled, 4 probes are of others"), ("closed", "4 probes of people")]
+    {
+        let outcome = &scores[protocol][0].outcome;
+        assert_eq!(outcome.items.len(), 4, "two templates of each who is enrolled: {outcome:#?}");
+        let note = outcome.headline().expect("a headline").note.clone().unwrap_or_default();
+        assert!(note.contains("the probes are 8 templates of 16 images") && note.contains(more), "{note}");
+        assert_eq!(outcome.curves.last().expect("sizes").points.len(), 1);
+    }
+    let wrong = [
+        ("data.probes.list=\"two.csv\"", "`template`: expected faces of one person in `t 2`, found `Ann` and `Cy`"),
+        ("evaluate.open.template=\"camera\"", "`template`: 16 of 16 faces of the probes lack the attribute `camera`"),
+        ("evaluate.closed.media=\"template\"", "`media`: 4 of 4 faces of the gallery lack the attribute `template`"),
+    ];
+    for (set, expected) in wrong {
+        let said = evaluate(&[set], 1);
+        assert!(said.contains(expected), "{set}: {said}");
     }
 }
 

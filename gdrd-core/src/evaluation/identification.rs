@@ -15,7 +15,7 @@ use super::rates::{by_group, check_ranks, items, of_ranks};
 use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::softmax::{Softmax, Training};
 use super::split::{Sides, Split};
-use super::templates::templates;
+use super::templates::{self, templates};
 use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
 use crate::embedder::{Embedder, Embeddings, FlipFused};
@@ -46,6 +46,15 @@ pub struct Identification {
     /// How the faces are divided where there are no `probes`.
     #[serde(default)]
     pub split: Split,
+    /// An attribute of the probes, such as `template`: faces with the same value of it are one probe, with the mean of their
+    /// embeddings, as on IJB-B and IJB-C. Every probe must have it.
+    #[serde(default)]
+    pub template: Option<String>,
+    /// An attribute of the faces, such as `media`, that says of which video a frame is: of a probe's template, and of a person of the
+    /// gallery with `nearest-mean`, embeddings with the same value are averaged first, so that a long video counts once. Every face
+    /// must have it.
+    #[serde(default)]
+    pub media: Option<String>,
     /// What learns the people.
     #[serde(default)]
     pub classifier: Classifier,
@@ -110,14 +119,18 @@ impl Kind for Identification {
 
 impl ProtocolConfig for Identification {
     fn check(&self) -> Vec<Problem> {
+        let fusing = (self.template.as_ref(), self.media.as_ref());
         let mut problems = self.split.check(&self.gallery, self.probes.as_ref());
+        let nearest = self.classifier == Classifier::NearestMean;
+        problems.extend(templates::check(fusing, self.probes.as_ref(), &self.split, nearest));
         problems.extend(check_ranks(&self.ranks));
         problems.extend(resolution::check(&self.sizes));
         problems
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
-        let sides = Sides::new(&self.gallery, self.probes.as_ref(), &self.split, cx)?;
+        let fusing = (self.template.as_ref(), self.media.as_ref());
+        let sides = Sides::new(&self.gallery, self.probes.as_ref(), &self.split, fusing, cx)?;
         let enrolled = sides.gallery.known();
         let asked = sides.probes.known();
         let probes = sides.probes.of(|person| person.is_some_and(|person| enrolled.contains(&person)));
@@ -142,16 +155,19 @@ impl ProtocolConfig for Identification {
         }
         let passed_over = sides.probes.len() - probes.len();
         let made = made_note([gallery.dataset(), probes.dataset()]);
-        let mut notes: Vec<String> = sides.note().into_iter().chain(made).collect();
+        let mut notes: Vec<String> = sides.notes().into_iter().chain(made).collect();
         if passed_over > 0 {
             notes.push(format!("{passed_over} probes of people who are not in the gallery were passed over"));
         }
         // Numbers without gaps for those who are enrolled.
         let number: BTreeMap<usize, u32> = (0u32..).zip(&enrolled).map(|(number, person)| (*person, number)).collect();
-        let numbers = |people: &[Option<usize>]| people.iter().flatten().map(|person| number[person]).collect();
+        let numbers = |people: &[Option<usize>]| -> Vec<u32> { people.iter().flatten().map(|at| number[at]).collect() };
+        let people = numbers(gallery.people());
+        let media = self.media.as_ref().filter(|_| self.classifier == Classifier::NearestMean);
         Ok(Box::new(Closed {
             groups: probes.groups(self.group_by.as_deref())?,
-            people: numbers(gallery.people()),
+            weights: gallery.weights(&people, media, "gallery")?,
+            people,
             wanted: numbers(probes.people()),
             names: enrolled.iter().map(|person| sides.people[*person].clone()).collect(),
             sides: Sides { gallery, probes, ..sides },
@@ -166,6 +182,8 @@ struct Closed {
     sides: Sides,
     /// The number of each gallery face's person among those who are enrolled.
     people: Vec<u32>,
+    /// The weight of each in that person's mean.
+    weights: Vec<f64>,
     /// The number of each probe's person among those who are enrolled.
     wanted: Vec<u32>,
     names: Vec<String>,
@@ -222,7 +240,7 @@ impl Closed {
                 Ok(Learnt::Layer(Softmax::train(&rows, &self.people, self.names.len(), training, cx)?))
             }
             Classifier::NearestMean => {
-                let means = templates(gallery, &self.people, &self.names)?;
+                let means = templates(gallery, &self.people, &self.weights, &self.names)?;
                 Ok(Learnt::Means(Tensor::from_slice(means.values(), (means.len(), means.width()), cx.device())?.t()?))
             }
         }

@@ -17,11 +17,11 @@ pub struct MistakenFace {
 /// A pair of faces that was judged wrongly.
 #[derive(Clone)]
 pub struct Mistake {
-    /// The faces: of a search the probe, then one of the gallery.
+    /// The faces: of a search the probe (of a template its first face), then one of the gallery.
     pub faces: [MistakenFace; 2],
     /// Whether they are of the same person.
     pub same: bool,
-    /// The cosine similarity of their embeddings.
+    /// The cosine similarity of their embeddings; of a template its own.
     pub similarity: f64,
 }
 

@@ -6,8 +6,8 @@
 //! *same* person if its score is **at least** the threshold. Rates are fractions in `[0, 1]`;
 //! only [`outcome`] knows per cent.
 //!
-//! Identification, retrieval and open-set identification share who is in a gallery and who is asked about (`split`), what becomes
-//! of ranks (`rates`), one embedding for a person (`templates`) and the search in a large gallery (`search`). A tie never counts
+//! Identification, retrieval and open-set identification share who is in a gallery and who is asked about (`split`, `faces`), what becomes
+//! of ranks (`rates`), one embedding for a person or a template (`templates`) and the search in a large gallery (`search`). A tie never counts
 //! for the embedder. Every protocol runs over resolutions (`resolution`).
 
 pub mod bootstrap;
@@ -15,6 +15,7 @@ pub mod cleaning;
 mod confusion;
 pub mod contract;
 pub mod drawn_lists;
+mod faces;
 pub mod folds;
 mod identification;
 mod made;

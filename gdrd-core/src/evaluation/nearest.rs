@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::faces::Faces;
 use super::mistakes::{Mistake, MistakenFace, Mistakes};
 use super::rates::TIE;
-use super::split::Faces;
 use crate::context::BuildContext;
 use crate::embedder::{Embedder, Embeddings};
 use crate::error::Result;

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::faces::Faces;
 use super::made::made_note;
 use super::mistakes::Mistakes;
 use super::nearest::{Asked, by_threshold, part};
@@ -13,8 +14,8 @@ use super::outcome::{CURVE_POINTS, Curve, Figure, Outcome, digest_of_items};
 use super::rates::{TIE, by_group, items, rate};
 use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::roc::Roc;
-use super::split::{Faces, Sides, Split};
-use super::templates::templates;
+use super::split::{Sides, Split};
+use super::templates::{self, templates};
 use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
 use crate::embedder::{Embedder, Embeddings, FlipFused};
@@ -37,6 +38,14 @@ pub struct OpenSetIdentification {
     /// How the faces are divided where there are no `probes`.
     #[serde(default)]
     pub split: Split,
+    /// An attribute of the probes, such as `template`: faces with the same value of it are one probe, with the mean of their
+    /// embeddings, as on IJB-B and IJB-C. Every probe must have it.
+    #[serde(default)]
+    pub template: Option<String>,
+    /// An attribute of the faces, such as `media`, that says of which video a frame is: of a probe's template and of a person of the
+    /// gallery, embeddings with the same value are averaged first, so that a long video counts once. Every face must have it.
+    #[serde(default)]
+    pub media: Option<String>,
     /// The share of the gallery's people who are not enrolled, drawn by the split's seed; half without `probes`, else none.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -78,7 +87,9 @@ impl ProtocolConfig for OpenSetIdentification {
     fn check(&self) -> Vec<Problem> {
         let rates = (1..=20).contains(&self.fpir.len());
         let distinct = self.fpir.iter().enumerate().all(|(at, rate)| !self.fpir[..at].contains(rate));
+        let fusing = (self.template.as_ref(), self.media.as_ref());
         let mut problems = self.split.check(&self.gallery, self.probes.as_ref());
+        problems.extend(templates::check(fusing, self.probes.as_ref(), &self.split, true));
         problems.extend(Problem::unless(rates && distinct, "fpir", || {
             format!("expected 1 to 20 different rates, found {:?}", self.fpir)
         }));
@@ -87,7 +98,8 @@ impl ProtocolConfig for OpenSetIdentification {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
-        let sides = Sides::new(&self.gallery, self.probes.as_ref(), &self.split, cx)?;
+        let fusing = (self.template.as_ref(), self.media.as_ref());
+        let sides = Sides::new(&self.gallery, self.probes.as_ref(), &self.split, fusing, cx)?;
         let people: Vec<usize> = sides.gallery.known().into_iter().collect();
         let share = self.not_enrolled.unwrap_or(if self.probes.is_some() { 0.0 } else { 0.5 });
         let left_out = (share * people.len() as f64).round() as usize;
@@ -117,11 +129,13 @@ impl ProtocolConfig for OpenSetIdentification {
             ))
         })?;
         let made = made_note([gallery.dataset(), sides.probes.dataset()]);
+        let learnt: Vec<u32> = gallery.people().iter().flatten().map(|person| number[person]).collect();
         Ok(Box::new(Open {
             groups: sides.probes.groups(self.group_by.as_deref())?,
-            learnt: gallery.people().iter().flatten().map(|person| number[person]).collect(),
+            weights: gallery.weights(&learnt, self.media.as_ref(), "gallery")?,
+            learnt,
             names: enrolled.iter().map(|person| sides.people[*person].clone()).collect(),
-            notes: sides.note().into_iter().chain(made).collect(),
+            notes: sides.notes().into_iter().chain(made).collect(),
             config: self.clone(),
             gallery,
             probes: sides.probes,
@@ -136,6 +150,8 @@ struct Open {
     gallery: Faces,
     /// The number of each gallery face's person among those who are enrolled.
     learnt: Vec<u32>,
+    /// The weight of each in that person's mean.
+    weights: Vec<f64>,
     names: Vec<String>,
     probes: Faces,
     /// The number of each probe's person; none if that one is not enrolled.
@@ -153,7 +169,7 @@ impl Protocol for Open {
         let fused = FlipFused(embedder);
         let embedder = fused.when(self.config.flip);
         over_sizes(embedder, &self.config.sizes, self.config.gallery_size, |of_gallery, of_probes| {
-            let gallery = templates(&self.gallery.embed(of_gallery, cx)?, &self.learnt, &self.names)?;
+            let gallery = self.enrolled(&self.gallery.embed(of_gallery, cx)?)?;
             let probes = self.probes.embed(of_probes, cx)?;
             self.outcome(&self.scores(&gallery, &probes, cx)?)
         })
@@ -165,7 +181,7 @@ impl Protocol for Open {
         with_gallery(embedder, None, self.config.gallery_size, |of_gallery, of_probes| {
             let gallery = part(&self.gallery, self.gallery.len(), of_gallery, cx)?;
             let probes = self.probes.embed(of_probes, cx)?;
-            let scores = self.scores(&templates(gallery.embeddings(), &self.learnt, &self.names)?, &probes, cx)?;
+            let scores = self.scores(&self.enrolled(gallery.embeddings())?, &probes, cx)?;
             let mated: Vec<bool> = self.wanted.iter().map(Option::is_some).collect();
             let Some(point) = Roc::new(&scores, &mated)?.at_far(self.headline) else { return Ok(None) };
             let of = |wrong: &dyn Fn(usize) -> bool| -> Vec<Asked> {
@@ -184,6 +200,11 @@ impl Protocol for Open {
 }
 
 impl Open {
+    /// One embedding for each person who is enrolled.
+    fn enrolled(&self, gallery: &Embeddings) -> Result<Embeddings> {
+        templates(gallery, &self.learnt, &self.weights, &self.names)
+    }
+
     /// For each probe the score that decides: of an enrolled person the own template's, if it is the highest; of others the
     /// highest.
     fn scores(&self, gallery: &Embeddings, probes: &Embeddings, cx: &BuildContext) -> Result<Vec<f64>> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::faces::Faces;
 use super::made::made_note;
 use super::mistakes::Mistakes;
 use super::nearest::{Asked, part, taken_for_others};
@@ -12,7 +13,7 @@ use super::outcome::{Outcome, digest_of_items};
 use super::rates::{by_group, check_ranks, items, of_ranks, rate};
 use super::resolution::{self, GallerySize, over_sizes, with_gallery};
 use super::search::{Search, average_precision, trapezoid_precision};
-use super::split::{Faces, Sides, Split};
+use super::split::{Sides, Split};
 use super::{Protocol, ProtocolConfig};
 use crate::context::BuildContext;
 use crate::embedder::{Embedder, FlipFused};
@@ -81,7 +82,7 @@ impl ProtocolConfig for Retrieval {
     }
 
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Protocol>> {
-        let sides = Sides::new(&self.gallery, self.probes.as_ref(), &self.split, cx)?;
+        let sides = Sides::new(&self.gallery, self.probes.as_ref(), &self.split, (None, None), cx)?;
         let enrolled = sides.gallery.known();
         let asked = sides.probes.known();
         let probes = sides.probes.of(|person| person.is_some_and(|person| enrolled.contains(&person)));
@@ -92,7 +93,7 @@ impl ProtocolConfig for Retrieval {
                 asked.len()
             )));
         }
-        let mut notes: Vec<String> = sides.note().into_iter().collect();
+        let mut notes: Vec<String> = sides.notes();
         if probes.len() < sides.probes.len() {
             let passed_over = sides.probes.len() - probes.len();
             notes.push(format!("{passed_over} probes whose person is not in the gallery were passed over"));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::faces::{Faces, attributes_of};
 use crate::context::BuildContext;
 use crate::data::{Dataset, by_name};
-use crate::embedder::{Embedder, Embeddings};
 use crate::error::{Error, Problem, Result};
 use crate::plugin::DatasetName;
 use crate::seed::{Seed, shuffled};
@@ -90,129 +90,6 @@ impl Split {
     }
 }
 
-/// Some faces of a dataset, and who they are.
-pub(super) struct Faces {
-    dataset: Arc<dyn Dataset>,
-    indices: Vec<usize>,
-    people: Vec<Option<usize>>,
-}
-
-impl Faces {
-    /// Those faces of a dataset that `kept` says, with the numbers that `numbers` gives to its people; nobody's where it gives none.
-    fn new(dataset: &Arc<dyn Dataset>, numbers: &[usize], kept: impl Fn(usize) -> bool) -> Self {
-        let number = |index: usize| numbers.get(dataset.person(index)?).copied();
-        let indices: Vec<usize> = (0..dataset.len()).filter(|index| kept(*index)).collect();
-        let people = indices.iter().map(|index| number(*index)).collect();
-        Self { dataset: dataset.clone(), indices, people }
-    }
-
-    /// All faces of a dataset, as nobody's.
-    pub(super) fn of_strangers(dataset: Arc<dyn Dataset>) -> Self {
-        Self::new(&dataset, &[], |_| true)
-    }
-
-    /// The dataset.
-    pub(super) fn dataset(&self) -> &dyn Dataset {
-        &*self.dataset
-    }
-
-    /// Number of faces.
-    pub(super) fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    /// A face by its place: its dataset, and its index there.
-    pub(super) fn place(&self, at: usize) -> (Arc<dyn Dataset>, usize) {
-        (self.dataset.clone(), self.indices[at])
-    }
-
-    /// The number of each face's person; none where nobody knows.
-    pub(super) fn people(&self) -> &[Option<usize>] {
-        &self.people
-    }
-
-    /// The key of each face in its dataset.
-    pub(super) fn keys(&self) -> impl Iterator<Item = String> {
-        self.indices.iter().map(|index| self.dataset.key(*index))
-    }
-
-    /// The numbers of the people of whom there are faces.
-    pub(super) fn known(&self) -> BTreeSet<usize> {
-        self.people.iter().flatten().copied().collect()
-    }
-
-    /// The faces whose person `kept` accepts.
-    pub(super) fn of(&self, kept: impl Fn(Option<usize>) -> bool) -> Self {
-        let (indices, people) =
-            self.indices.iter().copied().zip(self.people.iter().copied()).filter(|(_, person)| kept(*person)).unzip();
-        Self { dataset: self.dataset.clone(), indices, people }
-    }
-
-    /// The embeddings of some of the faces, row by row.
-    pub(super) fn embed_some(
-        &self,
-        embedder: &dyn Embedder,
-        range: std::ops::Range<usize>,
-        cx: &BuildContext,
-    ) -> Result<Embeddings> {
-        super::embed(embedder, &self.dataset, &self.indices[range], cx)
-    }
-
-    /// The embeddings of all faces, row by row.
-    pub(super) fn embed(&self, embedder: &dyn Embedder, cx: &BuildContext) -> Result<Embeddings> {
-        self.embed_some(embedder, 0..self.len(), cx)
-    }
-
-    /// The places among these faces of each value of an attribute; a face without it is in the group `-`. No group is asked for
-    /// with none.
-    ///
-    /// # Errors
-    /// If no face has the attribute, or it has too many values for a table.
-    pub(super) fn groups(&self, attribute: Option<&str>) -> Result<BTreeMap<String, Vec<usize>>> {
-        let Some(attribute) = attribute else { return Ok(BTreeMap::new()) };
-        let value = |index: &usize| {
-            self.dataset.attributes(*index).into_iter().find(|(name, _)| name == attribute).map(|(_, value)| value)
-        };
-        let values: Vec<Option<String>> = self.indices.iter().map(value).collect();
-        if values.iter().all(Option::is_none) {
-            return Err(Error::data(format!(
-                "`group_by`: no probe has the attribute `{attribute}`; {}",
-                attributes_of(&*self.dataset)
-            )));
-        }
-        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (at, value) in values.into_iter().enumerate() {
-            groups.entry(value.unwrap_or_else(|| "-".to_string())).or_default().push(at);
-        }
-        match groups.len() {
-            0..=MOST_GROUPS => Ok(groups),
-            many => Err(Error::data(format!(
-                "`group_by`: expected at most {MOST_GROUPS} values of `{attribute}`, found {many}"
-            ))),
-        }
-    }
-}
-
-/// The most groups of a table.
-const MOST_GROUPS: usize = 50;
-
-/// What attributes a dataset has, for errors.
-fn attributes_of(dataset: &dyn Dataset) -> String {
-    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, value) in (0..dataset.len()).flat_map(|index| dataset.attributes(index)) {
-        found.entry(name).or_default().insert(value);
-    }
-    if found.is_empty() {
-        return "its dataset has no attributes".into();
-    }
-    let shown = |(name, values): (String, BTreeSet<String>)| {
-        let few: Vec<&str> = values.iter().take(8).map(String::as_str).collect();
-        let more = if values.len() > few.len() { ", ..." } else { "" };
-        format!("`{name}` ({}{more})", few.join(", "))
-    };
-    format!("its dataset has {}", found.into_iter().map(shown).collect::<Vec<_>>().join(", "))
-}
-
 /// Gallery and probes, with common numbers for people.
 pub(super) struct Sides {
     /// The faces that are known beforehand.
@@ -221,23 +98,27 @@ pub(super) struct Sides {
     pub(super) probes: Faces,
     /// The names of all people of both, by their numbers.
     pub(super) people: Vec<String>,
-    /// Probes whose person and key a face of the gallery has too: the same photograph, perhaps.
+    /// Probes with a face whose person and key a face of the gallery has too: the same photograph, perhaps.
     pub(super) repeated: usize,
 }
 
+/// The attributes by which faces become one: `template` of the probes, and `media` of the faces of a template or person.
+pub(super) type Fusing<'a> = (Option<&'a String>, Option<&'a String>);
+
 impl Sides {
-    /// The faces of `gallery` and `probes`, or those of `gallery` divided by `split`.
+    /// The faces of `gallery` and `probes`, or those of `gallery` divided by `split`; the probes' templates if there are some.
     ///
     /// # Errors
-    /// If a dataset cannot be had, or has no face for a side.
+    /// If a dataset cannot be had, or has no face for a side, or as [`Faces::fused`].
     pub(super) fn new(
         gallery: &DatasetName,
         probes: Option<&DatasetName>,
         split: &Split,
+        (template, media): Fusing,
         cx: &BuildContext,
     ) -> Result<Self> {
         let known = cx.dataset(gallery)?;
-        let (people, sides) = match probes {
+        let (people, (of_gallery, of_probes)): (Vec<String>, _) = match probes {
             Some(probes) => {
                 let asked = cx.dataset(probes)?;
                 // Who is on both sides is known by name, so a name must be one person's.
@@ -269,27 +150,31 @@ impl Sides {
                 (order.iter().map(|person| known.people()[*person].clone()).collect(), (of(true), of(false)))
             }
         };
-        let key =
-            |faces: &Faces, at: usize| faces.people[at].map(|person| (person, faces.dataset.key(faces.indices[at])));
+        let of_probes = of_probes.fused(template, media, &people)?;
         let repeated = match probes {
             Some(_) => {
-                let keys: BTreeSet<_> = (0..sides.0.len()).filter_map(|at| key(&sides.0, at)).collect();
-                (0..sides.1.len()).filter_map(|at| key(&sides.1, at)).filter(|key| keys.contains(key)).count()
+                let keys: BTreeSet<_> = (0..of_gallery.len()).flat_map(|at| of_gallery.named(at)).collect();
+                (0..of_probes.len()).filter(|at| of_probes.named(*at).iter().any(|key| keys.contains(key))).count()
             }
             None => 0,
         };
-        Ok(Self { gallery: sides.0, probes: sides.1, people, repeated })
+        Ok(Self { gallery: of_gallery, probes: of_probes, people, repeated })
     }
 
-    /// What a reader must know of the division: probes that the gallery seems to hold already.
-    pub(super) fn note(&self) -> Option<String> {
-        (self.repeated > 0).then(|| {
+    /// What a reader must know of the two sides: of what the probes are made, and those that the gallery seems to hold already.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let of_templates = self
+            .probes
+            .images()
+            .map(|images| format!("the probes are {} templates of {images} images", self.probes.len()));
+        let repeated = (self.repeated > 0).then(|| {
             format!(
                 "{} probes have the person and the key of a face of the gallery; the same photograph on both sides is \
                  found too easily",
                 self.repeated
             )
-        })
+        });
+        of_templates.into_iter().chain(repeated).collect()
     }
 }
 
@@ -306,7 +191,8 @@ mod tests {
         // The same keys, since there are as many; the first is of the same person too.
         let asked: Vec<_> = (0..10).map(|at| (if at < 1 { "Ann" } else { "Di" }, [9, 9, 9])).collect();
         let bench = bench(Coloured::of(&known), Coloured::of(&asked));
-        Sides::new(&"known".into(), probes.map(Into::into).as_ref(), &split, &BuildContext::new(&bench)).expect("sides")
+        Sides::new(&"known".into(), probes.map(Into::into).as_ref(), &split, (None, None), &BuildContext::new(&bench))
+            .expect("sides")
     }
 
     fn counts(faces: &Faces) -> [usize; 4] {
@@ -324,7 +210,7 @@ mod tests {
         assert_eq!((counts(&two.gallery), counts(&two.probes)), ([2, 2, 1, 2], [3, 0, 0, 0]));
         let first = sides(serde_json::json!({ "with": { "half": "first" } }), None);
         assert_eq!((counts(&first.gallery), counts(&first.probes)), ([5, 0, 0, 0], [0, 2, 1, 2]));
-        assert_eq!(first.note(), None);
+        assert!(first.notes().is_empty());
     }
 
     #[test]
@@ -337,13 +223,14 @@ mod tests {
         let joined: Arc<dyn Dataset> = config.build(&BuildContext::new(&bench)).expect("joined").into();
         let bench = bench.with("dataset", "both", joined);
         let (both, split) = ("both".into(), Split::default());
-        let sides = Sides::new(&both, None, &split, &BuildContext::new(&bench)).expect("sides");
+        let sides = Sides::new(&both, None, &split, (None, None), &BuildContext::new(&bench)).expect("sides");
         assert_eq!(sides.people, ["Ann", "Ann", "Bob", "Bob"]);
         let mut found: Vec<Option<usize>> = sides.gallery.people().to_vec();
         found.dedup();
         assert_eq!(found, [Some(0), Some(2), Some(1), Some(3)]);
-        let error =
-            Sides::new(&both, Some(&"known".into()), &split, &BuildContext::new(&bench)).err().expect("refused");
+        let error = Sides::new(&both, Some(&"known".into()), &split, (None, None), &BuildContext::new(&bench))
+            .err()
+            .expect("refused");
         assert!(error.to_string().contains("dataset `both`: `Ann` is the name of two people"), "{error}");
     }
 
@@ -351,8 +238,8 @@ mod tests {
     fn a_photograph_on_both_sides_is_seen() {
         let both = sides(serde_json::json!({}), Some("asked"));
         assert_eq!(both.people, ["Ann", "Bob", "Cy", "Di"]);
-        let note = both.note().expect("a note");
-        assert!(note.starts_with("1 probes have the person and the key of a face of the gallery"), "{note}");
+        let notes = both.notes();
+        assert!(notes[0].starts_with("1 probes have the person and the key of a face of the gallery"), "{notes:?}");
     }
 
     #[test]

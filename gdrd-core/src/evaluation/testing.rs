@@ -16,6 +16,7 @@ use crate::plugin::Workbench;
 pub(super) struct Coloured {
     people: Vec<String>,
     faces: Vec<(Option<usize>, [u8; 3])>,
+    attributes: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 impl Coloured {
@@ -33,7 +34,13 @@ impl Coloured {
             }))
         };
         let faces = faces.iter().map(|(name, colour)| (number(name), *colour)).collect();
-        Self { people, faces }
+        Self { people, faces, attributes: Vec::new() }
+    }
+
+    /// With the value of an attribute for each face; those with an empty one lack it.
+    pub(super) fn with(mut self, attribute: &'static str, values: &[&'static str]) -> Self {
+        self.attributes.push((attribute, values.to_vec()));
+        self
     }
 }
 
@@ -56,7 +63,8 @@ impl Dataset for Coloured {
 
     fn attributes(&self, index: usize) -> Vec<Attribute> {
         let half = if 2 * index < self.len() { "first" } else { "second" };
-        vec![("half".into(), half.into())]
+        let values = self.attributes.iter().map(|(name, values)| (name.to_string(), values[index].to_string()));
+        std::iter::once(("half".into(), half.into())).chain(values.filter(|(_, value)| !value.is_empty())).collect()
     }
 
     fn face(&self, index: usize) -> Result<Face> {

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 
 use super::Place;
 use super::assembly::Assembly;
-use super::datasets::{named, open_all};
+use super::datasets::open_measured;
 use crate::context::Host;
 use crate::data::LOW;
 use crate::degrade::{Degraded, Downscale};
@@ -106,7 +106,7 @@ pub fn measure(
     observer: &dyn Observer,
 ) -> Result<BTreeMap<String, Vec<Measured>>> {
     let parts = Assembly::new(experiment, place, observer)?;
-    open_all(&parts, named(experiment.evaluate.values()))?;
+    open_measured(&parts, matches!(what, Measuring::Teachers))?;
     for name in experiment.evaluate.keys() {
         parts.protocol(name)?;
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::assembly::Assembly;
-use super::datasets::{named, open_all};
+use super::datasets::open_all;
 use super::features::wanted;
 use super::lock::LockedStart;
 use super::new_student::{NewStudent, draw, new_student};
@@ -57,10 +57,7 @@ impl<'a> Prepared<'a> {
         let (experiment, cx) = (parts.experiment(), parts.context());
         let precision = experiment.run.precision.check(cx.device());
         precision.map_err(|e| Error::recipe(format!("`run.precision`: {}", Error::from(e))))?;
-        let of_stages = experiment.stages.iter().map(|stage| stage.options.data.as_str());
-        // One that is not there is found before the first step, and stands in the lock.
-        let of_calibration = experiment.calibration.iter().map(|calibration| &*calibration.data);
-        open_all(parts, of_stages.chain(named(experiment.evaluate.values())).chain(of_calibration))?;
+        open_all(parts)?;
         let mut views = BTreeMap::new();
         for stage in &experiment.stages {
             views.insert(stage.options.data.clone(), cx.views(&stage.options.data)?);

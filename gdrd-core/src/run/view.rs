@@ -68,8 +68,8 @@ impl RunFolder {
     }
 }
 
-/// What a run's files know of a protocol beside its figures: its datasets, how its gallery is shown, what learns its people, and what
-/// the student was trained on.
+/// What a run's files know of a protocol beside its figures: its datasets, how its gallery is shown, what its probes are, what
+/// learns its people, and what the student was trained on.
 fn facts(recipe: &toml::Table, lock: &Lock, options: &toml::Value) -> Vec<String> {
     let sized = |name: &str| {
         let LockedData { faces, identities, .. } = lock.data.get(name)?;
@@ -89,6 +89,10 @@ fn facts(recipe: &toml::Table, lock: &Lock, options: &toml::Value) -> Vec<String
         (None, Some(_)) => found.push("the gallery's faces shown as the probes are".into()),
         (None, None) => {}
     }
+    let template = options.get("template").and_then(toml::Value::as_str);
+    found.extend(template.map(|template| format!("each probe is a template, the faces with one `{template}`")));
+    let media = options.get("media").and_then(toml::Value::as_str);
+    found.extend(media.map(|media| format!("the faces with one `{media}` are averaged first")));
     let classifier = options.get("classifier").and_then(toml::Value::as_str);
     found.extend(classifier.map(|classifier| format!("classifier `{classifier}`")));
     found.push(trained(recipe, sized));
@@ -211,6 +215,11 @@ mod tests {
         assert_eq!(found[..2], expected);
         assert_eq!(found[2..], ["the student trained on `t`, 9 faces of 3 people, from another student's weights"]);
         assert_eq!(of("[evaluate.e]\ngallery_size = 32")[0], "the gallery's faces shown at 32x32");
+        let found = of("[evaluate.e]\ntemplate = 'a'\nmedia = 'b'");
+        assert_eq!(
+            found[..2],
+            ["each probe is a template, the faces with one `a`", "the faces with one `b` are averaged first"]
+        );
     }
 
     #[test]
