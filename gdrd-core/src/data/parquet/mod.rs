@@ -12,9 +12,19 @@ use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
 #[cfg(feature = "parquet")]
+mod bits;
+#[cfg(feature = "parquet")]
+mod footer;
+#[cfg(feature = "parquet")]
+mod pages;
+#[cfg(feature = "parquet")]
 mod read;
 #[cfg(all(test, feature = "parquet"))]
 mod tests;
+#[cfg(feature = "parquet")]
+mod thrift;
+#[cfg(feature = "parquet")]
+mod values;
 
 /// Faces from the Parquet files of an image dataset, as the Hub has them and the Python package datasets writes them: a column of
 /// images, `{bytes, path}`, and one of labels. The names of labels come from what datasets wrote into the file.
