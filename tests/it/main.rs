@@ -47,7 +47,6 @@ mod neighbours;
 mod online_teacher;
 mod onnx;
 mod pages;
-mod parquet;
 mod people;
 mod probe;
 mod protocols;

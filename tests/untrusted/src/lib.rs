@@ -45,7 +45,7 @@ const fn target(name: &'static str, base_mib: usize, per_byte: usize, read: fn(&
 }
 
 /// All readers. Each bound is about twice what the reader was seen to need at most.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     target("archive", 2, 400, weights::archive),
     target("bin", 40, 800, readers::bin),
     target("checkpoint", 2, 100, checkpoint::read),
@@ -59,6 +59,7 @@ pub const TARGETS: [Target; 20] = [
     target("npy", 2, 40, npy::read),
     target("packed", 40, 200, readers::packed),
     target("pairs", 2, 200, pairs::read),
+    target("parquet", 40, 2000, readers::parquet),
     target("pickle", 2, 800, weights::pickle),
     target("recipe", 8, 2000, recipe::read),
     target("record", 40, 400, readers::record),

@@ -67,6 +67,14 @@ pub(crate) fn tar(bytes: &[u8]) {
     open("webdataset", &json!({ "shards": [file], "unreadable": "skip" }));
 }
 
+/// A Parquet file, by the columns of labels that its seeds have.
+pub(crate) fn parquet(bytes: &[u8]) {
+    let file = folder::file("faces.parquet", bytes);
+    for person in ["label", "who"] {
+        open("parquet", &json!({ "files": [file], "person": person, "unreadable": "skip" }));
+    }
+}
+
 /// A `.mat` list, whose images are not there.
 pub(crate) fn mat(bytes: &[u8]) {
     let file = folder::file("list.mat", bytes);

@@ -14,6 +14,8 @@ use gdrd_core::trainer::{Checkpoint, Position};
 use image::{DynamicImage, ImageFormat};
 use serde_json::json;
 
+mod hostile;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -73,10 +75,17 @@ fn readers() {
         ("record", "train.rec", "parts"),
         ("index", "train.idx", "parts"),
         ("mat-pairs", "positive_pairs_names.mat", "pairs"),
+        ("parquet", "faces.parquet", "datasets"),
+        ("parquet", "version_2.parquet", "version-2"),
+        ("parquet", "delta.parquet", "delta"),
+        ("parquet", "delta_length.parquet", "delta-length"),
         ("tar", "long_pax.tar", "pax"),
         ("tar", "long_gnu.tar", "gnu"),
     ] {
         seed(target, name, read(&format!("tests/golden/readers/{file}")));
+    }
+    for (name, bytes) in hostile::files() {
+        seed("parquet", name, bytes);
     }
     seed("listed", "boxes", "path,person,x,y,width,height,light\na.png,Ann,1,2,4,4,dim\n\"b, c.png\",,,,,,\n");
     let faces = SyntheticFaces {

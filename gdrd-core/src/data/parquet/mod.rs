@@ -11,16 +11,20 @@ use crate::error::{Problem, Result};
 use crate::plugin::Kind;
 use crate::recipe::RecipePath;
 
-#[cfg(feature = "parquet")]
+mod bits;
+mod footer;
+mod pages;
 mod read;
-#[cfg(all(test, feature = "parquet"))]
+#[cfg(test)]
 mod tests;
+mod thrift;
+mod values;
 
 /// Faces from the Parquet files of an image dataset, as the Hub has them and the Python package datasets writes them: a column of
 /// images, `{bytes, path}`, and one of labels. The names of labels come from what datasets wrote into the file.
 ///
-/// Needs a gdrd that is built with the feature `parquet`: `cargo build --release --features parquet`. To read one image, the page of the
-/// file that it is in (1 MB as it is usually written) is decompressed; `gdrd data import` makes a file that is read at full speed.
+/// To read one image, the page of the file that it is in (1 MB as it is usually written) is decompressed; `gdrd data import` makes a file
+/// that is read at full speed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParquetImages {
@@ -56,28 +60,15 @@ fn default_person() -> String {
 
 impl Kind for ParquetImages {
     const NAME: &'static str = "parquet";
-    const PURPOSE: &'static str =
-        "image datasets of the Hub in Parquet files (needs a gdrd built with the feature `parquet`)";
+    const PURPOSE: &'static str = "image datasets of the Hub in Parquet files";
 }
 
 impl DatasetConfig for ParquetImages {
     fn check(&self) -> Vec<Problem> {
-        let available = Problem::unless(cfg!(feature = "parquet"), "kind", || {
-            "this gdrd is built without Parquet files; `cargo build --release --features parquet` builds one with them"
-                .into()
-        });
-        let some = Problem::unless(!self.files.is_empty(), "files", || "expected at least one file".into());
-        available.into_iter().chain(some).collect()
+        Problem::unless(!self.files.is_empty(), "files", || "expected at least one file".into()).into_iter().collect()
     }
 
-    #[cfg(feature = "parquet")]
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Dataset>> {
         read::build(self, cx)
-    }
-
-    #[cfg(not(feature = "parquet"))]
-    fn build(&self, _: &BuildContext) -> Result<Box<dyn Dataset>> {
-        let problems: Vec<String> = self.check().into_iter().map(|problem| problem.message).collect();
-        Err(crate::error::Error::recipe(problems.join("; ")))
     }
 }

@@ -1,20 +1,18 @@
-//! Reading, by the crate `parquet` without Arrow.
+//! The dataset: which columns have what, and the rows of every file.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use parquet::basic::Type;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::SchemaDescriptor;
 use serde_json::Value;
 
 use super::super::encoded::{Encoded, Look, Names, Opened};
 use super::super::identity_folders::visible;
 use super::super::{Attribute, Dataset, composed};
 use super::ParquetImages;
+use super::footer::{Column, Footer, Physical};
+use super::pages::values;
+use super::values::Datum;
 use crate::context::BuildContext;
 use crate::error::{Context, Error, Result};
 use crate::files::Mapped;
@@ -37,7 +35,7 @@ pub(super) fn build(config: &ParquetImages, cx: &BuildContext) -> Result<Box<dyn
         }
         for path in paths {
             let path = cx.file(&path)?.path;
-            guarded(|| config.read(&path, &mut all, &mut names)).at(|| format!("`{}`", path.display()))?;
+            config.read(&path, &mut all, &mut names).at(|| format!("`{}`", path.display()))?;
         }
     }
     if all.rows.is_empty() {
@@ -55,20 +53,10 @@ fn is_parquet(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"))
 }
 
-/// A memory map as the crate wants it.
-struct Map(Mapped);
-
-impl AsRef<[u8]> for Map {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-type Reader = SerializedFileReader<Bytes>;
-
 struct Open {
     path: PathBuf,
-    reader: Reader,
+    file: Mapped,
+    footer: Footer,
     /// The column of the images' bytes.
     image: usize,
 }
@@ -92,40 +80,30 @@ struct Rows {
     column: String,
 }
 
-/// What is read; a damaged file that makes the crate panic is an error too.
-fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(Error::data("it cannot be read as a Parquet file: it is damaged")))
-}
-
-fn failed(error: &parquet::errors::ParquetError) -> Error {
-    Error::data(format!("it cannot be read as a Parquet file: {error}"))
+/// What is in front of what the file itself has wrong.
+fn unread() -> String {
+    "it cannot be read as a Parquet file".into()
 }
 
 impl ParquetImages {
     /// Adds the rows of a file.
     fn read(&self, path: &Path, all: &mut Rows, names: &mut Names) -> Result<()> {
-        let map = Mapped::open(path)?;
-        let bytes = map.len();
-        let reader = Reader::new(Bytes::from_owner(Map(map))).map_err(|e| failed(&e))?;
-        let about = reader.metadata().file_metadata();
-        let schema = about.schema_descr();
-        let features = about.key_value_metadata().into_iter().flatten().find(|entry| entry.key == "huggingface");
-        let features: Value = features
-            .and_then(|entry| serde_json::from_str(entry.value.as_deref()?).ok())
-            .map(|said: Value| said["info"]["features"].clone())
-            .unwrap_or_default();
+        let file = Mapped::open(path)?;
+        let footer = Footer::read(&file).at(unread)?;
+        let schema = &footer.columns;
+        let features = footer.datasets.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let features = features.map(|said: Value| said["info"]["features"].clone()).unwrap_or_default();
         let image = image_column(schema, self.image.as_deref(), &features)?;
-        let counts = rows_of_groups(&reader, image, bytes)?;
+        let counts = rows_of_groups(&footer, image, file.len())?;
         let person = match self.person.as_str() {
             "none" => None,
-            name => Some(Told::new(schema, name, &features).at(|| "`person`".to_string())?),
+            name => Some(Told::new(schema, name, &features, file.len()).at(|| "`person`".to_string())?),
         };
-        let attributes = self.attributes.iter().map(|name| Told::new(schema, name, &features));
+        let attributes = self.attributes.iter().map(|name| Told::new(schema, name, &features, file.len()));
         let attributes = attributes.collect::<Result<Vec<_>>>().at(|| "`attributes`".to_string())?;
-        let (file, mut number) = (all.files.len(), 0);
+        let (at, mut number) = (all.files.len(), 0);
         for (group, rows) in counts.into_iter().enumerate() {
-            let of = |told: &Told| told.values(&reader, group);
+            let of = |told: &Told| told.values(&file, &footer, (group, rows));
             let people = person.as_ref().map(of).transpose()?;
             let attributes = attributes.iter().map(of).collect::<Result<Vec<_>>>()?;
             for row in 0..rows {
@@ -144,27 +122,27 @@ impl ParquetImages {
                 let known = self.attributes.iter().zip(&attributes);
                 let attributes = known.filter_map(|(name, values)| Some((name.clone(), of(values)?))).collect();
                 let person = person.map(|name| names.number(&name));
-                all.rows.push(Row { file, group, row, number, person, key, attributes });
+                all.rows.push(Row { file: at, group, row, number, person, key, attributes });
                 number += 1;
             }
         }
-        all.files.push(Open { path: path.to_path_buf(), reader, image });
+        all.files.push(Open { path: path.to_path_buf(), file, footer, image });
         Ok(())
     }
 }
 
 /// How many rows each group has, as the footer says, before anything is made for each of them.
-fn rows_of_groups(reader: &Reader, image: usize, bytes: usize) -> Result<Vec<usize>> {
-    let groups = reader.metadata().row_groups().iter().enumerate();
+fn rows_of_groups(footer: &Footer, image: usize, bytes: usize) -> Result<Vec<usize>> {
+    let groups = footer.groups.iter().enumerate();
     let rows = groups.map(|(at, group)| {
-        let (rows, images) = (group.num_rows(), group.column(image).num_values());
+        let (rows, images) = (group.rows, group.chunks[image].values);
         let count = usize::try_from(rows).ok().filter(|_| rows == images);
         count.ok_or_else(|| {
             Error::data(format!("row group {at}: expected as many rows as images, {images}, found {rows}"))
         })
     });
     let rows = rows.collect::<Result<Vec<usize>>>()?;
-    let said = reader.metadata().file_metadata().num_rows();
+    let said = footer.rows;
     let sum = rows.iter().fold(0u64, |sum, rows| sum.saturating_add(*rows as u64));
     if i64::try_from(sum) != Ok(said) {
         return Err(Error::data(format!("expected {said} rows, as the footer says, found {sum} in its row groups")));
@@ -177,16 +155,16 @@ fn rows_of_groups(reader: &Reader, image: usize, bytes: usize) -> Result<Vec<usi
 }
 
 /// The columns of a file, for messages.
-fn columns(schema: &SchemaDescriptor) -> String {
-    let names: Vec<String> = schema.columns().iter().map(|column| format!("`{}`", column.path().string())).collect();
+fn columns(schema: &[Column]) -> String {
+    let names: Vec<String> = schema.iter().map(|column| format!("`{}`", column.path)).collect();
     names.join(", ")
 }
 
 /// The column of the bytes of images, by the name of theirs or as the only one.
-fn image_column(schema: &SchemaDescriptor, wanted: Option<&str>, features: &Value) -> Result<usize> {
+fn image_column(schema: &[Column], wanted: Option<&str>, features: &Value) -> Result<usize> {
     let that_fit = |fits: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        let columns = schema.columns().iter().enumerate();
-        columns.filter(|(_, column)| fits(&column.path().string())).map(|(at, _)| at).collect()
+        let columns = schema.iter().enumerate();
+        columns.filter(|(_, column)| fits(&column.path)).map(|(at, _)| at).collect()
     };
     let column = |path: &'_ str| path.strip_suffix(".bytes").unwrap_or(path).to_string();
     let found = match wanted {
@@ -202,10 +180,9 @@ fn image_column(schema: &SchemaDescriptor, wanted: Option<&str>, features: &Valu
         let hint = if found.len() > 1 { "; `image` names one" } else { "" };
         return Err(Error::data(format!("expected {expected}, found the columns {}{hint}", columns(schema))));
     };
-    let column = schema.column(*at);
-    if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 {
-        let (name, found) = (column.path().string(), column.physical_type());
-        let list = if column.max_rep_level() > 0 { " in lists" } else { "" };
+    let Column { path: name, kind: found, repeated, .. } = &schema[*at];
+    if *found != Physical::BYTE_ARRAY || *repeated {
+        let list = if *repeated { " in lists" } else { "" };
         return Err(Error::data(format!("`{name}`: expected an image a row, as bytes, found {found}{list}")));
     }
     Ok(*at)
@@ -216,91 +193,79 @@ struct Told {
     at: usize,
     /// The names of numbers, where datasets wrote some.
     names: Vec<String>,
+    /// How many bytes its texts may still have. They are held for each row, and a dictionary could say a long one for all of them.
+    room: Cell<usize>,
 }
 
 impl Told {
-    fn new(schema: &SchemaDescriptor, name: &str, features: &Value) -> Result<Self> {
-        let at = schema.columns().iter().position(|column| column.path().string() == name);
+    fn new(schema: &[Column], name: &str, features: &Value, room: usize) -> Result<Self> {
+        let at = schema.iter().position(|column| column.path == name);
         let at = at
             .ok_or_else(|| Error::data(format!("expected a column `{name}`, found the columns {}", columns(schema))))?;
-        let column = schema.column(at);
-        let told = [Type::BOOLEAN, Type::INT32, Type::INT64, Type::BYTE_ARRAY];
-        if !told.contains(&column.physical_type()) || column.max_rep_level() > 0 {
-            let (found, list) = (column.physical_type(), if column.max_rep_level() > 0 { " in lists" } else { "" });
+        let Column { kind: found, repeated, .. } = &schema[at];
+        let told = [Physical::BOOLEAN, Physical::INT32, Physical::INT64, Physical::BYTE_ARRAY];
+        if !told.contains(found) || *repeated {
+            let list = if *repeated { " in lists" } else { "" };
             return Err(Error::data(format!("`{name}`: expected whole numbers or text, found {found}{list}")));
         }
         let names = features[name]["names"].as_array().into_iter().flatten();
-        Ok(Self { at, names: names.filter_map(|name| name.as_str().map(String::from)).collect() })
+        Ok(Self {
+            at,
+            names: names.filter_map(|name| name.as_str().map(String::from)).collect(),
+            room: Cell::new(room),
+        })
     }
 
-    /// The column's values in a group of rows.
-    fn values(&self, reader: &Reader, group: usize) -> Result<Vec<Option<String>>> {
-        let rows = reader.get_row_group(group).map_err(|e| failed(&e))?;
+    /// The column's values in a group of so many rows.
+    fn values(&self, file: &[u8], footer: &Footer, (group, rows): (usize, usize)) -> Result<Vec<Option<String>>> {
         let number = |value: i64| match usize::try_from(value).ok().and_then(|at| self.names.get(at)) {
             Some(name) => Ok(name.clone()),
             None if self.names.is_empty() => Ok(value.to_string()),
             None => Err(Error::data(format!("a label {value}, of {} names", self.names.len()))),
         };
-        let text = |value: &ByteArray| match std::str::from_utf8(value.data()) {
-            Ok(text) => Ok(text.to_string()),
-            Err(_) => Err(Error::data("expected text in UTF-8")),
+        let (column, mut all) = (&footer.columns[self.at], Vec::with_capacity(rows));
+        let of = (column, &footer.groups[group].chunks[self.at], rows);
+        let each = &mut |value: Option<Datum>| {
+            let text = match value {
+                None => None,
+                Some(Datum::Bool(value)) => Some(value.to_string()),
+                Some(Datum::Number(value)) => Some(number(value)?),
+                Some(Datum::Bytes(text)) => match std::str::from_utf8(text) {
+                    Ok(text) => Some(text.to_string()),
+                    Err(_) => return Err(Error::data("expected text in UTF-8")),
+                },
+            };
+            let room = self.room.get().checked_sub(text.as_ref().map_or(0, String::len));
+            self.room.set(room.ok_or_else(|| {
+                let bytes = file.len();
+                Error::data(format!(
+                    "expected texts of at most {bytes} bytes together, as many as the file has, found more"
+                ))
+            })?);
+            all.push(text);
+            Ok(())
         };
-        let count = usize::try_from(rows.metadata().num_rows()).unwrap_or_default();
-        let defined = rows.metadata().column(self.at).column_descr().max_def_level();
-        let of = (count, defined);
-        match rows.get_column_reader(self.at).map_err(|e| failed(&e))? {
-            ColumnReader::BoolColumnReader(reader) => told(reader, of, |value: &bool| Ok(value.to_string())),
-            ColumnReader::Int32ColumnReader(reader) => told(reader, of, |value: &i32| number((*value).into())),
-            ColumnReader::Int64ColumnReader(reader) => told(reader, of, |value: &i64| number(*value)),
-            ColumnReader::ByteArrayColumnReader(reader) => told(reader, of, text),
-            _ => Err(Error::data("expected whole numbers or text")),
-        }
-        .at(|| format!("`{}`", rows.metadata().column(self.at).column_path().string()))
+        values(file, of, 0..rows, each).at(|| format!("row group {group}: `{}`", column.path))?;
+        Ok(all)
     }
-}
-
-/// Records that are read at once.
-const AT_ONCE: usize = 4096;
-
-/// The `count` values of a column, none where its level is below `defined`.
-fn told<T: DataType>(
-    mut reader: ColumnReaderImpl<T>,
-    (count, defined): (usize, i16),
-    text: impl Fn(&T::T) -> Result<String>,
-) -> Result<Vec<Option<String>>> {
-    let mut all = Vec::new();
-    while all.len() < count {
-        let (mut values, mut levels) = (Vec::new(), Vec::new());
-        let wanted = AT_ONCE.min(count - all.len());
-        let (records, ..) =
-            reader.read_records(wanted, Some(&mut levels), None, &mut values).map_err(|e| failed(&e))?;
-        if records == 0 {
-            return Err(Error::data(format!("it ends after {} of {count} rows", all.len())));
-        }
-        let mut values = values.iter();
-        for at in 0..records {
-            let there = defined == 0 || levels.get(at) == Some(&defined);
-            all.push(if there { values.next().map(&text).transpose()? } else { None });
-        }
-    }
-    Ok(all)
 }
 
 impl Rows {
     fn bytes(&self, index: usize) -> Result<Vec<u8>> {
         let Row { file, group, row, .. } = self.rows[index];
-        let Open { reader, image, .. } = &self.files[file];
-        let group = reader.get_row_group(group).map_err(|e| failed(&e))?;
-        let column = group.get_column_reader(*image).map_err(|e| failed(&e))?;
-        let mut column = get_typed_column_reader::<ByteArrayType>(column);
-        let (mut values, mut levels) = (Vec::new(), Vec::new());
+        let Open { file, footer, image, .. } = &self.files[file];
+        let (column, group) = (&footer.columns[*image], &footer.groups[group]);
+        let of = (column, &group.chunks[*image], usize::try_from(group.rows).unwrap_or_default());
+        let mut found = None;
         // Pages before it are passed over, and not decompressed.
-        column.skip_records(row).map_err(|e| failed(&e))?;
-        column.read_records(1, Some(&mut levels), None, &mut values).map_err(|e| failed(&e))?;
-        let value = values.first().ok_or_else(|| {
+        values(file, of, row..row + 1, &mut |value| {
+            found = value.and_then(|value| if let Datum::Bytes(bytes) = value { Some(bytes.to_vec()) } else { None });
+            Ok(())
+        })
+        .at(|| format!("`{}`", column.path))?;
+        found.ok_or_else(|| {
             Error::data("no bytes; a dataset that was saved with the paths of its images alone holds none of them")
-        })?;
-        Ok(value.data().to_vec())
+        })
     }
 }
 
@@ -335,6 +300,6 @@ impl Encoded for Rows {
     }
 
     fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
-        guarded(|| self.bytes(index)).map(Cow::Owned)
+        self.bytes(index).map(Cow::Owned)
     }
 }

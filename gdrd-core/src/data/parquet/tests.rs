@@ -64,6 +64,26 @@ fn pages_and_groups_of_pyarrow() {
 }
 
 #[test]
+fn differences_and_split_numbers() {
+    // Version 2 with snappy, then version 1 with gzip.
+    let files = [golden("delta.parquet"), golden("delta_length.parquet")];
+    let told = ["label", "session", "glasses"];
+    let data = opened(json!({ "files": files, "person": "who", "attributes": told })).expect("a dataset");
+    assert_eq!(people(&*data), ["Ann", "Ann", "Bob", "Ann", "Ann", "Bob"]);
+    for index in [4, 1, 0, 5, 2, 3] {
+        is_drawn(&*data, index, index % 3);
+        let expected: &[&str] = match index % 3 {
+            0 => &["7", "1", "true"],
+            1 => &["-7"],
+            _ => &["1099511627776", "-2", "false"],
+        };
+        let expected: Vec<_> =
+            told.iter().zip(expected).map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        assert_eq!(data.attributes(index), expected, "{index}");
+    }
+}
+
+#[test]
 fn wrong_columns_are_named() {
     let text = refused(golden("no_images.parquet"), json!({}));
     assert!(text.contains("expected one column of images, found the columns `text`, `label`"), "{text}");
@@ -104,6 +124,42 @@ fn a_file_that_is_cut_or_damaged_is_refused() {
         if let Ok(data) = opened(json!({ "files": [file], "person": "who", "unreadable": "skip" })) {
             (0..data.len()).for_each(|index| drop(data.face(index)));
         }
+    }
+}
+
+/// The memory that these take is measured in `tests/untrusted`, which wrote them.
+#[test]
+fn what_a_file_says_of_itself_is_not_believed() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/parquet");
+    for (name, expected) in [
+        ("snappy-length", "expected at most 220 bytes from 10 compressed ones, found 2147483647"),
+        ("gzip-length", "compressed ones, found 2147483647"),
+        ("gzip-longer", "compressed ones, found more"),
+        ("gzip-shorter", "compressed ones, found fewer"),
+        ("page-size", "`image.bytes`: page at byte 4: it is cut: expected 12 bytes more, found 8"),
+        ("values", "expected at most 1 values, as many as rows are left, found 2147483647"),
+        ("dictionary-values", "expected a dictionary of at most 2 values in 8 bytes, found 2147483647"),
+        ("dictionary-place", "expected a place in a dictionary of 1 values, found 9"),
+        ("dictionary-lacks", "it needs a dictionary, and there is none before it"),
+        ("dictionary-width", "expected numbers of at most 32 bits, found 60"),
+        ("delta-values", "expected at most 1 numbers, found 1099511627776"),
+        ("delta-parts", "it is cut: expected 1099511627776 bytes more, found 0"),
+        ("delta-block", "its differences are cut"),
+        ("delta-zero", "expected blocks of a multiple of 8 numbers for each part, found 0 in 1 parts"),
+        ("delta-begins", "expected at most 0 bytes of the value before it, found 2147483647"),
+        ("delta-of-text", "values of BYTE_ARRAY in DELTA_BINARY_PACKED, which is not read"),
+        ("long-texts", "row group 0: `label`: page at byte"),
+        ("long-texts", "bytes together, as many as the file has, found more"),
+        ("levels", "it is cut: expected 2147483647 bytes more"),
+        ("children", "the columns: expected as many elements as each says that it has, found none"),
+        ("columns-deep", "lies more than 32 deep"),
+        ("columns-named", "expected names of at most 1048576 bytes together, found more"),
+        ("structs-deep", "structs lie more than 32 deep in each other"),
+        ("groups", "it cannot be read as a Parquet file: the footer, at byte 4: it is cut"),
+        ("footer-length", "found one of 4294967295"),
+    ] {
+        let text = refused(corpus.join(format!("seed-{name}")), json!({}));
+        assert!(text.contains(expected), "{name}: {text}");
     }
 }
 

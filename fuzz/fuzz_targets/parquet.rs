@@ -1,0 +1,3 @@
+#![no_main]
+
+gdrd_fuzz::fuzz!("parquet");
