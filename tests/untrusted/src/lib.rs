@@ -59,7 +59,7 @@ pub const TARGETS: [Target; 21] = [
     target("npy", 2, 40, npy::read),
     target("packed", 40, 200, readers::packed),
     target("pairs", 2, 200, pairs::read),
-    target("parquet", 40, 2000, readers::parquet),
+    target("parquet", 40, 4000, readers::parquet),
     target("pickle", 2, 800, weights::pickle),
     target("recipe", 8, 2000, recipe::read),
     target("record", 40, 400, readers::record),

@@ -23,7 +23,7 @@ fn varint(mut number: u64, to: &mut Vec<u8>) {
 }
 
 fn zigzag(number: i64, to: &mut Vec<u8>) {
-    varint((number << 1 ^ number >> 63) as u64, to);
+    varint(((number << 1) ^ (number >> 63)) as u64, to);
 }
 
 /// Fields in the order of their numbers.
@@ -38,7 +38,7 @@ fn fields(all: &Fields, to: &mut Vec<u8>) {
             Value::Structs(..) => 9,
             Value::Struct(_) => 12,
         };
-        to.push((number - last) << 4 | kind);
+        to.push(((number - last) << 4) | kind);
         last = *number;
         match value {
             Value::Bool(_) => {}
@@ -48,7 +48,7 @@ fn fields(all: &Fields, to: &mut Vec<u8>) {
                 to.extend_from_slice(bytes);
             }
             Value::Structs(all, said) => {
-                to.push(15 << 4 | 12);
+                to.push(0xfc);
                 varint(said.unwrap_or(all.len() as u64), to);
                 all.iter().for_each(|one| fields(one, to));
             }
