@@ -18,6 +18,36 @@ pub enum FileOperation {
 }
 
 /// Lets operations on files fail, and the clock go wrong: for tests.
+///
+/// ```
+/// use std::io::{Error, Result, Write};
+/// use std::path::Path;
+/// use std::time::SystemTime;
+///
+/// use gdrd_core::files::{FaultInjector, FileOperation, inject_faults, write_atomically};
+///
+/// /// A disk that nothing can be written to.
+/// struct Full;
+///
+/// impl FaultInjector for Full {
+///     fn before(&self, operation: FileOperation, _: &Path) -> Result<()> {
+///         if operation == FileOperation::Write { Err(Error::other("the disk is full")) } else { Ok(()) }
+///     }
+///
+///     fn before_write(&self, _: &mut dyn Write, path: &Path, _: &[u8]) -> Result<()> {
+///         self.before(FileOperation::Write, path)
+///     }
+///
+///     fn now(&self) -> SystemTime {
+///         SystemTime::UNIX_EPOCH
+///     }
+/// }
+///
+/// inject_faults(&Full);
+/// let path = std::env::temp_dir().join("gdrd-fault-injector-example");
+/// assert!(write_atomically(&path, b"lost").is_err());
+/// assert!(!path.exists());
+/// ```
 pub trait FaultInjector: Sync {
     /// Called before an operation on the file at `path`.
     ///

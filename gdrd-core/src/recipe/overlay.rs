@@ -314,8 +314,7 @@ mod tests {
         let merged = load(&recipe, &sets).map(|(_, table)| flat(&table, "")).expect("a recipe");
         assert_eq!(merged, "data.d.kind=\"folders\" format=1 t.x=1 t.y=2 t.z=3 ");
         let problem = load(&recipe, &["@none.toml".into()]).expect_err("no such file").to_string();
-        let expected =
-            "error: cannot read the recipe `none.toml`: no such file\n --> --set:1:1\n  | @none.toml\n  | ^^^^^^^^^^";
+        let expected = "error: cannot read the recipe `none.toml`: no such file or folder\n --> --set:1:1\n  | @none.toml\n  | ^^^^^^^^^^";
         assert_eq!(problem, expected);
     }
 
