@@ -47,10 +47,12 @@ fn a_closed_pipe_ends_the_output_quietly() {
 #[test]
 fn every_shipped_recipe_is_good() {
     let recipes = files_below(&root().join("assets/recipes"), ".toml");
+    let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a recipe");
     // What is laid over others by `--set @FILE` has no format of its own.
     let is_whole = |path: &&PathBuf| text(path).lines().any(|line| line.starts_with("format = "));
     let (whole, laid_over): (Vec<&PathBuf>, Vec<&PathBuf>) = recipes.iter().partition(is_whole);
-    let compared: Vec<&PathBuf> = whole.iter().copied().filter(|path| path.parent().is_some_and(|p| p.ends_with("compared"))).collect();
+    let compared: Vec<&PathBuf> =
+        whole.iter().copied().filter(|path| path.parent().is_some_and(|p| p.ends_with("compared"))).collect();
     assert!(!compared.is_empty() && laid_over.len() == 1, "{laid_over:?}");
     let over = |path: &PathBuf| (compared.clone(), Some(format!("@{}", path.display())));
     for (checked, set) in [(whole.clone(), None)].into_iter().chain(laid_over.into_iter().map(over)) {
