@@ -68,7 +68,6 @@ pub trait FaultInjector: Sync {
 static INJECTOR: OnceLock<&'static dyn FaultInjector> = OnceLock::new();
 
 /// Has every later operation of this process ask `injector`; the first one stays. Only tests call this.
-#[doc(hidden)]
 pub fn inject_faults(injector: &'static dyn FaultInjector) {
     INJECTOR.get_or_init(|| injector);
 }
