@@ -20,7 +20,8 @@ pub use gdrd_core::nn::iresnet::{Iresnet, Layout, Naming};
 /// InsightFace_Pytorch's IR and IR-SE. The names in the file tell which, and how deep.
 ///
 /// Where the file also has the class weights of the margin head, as insightface's own checkpoints (`checkpoint_gpu_0.pt`)
-/// do, the teacher offers logits: `logit_scale` times the cosines of the embedding with the class weights.
+/// do, the teacher offers logits: `logit_scale` times the cosines of the embedding with the class weights. Its maps are
+/// `blocks.0`, `blocks.1` and so on, after each block, and `backbone`, the last of them.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IresnetTeacher {

@@ -17,7 +17,7 @@ pub use gdrd_core::nn::mobilefacenet::{Layout, MobileFaceNet};
 
 /// A MobileFaceNet in one of the layouts that are published: foamliu's (128 values, ImageNet normalisation), insightface's
 /// `mbf` (512 values, inputs in `[-1, 1]`), or the one that FaceX-Zoo, face.evoLVe and InsightFace_Pytorch share. The names in
-/// the file tell which.
+/// the file tell which. Its maps are `blocks.0`, `blocks.1` and so on, after each block, and `backbone`, the last of them.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MobileFaceNetTeacher {

@@ -40,6 +40,9 @@ fn map_name(at: usize) -> String {
     format!("blocks.{at}")
 }
 
+/// Another name of the last map: that which students give to what their backbone ends in.
+const LAST_MAP: &str = "backbone";
+
 /// What recipes say of a recogniser, beside its architecture.
 pub(crate) struct Options<'a> {
     pub(crate) weights: &'a RecipePath,
@@ -124,12 +127,13 @@ impl<N: Network + 'static> Recogniser<N> {
     /// The place of the block after which the map of this name lies.
     fn place(&self, output: &Output) -> Option<usize> {
         let Output::Map(name) = output else { return None };
-        (0..self.network.trunk().len()).find(|&at| map_name(at) == *name)
+        let blocks = self.network.trunk().len();
+        if name == LAST_MAP { blocks.checked_sub(1) } else { (0..blocks).find(|&at| map_name(at) == *name) }
     }
 
     fn classes(&self, output: &Output) -> Result<&Tensor> {
         let last = map_name(self.network.trunk().len().saturating_sub(1));
-        let maps = format!("`map blocks.0` to `map {last}`");
+        let maps = format!("`map blocks.0` to `map {last}`, which is `map {LAST_MAP}` too");
         let offers = match self.classes {
             Some(_) => format!("`embedding`, `logits`, {maps}"),
             None => {
@@ -295,8 +299,11 @@ mod tests {
         assert_eq!(teacher.shape(&map("blocks.16"), 112).expect("the last map"), [512, 7, 7]);
         let faces = Tensor::rand(0f32, 1.0, (1, 3, 112, 112), &Device::Cpu).expect("a face");
         let shown = Shown::from(FaceBatch::from_tensor(faces).expect("a batch"));
-        let outputs = [map("blocks.16"), Output::Embedding, map("blocks.0")];
+        let outputs = [map("blocks.16"), Output::Embedding, map("blocks.0"), map("backbone")];
         let found = teacher.features(&shown, &outputs).expect("features");
+        assert_eq!(teacher.shape(&map("backbone"), 112).expect("the last map"), [512, 7, 7]);
+        let [last, named] = [&found[0], &found[3]].map(|map| map.flatten_all().and_then(|map| map.to_vec1::<f32>()));
+        assert_eq!(last.expect("values"), named.expect("values"));
         assert_eq!((found[0].dims(), found[2].dims()), (&[1, 512, 7, 7][..], &[1, 64, 56, 56][..]));
         let embedding = teacher.network.head(&found[0]).and_then(|e| Ok(e.to_vec2::<f32>()?)).expect("an embedding");
         assert_eq!(embedding, found[1].to_vec2::<f32>().expect("an embedding"));

@@ -25,6 +25,7 @@ pub(crate) mod weight_file;
 pub mod weights;
 
 pub use activation::{Activation, PRelu, add_relu, l2_normalise, relu, silu};
+pub use chain::train_residual_block;
 pub use conv::{Conv2d, ConvConfig, ConvNorm};
 pub use dropout::Dropout;
 pub use entrance::Entrance;

@@ -2,7 +2,9 @@
 
 use candle_core::Tensor;
 use gdrd_core::error::{Error, Result};
-use gdrd_core::nn::{Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Map, Mode, Plan, Weights};
+use gdrd_core::nn::{
+    Activation, BatchNorm, Conv2d, ConvConfig, ConvNorm, Map, Mode, Plan, Weights, train_residual_block,
+};
 use serde::{Deserialize, Serialize};
 
 /// How a stage halves its map.
@@ -87,6 +89,12 @@ impl BasicBlock {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if mode == Mode::Train
+            && self.low.is_none()
+            && let Some(y) = train_residual_block(x, [&self.first, &self.second], self.shortcut.as_ref())?
+        {
+            return Ok(y);
+        }
         let mut y = self.first.forward(x, None, mode)?;
         let mut x = x.clone();
         if let Some((low, low_of_input)) = &self.low {

@@ -46,10 +46,16 @@ pub(super) struct Statistics {
 impl Statistics {
     /// Those of `x`, and mean and biased variance as tensors.
     pub(super) fn of(x: &Tensor, channels: Channels, eps: f64) -> Result<(Self, Tensor, Tensor)> {
-        let (mean, var) = with_floats([x], |[x]| Ok(statistics(&channels, x)))?;
+        let (found, var) = with_floats([x], |[x]| Ok(Self::of_values(x, channels, eps)))?;
+        let tensors = (tensor(found.mean.clone(), channels.count)?, tensor(var, channels.count)?);
+        Ok((found, tensors.0, tensors.1))
+    }
+
+    /// Those of `x`, and the biased variance.
+    pub(super) fn of_values(x: &[f32], channels: Channels, eps: f64) -> (Self, Vec<f32>) {
+        let (mean, var) = statistics(&channels, x);
         let inverse = var.iter().map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32).collect();
-        let tensors = (tensor(mean.clone(), channels.count)?, tensor(var, channels.count)?);
-        Ok((Self { channels, mean, inverse }, tensors.0, tensors.1))
+        (Self { channels, mean, inverse }, var)
     }
 
     /// Factor and summand that normalise a channel.
@@ -137,7 +143,7 @@ fn statistics(channels: &Channels, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// `x * scale + shift` per channel.
-fn scaled(channels: &Channels, x: &[f32], of: impl Fn(usize) -> (f32, f32) + Sync) -> Vec<f32> {
+pub(super) fn scaled(channels: &Channels, x: &[f32], of: impl Fn(usize) -> (f32, f32) + Sync) -> Vec<f32> {
     let mut out = Filling::new(x.len());
     let target = out.shared();
     channels.for_each_plane(|channel, start, len| {

@@ -46,15 +46,13 @@ struct NormRelu {
     statistics: Statistics,
 }
 
-impl NormRelu {
-    /// `relu(normal(x) + add)`; `parameters` are all of gamma, then all of beta.
-    fn forward(&self, x: &[f32], parameters: &[f32], add: Option<&[f32]>) -> Vec<f32> {
+impl Statistics {
+    /// `relu(normal(x) * gamma + beta + add)`.
+    pub(super) fn relu(&self, x: &[f32], (gammas, betas): (&[f32], &[f32]), add: Option<&[f32]>) -> Vec<f32> {
         let mut out = Filling::new(x.len());
         let target = out.shared();
-        let channels = &self.statistics.channels;
-        channels.for_each_plane(|channel, start, len| {
-            let (gamma, beta) = (parameters[channel], parameters[channels.count + channel]);
-            let (scale, shift) = self.statistics.scale_shift(channel, gamma, beta);
+        self.channels.for_each_plane(|channel, start, len| {
+            let (scale, shift) = self.scale_shift(channel, gammas[channel], betas[channel]);
             // SAFETY: every map is visited by one call.
             let slots = unsafe { target.slots(start, len) };
             let positive = |y: f32| if y > 0.0 { y } else { 0.0 };
@@ -73,6 +71,13 @@ impl NormRelu {
         });
         // SAFETY: `for_each_plane` visits all maps.
         unsafe { out.finish() }
+    }
+}
+
+impl NormRelu {
+    /// `relu(normal(x) + add)`; `parameters` are all of gamma, then all of beta.
+    fn forward(&self, x: &[f32], parameters: &[f32], add: Option<&[f32]>) -> Vec<f32> {
+        self.statistics.relu(x, parameters.split_at(self.statistics.channels.count), add)
     }
 
     /// The gradients of `x` and of the parameters; `result`, if there is one, masks the gradient.
