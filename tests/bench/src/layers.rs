@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
-use gdrd_core::nn::kernels::{WeightPrecision, conv2d};
+use gdrd_core::nn::kernels::{WeightPrecision, conv2d, linear};
 use gdrd_core::nn::{Activation, Conv2d, ConvConfig, Inference, Linear, Plan, Weights};
 use gemm::Parallelism;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ impl Layer {
         };
         let layer = |x: &Tensor, w: &Tensor| match self.kind {
             Kind::Conv => conv2d(x, w, stride, padding, groups),
-            Kind::Linear => x.matmul(&w.t()?),
+            Kind::Linear => linear(x, w),
         };
         let out = (size + 2 * padding - kernel) / stride + 1;
         let multiplications = batch * outputs * out * out * inputs / groups * kernel * kernel;

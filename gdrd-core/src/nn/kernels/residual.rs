@@ -282,8 +282,9 @@ mod tests {
         for (at, tensor) in all.iter().enumerate() {
             let [ours, theirs] =
                 [&ours, &theirs].map(|store| store.get(tensor).map(|g| g.to_vec1::<f32>().expect("values")));
-            assert_eq!(ours, theirs, "{at}");
-            assert_eq!(ours.is_some(), at == 5 || at == 9, "{at}");
+            let is_trained = at == 5 || at == 9;
+            assert_eq!(ours.is_some(), is_trained, "{at}");
+            assert!(!is_trained || ours == theirs, "{at}");
         }
     }
 
