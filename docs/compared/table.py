@@ -1,7 +1,9 @@
-"""The table of docs/compared.md from `cells.jsonl`: a line for each finished cell of `gdrd ablate`, from whichever machine.
+"""The tables of docs/compared.md from `cells.jsonl` and `real.jsonl`: a line for each finished cell of `gdrd ablate`, from whichever machine.
 
-    python docs/compared/table.py add runs/ablation/*-seed*     # cells that are not there yet
-    python docs/compared/table.py                               # the table, as Markdown
+    python docs/compared/table.py add runs/ablation/*-seed*                 # cells that are not there yet
+    python docs/compared/table.py                                           # the table, as Markdown
+    python docs/compared/table.py real add runs/compared-real/*-seed*       # the same for real faces
+    python docs/compared/table.py real
 
 `gdrd ablate` makes such a table of cells that one program has trained on one machine. This file lets several machines share the work. A cell is
 the accuracy on the same held-out pairs, pair by pair (`items`, a bit for each, as hexadecimal digits), and what its steps cost. Needs numpy.
@@ -14,14 +16,17 @@ from pathlib import Path
 
 import numpy
 
-CELLS = Path(__file__).with_name("cells.jsonl")
+ARGUMENTS = sys.argv[1:]
+REAL = ARGUMENTS[:1] == ["real"]
+CELLS = Path(__file__).with_name("real.jsonl" if REAL else "cells.jsonl")
+PROTOCOL = "lfw-dev.json" if REAL else "held-out.json"
 AGAINST = "GDRD"
 RESAMPLES = 1000
 
 
 def cell(run):
     lock = json.loads((run / "lock.json").read_text())
-    student = json.loads((run / "evaluation" / "held-out.json").read_text())[0]["outcome"]
+    student = json.loads((run / "evaluation" / PROTOCOL).read_text())[0]["outcome"]
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = 0.0
     for stage in {step["stage"] for step in steps}:
@@ -52,7 +57,7 @@ def add(runs):
     known = {(one["row"], one["seed"]): one["recipe"] for one in read()}
     with CELLS.open("a") as file:
         for run in map(Path, runs):
-            if not (run / "evaluation" / "held-out.json").exists():
+            if not (run / "evaluation" / PROTOCOL).exists():
                 continue
             one = cell(run)
             kept = known.get((one["row"], one["seed"]))
@@ -106,4 +111,5 @@ def table():
 
 
 if __name__ == "__main__":
-    add(sys.argv[2:]) if sys.argv[1:2] == ["add"] else table()
+    arguments = ARGUMENTS[1:] if REAL else ARGUMENTS
+    add(arguments[1:]) if arguments[:1] == ["add"] else table()

@@ -45,11 +45,6 @@ impl WindowLayout {
         self.shape.out_height() / self.rows
     }
 
-    /// The image of a strip, and its first row there.
-    pub(super) fn place(&self, strip: usize) -> (usize, usize) {
-        (strip / self.strips(), strip % self.strips() * self.rows)
-    }
-
     /// Strips of a chunk.
     pub(super) fn chunk(&self) -> usize {
         (CHUNK / (self.pixels() * self.window)).clamp(1, self.shape.batch * self.strips())

@@ -26,9 +26,6 @@ pub(super) use self::pixels::unpack;
 /// Channels taken at a time on either side of a block of products.
 const SIDE: usize = 64;
 
-/// Output pixels of a block of products, about: so often is a kernel used once it has come from memory.
-const BLOCK_PIXELS: usize = 64;
-
 /// One product with channels side by side.
 pub(super) struct Direct;
 
@@ -74,18 +71,18 @@ impl Convolution for Direct {
         let target = Shared::unwritten(out);
         let (strips, chunk, pixels) = (shape.batch * layout.strips(), layout.chunk(), layout.pixels());
         let mut windows = scratch::take(chunk * pixels * layout.window);
-        let (side, block_strips) = ((SIDE / width).max(1), (BLOCK_PIXELS / pixels).max(1));
+        let side = (SIDE / width).max(1);
         let blocks = panels.div_ceil(side);
         for first in (0..strips).step_by(chunk) {
             let count = chunk.min(strips - first);
             layout.windows(x, first, count, &mut windows);
-            each(count.div_ceil(block_strips) * blocks, 1, |at| {
-                let (strip, panel) = (at / blocks * block_strips, at % blocks * side);
-                let (strips_here, panels) = (block_strips.min(count - strip), side.min(panels - panel));
+            each(count * blocks, 1, |at| {
+                let (strip, panel) = (at / blocks, at % blocks * side);
+                let panels = side.min(panels - panel);
                 let stride = panels * width;
-                let mut products = scratch::take(strips_here * pixels * stride);
+                let mut products = scratch::take(pixels * stride);
                 let product = Product {
-                    rows: strips_here * pixels,
+                    rows: pixels,
                     panels,
                     depth: layout.depth,
                     a: windows[strip * pixels * layout.window..].as_ptr(),
@@ -98,14 +95,11 @@ impl Convolution for Direct {
                     add: false,
                 };
                 simd::run(Multiply { product, transposed: false });
-                let channels = panel * width..shape.outputs.min((panel + panels) * width);
-                for (at, channel) in
-                    (0..strips_here).flat_map(|at| channels.clone().step_by(lanes).map(move |c| (at, c)))
-                {
-                    let (image, row) = layout.place(first + strip + at);
+                let (image, row) = ((first + strip) / layout.strips(), (first + strip) % layout.strips() * layout.rows);
+                for channel in (panel * width..shape.outputs.min((panel + panels) * width)).step_by(lanes) {
                     let start = (image * shape.outputs + channel) * shape.out_plane() + row * shape.out_width();
                     simd::run(WriteSpan {
-                        from: products[at * pixels * stride + channel - panel * width..].as_ptr(),
+                        from: products[channel - panel * width..].as_ptr(),
                         stride,
                         // SAFETY: these pixels lie within the output and belong to this task.
                         to: unsafe { target.at(start) },
@@ -161,17 +155,16 @@ impl Convolution for Direct {
         let images = (CHUNK / (pixels * layout.window)).clamp(1, shape.batch.max(1));
         let mut windows = scratch::take(images * pixels * layout.window);
         let mut grads = scratch::take(images * pixels * layout.grad);
-        let (side, block_strips) = ((4 * SIDE / width).max(1), (BLOCK_PIXELS / layout.pixels()).max(1));
+        let side = (4 * SIDE / width).max(1);
         let blocks = panels.div_ceil(side);
         for first in (0..shape.batch).step_by(images) {
             let count = images.min(shape.batch - first);
-            let strips = count * layout.strips();
-            layout.gradients(grad, first * layout.strips(), strips, &mut grads);
+            layout.gradients(grad, first * layout.strips(), count * layout.strips(), &mut grads);
             let products = Shared::new(&mut windows);
-            each(strips.div_ceil(block_strips) * blocks, 1, |at| {
-                let (strip, panel) = (at / blocks * block_strips, at % blocks * side);
+            each(count * layout.strips() * blocks, 1, |at| {
+                let (strip, panel) = (at / blocks, at % blocks * side);
                 let product = Product {
-                    rows: block_strips.min(strips - strip) * layout.pixels(),
+                    rows: layout.pixels(),
                     panels: side.min(panels - panel),
                     depth: outputs,
                     a: grads[strip * layout.pixels() * layout.grad..].as_ptr(),
@@ -254,7 +247,7 @@ impl WindowLayout {
         let groups = self.channels / lanes;
         each(count * groups, 8.min(groups), |at| {
             let (strip, channel) = (at / groups, at % groups * lanes);
-            let (image, row) = self.place(first + strip);
+            let (image, row) = ((first + strip) / self.strips(), (first + strip) % self.strips() * self.rows);
             let maps = ImageMaps {
                 at: x[(image * shape.inputs + channel) * shape.plane()..].as_ptr(),
                 channels: lanes.min(shape.inputs - channel),
@@ -273,7 +266,7 @@ impl WindowLayout {
         let groups = shape.outputs.div_ceil(lanes);
         each(count * groups, 8.min(groups), |at| {
             let (strip, channel) = (at / groups, at % groups * lanes);
-            let (image, row) = self.place(first + strip);
+            let (image, row) = ((first + strip) / self.strips(), (first + strip) % self.strips() * self.rows);
             let maps = ImageMaps {
                 at: grad[(image * shape.outputs + channel) * shape.out_plane()..].as_ptr(),
                 channels: lanes.min(shape.outputs - channel),
