@@ -66,6 +66,9 @@ pub fn residual_block(
     Ok(Some((x.apply_op2(&joint, block)?, found)))
 }
 
+/// The gradients of a layer's weight, gamma and beta, and of its input where it is wanted.
+type LayerGradients = (Vec<Option<Tensor>>, Option<Vec<f32>>);
+
 /// A convolution and its normalisation, with what it gave.
 struct Layer {
     shape: ConvShape,
@@ -113,13 +116,7 @@ impl Layer {
 
     /// The gradients of weight, gamma and beta, and of its input `x` where it is wanted; `grad` is that of what follows the
     /// normalisation, and zero where a ReLU there gave `result` and that is not positive.
-    fn backward(
-        &self,
-        x: &[f32],
-        grad: &[f32],
-        result: &[f32],
-        wants_x: bool,
-    ) -> Result<(Vec<Option<Tensor>>, Option<Vec<f32>>)> {
+    fn backward(&self, x: &[f32], grad: &[f32], result: &[f32], wants_x: bool) -> Result<LayerGradients> {
         with_floats([&self.weight, &self.gamma], |[weight, gamma]| {
             let Statistics { channels, mean, inverse } = &self.statistics;
             let all = Gradients { channels: *channels, x: &self.map, grad, result: Some(result), of_batch: true };
