@@ -211,9 +211,9 @@ impl ConvNorm {
         (!bias).then_some(Link { weight, gamma, beta, eps, stride, padding, groups, activation })
     }
 
-    /// Moves the running statistics by mean and biased variance of `count` values.
-    pub(super) fn count(&self, count: usize, mean: &Tensor, var: &Tensor) -> Result<()> {
-        self.norm.move_by(count, mean, var)
+    /// Moves the running statistics by those of a batch.
+    pub(super) fn count(&self, found: &kernels::BatchStatistics) -> Result<()> {
+        self.norm.move_by(found.count, &found.mean, &found.var)
     }
 
     fn freeze(&self) -> Result<FrozenConv> {

@@ -92,7 +92,8 @@ impl Layer {
         let out = Shape::from((shape.batch, shape.outputs, shape.out_height(), shape.out_width()));
         let channels = Channels::new("a residual block", &out, &[link.gamma.shape(), link.beta.shape()])?;
         let (statistics, var) = Statistics::of_values(&map, channels, link.eps);
-        let found = (tensor(statistics.mean.clone(), channels.count)?, tensor(var, channels.count)?);
+        let mean = tensor(statistics.mean.clone(), channels.count)?;
+        let found = BatchStatistics { mean, var: tensor(var, channels.count)?, count: channels.batch * channels.plane };
         let [weight, gamma, beta] = [link.weight, link.gamma, link.beta].map(Tensor::clone);
         Ok((Self { shape, weight, gamma, beta, map, statistics }, found))
     }

@@ -61,8 +61,16 @@ pub enum LinkActivation<'a> {
     PRelu(&'a Tensor),
 }
 
-/// Mean and biased variance of each channel of a batch.
-pub type BatchStatistics = (Tensor, Tensor);
+/// The statistics of a batch after a convolution.
+#[derive(Debug)]
+pub struct BatchStatistics {
+    /// The mean of each channel, `[c]`.
+    pub mean: Tensor,
+    /// The biased variance of each channel, `[c]`.
+    pub var: Tensor,
+    /// Values that a channel has in the batch.
+    pub count: usize,
+}
 
 /// What the links make of `x` `[b, c, h, w]`, one after the other, and the statistics of each. With `residual`, `x` is added to
 /// the last one's, which must have no activation and the same shape. All tensors receive gradients. None where there is no kernel
@@ -98,9 +106,10 @@ pub fn conv_chain(x: &Tensor, links: &[Link], residual: bool) -> Result<Option<(
     }
     let (x, parameters) = (x.contiguous()?, Tensor::cat(&flat, 0)?);
     let (normals, out) = with_floats([&x, &parameters], |[x, p]| Ok(forward(&layers, x, p, residual)))?;
-    let statistics = normals.iter().map(|normal| {
-        let count = normal.mean.len();
-        Ok((tensor(normal.mean.clone(), count)?, tensor(normal.var.clone(), count)?))
+    let statistics = layers.iter().zip(&normals).map(|(layer, normal)| {
+        let tensor = |values: &Vec<f32>| tensor(values.clone(), values.len());
+        let count = layer.shape.batch * layer.shape.out_plane();
+        Ok(BatchStatistics { mean: tensor(&normal.mean)?, var: tensor(&normal.var)?, count })
     });
     let statistics = statistics.collect::<Result<_>>()?;
     let chain = Chain { layers, normals, residual, dims, out: Mutex::new(Some(out)) };

@@ -116,8 +116,8 @@ fn the_statistics_are_those_of_the_links() {
     let (_, found) = conv_chain(&all[0], &links, false).expect("fits").expect("a kernel");
     let z = conv2d(&all[0], links[0].weight, 1, 0, 1).expect("a map");
     let (_, mean, var) = batch_norm_train(&z, links[0].gamma, links[0].beta, 1e-5).expect("normal");
-    assert_close(&[flat(&found[0].0), flat(&found[0].1)], &[flat(&mean), flat(&var)], 1e-5);
-    assert_eq!(found.len(), 3);
+    assert_close(&[flat(&found[0].mean), flat(&found[0].var)], &[flat(&mean), flat(&var)], 1e-5);
+    assert_eq!((found.len(), found[0].count), (3, 3 * 7 * 7));
 }
 
 #[test]
