@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 
 import report
 from cases import NETWORKS, Case, chosen, curves
+from peers import held_to_avx2
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent.parent / "target"
@@ -27,9 +29,9 @@ TURN = 0.5  # seconds that a contender's turn takes at least
 class Worker:
     """A contender as a process."""
 
-    def __init__(self, contender, threads, **case):
+    def __init__(self, contender, threads, environment={}, **case):
         command = [NATIVE] if contender in ("gdrd", "candle", "layers", "peak") else [sys.executable, HERE / "worker.py"]
-        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
+        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), **environment)
         self.contender = contender
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -80,14 +82,14 @@ def outputs(worker, task):
     return np.array(values), min(answer["seconds"][0] for answer in answers)
 
 
-def measure(case, network, contenders, rounds, threads, options):
+def measure(case, network, contenders, rounds, threads, options, peers):
     """One case: outputs, then rounds in which each contender has a turn. Median seconds, ratios and peak memory."""
     import files
 
     folder = OUT / "networks" / re.sub("[^a-z0-9]+", "-", network["title"].lower())
     files.make(network, folder)
     given = dict(options, network=network, folder=str(folder), task=case.task, batch=case.batch, rate=RATE)
-    workers = {name: Worker(name, threads, **given) for name in contenders}
+    workers = {name: Worker(name, threads, {} if name in ("gdrd", "candle") else peers, **given) for name in contenders}
     found = {name: outputs(worker, case.task) for name, worker in workers.items()}
     reference = found["pytorch"][0]
     differences = {}
@@ -142,7 +144,7 @@ def main():
     parser.add_argument("--cases", default="*", help="names, with wildcards and commas: paper/*,*/embed/8")
     parser.add_argument("--rounds", type=int, help="rounds in which each contender has a turn (7; 3 with --quick)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender (every core)")
-    parser.add_argument("--instructions", help="the highest level that gdrd uses: portable, avx2, avx512 (the machine's)")
+    parser.add_argument("--instructions", help="the highest level that gdrd uses: portable, avx2 (PyTorch and ONNX Runtime too), avx512 (the machine's)")
     parser.add_argument("--weights", default="float32", choices=["float32", *ROUNDED], help="what gdrd holds the weights of students in")
     parser.add_argument("--quick", action="store_true", help="three rounds, and no batch of 96 through large networks")
     parser.add_argument("--layers", action="store_true", help="the speed of each layer of the embed cases")
@@ -155,13 +157,15 @@ def main():
     options = dict(weights=args.weights)
     if args.instructions:
         options["instructions"] = args.instructions
-    worker = Worker("peak", args.threads)
-    result = dict(machine=report.machine(args.threads), rounds=rounds, options=options, peak_gflops=worker.answer(), cases=[])
-    worker.close()
     OUT.mkdir(parents=True, exist_ok=True)
+    machine = report.machine(args.threads)
+    peers = held_to_avx2(OUT) if args.instructions == "avx2" and machine["vectors"] not in ("avx2", platform.machine()) else {}
+    worker = Worker("peak", args.threads)
+    result = dict(machine=machine, rounds=rounds, options=options, peers_held=bool(peers), peak_gflops=worker.answer(), cases=[])
+    worker.close()
     for case in cases:
         print(f"measuring {case.name}", file=sys.stderr)
-        result["cases"].append(measure(case, NETWORKS[case.network], case.contenders(args.weights), rounds, args.threads, options))
+        result["cases"].append(measure(case, NETWORKS[case.network], case.contenders(args.weights), rounds, args.threads, options, peers))
         # After each case, so that a run that is cut short has not been in vain.
         (OUT / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
     print(report.table(result))
@@ -177,7 +181,7 @@ def main():
             print(f"measuring {axis} {value}", file=sys.stderr)
             case = Case(network["title"], "embed", batch)
             contenders = ["gdrd", "pytorch", "onnxruntime"]
-            found = measure(case, network, contenders, rounds, args.threads, options)
+            found = measure(case, network, contenders, rounds, args.threads, options, peers)
             result["curves"].append(dict(found, axis=axis, value=value))
         report.plot(result["curves"], OUT / "growth.png")
         print(f"how the cost grows: {(OUT / 'growth.png').relative_to(TARGET.parent)}")

@@ -50,7 +50,8 @@ def table(result):
     options = result.get("options", {})
     weights = options.get("weights", "float32")
     held = "float32" if weights == "float32" else f"gdrd's weights of students in {weights}"
-    limit = f"; gdrd uses at most {options['instructions']}" if "instructions" in options else ""
+    limited = "gdrd, PyTorch and ONNX Runtime use" if result.get("peers_held") else "gdrd uses"
+    limit = f"; {limited} at most {options['instructions']}" if "instructions" in options else ""
     others = [case["cores_taken_by_others"] for case in result["cases"]]
     rows.append(
         f"\n{about['processor']} ({about['vectors']}), {about['threads']} threads for each contender; "

@@ -16,6 +16,9 @@ const ROWS: usize = 48;
 /// Values of packed kernels of a task that fit the cache of a core, beside what it reads.
 const KERNELS: usize = 1 << 15;
 
+/// Values of pixels that do.
+const PIXELS: usize = 1 << 17;
+
 /// Values between panels of kernels.
 fn panel_len(shape: &ConvShape, halves: bool) -> usize {
     shape.taps() * shape.inputs * panel_here() / if halves { 2 } else { 1 }
@@ -89,9 +92,14 @@ pub(super) fn forward(
     let blocks = rows.div_ceil(if len > 2 * KERNELS { 2 * ROWS } else { ROWS });
     let height = rows.div_ceil(blocks).next_multiple_of(ROWS / 2).min(rows);
     let blocks = rows.div_ceil(height);
+    // What some blocks read stays in a core's cache until all panels have read it.
+    let together = (PIXELS / (height * shape.stride * shape.stride * shape.inputs)).clamp(1, blocks);
+    let sides = panels.div_ceil(side);
     let target = Shared::new(out);
-    each(blocks * panels.div_ceil(side), 1, |at| {
-        let (first, panel) = (at % blocks * height, at / blocks * side);
+    each(blocks * sides, 1, |at| {
+        let first = at / (together * sides) * together;
+        let (at, count) = (at % (together * sides), together.min(blocks - first));
+        let (first, panel) = ((first + at % count) * height, at / count * side);
         simd::run(Gathered {
             x: x.as_ptr(),
             shape: of,

@@ -13,6 +13,9 @@ use super::strips::TilePlaces;
 use super::transform::{self, IN, OUT};
 use super::{BLOCK_TILES, CHUNK, Frame, POSITIONS, Products, SIDE, weights};
 
+/// Tiles up to which all are one block, and each task has one panel.
+const ONE_BLOCK: usize = 48;
+
 /// Writes all of the output for kernels that [`Convolution::pack`](super::Convolution::pack) has packed.
 pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
     let (frame, depth) = (Frame::forward(shape), shape.inputs);
@@ -21,12 +24,13 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Ep
         (shape.outputs.div_ceil(width), frame.batch * frame.strips, depth.div_ceil(simd::lanes()));
     let position = weights::position(depth, width);
     let panel_len = POSITIONS * position;
-    let few = strips * frame.tiles <= BLOCK_TILES;
+    let few = strips * frame.tiles <= ONE_BLOCK;
     let block_strips = if few { strips } else { (BLOCK_TILES / frame.tiles).max(1) };
     let block_panels = if few { 1 } else { (SIDE / width).max(1) };
     // Each chunk reads all kernels again.
     let values = (POSITIONS * depth * shape.outputs / 4).clamp(CHUNK / 8, CHUNK);
-    let chunk = if few { strips } else { (values / (POSITIONS * depth * frame.tiles)).clamp(1, strips) };
+    let whole = (values / (POSITIONS * depth * frame.tiles)).max(1).next_multiple_of(block_strips);
+    let chunk = if few { strips } else { whole.min(strips) };
     let target = Shared::new(out);
     let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, depth).len());
     for first in (0..strips).step_by(chunk) {
