@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -29,9 +28,9 @@ TURN = 0.5  # seconds that a contender's turn takes at least
 class Worker:
     """A contender as a process."""
 
-    def __init__(self, contender, threads, environment={}, **case):
+    def __init__(self, contender, threads, **case):
         command = [NATIVE] if contender in ("gdrd", "candle", "layers", "peak") else [sys.executable, HERE / "worker.py"]
-        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), **environment)
+        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
         self.contender = contender
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -82,14 +81,14 @@ def outputs(worker, task):
     return np.array(values), min(answer["seconds"][0] for answer in answers)
 
 
-def measure(case, network, contenders, rounds, threads, options, peers):
+def measure(case, network, contenders, rounds, threads, options):
     """One case: outputs, then rounds in which each contender has a turn. Median seconds, ratios and peak memory."""
     import files
 
     folder = OUT / "networks" / re.sub("[^a-z0-9]+", "-", network["title"].lower())
     files.make(network, folder)
     given = dict(options, network=network, folder=str(folder), task=case.task, batch=case.batch, rate=RATE)
-    workers = {name: Worker(name, threads, {} if name in ("gdrd", "candle") else peers, **given) for name in contenders}
+    workers = {name: Worker(name, threads, **given) for name in contenders}
     found = {name: outputs(worker, case.task) for name, worker in workers.items()}
     reference = found["pytorch"][0]
     differences = {}
@@ -159,13 +158,16 @@ def main():
         options["instructions"] = args.instructions
     OUT.mkdir(parents=True, exist_ok=True)
     machine = report.machine(args.threads)
-    peers = held_to_avx2(OUT) if args.instructions == "avx2" and machine["vectors"] not in ("avx2", platform.machine()) else {}
+    peers_held = args.instructions == "avx2" and machine["vectors"] in ("amx_bf16", "avx512f")
+    if peers_held:
+        # All contenders inherit it; ours do not look at it.
+        os.environ.update(held_to_avx2(OUT))
     worker = Worker("peak", args.threads)
-    result = dict(machine=machine, rounds=rounds, options=options, peers_held=bool(peers), peak_gflops=worker.answer(), cases=[])
+    result = dict(machine=machine, rounds=rounds, options=options, peers_held=peers_held, peak_gflops=worker.answer(), cases=[])
     worker.close()
     for case in cases:
         print(f"measuring {case.name}", file=sys.stderr)
-        result["cases"].append(measure(case, NETWORKS[case.network], case.contenders(args.weights), rounds, args.threads, options, peers))
+        result["cases"].append(measure(case, NETWORKS[case.network], case.contenders(args.weights), rounds, args.threads, options))
         # After each case, so that a run that is cut short has not been in vain.
         (OUT / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
     print(report.table(result))
@@ -181,7 +183,7 @@ def main():
             print(f"measuring {axis} {value}", file=sys.stderr)
             case = Case(network["title"], "embed", batch)
             contenders = ["gdrd", "pytorch", "onnxruntime"]
-            found = measure(case, network, contenders, rounds, args.threads, options, peers)
+            found = measure(case, network, contenders, rounds, args.threads, options)
             result["curves"].append(dict(found, axis=axis, value=value))
         report.plot(result["curves"], OUT / "growth.png")
         print(f"how the cost grows: {(OUT / 'growth.png').relative_to(TARGET.parent)}")

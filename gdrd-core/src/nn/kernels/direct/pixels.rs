@@ -16,7 +16,7 @@ const ROWS: usize = 48;
 /// Values of packed kernels of a task that fit the cache of a core, beside what it reads.
 const KERNELS: usize = 1 << 15;
 
-/// Values of pixels that do.
+/// Values of pixels that fit it likewise.
 const PIXELS: usize = 1 << 17;
 
 /// Values between panels of kernels.
@@ -97,9 +97,9 @@ pub(super) fn forward(
     let sides = panels.div_ceil(side);
     let target = Shared::new(out);
     each(blocks * sides, 1, |at| {
-        let first = at / (together * sides) * together;
-        let (at, count) = (at % (together * sides), together.min(blocks - first));
-        let (first, panel) = ((first + at % count) * height, at / count * side);
+        let (group, at) = (at / (together * sides), at % (together * sides));
+        let count = together.min(blocks - group * together);
+        let (first, panel) = ((group * together + at % count) * height, at / count * side);
         simd::run(Gathered {
             x: x.as_ptr(),
             shape: of,

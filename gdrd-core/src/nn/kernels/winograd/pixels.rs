@@ -27,7 +27,7 @@ pub(super) fn forward(shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Ep
     let few = strips * frame.tiles <= ONE_BLOCK;
     let block_strips = if few { strips } else { (BLOCK_TILES / frame.tiles).max(1) };
     let block_panels = if few { 1 } else { (SIDE / width).max(1) };
-    // Each chunk reads all kernels again.
+    // Each chunk reads all kernels again, and is made of whole blocks.
     let values = (POSITIONS * depth * shape.outputs / 4).clamp(CHUNK / 8, CHUNK);
     let whole = (values / (POSITIONS * depth * frame.tiles)).max(1).next_multiple_of(block_strips);
     let chunk = if few { strips } else { whole.min(strips) };
