@@ -28,7 +28,7 @@ pub mod pair_list;
 pub mod pairs;
 mod rates;
 mod rejection;
-mod resolution;
+pub(crate) mod resolution;
 mod restoration;
 mod retrieval;
 pub mod roc;

@@ -82,6 +82,9 @@ impl JsonSchema for GallerySize {
     }
 }
 
+/// The name of the curve, and of the table, of the headline over the size of a face.
+pub(crate) const OVER_SIZES: &str = "Resolution";
+
 /// What is wrong with the option `sizes` beyond bounds.
 pub(super) fn check(sizes: &[usize]) -> Option<Problem> {
     let rising = sizes.windows(2).all(|two| two[0] < two[1]) && sizes.len() <= MOST;
@@ -112,7 +115,7 @@ pub(super) fn over_sizes(
         None => "face's size",
         Some(_) => "probe's size",
     };
-    add_curve(&mut outcome, "Resolution", (whose, ", pixels"), found)?;
+    add_curve(&mut outcome, OVER_SIZES, (whose, ", pixels"), found)?;
     Ok(outcome)
 }
 

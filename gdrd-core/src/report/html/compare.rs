@@ -12,6 +12,7 @@ use super::run::{beside, chart, det, resolution, wrapped};
 use super::{Body, faces, paragraph, remarks, table};
 use crate::error::Result;
 use crate::evaluation::bootstrap::{Interval, RESAMPLES, difference, seeds_interval};
+use crate::evaluation::resolution::OVER_SIZES;
 use crate::evaluation::{Figure, Measured, Outcome};
 use crate::seed::Seed;
 
@@ -220,7 +221,7 @@ fn curves(runs: &[RunView], body: &mut Body) -> Result<String> {
     for (shown, protocol, content) in protocols(runs) {
         let groups = groups(runs, protocol, content);
         let Some(first) = groups.first() else { continue };
-        for curve in first.students[0].outcome.curves.iter().filter(|curve| curve.name != "Resolution") {
+        for curve in first.students[0].outcome.curves.iter().filter(|curve| curve.name != OVER_SIZES) {
             let of = |group: &Group| {
                 let found = group.students[0].outcome.curves.iter().find(|other| other.name == curve.name)?;
                 Some(Series { label: group.name.to_string(), points: found.points.clone() })

@@ -11,6 +11,7 @@ use super::super::paper::{self, RESOLUTION};
 use super::super::view::{RunView, titles};
 use super::{Body, escape, faces, paragraph, plot, png, remarks, table, training};
 use crate::error::Result;
+use crate::evaluation::resolution::OVER_SIZES;
 use crate::evaluation::{Curve, Identification, Measured, Role};
 use crate::plugin::Kind;
 
@@ -97,7 +98,7 @@ fn curves(run: &RunView, body: &mut Body) -> Result<String> {
     let mut out = String::new();
     for (protocol, rows) in &run.measured {
         for curve in rows.first().into_iter().flat_map(|row| &row.outcome.curves) {
-            if curve.name == "Resolution" {
+            if curve.name == OVER_SIZES {
                 continue;
             }
             let series = of_rows(rows, curve);
@@ -150,7 +151,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
         let mut ends = Vec::new();
         for (run, title) in runs.iter().zip(titles(runs)) {
             let rows = run.measured.get(protocol).map_or(&[][..], Vec::as_slice);
-            let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == "Resolution"))
+            let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == OVER_SIZES))
             else {
                 continue;
             };
@@ -185,7 +186,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
 
 /// The ends of the intervals of a resolution curve, as the table of that name has them; none where it has no interval for a point.
 fn intervals(row: &Measured, points: &[(f64, f64)]) -> Vec<(f64, f64, f64)> {
-    let table = row.outcome.matrices.iter().find(|matrix| matrix.name == "Resolution");
+    let table = row.outcome.matrices.iter().find(|matrix| matrix.name == OVER_SIZES);
     let rows = table.map_or(&[][..], |matrix| matrix.rows.as_slice());
     if rows.len() != points.len() {
         return Vec::new();

@@ -1,5 +1,7 @@
 //! Several recipes, several seeds, one table.
 
+mod sizes;
+
 use std::path::{Path, PathBuf};
 
 use super::assembly::Assembly;
@@ -40,7 +42,7 @@ pub struct Ablation {
 /// deviation over the seeds of the protocol's headline for the first embedder, its interval by the bootstrap over items and seeds, and
 /// its difference to the row `against` by the paired bootstrap on the same items and over the seeds; what the steps cost, as the mean
 /// of the processor's seconds and the highest peak of memory; what a recipe quotes. What the teachers score without training stands
-/// below.
+/// below. Where the protocol names `sizes`, `resolution.{svg,png}` and a second table in `ablation.md` have the rows over the size of a face.
 ///
 /// A cell that runs after another in one process may find memory of that one still held, and has it in its peak.
 ///
@@ -65,7 +67,9 @@ pub fn ablate(
             return Err(Error::recipe(format!("row `{}` has seed {seed} twice; expected each seed once", cell.row)));
         }
     }
-    claim_ablation(folder, &["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")))?;
+    let mut names = ["md", "csv", "tex", "svg", "png"].map(|ending| format!("ablation.{ending}")).to_vec();
+    names.extend(["svg", "png"].map(|ending| format!("{}.{ending}", sizes::STEM)));
+    claim_ablation(folder, &names)?;
     for cell in cells {
         let name = name(&cell.experiment, place, observer)?;
         let path = folder.join(&name);
@@ -102,6 +106,10 @@ pub fn ablate(
     let stem = folder.join("ablation");
     picture.write(&stem)?;
     let mut files = vec![stem.with_extension("svg"), stem.with_extension("png")];
+    let over_sizes = sizes::write(&rows, &protocol, folder)?.map(|(table, charts)| {
+        files.extend(charts);
+        format!("\n{}", table.to_markdown())
+    });
     let seeds: Vec<String> = rows.iter().map(|row| row.values.len().to_string()).collect();
     let seeds = if seeds.iter().all(|count| *count == seeds[0]) { seeds[0].clone() } else { seeds.join(", ") };
     let first = &rows[0].seeds[0][0].outcome;
@@ -121,8 +129,8 @@ pub fn ablate(
             ""
         },
     );
-    let texts =
-        [("md", table.to_markdown() + &note + &remarks.concat()), ("csv", table.to_csv()), ("tex", table.to_latex())];
+    let below = note + &remarks.concat() + &over_sizes.unwrap_or_default();
+    let texts = [("md", table.to_markdown() + &below), ("csv", table.to_csv()), ("tex", table.to_latex())];
     for (extension, text) in texts {
         let path = stem.with_extension(extension);
         write_atomically(&path, text.as_bytes())?;
@@ -282,7 +290,7 @@ mod tests {
     use super::*;
     use crate::evaluation::digest_of_items;
 
-    fn row(name: &str, lists: &[&[&str]]) -> Row {
+    pub(super) fn row(name: &str, lists: &[&[&str]]) -> Row {
         let seed = |items: &&[&str]| {
             let outcome = Outcome {
                 what: "probes".into(),
