@@ -6,7 +6,7 @@ use gdrd_tests::{Bench, Said, files_below};
 
 use crate::gdrd;
 
-const ABLATE: [&str; 8] = [
+const ABLATE: [&str; 9] = [
     "ablate",
     "whole.toml",
     "alone.toml",
@@ -15,6 +15,7 @@ const ABLATE: [&str; 8] = [
     "--run-dir",
     "runs/cells",
     "--set=run.checkpoint_steps=50",
+    "--set=evaluate.verification.sizes=[12, 16]",
 ];
 
 fn bench() -> Bench {
@@ -40,11 +41,23 @@ fn finished_cells_stay_and_the_table_compares_the_rows() {
     assert!(first[2].contains(" ± ") && [3, 6].iter().all(|at| first[*at].contains(" to ")), "{first:?}");
     assert_eq!(base[5..8], ["-", "-", "-"]);
     assert_eq!(teacher[1], "teacher `discriminative` at 32x32");
-    for extension in ["md", "csv", "tex", "svg", "png"] {
-        let file = format!("runs/cells/ablation.{extension}");
+    let files = [
+        "ablation.md",
+        "ablation.csv",
+        "ablation.tex",
+        "ablation.svg",
+        "ablation.png",
+        "ablation-sizes.svg",
+        "ablation-sizes.png",
+    ];
+    for file in files.map(|name| format!("runs/cells/{name}")) {
         assert!(bench.file(&file).is_file(), "{file}");
         assert!(said.stdout.contains(&file), "{file} in {said:#?}");
     }
+    let page = std::fs::read_to_string(bench.file("runs/cells/ablation.md")).expect("a page");
+    let header: Vec<Vec<String>> = page.lines().filter(|line| line.contains("12x12")).map(cells).collect();
+    assert_eq!(header.len(), 1, "{page}");
+    assert_eq!(header[0][1..4], ["recipe", "12x12", "16x16"], "{page}");
     let cells = || files_below(&bench.file("runs/cells"), "report.md");
     let before = cells();
     assert_eq!(before.len(), 4, "{before:#?}");

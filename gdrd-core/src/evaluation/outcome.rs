@@ -229,6 +229,11 @@ impl Outcome {
         })
     }
 
+    /// The headline over the size of a face; none where the protocol was measured at no size but its own.
+    pub(crate) fn over_sizes(&self) -> Option<&Curve> {
+        self.curves.iter().find(|curve| curve.name == super::resolution::OVER_SIZES)
+    }
+
     /// The outcome as JSON, ending with a line break; equal outcomes give equal bytes.
     ///
     /// # Errors

@@ -16,6 +16,22 @@ pub enum Align {
     Right,
 }
 
+/// The mean of the seeds of a row and, of more than one, their standard deviation.
+pub(crate) fn mean_and_deviation(values: &[f64]) -> (f64, Option<f64>) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt()))
+}
+
+/// The same as a cell: `88.06 ± 0.11`, or of one seed `88.06`.
+pub(crate) fn mean_cell(values: &[f64]) -> String {
+    match mean_and_deviation(values) {
+        (mean, Some(deviation)) => format!("{mean:.2} ± {deviation:.2}"),
+        (mean, None) => format!("{mean:.2}"),
+    }
+}
+
 /// A header and rows of text; every row has one cell for each column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {

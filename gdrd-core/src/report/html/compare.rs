@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::super::chart::Series;
 use super::super::paper::{self, ABLATION};
-use super::super::table::{Align, Table};
+use super::super::table::{Align, Table, mean_and_deviation, mean_cell};
 use super::super::view::{RunView, titles};
 use super::plot::{Lying, bars};
 use super::run::{beside, chart, det, resolution, wrapped};
@@ -154,17 +154,12 @@ pub(crate) fn comparison(groups: &[Group]) -> Result<Option<Table>> {
     ]);
     for (at, group) in groups.iter().enumerate() {
         let values = group.values();
-        let (mean, deviation) = mean_and_deviation(&values);
-        let value = match deviation {
-            Some(deviation) => format!("{mean:.2} \u{b1} {deviation:.2}"),
-            None => format!("{mean:.2}"),
-        };
         let (one, same) = (group.headline()?.unit.of_one(), group.headline()?.name == headline.name);
         let stream = || Seed(7).stream("paired bootstrap", &[]);
         let items: Vec<Vec<f64>> = group.outcomes().iter().map(|outcome| outcome.items.clone()).collect();
         let interval = seeds_interval(&items, RESAMPLES, &mut stream())
             .map_or("-".into(), |Interval { low, high }| format!("{:.2} to {:.2}", one * low, one * high));
-        let mut cells = vec![group.name.to_string(), value, interval, values.len().to_string()];
+        let mut cells = vec![group.name.to_string(), mean_cell(&values), interval, values.len().to_string()];
         let gap = match at > 0 && same {
             true => difference(&group.outcomes(), &base.outcomes(), &mut stream()).ok(),
             false => None,
@@ -234,13 +229,6 @@ fn curves(runs: &[RunView], body: &mut Body) -> Result<String> {
         }
     }
     Ok(wrapped(out))
-}
-
-fn mean_and_deviation(values: &[f64]) -> (f64, Option<f64>) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt()))
 }
 
 #[cfg(test)]

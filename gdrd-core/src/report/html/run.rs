@@ -151,8 +151,7 @@ pub(super) fn resolution(runs: &[RunView], body: &mut Body) -> Result<String> {
         let mut ends = Vec::new();
         for (run, title) in runs.iter().zip(titles(runs)) {
             let rows = run.measured.get(protocol).map_or(&[][..], Vec::as_slice);
-            let Some(curve) = rows.first().and_then(|row| row.outcome.curves.iter().find(|c| c.name == OVER_SIZES))
-            else {
+            let Some(curve) = rows.first().and_then(|row| row.outcome.over_sizes()) else {
                 continue;
             };
             of = Some(of.unwrap_or(curve));

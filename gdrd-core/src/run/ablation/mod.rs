@@ -19,7 +19,7 @@ use crate::files::write_atomically;
 use crate::observe::Observer;
 use crate::recipe::diagnostic::no_such;
 use crate::report::chart::{Bar, bar_chart};
-use crate::report::table::{Align, Table};
+use crate::report::table::{Align, Table, mean_and_deviation, mean_cell};
 use crate::seed::Seed;
 
 /// One recipe with one seed.
@@ -42,7 +42,7 @@ pub struct Ablation {
 /// deviation over the seeds of the protocol's headline for the first embedder, its interval by the bootstrap over items and seeds, and
 /// its difference to the row `against` by the paired bootstrap on the same items and over the seeds; what the steps cost, as the mean
 /// of the processor's seconds and the highest peak of memory; what a recipe quotes. What the teachers score without training stands
-/// below. Where the protocol names `sizes`, `resolution.{svg,png}` and a second table in `ablation.md` have the rows over the size of a face.
+/// below. Where the protocol names `sizes`, `ablation-sizes.{svg,png}` and a second table in `ablation.md` have the rows over the size of a face.
 ///
 /// A cell that runs after another in one process may find memory of that one still held, and has it in its peak.
 ///
@@ -93,8 +93,8 @@ pub fn ablate(
     let headline = rows[0].headline.clone();
     let (table, remarks) = table(&rows, base)?;
     let bar = |row: &Row| {
-        let (mean, sd) = mean_and_sd(&row.values);
-        Bar { label: row.name.clone(), value: mean, error: (row.values.len() > 1).then_some(sd), baseline: false }
+        let (value, error) = mean_and_deviation(&row.values);
+        Bar { label: row.name.clone(), value, error, baseline: false }
     };
     let mut bars: Vec<Bar> = rows.iter().map(bar).collect();
     let small = |measured: &&Measured| matches!(measured.role, Role::Teacher { small: true, .. });
@@ -238,15 +238,13 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
     let align = |at: usize| if at == 0 { Align::Left } else { Align::Right };
     let mut table = Table::new(header.into_iter().enumerate().map(|(at, title)| (title, align(at))));
     for (at, row) in rows.iter().enumerate() {
-        let (mean, sd) = mean_and_sd(&row.values);
-        let value = if row.values.len() > 1 { format!("{mean:.2} ± {sd:.2}") } else { format!("{mean:.2}") };
         let one = headline.unit.of_one();
         let stream = || Seed(7).stream("paired bootstrap", &[]);
         let items: Vec<Vec<f64>> = row.outcomes().iter().map(|outcome| outcome.items.clone()).collect();
         // Seeds that were judged on other numbers of items, or on none, have no interval together.
         let interval = seeds_interval(&items, RESAMPLES, &mut stream())
             .map_or("-".into(), |Interval { low, high }| format!("{:.2} to {:.2}", one * low, one * high));
-        let mut cells = vec![row.name.clone(), value, interval, row.values.len().to_string()];
+        let mut cells = vec![row.name.clone(), mean_cell(&row.values), interval, row.values.len().to_string()];
         if at == base {
             cells.extend(["-", "-", "-"].map(String::from));
         } else {
@@ -276,13 +274,6 @@ fn table(rows: &[Row], base: usize) -> Result<(Table, Vec<String>)> {
         table.push([row.embedder.clone(), value, interval].into_iter().chain(blanks))?;
     }
     Ok((table, remarks))
-}
-
-fn mean_and_sd(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
-    (mean, if values.len() > 1 { (square / (count - 1.0)).sqrt() } else { 0.0 })
 }
 
 #[cfg(test)]

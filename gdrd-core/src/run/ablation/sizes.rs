@@ -2,44 +2,38 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Row, capital, mean_and_sd};
+use super::{Row, capital};
 use crate::error::Result;
-use crate::evaluation::resolution::OVER_SIZES;
-use crate::evaluation::{Curve, Measured, Role};
+use crate::evaluation::{Measured, Outcome, Role};
 use crate::report::chart::{Axis, Series, line_chart};
-use crate::report::table::{Align, Table};
+use crate::report::table::{Align, Table, mean_and_deviation, mean_cell};
 
 /// The name of the chart's files, without their endings.
-pub(super) const STEM: &str = "resolution";
+pub(super) const STEM: &str = "ablation-sizes";
 
-/// Writes `resolution.{svg,png}` below `folder`: the headline of each row's student over the size of a face, as the mean over seeds,
-/// and of the teachers on small faces. Returns the same as a table with standard deviations, and the files; nothing where the
-/// protocol was not measured at several sizes.
+/// Writes `ablation-sizes.{svg,png}` below `folder`: the headline of each row's student over the size of a face, as the mean over
+/// seeds, and that of teachers on small faces. Returns the same as a table with standard deviations, and the files; nothing where the
+/// protocol was not measured at several sizes. Where a seed has no figure at a size, its row has none either.
 pub(super) fn write(rows: &[Row], protocol: &str, folder: &Path) -> Result<Option<(Table, Vec<PathBuf>)>> {
     let small = |measured: &&Measured| matches!(measured.role, Role::Teacher { small: true, .. });
-    let students = rows.iter().map(|row| (row.name.as_str(), row.seeds.iter().map(|seed| &seed[0]).collect()));
-    let teachers = rows[0].seeds[0].iter().filter(small).map(|measured| (measured.embedder.as_str(), vec![measured]));
-    let mut lines: Vec<(&str, Vec<&Curve>)> = Vec::new();
-    for (name, measured) in students.chain(teachers) {
-        let measured: Vec<&Measured> = measured;
-        let curves: Option<Vec<&Curve>> = measured.into_iter().map(of).collect();
-        // Seeds that lack a size have no mean over the others.
-        let alike = |curves: &[&Curve]| curves.iter().all(|curve| sizes(curve) == sizes(curves[0]));
-        if let Some(curves) = curves.filter(|curves| alike(curves)) {
-            lines.push((name, curves));
-        }
-    }
-    let Some(&first) = lines.first().map(|(_, curves)| &curves[0]) else { return Ok(None) };
-    let title = |size: f64| (format!("{size}x{size}"), Align::Right);
-    let header = [("recipe".to_string(), Align::Left)].into_iter().chain(sizes(first).into_iter().map(title));
-    let (mut table, mut series) = (Table::new(header), Vec::new());
-    for (name, curves) in lines.iter().filter(|(_, curves)| sizes(curves[0]) == sizes(first)) {
+    let students = rows.iter().map(|row| (&row.name, row.outcomes()));
+    let teachers = rows[0].seeds[0].iter().filter(small).map(|one| (&one.embedder, vec![&one.outcome]));
+    let lines: Vec<(&String, Vec<&Outcome>)> = students.chain(teachers).collect();
+    let curves = || lines.iter().flat_map(|(_, outcomes)| outcomes).filter_map(|outcome| outcome.over_sizes());
+    let mut sizes: Vec<f64> = curves().flat_map(|curve| curve.points.iter().map(|(size, _)| *size)).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    let (Some(first), false) = (curves().next(), sizes.is_empty()) else { return Ok(None) };
+
+    let header = [("recipe".to_string(), Align::Left)].into_iter();
+    let mut table = Table::new(header.chain(sizes.iter().map(|size| (format!("{size}x{size}"), Align::Right))));
+    let mut series = Vec::new();
+    for (name, outcomes) in &lines {
         let (mut cells, mut points) = (vec![name.to_string()], Vec::new());
-        for (at, &(size, _)) in first.points.iter().enumerate() {
-            let values: Vec<f64> = curves.iter().map(|curve| curve.points[at].1).collect();
-            let (mean, sd) = mean_and_sd(&values);
-            points.push((size, mean));
-            cells.push(if values.len() > 1 { format!("{mean:.2} ± {sd:.2}") } else { format!("{mean:.2}") });
+        for &size in &sizes {
+            let values: Option<Vec<f64>> = outcomes.iter().map(|outcome| at(outcome, size)).collect();
+            points.extend(values.as_ref().map(|values| (size, mean_and_deviation(values).0)));
+            cells.push(values.map_or("-".to_string(), |values| mean_cell(&values)));
         }
         table.push(cells)?;
         series.push(Series { label: name.to_string(), points });
@@ -50,18 +44,17 @@ pub(super) fn write(rows: &[Row], protocol: &str, folder: &Path) -> Result<Optio
     Ok(Some((table, ["svg", "png"].map(|ending| stem.with_extension(ending)).to_vec())))
 }
 
-fn of(measured: &Measured) -> Option<&Curve> {
-    measured.outcome.curves.iter().find(|curve| curve.name == OVER_SIZES)
-}
-
-fn sizes(curve: &Curve) -> Vec<f64> {
-    curve.points.iter().map(|(size, _)| *size).collect()
+/// The headline at this size.
+fn at(outcome: &Outcome, size: f64) -> Option<f64> {
+    outcome.over_sizes()?.points.iter().find(|(other, _)| *other == size).map(|(_, value)| *value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::row;
     use super::*;
+    use crate::evaluation::Curve;
+    use crate::evaluation::resolution::OVER_SIZES;
 
     fn at_sizes(name: &str, seeds: &[&[(f64, f64)]]) -> Row {
         let mut row = row(name, &vec![["1"].as_slice(); seeds.len()]);
@@ -87,7 +80,9 @@ mod tests {
             at_sizes("16 pixels", &[&[(8.0, 60.0), (16.0, 92.5)]]),
         ];
         let (table, files) = write(&rows, "lfw", folder.path()).expect("written").expect("sizes");
-        assert_eq!(table.rows(), [["many", "71.00 ± 1.41", "90.00 ± 0.00"], ["16 pixels", "60.00", "92.50"]]);
+        assert_eq!(table.rows()[0], ["many", "71.00 ± 1.41", "90.00 ± 0.00"]);
+        assert_eq!(table.rows()[1], ["one seed without a size", "-", "90.00 ± 0.00"]);
+        assert_eq!(table.rows()[2], ["16 pixels", "60.00", "92.50"]);
         let svg = std::fs::read_to_string(&files[0]).expect("a chart");
         assert!(svg.contains("Accuracy over resolution, lfw") && svg.contains("16 pixels"), "{svg}");
         assert!(files[1].is_file());
