@@ -13,6 +13,7 @@ use super::term_gradients::measure;
 use crate::error::{Context, Error, Result};
 use crate::face::FaceBatch;
 use crate::loss::{LoggedScalar, LossInputs, Needs};
+use crate::nn::kernels::backward;
 use crate::nn::{Mode, Pass};
 use crate::observe::Observer;
 use crate::student::{BACKBONE, Part};
@@ -117,7 +118,7 @@ impl<'a> StepSum<'a> {
             let of_student: Vec<&Var> = of_student.map(|(_, var)| *var).collect();
             measure(&measured, &of_student, &mut self.numbers)?;
         }
-        self.collect(&total.backward()?)?;
+        self.collect(&backward(&total)?)?;
         self.batches += 1;
         Ok(())
     }

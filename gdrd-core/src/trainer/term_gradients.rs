@@ -5,6 +5,7 @@ use candle_core::{Tensor, Var};
 use super::numbers::Numbers;
 use crate::error::Result;
 use crate::loss::LoggedScalar;
+use crate::nn::kernels::backward;
 
 /// Logs `TERM.gradient`, the Euclidean length of each weighted term's gradient over some variables, and `TERM.cosine.OTHER`, the
 /// cosine of each two; 0 where a gradient is zero.
@@ -12,7 +13,7 @@ pub(super) fn measure(terms: &[(&str, Tensor)], variables: &[&Var], numbers: &mu
     let mut gradients: Vec<Vec<Option<Tensor>>> = Vec::with_capacity(terms.len());
     for (_, term) in terms {
         // A term of nothing but what is frozen has no graph.
-        let found = if term.track_op() { Some(term.backward()?) } else { None };
+        let found = if term.track_op() { Some(backward(term)?) } else { None };
         let of = |var: &&Var| found.as_ref().and_then(|found| found.get(var.as_tensor())).map(Tensor::detach);
         gradients.push(variables.iter().map(of).collect());
     }

@@ -7,7 +7,7 @@ use candle_core::Device;
 use gdrd_core::context::BuildContext;
 use gdrd_core::face::FaceBatch;
 use gdrd_core::loss::cross_entropy;
-use gdrd_core::nn::kernels::put;
+use gdrd_core::nn::kernels::{backward, put};
 use gdrd_core::nn::weights::Draw;
 use gdrd_core::nn::{Linear, Mode, Weights};
 use gdrd_core::plugin::Workbench;
@@ -82,7 +82,7 @@ pub(crate) fn training(case: &Case) -> Result<Iteration> {
         let map = student.backbone(&faces, Mode::Train)?;
         let logits = classifier.forward(&student.head(&map, Mode::Train)?)?;
         let loss = cross_entropy(&logits, &labels, 0.0)?;
-        let found = loss.backward()?;
+        let found = backward(&loss)?;
         let gradient = |(name, var): (&String, &candle_core::Var)| {
             found.get(var.as_tensor()).map(|gradient| (name.clone(), gradient.detach()))
         };

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+use super::backward::hand_over;
 use super::buffer::{Filling, floats, supported, tensor, with_floats};
 use super::convolution::ConvWeights;
 use super::cuda;
@@ -84,7 +85,7 @@ impl CustomOp2 for Conv2dOp {
             let dw = for_weight.then(|| weight_gradient_method(&shape).weight_gradient(&shape, xs, gs));
             let dx = dx.map(|values| tensor(values, x.shape())).transpose()?;
             let dw = dw.map(|values| tensor(values, weight.shape())).transpose()?;
-            Ok((dx, dw))
+            Ok((dx, dw.and_then(|gradient| hand_over(weight, gradient))))
         })
     }
 }

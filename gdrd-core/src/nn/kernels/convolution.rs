@@ -7,6 +7,10 @@ use super::instructions::Instructions;
 use super::pixels::{self, PixelWeights};
 use super::scratch::Values;
 use super::shape::ConvShape;
+use super::team::each_chunk;
+
+/// Maps that a thread takes at a time, at least.
+const PLANES: usize = 16;
 
 /// A way to compute a convolution and its gradients.
 pub(super) trait Convolution: Sync {
@@ -71,6 +75,18 @@ pub(super) trait Convolution: Sync {
 
     /// The gradient of the input, `[b, c, h, w]`, from that of the output.
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32>;
+
+    /// As [`input_gradient`](Self::input_gradient), each value after an epilogue.
+    fn input_gradient_with(&self, shape: &ConvShape, weight: &[f32], grad: &[f32], epilogue: Epilogue<'_>) -> Vec<f32> {
+        let mut found = self.input_gradient(shape, weight, grad);
+        if !epilogue.is_nothing() {
+            let plane = shape.plane();
+            each_chunk(&mut found, plane, PLANES, |at, values| {
+                epilogue.apply_to(values, at * plane, at % shape.inputs);
+            });
+        }
+        found
+    }
 
     /// The gradient of the weight, `[o, c / groups, kh, kw]`, from that of the output.
     fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32>;

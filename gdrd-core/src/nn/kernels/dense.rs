@@ -4,14 +4,18 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+use super::backward::hand_over;
 use super::buffer::{Filling, floats, tensor, with_floats};
 use super::product::{Multiply, Product, panel_here};
 use super::scratch::{self, ScratchBuffer};
-use super::simd;
+use super::simd::{self, Simd, SimdKernel};
 use super::team::{each, each_chunk};
+use super::transpose::{ImageMaps, read_rows, write_span};
 
 /// Rows that are multiplied at once; whole blocks on every level.
 pub(super) const STRIP: usize = 48;
+/// Depth that is multiplied at once: so much of a strip and of a panel stays in a core's cache.
+const DEPTH: usize = 1024;
 /// Rows and outputs from which on a panel is not mostly empty.
 const LEAST: usize = 16;
 
@@ -22,16 +26,54 @@ pub(super) fn packed_len(columns: usize, depth: usize) -> usize {
 
 /// Rows of `width` values as panels of columns, filled up with zeros: the transposed matrix.
 pub(super) fn pack_rows(rows: &[f32], width: usize, packed: &mut [f32]) {
-    let panel = panel_here();
+    let (panel, lanes) = (panel_here(), simd::lanes());
     each_chunk(packed, panel * width, 1, |at, to| {
         let rows = &rows[at * panel * width..];
         let there = panel.min(rows.len() / width);
-        for (k, to) in to.chunks_exact_mut(panel).enumerate() {
-            let column = rows[k..].iter().step_by(width);
-            to[..there].iter_mut().zip(column).for_each(|(to, value)| *to = *value);
-            to[there..].fill(0.0);
+        for side in (0..panel).step_by(lanes) {
+            let channels = there.saturating_sub(side).min(lanes);
+            let from = if channels > 0 { rows[side * width..].as_ptr() } else { rows.as_ptr() };
+            let rows = ImageMaps { at: from, channels, height: 1, width };
+            simd::run(PackRows { rows, to: to[side..].as_mut_ptr(), panel });
         }
     });
+}
+
+/// Writes rows as columns that lie side by side, one row of the result every `panel` values.
+struct PackRows {
+    rows: ImageMaps,
+    to: *mut f32,
+    panel: usize,
+}
+
+impl SimdKernel for PackRows {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // SAFETY: whoever made the kernel vouches for rows and result.
+        unsafe { read_rows(simd, &self.rows, (0, 1), (0, self.rows.width), self.to, self.panel) };
+    }
+}
+
+/// Writes `count` rows of products, `stride` apart, as columns of a matrix of `rows` columns.
+struct Turn {
+    from: *const f32,
+    stride: usize,
+    to: *mut f32,
+    rows: usize,
+    columns: usize,
+    count: usize,
+}
+
+impl SimdKernel for Turn {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { from, stride, to, rows, columns, count } = self;
+        for column in (0..columns).step_by(S::LANES) {
+            let there = S::LANES.min(columns - column);
+            // SAFETY: whoever made the kernel vouches for both matrices.
+            unsafe { write_span(simd, (from.add(column), stride), to.add(column * rows), rows, there, count) };
+        }
+    }
 }
 
 /// A matrix of `columns` as panels of them, likewise.
@@ -69,41 +111,69 @@ pub(super) fn multiply_strip(
     [rows, columns, depth]: [usize; 3],
     products: &mut [f32],
 ) {
-    let (panel, count) = (panel_here(), STRIP.min(rows - first));
-    let stride = columns.next_multiple_of(panel);
-    let (step, a_stride) = if left.transposed { (1, rows) } else { (depth, depth) };
+    let (count, stride) = (STRIP.min(rows - first), columns.next_multiple_of(panel_here()));
     // The pointers below go as far.
     assert!(left.values.len() >= rows * depth && right.len() >= stride * depth && products.len() >= count * stride);
-    let product = Product {
-        rows: count,
-        panels: stride / panel,
-        depth,
-        a: left.values[first * step..].as_ptr(),
-        a_stride,
-        b: right.as_ptr(),
-        b_panel: panel * depth,
-        b_stride: panel,
-        c: products.as_mut_ptr(),
-        c_stride: stride,
-        add: false,
-    };
-    simd::run(Multiply { product, transposed: left.transposed });
+    // SAFETY: just asserted.
+    unsafe { write_strip(left, first, right, [rows, columns, depth], products.as_mut_ptr()) };
+}
+
+/// As [`multiply_strip`].
+///
+/// # Safety
+/// The factors are as long as their sizes say, and the rows of the result may be written.
+unsafe fn write_strip(
+    left: &Left<'_>,
+    first: usize,
+    right: &[f32],
+    [rows, columns, depth]: [usize; 3],
+    products: *mut f32,
+) {
+    let (panel, stride) = (panel_here(), columns.next_multiple_of(panel_here()));
+    let (step, down, a_stride) = if left.transposed { (1, rows, rows) } else { (depth, 1, depth) };
+    for start in (0..depth).step_by(DEPTH) {
+        let product = Product {
+            rows: STRIP.min(rows - first),
+            panels: stride / panel,
+            depth: DEPTH.min(depth - start),
+            a: left.values[first * step + start * down..].as_ptr(),
+            a_stride,
+            b: right[start * panel..].as_ptr(),
+            b_panel: panel * depth,
+            b_stride: panel,
+            c: products,
+            c_stride: stride,
+            add: start > 0,
+        };
+        simd::run(Multiply { product, transposed: left.transposed });
+    }
 }
 
 /// `left [rows, depth]` times a packed `right [depth, columns]`: `[rows, columns]`, or with `turned` its transpose.
 fn product(left: &Left<'_>, right: &[f32], sizes: [usize; 3], turned: bool) -> Vec<f32> {
-    let [rows, columns, _] = sizes;
+    let [rows, columns, depth] = sizes;
     let stride = columns.next_multiple_of(panel_here());
+    assert!(left.values.len() >= rows * depth && right.len() >= stride * depth, "factors of {sizes:?}");
     let mut out = Filling::new(rows * columns);
     let target = out.shared();
     each(rows.div_ceil(STRIP), 1, |strip| {
-        let mut products = scratch::take(STRIP * stride);
-        multiply_strip(left, strip * STRIP, right, sizes, &mut products);
-        for (row, from) in (strip * STRIP..rows).zip(products.chunks_exact(stride)).take(STRIP) {
-            for (column, value) in from[..columns].iter().enumerate() {
-                let at = if turned { column * rows + row } else { row * columns + column };
-                // SAFETY: it is a place of the output, and of this row alone.
-                unsafe { *target.at(at) = *value };
+        let first = strip * STRIP;
+        let count = STRIP.min(rows - first);
+        // SAFETY: each strip has rows of the output, or with `turned` columns, of its own; the factors are long enough.
+        unsafe {
+            if !turned && stride == columns {
+                return write_strip(left, first, right, sizes, target.at(first * columns));
+            }
+            let mut products = scratch::take(STRIP * stride);
+            write_strip(left, first, right, sizes, products.as_mut_ptr());
+            if turned {
+                let (from, to) = (products.as_ptr(), target.at(first));
+                return simd::run(Turn { from, stride, to, rows, columns, count });
+            }
+            for (row, from) in (first..first + count).zip(products.chunks_exact(stride)) {
+                for (slot, value) in target.slots(row * columns, columns).iter_mut().zip(from) {
+                    slot.write(*value);
+                }
             }
         }
     });
@@ -156,7 +226,7 @@ impl CustomOp2 for LinearOp {
             });
             let dx = dx.map(|values| tensor(values, x.shape())).transpose()?;
             let dw = dw.map(|values| tensor(values, weight.shape())).transpose()?;
-            Ok((dx, dw))
+            Ok((dx, dw.and_then(|gradient| hand_over(weight, gradient))))
         })
     }
 }

@@ -9,6 +9,8 @@ pub(super) struct Epilogue<'a> {
     pub(super) scale_shift: Option<(&'a [f32], &'a [f32])>,
     /// Added; as many values as the output has.
     pub(super) add: Option<&'a [f32]>,
+    /// Where this is not positive, nothing is added: for gradients that come through a ReLU. Only over maps of channels.
+    pub(super) mask: Option<&'a [f32]>,
     pub(super) activation: EpilogueActivation<'a>,
 }
 
@@ -61,6 +63,7 @@ impl Epilogue<'_> {
     /// The numbers and what is added may be read.
     #[inline(always)]
     pub(super) unsafe fn of<S: Simd>(&self, simd: S, mut value: S::V, at: usize, channel: usize) -> S::V {
+        debug_assert!(self.mask.is_none(), "masks are for maps of channels");
         // SAFETY: the caller's promise.
         unsafe {
             if let Some((scale, shift)) = self.scale_shift {
@@ -110,24 +113,35 @@ impl Epilogue<'_> {
     /// Applies it to values of one channel that stand in the output from `at` on.
     #[inline(always)]
     pub(super) fn apply_to(&self, values: &mut [f32], at: usize, channel: usize) {
-        let add = self.add.map(|add| &add[at..at + values.len()]);
+        let [add, mask] = [self.add, self.mask].map(|all| all.map(|all| &all[at..at + values.len()]));
         match self.activation {
-            EpilogueActivation::Identity => self.each(values, add, channel, |v| v),
-            EpilogueActivation::Relu => self.each(values, add, channel, |v| if v > 0.0 { v } else { 0.0 }),
-            EpilogueActivation::Relu6 => self.each(values, add, channel, |v| v.clamp(0.0, 6.0)),
+            EpilogueActivation::Identity => self.each(values, (add, mask), channel, |v| v),
+            EpilogueActivation::Relu => self.each(values, (add, mask), channel, |v| if v > 0.0 { v } else { 0.0 }),
+            EpilogueActivation::Relu6 => self.each(values, (add, mask), channel, |v| v.clamp(0.0, 6.0)),
             EpilogueActivation::PRelu(slopes) => {
                 let slope = slopes[channel];
-                self.each(values, add, channel, |v| if v > 0.0 { v } else { slope * v });
+                self.each(values, (add, mask), channel, |v| if v > 0.0 { v } else { slope * v });
             }
         }
     }
 
     #[inline(always)]
-    fn each(&self, values: &mut [f32], add: Option<&[f32]>, channel: usize, bend: impl Fn(f32) -> f32) {
+    fn each(
+        &self,
+        values: &mut [f32],
+        (add, mask): (Option<&[f32]>, Option<&[f32]>),
+        channel: usize,
+        bend: impl Fn(f32) -> f32,
+    ) {
         let (scale, shift) = self.scale_shift.map_or((1.0, 0.0), |(scales, shifts)| (scales[channel], shifts[channel]));
-        match add {
-            None => values.iter_mut().for_each(|v| *v = bend(scale * *v + shift)),
-            Some(add) => values.iter_mut().zip(add).for_each(|(v, add)| *v = bend(scale * *v + shift + add)),
+        match (add, mask) {
+            (None, _) => values.iter_mut().for_each(|v| *v = bend(scale * *v + shift)),
+            (Some(add), None) => values.iter_mut().zip(add).for_each(|(v, add)| *v = bend(scale * *v + shift + add)),
+            (Some(add), Some(mask)) => {
+                for ((v, add), mask) in values.iter_mut().zip(add).zip(mask) {
+                    *v = bend(scale * *v + shift + if *mask > 0.0 { *add } else { 0.0 });
+                }
+            }
         }
     }
 }

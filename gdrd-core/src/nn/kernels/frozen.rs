@@ -263,7 +263,7 @@ impl FrozenConv {
     fn epilogue<'a>(&'a self, add: Option<&'a [f32]>) -> Epilogue<'a> {
         let scale_shift = self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
         let activation = self.slopes.as_deref().map_or(self.activation, EpilogueActivation::PRelu);
-        Epilogue { scale_shift, add, activation }
+        Epilogue { scale_shift, add, activation, ..Epilogue::default() }
     }
 
     /// Values of the weight.

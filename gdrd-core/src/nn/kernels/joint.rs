@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
 
+use super::backward::hand_over;
+
 /// Where an operation leaves the gradients of joined tensors.
 #[derive(Clone)]
 pub(super) struct JointGradients(Arc<Mutex<Vec<Option<Tensor>>>>);
@@ -55,6 +57,7 @@ impl CustomOp2 for Join {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let own = tensor.track_op().then(|| self.gradients.take(self.at)).flatten();
+        let own = own.and_then(|gradient| hand_over(tensor, gradient));
         Ok((before.track_op().then(|| grad.clone()), own))
     }
 }

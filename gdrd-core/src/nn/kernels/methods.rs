@@ -8,7 +8,7 @@ use super::direct::Direct;
 use super::im2col::Im2col;
 use super::instructions::Instructions;
 use super::shape::ConvShape;
-use super::winograd::Winograd;
+use super::winograd::{Winograd, WinogradStrided};
 
 /// All methods; the first that applies is the fastest. The last one always applies.
 pub(super) const METHODS: &[&dyn Convolution] = &[
@@ -16,6 +16,7 @@ pub(super) const METHODS: &[&dyn Convolution] = &[
     &Amx,
     &Depthwise,
     &Winograd,
+    &WinogradStrided,
     &Direct,
     &Im2col,
 ];

@@ -13,6 +13,7 @@
 mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod backward;
 mod buffer;
 mod bytes;
 mod chain;
@@ -54,6 +55,7 @@ mod transpose;
 mod winograd;
 
 pub use activation::{add_relu, prelu, relu, relu6, silu};
+pub use backward::backward;
 pub use chain::{BatchStatistics, Link, LinkActivation, conv_chain};
 pub(super) use conv::linear_is_convolution;
 pub use conv::{conv2d, linear};

@@ -16,10 +16,6 @@ use super::joint::{JointGradients, join};
 use super::methods::{method, weight_gradient_method};
 use super::norm::{Gradients, Statistics, scaled};
 use super::shape::ConvShape;
-use super::team::each_chunk;
-
-/// Values that a thread takes at a time.
-const CHUNK: usize = 1 << 14;
 
 /// `relu(second(relu(first(x))) + shortcut(x))`, or `+ x` without a shortcut, for `x` `[b, c, h, w]`; each link is a convolution without bias
 /// and its normalisation with the statistics of the batch, and the two ReLUs are those of `first` and `second`. Also the statistics of
@@ -115,16 +111,16 @@ impl Layer {
         })
     }
 
-    /// The gradients of weight, gamma and beta, and of its input `x` where it is wanted; `grad` is that of what follows the
-    /// normalisation, and zero where a ReLU there gave `result` and that is not positive.
-    fn backward(&self, x: &[f32], grad: &[f32], result: &[f32], wants_x: bool) -> Result<LayerGradients> {
+    /// The gradients of weight, gamma and beta, and of its input `x` where it is wanted, after an epilogue; `grad` is that of what
+    /// follows the normalisation, and zero where a ReLU there gave `result` and that is not positive.
+    fn backward(&self, x: &[f32], grad: &[f32], result: &[f32], for_x: Option<Epilogue<'_>>) -> Result<LayerGradients> {
         with_floats([&self.weight, &self.gamma], |[weight, gamma]| {
             let Statistics { channels, mean, inverse } = &self.statistics;
             let all = Gradients { channels: *channels, x: &self.map, grad, result: Some(result), of_batch: true };
             let (dz, d_gamma, d_beta) = all.compute(|c| (mean[c], inverse[c], gamma[c]));
             let d_weight = || weight_gradient_method(&self.shape).weight_gradient(&self.shape, x, &dz);
             let d_weight = self.weight.track_op().then(|| tensor(d_weight(), self.weight.shape())).transpose()?;
-            let dx = wants_x.then(|| method(&self.shape).input_gradient(&self.shape, weight, &dz));
+            let dx = for_x.map(|after| method(&self.shape).input_gradient_with(&self.shape, weight, &dz, after));
             let of_norm = [tensor(d_gamma, self.gamma.shape())?, tensor(d_beta, self.beta.shape())?];
             Ok((std::iter::once(d_weight).chain(of_norm.map(Some)).collect(), dx))
         })
@@ -162,42 +158,26 @@ impl CustomOp2 for ResidualBlock {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         with_floats([x, result, grad], |[xs, result, grad]| {
-            let (second, d_hidden) = self.second.backward(&self.hidden, grad, result, true)?;
+            let nothing = Epilogue::default();
+            let (second, d_hidden) = self.second.backward(&self.hidden, grad, result, Some(nothing))?;
             let d_hidden = d_hidden.unwrap_or_default();
-            let (first, mut dx) = self.first.backward(xs, &d_hidden, &self.hidden, x.track_op())?;
-            let mut gradients = [first, second].concat();
-            let beside = match &self.shortcut {
+            // What comes around the two layers is added to what comes through them.
+            let around = match &self.shortcut {
                 None => None,
-                Some(layer) => {
-                    let (found, beside) = layer.backward(xs, grad, result, x.track_op())?;
-                    gradients.extend(found);
-                    beside
-                }
+                Some(layer) => Some(layer.backward(xs, grad, result, x.track_op().then_some(nothing))?),
             };
-            match (&mut dx, beside) {
-                (None, _) => {}
-                (Some(dx), None) => add_where_positive(dx, grad, result),
-                (Some(dx), Some(beside)) => add(dx, &beside),
-            }
+            let after = match &around {
+                None => Epilogue { add: Some(grad), mask: Some(result), ..nothing },
+                Some((_, beside)) => Epilogue { add: beside.as_deref(), ..nothing },
+            };
+            let (first, dx) = self.first.backward(xs, &d_hidden, &self.hidden, x.track_op().then_some(after))?;
+            let mut gradients = [first, second].concat();
+            gradients.extend(around.into_iter().flat_map(|(found, _)| found));
             let dx = dx.map(|values| tensor(values, x.shape())).transpose()?;
             let of_joint = self.gradients.leave(gradients)?;
             Ok((dx, joint.track_op().then_some(of_joint)))
         })
     }
-}
-
-fn add(to: &mut [f32], values: &[f32]) {
-    each_chunk(to, CHUNK, 1, |at, to| {
-        to.iter_mut().zip(&values[at * CHUNK..]).for_each(|(to, value)| *to += value);
-    });
-}
-
-fn add_where_positive(to: &mut [f32], values: &[f32], result: &[f32]) {
-    each_chunk(to, CHUNK, 1, |at, to| {
-        for ((to, value), result) in to.iter_mut().zip(&values[at * CHUNK..]).zip(&result[at * CHUNK..]) {
-            *to += if *result > 0.0 { *value } else { 0.0 };
-        }
-    });
 }
 
 #[cfg(test)]

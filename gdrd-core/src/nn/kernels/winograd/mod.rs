@@ -1,35 +1,39 @@
-//! Convolution with 3x3 kernels and stride one by Winograd's F(4x4, 3x3): a tile of 4x4 outputs costs 36 products for
-//! each pair of channels instead of 144.
+//! Convolution with 3x3 kernels by fewer products than the definition has: Winograd's F(4x4, 3x3) for stride one, where a tile of 4x4
+//! outputs costs 36 products for each pair of channels instead of 144, and for stride two tiles of 2x2 outputs, which cost 25 instead of
+//! 36.
 //!
-//! The tiles of some images are transformed into 36 matrices `[tiles, channels]`, each is multiplied with the matrix
-//! of its position in the transformed kernels, and the products are transformed back. The gradient of the input is the
-//! same with the kernels rotated by 180 degrees; that of the weight is the product of the transformed tiles and the transformed
+//! The tiles of some images are transformed into matrices `[tiles, channels]`, one for each value of a tile; each is multiplied with the
+//! matrix of its place in the transformed kernels, and the products are transformed back. The gradient of the input is a convolution of
+//! the same kind with the kernels rotated by 180 degrees; that of the weight is the product of the transformed tiles and the transformed
 //! output gradients.
 
+mod axis;
+mod frame;
 mod pixels;
+mod stride_one;
+mod stride_two;
 mod strips;
-mod transform;
 mod weights;
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use self::strips::{ReadGradient, ReadInput, TilePlaces, WriteOutput};
-use self::transform::{IN, OUT, TAPS};
-use self::weights::{Kernels3x3, Pack, Unpack};
+use self::axis::{Algorithm, Axis, Step, Trainable};
+use self::frame::Frame;
+use self::stride_one::StrideOne;
+use self::stride_two::{StrideTwo, StrideTwoBack};
+use self::strips::{TilePlaces, WriteTiles};
+use self::weights::{Kernels3x3, Pack, TAPS, Unpack};
 use super::buffer::{Filling, Shared};
 use super::convolution::{ConvWeights, Convolution};
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
 use super::pixels::PixelWeights;
 use super::product::{Product, panel_here};
-use super::scratch::{self, ScratchBuffer, Values};
+use super::scratch::{self, Values};
 use super::shape::ConvShape;
 use super::simd::{self, Simd, SimdKernel};
 use super::team::{each, each_chunk};
-use super::transpose::ImageMaps;
-
-/// Positions in a transformed tile.
-const POSITIONS: usize = IN * IN;
 
 /// Values of transformed tiles that are made before they are used: about what a last-level cache holds.
 const CHUNK: usize = 2 << 20;
@@ -47,24 +51,63 @@ const FEW_TILES: usize = 128;
 /// Few products for 3x3 kernels with stride one.
 pub(super) struct Winograd;
 
-impl Convolution for Winograd {
-    fn name(&self) -> &'static str {
-        "winograd"
-    }
+/// Few products for 3x3 kernels with stride two.
+pub(super) struct WinogradStrided;
 
-    fn applies(&self, shape: &ConvShape, _: Instructions) -> bool {
-        let frame = Frame::forward(shape);
-        let tiles = frame.strips * frame.tiles;
-        (shape.kernel_h, shape.kernel_w, shape.stride, shape.groups) == (TAPS, TAPS, 1, 1)
+/// A convolution by one algorithm, and the gradient of its input by another.
+trait Pair: Sync {
+    type Forward: Trainable;
+    type Backward: Algorithm;
+
+    const NAME: &'static str;
+
+    /// Whether it applies and pays, for so many tiles of an image.
+    fn pays(shape: &ConvShape, tiles: usize) -> bool;
+}
+
+impl Pair for Winograd {
+    type Forward = StrideOne;
+    type Backward = StrideOne;
+
+    const NAME: &'static str = "winograd";
+
+    fn pays(shape: &ConvShape, tiles: usize) -> bool {
+        (shape.stride, shape.groups) == (1, 1)
             && shape.padding < TAPS
             && shape.inputs.min(shape.outputs) >= 16
             // Few tiles do not repay the larger kernels, and tiles that hang over the edge waste products.
             && tiles * shape.batch >= 8
-            && shape.out_plane() * TAPS * TAPS >= 2 * POSITIONS * tiles
+            && shape.out_plane() * 9 >= 2 * 36 * tiles
+    }
+}
+
+impl Pair for WinogradStrided {
+    type Forward = StrideTwo;
+    type Backward = StrideTwoBack;
+
+    const NAME: &'static str = "winograd-strided";
+
+    fn pays(shape: &ConvShape, tiles: usize) -> bool {
+        (shape.stride, shape.padding, shape.groups) == (2, 1, 1)
+            && shape.inputs.min(shape.outputs) >= 16
+            && tiles * shape.batch >= 64
+            && shape.out_plane() * 9 * 4 >= 5 * 25 * tiles
+    }
+}
+
+impl<P: Pair> Convolution for P {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn applies(&self, shape: &ConvShape, _: Instructions) -> bool {
+        let [down, across] = [shape.out_height(), shape.out_width()]
+            .map(|values| values.div_ceil(<P::Forward as Algorithm>::Output::TO));
+        (shape.kernel_h, shape.kernel_w) == (TAPS, TAPS) && P::pays(shape, down * across)
     }
 
     fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
-        Some(weights::packed(shape, weight))
+        Some(weights::packed::<P::Forward>(shape, weight))
     }
 
     fn forward(
@@ -81,11 +124,12 @@ impl Convolution for Winograd {
             }
             ConvWeights::Packed(values) => KernelSource::Packed(values),
         };
-        convolve(&Frame::forward(shape), x, (shape.inputs, shape.outputs), source, epilogue, out);
+        let (frame, channels) = (Frame::forward::<P::Forward>(shape), (shape.inputs, shape.outputs));
+        convolve::<P::Forward>(&frame, x, channels, source, epilogue, out);
     }
 
     fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
-        weights::packed(shape, weight)
+        weights::packed::<P::Forward>(shape, weight)
     }
 
     fn forward_pixels(
@@ -96,82 +140,91 @@ impl Convolution for Winograd {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
-        pixels::forward(shape, x, weights.values, epilogue, out);
+        pixels::forward::<P::Forward>(shape, x, weights.values, epilogue, out);
     }
 
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        self.input_gradient_with(shape, weight, grad, Epilogue::default())
+    }
+
+    fn input_gradient_with(&self, shape: &ConvShape, weight: &[f32], grad: &[f32], epilogue: Epilogue<'_>) -> Vec<f32> {
         let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: true };
         let channels = (shape.outputs, shape.inputs);
-        let (frame, source) = (Frame::backward(shape), KernelSource::Plain(weights));
+        let (frame, source) = (Frame::backward::<P::Backward>(shape), KernelSource::Plain(weights));
+        let write = |out: &mut [_]| convolve::<P::Backward>(&frame, grad, channels, source, epilogue, out);
         // SAFETY: all values are written.
-        unsafe {
-            Filling::by(shape.input_len(), |out| convolve(&frame, grad, channels, source, Epilogue::default(), out))
-        }
+        unsafe { Filling::by(shape.input_len(), write) }
     }
 
     fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-        let width = panel_here();
-        let (frame, ConvShape { inputs, outputs, .. }) = (Frame::forward(shape), *shape);
-        let strips = frame.batch * frame.strips;
-        let chunk = frame.chunk(inputs + outputs);
-        let wide = inputs.next_multiple_of(width);
-        let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, wide).len());
-        let mut grads = scratch::take(TilePlaces::new(chunk * frame.tiles, outputs).len());
-
-        // Blocks of the sum; where the batch is one chunk, they live only as long as their task.
-        let across = inputs.div_ceil(SIDE);
-        // Narrow layers have smaller blocks, so that threads have some each.
-        let tall = if outputs.div_ceil(SIDE) * across < 4 { SIDE / 4 } else { SIDE };
-        let (down, block) = (outputs.div_ceil(tall), TilePlaces::new(tall, SIDE));
-        let once = chunk >= strips;
-        let mut sums = scratch::take(if once { 0 } else { down * across * block.len() });
-        let sums_at = Shared::new(&mut sums);
-
-        let mut out = Filling::new(outputs * inputs * TAPS * TAPS);
-        let target = out.shared();
-        for first in (0..strips).step_by(chunk) {
-            let count = chunk.min(strips - first);
-            let (tile_places, grad_places) =
-                (TilePlaces::new(count * frame.tiles, wide), TilePlaces::new(count * frame.tiles, outputs));
-            frame.read(x, inputs, (first, count), &mut tiles, tile_places);
-            read_gradient(&frame, grad, outputs, (first, count), &mut grads, grad_places);
-            each(down * across, 1, |at| {
-                let (output, input) = (at / across * tall, at % across * SIDE);
-                let mut here = scratch::take(if once { block.len() } else { 0 });
-                // SAFETY: each block has values of its own in `sums`.
-                let sum = if once { here.as_mut_ptr() } else { unsafe { sums_at.at(at * block.len()) } };
-                let product = Product {
-                    rows: tall.min(outputs - output),
-                    panels: SIDE.min(inputs - input).div_ceil(width),
-                    depth: count * frame.tiles,
-                    a: grads[output..].as_ptr(),
-                    a_stride: grad_places.tile,
-                    b: tiles[input..].as_ptr(),
-                    b_panel: width,
-                    b_stride: tile_places.tile,
-                    c: sum,
-                    c_stride: block.tile,
-                    add: first > 0,
-                };
-                let steps = [grad_places.position, tile_places.position, block.position];
-                simd::run(Products { first: product, steps, transposed: true });
-                if first + count == strips {
-                    simd::run(Unpack {
-                        from: sum,
-                        position: block.position,
-                        row: block.tile,
-                        outputs: tall.min(outputs - output),
-                        inputs: SIDE.min(inputs - input),
-                        // SAFETY: the block's kernels lie within the output and belong to this task.
-                        to: unsafe { target.at((output * inputs + input) * TAPS * TAPS) },
-                        stride: inputs * TAPS * TAPS,
-                    });
-                }
-            });
-        }
-        // SAFETY: the last chunk wrote every block.
-        unsafe { out.finish() }
+        weight_gradient::<P::Forward>(shape, x, grad)
     }
+}
+
+fn weight_gradient<A: Trainable>(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let width = panel_here();
+    let (frame, ConvShape { inputs, outputs, .. }) = (Frame::forward::<A>(shape), *shape);
+    let strips = frame.batch * frame.strips;
+    let chunk = frame.chunk(CHUNK, A::Input::TO.pow(2) * inputs + A::OutputAdjoint::TO.pow(2) * outputs);
+    let wide = inputs.next_multiple_of(width);
+    let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles(), wide).len(A::Input::TO));
+    let mut grads = scratch::take(TilePlaces::new(chunk * frame.tiles(), outputs).len(A::OutputAdjoint::TO));
+
+    // Blocks of the sum; where the batch is one chunk, they live only as long as their task.
+    let across = inputs.div_ceil(SIDE);
+    // Narrow layers have smaller blocks, so that threads have some each.
+    let tall = if outputs.div_ceil(SIDE) * across < 4 { SIDE / 4 } else { SIDE };
+    let (down, block) = (outputs.div_ceil(tall), TilePlaces::new(tall, SIDE));
+    let block_len = block.len(A::KernelAdjoint::FROM);
+    let once = chunk >= strips;
+    let mut sums = scratch::take(if once { 0 } else { down * across * block_len });
+    let sums_at = Shared::new(&mut sums);
+
+    let mut out = Filling::new(outputs * inputs * TAPS * TAPS);
+    let target = out.shared();
+    for first in (0..strips).step_by(chunk) {
+        let count = chunk.min(strips - first);
+        let (tile_places, grad_places) =
+            (TilePlaces::new(count * frame.tiles(), wide), TilePlaces::new(count * frame.tiles(), outputs));
+        frame.read::<A>(x, inputs, (first, count), &mut tiles, tile_places);
+        frame.read_gradient::<A::OutputAdjoint>(grad, outputs, (first, count), &mut grads, grad_places);
+        each(down * across, 1, |at| {
+            let (output, input) = (at / across * tall, at % across * SIDE);
+            let mut here = scratch::take(if once { block_len } else { 0 });
+            // SAFETY: each block has values of its own in `sums`.
+            let sum = if once { here.as_mut_ptr() } else { unsafe { sums_at.at(at * block_len) } };
+            let product = Product {
+                rows: tall.min(outputs - output),
+                panels: SIDE.min(inputs - input).div_ceil(width),
+                depth: count * frame.tiles(),
+                a: grads[output..].as_ptr(),
+                a_stride: grad_places.tile,
+                b: tiles[input..].as_ptr(),
+                b_panel: width,
+                b_stride: tile_places.tile,
+                c: sum,
+                c_stride: block.tile,
+                add: first > 0,
+            };
+            let apart = [grad_places.position, tile_places.position, block.position];
+            simd::run(Products { first: product, apart, steps: A::KERNEL_STEPS, transposed: true });
+            if first + count == strips {
+                simd::run(Unpack {
+                    from: sum,
+                    position: block.position,
+                    row: block.tile,
+                    outputs: tall.min(outputs - output),
+                    inputs: SIDE.min(inputs - input),
+                    // SAFETY: the block's kernels lie within the output and belong to this task.
+                    to: unsafe { target.at((output * inputs + input) * TAPS * TAPS) },
+                    stride: inputs * TAPS * TAPS,
+                    transform: PhantomData::<A::KernelAdjoint>,
+                });
+            }
+        });
+    }
+    // SAFETY: the last chunk wrote every block.
+    unsafe { out.finish() }
 }
 
 /// Where the kernels of the products come from.
@@ -181,78 +234,13 @@ enum KernelSource<'a> {
     Packed(&'a [f32]),
 }
 
-/// The spatial side of a convolution.
-#[derive(Clone, Copy)]
-struct Frame {
-    batch: usize,
-    height: usize,
-    width: usize,
-    padding: usize,
-    out_height: usize,
-    out_width: usize,
-    /// Rows of tiles of an image.
-    strips: usize,
-    /// Tiles in a row.
-    tiles: usize,
-}
-
-impl Frame {
-    fn new(batch: usize, (height, width): (usize, usize), padding: usize, out: (usize, usize)) -> Self {
-        let (out_height, out_width) = out;
-        let (strips, tiles) = (out_height.div_ceil(OUT), out_width.div_ceil(OUT));
-        Self { batch, height, width, padding, out_height, out_width, strips, tiles }
-    }
-
-    fn forward(shape: &ConvShape) -> Self {
-        let out = (shape.out_height(), shape.out_width());
-        Self::new(shape.batch, (shape.height, shape.width), shape.padding, out)
-    }
-
-    /// The convolution that leads from the output's gradient to the input's.
-    fn backward(shape: &ConvShape) -> Self {
-        let out = (shape.out_height(), shape.out_width());
-        Self::new(shape.batch, out, TAPS - 1 - shape.padding, (shape.height, shape.width))
-    }
-
-    /// Strips of the whole batch of which each has `values` values for a tile, so that they stay within [`CHUNK`].
-    fn chunk(&self, values: usize) -> usize {
-        (CHUNK / (POSITIONS * values * self.tiles)).clamp(1, self.batch * self.strips)
-    }
-
-    /// Transforms the input tiles of `count` strips from `first` on.
-    fn read(
-        &self,
-        x: &[f32],
-        channels: usize,
-        (first, count): (usize, usize),
-        to: &mut ScratchBuffer,
-        places: TilePlaces,
-    ) {
-        let (lanes, to) = (simd::lanes(), Shared::new(to));
-        let (groups, plane) = (channels.div_ceil(lanes), self.height * self.width);
-        each(count * groups, 8.min(groups), |at| {
-            let (strip, channel) = (at / groups, at % groups * lanes);
-            let image = (first + strip) / self.strips;
-            let maps = ImageMaps {
-                at: x[(image * channels + channel) * plane..].as_ptr(),
-                channels: lanes.min(channels - channel),
-                height: self.height,
-                width: self.width,
-            };
-            // SAFETY: each strip and group of channels has places of its own in `to`.
-            let to = unsafe { to.at(strip * self.tiles * places.tile + channel) };
-            let strip = (first + strip) % self.strips;
-            simd::run(ReadInput { maps, strip, tiles: self.tiles, padding: self.padding, to, places });
-        });
-    }
-}
-
-/// 36 products, one for each position of a tile.
+/// A product for each step of an algorithm.
 struct Products {
-    /// The first of them.
+    /// That of the first matrices.
     first: Product,
-    /// Distances of neighbouring positions in the three matrices.
-    steps: [usize; 3],
+    /// Distances of neighbouring matrices: left factors, right factors and results.
+    apart: [usize; 3],
+    steps: &'static [Step],
     /// Whether the left factors are transposed.
     transposed: bool,
 }
@@ -260,12 +248,17 @@ struct Products {
 impl SimdKernel for Products {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for position in 0..POSITIONS {
-            let [a, b, c] = self.steps.map(|step| step * position);
+        let Self { first, apart, .. } = self;
+        for step in self.steps {
             // SAFETY: whoever made the kernel vouches for the matrices.
             unsafe {
-                let Product { a: a0, b: b0, c: c0, .. } = self.first;
-                let product = Product { a: a0.add(a), b: b0.add(b), c: c0.add(c), ..self.first };
+                let product = Product {
+                    a: first.a.add(step.left * apart[0]),
+                    b: first.b.add(step.right * apart[1]),
+                    c: first.c.add(step.result * apart[2]),
+                    add: first.add || step.add,
+                    ..first
+                };
                 if self.transposed {
                     product.run::<S, true>(simd);
                 } else {
@@ -277,7 +270,7 @@ impl SimdKernel for Products {
 }
 
 /// Writes all of the output.
-fn convolve(
+fn convolve<A: Algorithm>(
     frame: &Frame,
     x: &[f32],
     (depth, outputs): (usize, usize),
@@ -288,12 +281,12 @@ fn convolve(
     let (lanes, width) = (simd::lanes(), panel_here());
     let (panels, strips) = (outputs.div_ceil(width), frame.batch * frame.strips);
     let position = weights::position(depth, width);
-    let panel_len = POSITIONS * position;
+    let panel_len = weights::panel_len::<A>(depth, width);
 
     // With few tiles every kernel is used once, and is packed just before that; else all are packed first.
-    let once = strips * frame.tiles <= FEW_TILES && panels >= 8;
+    let once = strips * frame.tiles() <= FEW_TILES && panels >= 8;
     let (block_strips, block_panels) =
-        if once { (strips, 1) } else { ((BLOCK_TILES / frame.tiles).max(1), (SIDE / width).max(1)) };
+        if once { (strips, 1) } else { ((BLOCK_TILES / frame.tiles()).max(1), (SIDE / width).max(1)) };
     let mut buffer;
     let (packed, fresh) = match source {
         KernelSource::Packed(packed) => (packed, None),
@@ -301,7 +294,7 @@ fn convolve(
         KernelSource::Plain(weights) => {
             buffer = scratch::take(panels * panel_len);
             each_chunk(&mut buffer, panel_len, 1, |panel, to| {
-                simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+                simd::run(Pack { weights, panel, to: to.as_mut_ptr(), transform: PhantomData::<A::Kernel> });
             });
             (&*buffer, None)
         }
@@ -309,12 +302,14 @@ fn convolve(
 
     let out_plane = frame.out_height * frame.out_width;
     let target = Shared::unwritten(out);
-    let chunk = if once { strips } else { frame.chunk(depth) };
-    let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles, depth).len());
+    // Chunks are made of whole blocks, so that threads have as much to do as each other.
+    let blocks = (frame.chunk(CHUNK, A::Input::TO.pow(2) * depth) / block_strips).max(1);
+    let chunk = if once { strips } else { strips.min(blocks * block_strips) };
+    let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles(), depth).len(A::Input::TO));
     for first in (0..strips).step_by(chunk) {
         let count = chunk.min(strips - first);
-        let places = TilePlaces::new(count * frame.tiles, depth);
-        frame.read(x, depth, (first, count), &mut tiles, places);
+        let places = TilePlaces::new(count * frame.tiles(), depth);
+        frame.read::<A>(x, depth, (first, count), &mut tiles, places);
         let blocks = panels.div_ceil(block_panels);
         each(count.div_ceil(block_strips) * blocks, 1, |at| {
             let (strip, panel) = (at / blocks * block_strips, at % blocks * block_panels);
@@ -322,18 +317,18 @@ fn convolve(
             let mut here = scratch::take(if fresh.is_some() { panel_len } else { 0 });
             let kernels = match fresh {
                 Some(weights) => {
-                    simd::run(Pack { weights, panel, to: here.as_mut_ptr() });
+                    simd::run(Pack { weights, panel, to: here.as_mut_ptr(), transform: PhantomData::<A::Kernel> });
                     here.as_ptr()
                 }
                 None => packed[panel * panel_len..].as_ptr(),
             };
-            let result = TilePlaces::new(count * frame.tiles, panels * width);
-            let mut products = scratch::take(result.len());
+            let result = TilePlaces::new(count * frame.tiles(), panels * width);
+            let mut products = scratch::take(result.len(A::Output::FROM));
             let product = Product {
-                rows: count * frame.tiles,
+                rows: count * frame.tiles(),
                 panels,
                 depth,
-                a: tiles[strip * frame.tiles * places.tile..].as_ptr(),
+                a: tiles[strip * frame.tiles() * places.tile..].as_ptr(),
                 a_stride: places.tile,
                 b: kernels,
                 b_panel: panel_len,
@@ -342,8 +337,8 @@ fn convolve(
                 c_stride: result.tile,
                 add: false,
             };
-            let steps = [places.position, position, result.position];
-            simd::run(Products { first: product, steps, transposed: false });
+            let apart = [places.position, position, result.position];
+            simd::run(Products { first: product, apart, steps: A::STEPS, transposed: false });
             for at in 0..count {
                 let (image, row) = ((first + strip + at) / frame.strips, (first + strip + at) % frame.strips);
                 for side in (0..panels * width).step_by(lanes) {
@@ -352,11 +347,12 @@ fn convolve(
                         break;
                     }
                     let map = (image * outputs + channel) * out_plane;
-                    simd::run(WriteOutput {
-                        from: products[at * frame.tiles * result.tile + side..].as_ptr(),
+                    simd::run(WriteTiles {
+                        from: products[at * frame.tiles() * result.tile + side..].as_ptr(),
                         places: result,
-                        strip: row,
-                        tiles: frame.tiles,
+                        first: row * frame.rows * A::Output::TO,
+                        rows: frame.rows,
+                        tiles: frame.across,
                         // SAFETY: the map lies within the output, and this strip of it belongs to this task.
                         to: unsafe { target.at(map) },
                         channels: lanes.min(outputs - channel),
@@ -365,36 +361,10 @@ fn convolve(
                         epilogue,
                         map,
                         channel,
+                        transform: PhantomData::<A::Output>,
                     });
                 }
             }
         });
     }
-}
-
-/// Transforms the output gradients of `count` strips from `first` on.
-fn read_gradient(
-    frame: &Frame,
-    grad: &[f32],
-    channels: usize,
-    (first, count): (usize, usize),
-    to: &mut ScratchBuffer,
-    places: TilePlaces,
-) {
-    let (lanes, to) = (simd::lanes(), Shared::new(to));
-    let (groups, plane) = (channels.div_ceil(lanes), frame.out_height * frame.out_width);
-    each(count * groups, 8.min(groups), |at| {
-        let (strip, channel) = (at / groups, at % groups * lanes);
-        let image = (first + strip) / frame.strips;
-        let maps = ImageMaps {
-            at: grad[(image * channels + channel) * plane..].as_ptr(),
-            channels: lanes.min(channels - channel),
-            height: frame.out_height,
-            width: frame.out_width,
-        };
-        // SAFETY: each strip and group of channels has places of its own in `to`.
-        let to = unsafe { to.at(strip * frame.tiles * places.tile + channel) };
-        let strip = (first + strip) % frame.strips;
-        simd::run(ReadGradient { maps, strip, tiles: frame.tiles, to, places });
-    });
 }

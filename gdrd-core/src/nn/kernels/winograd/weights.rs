@@ -1,11 +1,15 @@
 //! Kernels in the form that the products take, and back.
 
+use std::marker::PhantomData;
+
 use super::super::product::{panel, panel_here};
 use super::super::scratch::{self, Values};
 use super::super::shape::ConvShape;
 use super::super::simd::{self, Simd, SimdKernel};
-use super::transform::{self, IN, TAPS};
+use super::axis::{Algorithm, Axis, MOST};
 
+/// Taps of a kernel along one axis.
+pub(super) const TAPS: usize = 3;
 /// Taps of a kernel.
 const KERNEL: usize = TAPS * TAPS;
 
@@ -32,28 +36,34 @@ pub(super) fn position(depth: usize, panel: usize) -> usize {
     depth * panel + 16
 }
 
+/// Values of a transformed panel.
+pub(super) fn panel_len<A: Algorithm>(depth: usize, panel: usize) -> usize {
+    A::Kernel::TO * A::Kernel::TO * position(depth, panel)
+}
+
 /// Transformed kernels, panel by panel of outputs.
-pub(super) fn packed(shape: &ConvShape, weight: &[f32]) -> Values {
+pub(super) fn packed<A: Algorithm>(shape: &ConvShape, weight: &[f32]) -> Values {
     let weights = Kernels3x3 { values: weight, inputs: shape.inputs, adjoint: false };
     let width = panel_here();
-    let panel_len = IN * IN * position(shape.inputs, width);
+    let panel_len = panel_len::<A>(shape.inputs, width);
     let mut packed = Values::zeros(shape.outputs.div_ceil(width) * panel_len);
     for (panel, to) in packed.chunks_exact_mut(panel_len).enumerate() {
-        simd::run(Pack { weights, panel, to: to.as_mut_ptr() });
+        simd::run(Pack { weights, panel, to: to.as_mut_ptr(), transform: PhantomData::<A::Kernel> });
     }
     packed
 }
 
 /// Writes `G g G^T` of the kernels to one panel of outputs: position `t`, channel `k`, output `n` at
 /// `t * position + k * panel + n`; zeros for outputs that do not exist.
-pub(super) struct Pack<'a> {
+pub(super) struct Pack<'a, X> {
     pub(super) weights: Kernels3x3<'a>,
     /// Which panel of outputs.
     pub(super) panel: usize,
     pub(super) to: *mut f32,
+    pub(super) transform: PhantomData<X>,
 }
 
-impl SimdKernel for Pack<'_> {
+impl<X: Axis> SimdKernel for Pack<'_, X> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let lanes = S::LANES;
@@ -73,7 +83,12 @@ impl SimdKernel for Pack<'_> {
                     transpose(simd, values, (inputs, adjoint), (first, valid), (start, count), &mut buffer);
                     for k in 0..count {
                         let to = self.to.add((start + k) * width + side * lanes);
-                        transform_one(simd, buffer.as_ptr().add(k * KERNEL * lanes), to, position(depth, width));
+                        transform_one::<S, X>(
+                            simd,
+                            buffer.as_ptr().add(k * KERNEL * lanes),
+                            to,
+                            position(depth, width),
+                        );
                     }
                 }
             }
@@ -124,34 +139,34 @@ unsafe fn transpose<S: Simd>(
 /// `G g G^T` for one vector of kernels `[tap, lane]`.
 ///
 /// # Safety
-/// Nine vectors may be read, and 36 written at distances of `position`.
+/// Nine vectors may be read, and those of the transform written at distances of `position`.
 #[inline(always)]
-unsafe fn transform_one<S: Simd>(simd: S, from: *const f32, to: *mut f32, position: usize) {
+unsafe fn transform_one<S: Simd, X: Axis>(simd: S, from: *const f32, to: *mut f32, position: usize) {
     let zero = simd.splat(0.0);
-    let mut mid = [[zero; TAPS]; IN];
+    let mut mid = [[zero; MOST]; MOST];
     for j in 0..TAPS {
-        let mut g = [zero; TAPS];
+        let mut g = [zero; MOST];
         for i in 0..TAPS {
             // SAFETY: the caller's promise.
             g[i] = unsafe { simd.load(from.add((i * TAPS + j) * S::LANES)) };
         }
-        let u = transform::weight(simd, g);
-        for i in 0..IN {
+        let u = X::of(simd, g);
+        for i in 0..X::TO {
             mid[i][j] = u[i];
         }
     }
-    for i in 0..IN {
-        let u = transform::weight(simd, mid[i]);
-        for j in 0..IN {
+    for i in 0..X::TO {
+        let u = X::of(simd, mid[i]);
+        for j in 0..X::TO {
             // SAFETY: the caller's promise.
-            unsafe { simd.store(to.add((i * IN + j) * position), u[j]) };
+            unsafe { simd.store(to.add((i * X::TO + j) * position), u[j]) };
         }
     }
 }
 
 /// `G^T du G` for a block of products: position `t`, output `o`, input `c` at `t * position + o * row + c`; writes the
 /// gradients of the kernels.
-pub(super) struct Unpack {
+pub(super) struct Unpack<X> {
     pub(super) from: *const f32,
     pub(super) position: usize,
     pub(super) row: usize,
@@ -160,31 +175,32 @@ pub(super) struct Unpack {
     /// The first kernel of the block; the next output's lies `stride` further.
     pub(super) to: *mut f32,
     pub(super) stride: usize,
+    pub(super) transform: PhantomData<X>,
 }
 
-impl SimdKernel for Unpack {
+impl<X: Axis> SimdKernel for Unpack<X> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (lanes, zero) = (S::LANES, simd.splat(0.0));
         let mut buffer = scratch::take(KERNEL * lanes);
         for output in 0..self.outputs {
             for first in (0..self.inputs).step_by(lanes) {
-                let mut mid = [[zero; IN]; TAPS];
+                let mut mid = [[zero; MOST]; TAPS];
                 // SAFETY: `buffer` has room for nine vectors; whoever made the kernel vouches for the rest.
                 unsafe {
                     let from = self.from.add(output * self.row + first);
-                    for j in 0..IN {
-                        let mut u = [zero; IN];
-                        for i in 0..IN {
-                            u[i] = simd.load(from.add((i * IN + j) * self.position));
+                    for j in 0..X::FROM {
+                        let mut u = [zero; MOST];
+                        for i in 0..X::FROM {
+                            u[i] = simd.load(from.add((i * X::FROM + j) * self.position));
                         }
-                        let w = transform::weight_adjoint(simd, u);
+                        let w = X::of(simd, u);
                         for i in 0..TAPS {
                             mid[i][j] = w[i];
                         }
                     }
                     for i in 0..TAPS {
-                        let w = transform::weight_adjoint(simd, mid[i]);
+                        let w = X::of(simd, mid[i]);
                         for j in 0..TAPS {
                             simd.store(buffer.as_mut_ptr().add((i * TAPS + j) * lanes), w[j]);
                         }
