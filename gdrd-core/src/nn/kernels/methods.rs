@@ -63,9 +63,13 @@ mod tests {
             let out = (shape.batch, shape.outputs, shape.out_height(), shape.out_width());
             let [x, w] = [flat(&random(x, 1).expect("x")), flat(&random(w, 2).expect("weight"))];
             let grad = flat(&random(out, 3).expect("gradient"));
+            let mask = flat(&random(x.len(), 4).expect("mask"));
+            let through = Im2col.input_gradient(&shape, &w, &grad);
+            let beside = through.iter().zip(&x).zip(&mask);
             let expected = [
                 convolution(&x, &w, &shape),
-                Im2col.input_gradient(&shape, &w, &grad),
+                beside.map(|((value, add), mask)| if *mask > 0.0 { value + add } else { *value }).collect(),
+                through,
                 Im2col.weight_gradient(&shape, &x, &grad),
             ];
             on_each_level(|| {
@@ -85,8 +89,10 @@ mod tests {
                                     method.name()
                                 );
                             }
+                            let after = Epilogue { add: Some(&x), mask: Some(&mask), ..Epilogue::default() };
+                            let with = method.input_gradient_with(&shape, &w, &grad, after);
                             let input = method.input_gradient(&shape, &w, &grad);
-                            [output, input, method.weight_gradient(&shape, &x, &grad)]
+                            [output, with, input, method.weight_gradient(&shape, &x, &grad)]
                         })
                     };
                     let found = run(1);
@@ -142,7 +148,8 @@ mod tests {
                     (shape(1, (64, 64), (16, 3), 1, 1), "winograd"),
                     (shape(1, (128, 128), (8, 3), 1, 1), "direct"),
                     (shape(2, (128, 128), (8, 3), 1, 1), "winograd"),
-                    (shape(96, (64, 128), (16, 3), 2, 1), "direct"),
+                    (shape(96, (64, 128), (16, 3), 2, 1), "winograd-strided"),
+                    (shape(1, (64, 128), (16, 3), 2, 1), "direct"),
                     (shape(96, (64, 128), (16, 1), 2, 1), "direct"),
                     (shape(96, (32, 32), (16, 3), 1, 32), "depthwise"),
                     (shape(96, (32, 32), (16, 3), 1, 2), "im2col"),
