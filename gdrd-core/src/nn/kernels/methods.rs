@@ -8,7 +8,7 @@ use super::direct::Direct;
 use super::im2col::Im2col;
 use super::instructions::Instructions;
 use super::shape::ConvShape;
-use super::winograd::{Winograd, WinogradStrided};
+use super::winograd::{Winograd, WinogradSmall, WinogradStrided};
 
 /// All methods; the first that applies is the fastest. The last one always applies.
 pub(super) const METHODS: &[&dyn Convolution] = &[
@@ -16,6 +16,7 @@ pub(super) const METHODS: &[&dyn Convolution] = &[
     &Amx,
     &Depthwise,
     &Winograd,
+    &WinogradSmall,
     &WinogradStrided,
     &Direct,
     &Im2col,
@@ -146,7 +147,8 @@ mod tests {
                 for (shape, expected) in [
                     (shape(96, (3, 64), (16, 3), 1, 1), "im2col"),
                     (shape(1, (64, 64), (16, 3), 1, 1), "winograd"),
-                    (shape(1, (128, 128), (8, 3), 1, 1), "direct"),
+                    (shape(1, (128, 128), (8, 3), 1, 1), "winograd-small"),
+                    (shape(1, (128, 128), (4, 3), 1, 1), "direct"),
                     (shape(2, (128, 128), (8, 3), 1, 1), "winograd"),
                     (shape(96, (64, 128), (16, 3), 2, 1), "winograd-strided"),
                     (shape(1, (64, 128), (16, 3), 2, 1), "direct"),

@@ -1,6 +1,6 @@
-//! Convolution with 3x3 kernels by fewer products than the definition has: Winograd's F(4x4, 3x3) for stride one, where a tile of 4x4
-//! outputs costs 36 products for each pair of channels instead of 144, and for stride two tiles of 2x2 outputs, which cost 25 instead of
-//! 36.
+//! Convolution with 3x3 kernels by fewer products than the definition has. For stride one Winograd's F(4x4, 3x3), where a tile of 4x4
+//! outputs costs 36 products for each pair of channels instead of 144, or F(2x2, 3x3), where one of 2x2 costs 16 instead of 36; for
+//! stride two tiles of 2x2 outputs, which cost 25 instead of 36.
 //!
 //! The tiles of some images are transformed into matrices `[tiles, channels]`, one for each value of a tile; each is multiplied with the
 //! matrix of its place in the transformed kernels, and the products are transformed back. The gradient of the input is a convolution of
@@ -11,6 +11,7 @@ mod axis;
 mod frame;
 mod pixels;
 mod stride_one;
+mod stride_one_small;
 mod stride_two;
 mod strips;
 mod weights;
@@ -21,6 +22,7 @@ use std::mem::MaybeUninit;
 use self::axis::{Algorithm, Axis, Step, Trainable};
 use self::frame::Frame;
 use self::stride_one::StrideOne;
+use self::stride_one_small::StrideOneSmall;
 use self::stride_two::{StrideTwo, StrideTwoBack};
 use self::strips::{TilePlaces, WriteTiles};
 use self::weights::{Kernels3x3, Pack, TAPS, Unpack};
@@ -51,6 +53,9 @@ const FEW_TILES: usize = 128;
 /// Few products for 3x3 kernels with stride one.
 pub(super) struct Winograd;
 
+/// Few products for them where there are too few tiles for [`Winograd`].
+pub(super) struct WinogradSmall;
+
 /// Few products for 3x3 kernels with stride two.
 pub(super) struct WinogradStrided;
 
@@ -78,6 +83,21 @@ impl Pair for Winograd {
             // Few tiles do not repay the larger kernels, and tiles that hang over the edge waste products.
             && tiles * shape.batch >= 8
             && shape.out_plane() * 9 >= 2 * 36 * tiles
+    }
+}
+
+impl Pair for WinogradSmall {
+    type Forward = StrideOneSmall;
+    type Backward = StrideOneSmall;
+
+    const NAME: &'static str = "winograd-small";
+
+    fn pays(shape: &ConvShape, tiles: usize) -> bool {
+        (shape.stride, shape.groups) == (1, 1)
+            && shape.padding < TAPS
+            && shape.inputs.min(shape.outputs) >= 16
+            && tiles * shape.batch >= 16
+            && shape.out_plane() * 9 * 2 >= 3 * 16 * tiles
     }
 }
 
