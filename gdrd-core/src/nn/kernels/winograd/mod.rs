@@ -18,6 +18,7 @@ mod weights;
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::RangeInclusive;
 
 use self::axis::{Algorithm, Axis, Step, Trainable};
 use self::frame::Frame;
@@ -59,15 +60,18 @@ pub(super) struct WinogradSmall;
 /// Few products for 3x3 kernels with stride two.
 pub(super) struct WinogradStrided;
 
-/// A convolution by one algorithm, and the gradient of its input by another.
+/// A convolution by one algorithm, the gradient of its input by another, and where they pay.
 trait Pair: Sync {
     type Forward: Trainable;
     type Backward: Algorithm;
 
     const NAME: &'static str;
-
-    /// Whether it applies and pays, for so many tiles of an image.
-    fn pays(shape: &ConvShape, tiles: usize) -> bool;
+    const STRIDE: usize;
+    const PADDING: RangeInclusive<usize>;
+    /// Tiles of a batch, at least: few do not repay the larger kernels.
+    const LEAST: usize;
+    /// Products beside the definition's, at most: tiles that hang over the edge waste some.
+    const SHARE: f64;
 }
 
 impl Pair for Winograd {
@@ -75,15 +79,10 @@ impl Pair for Winograd {
     type Backward = StrideOne;
 
     const NAME: &'static str = "winograd";
-
-    fn pays(shape: &ConvShape, tiles: usize) -> bool {
-        (shape.stride, shape.groups) == (1, 1)
-            && shape.padding < TAPS
-            && shape.inputs.min(shape.outputs) >= 16
-            // Few tiles do not repay the larger kernels, and tiles that hang over the edge waste products.
-            && tiles * shape.batch >= 8
-            && shape.out_plane() * 9 >= 2 * 36 * tiles
-    }
+    const STRIDE: usize = 1;
+    const PADDING: RangeInclusive<usize> = 0..=2;
+    const LEAST: usize = 8;
+    const SHARE: f64 = 1.0 / 2.0;
 }
 
 impl Pair for WinogradSmall {
@@ -91,14 +90,10 @@ impl Pair for WinogradSmall {
     type Backward = StrideOneSmall;
 
     const NAME: &'static str = "winograd-small";
-
-    fn pays(shape: &ConvShape, tiles: usize) -> bool {
-        (shape.stride, shape.groups) == (1, 1)
-            && shape.padding < TAPS
-            && shape.inputs.min(shape.outputs) >= 16
-            && tiles * shape.batch >= 16
-            && shape.out_plane() * 9 * 2 >= 3 * 16 * tiles
-    }
+    const STRIDE: usize = 1;
+    const PADDING: RangeInclusive<usize> = 0..=2;
+    const LEAST: usize = 16;
+    const SHARE: f64 = 2.0 / 3.0;
 }
 
 impl Pair for WinogradStrided {
@@ -106,13 +101,10 @@ impl Pair for WinogradStrided {
     type Backward = StrideTwoBack;
 
     const NAME: &'static str = "winograd-strided";
-
-    fn pays(shape: &ConvShape, tiles: usize) -> bool {
-        (shape.stride, shape.padding, shape.groups) == (2, 1, 1)
-            && shape.inputs.min(shape.outputs) >= 16
-            && tiles * shape.batch >= 64
-            && shape.out_plane() * 9 * 4 >= 5 * 25 * tiles
-    }
+    const STRIDE: usize = 2;
+    const PADDING: RangeInclusive<usize> = 1..=1;
+    const LEAST: usize = 64;
+    const SHARE: f64 = 4.0 / 5.0;
 }
 
 impl<P: Pair> Convolution for P {
@@ -121,9 +113,14 @@ impl<P: Pair> Convolution for P {
     }
 
     fn applies(&self, shape: &ConvShape, _: Instructions) -> bool {
-        let [down, across] = [shape.out_height(), shape.out_width()]
-            .map(|values| values.div_ceil(<P::Forward as Algorithm>::Output::TO));
-        (shape.kernel_h, shape.kernel_w) == (TAPS, TAPS) && P::pays(shape, down * across)
+        let out = <P::Forward as Algorithm>::Output::TO;
+        let tiles = shape.out_height().div_ceil(out) * shape.out_width().div_ceil(out);
+        let products = (tiles * P::Forward::STEPS.len()) as f64;
+        (shape.kernel_h, shape.kernel_w, shape.stride, shape.groups) == (TAPS, TAPS, P::STRIDE, 1)
+            && P::PADDING.contains(&shape.padding)
+            && shape.inputs.min(shape.outputs) >= 16
+            && tiles * shape.batch >= P::LEAST
+            && products <= P::SHARE * (shape.out_plane() * TAPS * TAPS) as f64
     }
 
     fn pack(&self, shape: &ConvShape, weight: &[f32]) -> Option<Values> {
