@@ -16,7 +16,7 @@ thread_local! {
     static HANDED: RefCell<Option<Vec<Handed>>> = const { RefCell::new(None) };
 }
 
-/// What [`Tensor::backward`] of a `loss` of one value gives, in less time where weights are large.
+/// What [`Tensor::backward`] of a `loss` gives, in less time where weights are large.
 ///
 /// # Errors
 /// If the backward pass fails.

@@ -8,6 +8,7 @@ use super::super::shape::ConvShape;
 use super::super::simd;
 use super::super::team::each;
 use super::super::transpose::ImageMaps;
+use super::CHUNK;
 use super::axis::{Algorithm, Axis};
 use super::strips::{ReadTiles, TilePlaces};
 use super::weights::TAPS;
@@ -54,7 +55,7 @@ impl Frame {
     /// The convolution that leads from the output's gradient to the input's.
     pub(super) fn backward<A: Algorithm>(shape: &ConvShape) -> Self {
         let out = (shape.out_height(), shape.out_width());
-        let before = if shape.stride == 1 { TAPS - 1 - shape.padding } else { 0 };
+        let before = (TAPS - 1 - shape.padding) / shape.stride;
         Self::new::<A>(shape.batch, out, before, (shape.height, shape.width))
     }
 
@@ -63,9 +64,9 @@ impl Frame {
         self.rows * self.across
     }
 
-    /// Strips of the whole batch of which each has `values` values for a tile, so that they are at most `all` values.
-    pub(super) fn chunk(&self, all: usize, values: usize) -> usize {
-        (all / (values * self.tiles())).clamp(1, self.batch * self.strips)
+    /// Strips of the whole batch of which each has `values` values for a tile, so that they stay within [`CHUNK`].
+    pub(super) fn chunk(&self, values: usize) -> usize {
+        (CHUNK / (values * self.tiles())).clamp(1, self.batch * self.strips)
     }
 
     /// Transforms the tiles of `count` strips from `first` on of the maps that are read.

@@ -182,7 +182,7 @@ fn weight_gradient<A: Trainable>(shape: &ConvShape, x: &[f32], grad: &[f32]) -> 
     let width = panel_here();
     let (frame, ConvShape { inputs, outputs, .. }) = (Frame::forward::<A>(shape), *shape);
     let strips = frame.batch * frame.strips;
-    let chunk = frame.chunk(CHUNK, A::Input::TO.pow(2) * inputs + A::OutputAdjoint::TO.pow(2) * outputs);
+    let chunk = frame.chunk(A::Input::TO.pow(2) * inputs + A::OutputAdjoint::TO.pow(2) * outputs);
     let wide = inputs.next_multiple_of(width);
     let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles(), wide).len(A::Input::TO));
     let mut grads = scratch::take(TilePlaces::new(chunk * frame.tiles(), outputs).len(A::OutputAdjoint::TO));
@@ -320,7 +320,7 @@ fn convolve<A: Algorithm>(
     let out_plane = frame.out_height * frame.out_width;
     let target = Shared::unwritten(out);
     // Chunks are made of whole blocks, so that threads have as much to do as each other.
-    let blocks = (frame.chunk(CHUNK, A::Input::TO.pow(2) * depth) / block_strips).max(1);
+    let blocks = (frame.chunk(A::Input::TO.pow(2) * depth) / block_strips).max(1);
     let chunk = if once { strips } else { strips.min(blocks * block_strips) };
     let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles(), depth).len(A::Input::TO));
     for first in (0..strips).step_by(chunk) {
