@@ -175,6 +175,29 @@ fn libraries_never_print() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// rustdoc compiles an indented block as an example, also in a private module: a formula stands in a fence marked `text`.
+#[test]
+fn no_formula_is_taken_for_an_example() {
+    let comment =
+        |line: &str| ["//!", "///"].iter().find_map(|mark| Some(line.trim_start().strip_prefix(mark)?.to_owned()));
+    let mut wrong = Vec::new();
+    for path in rust_files().iter().filter(|path| shown(path).contains("/src/")) {
+        let (mut fenced, mut after_blank) = (false, true);
+        for (at, line) in text(path).lines().enumerate() {
+            let Some(comment) = comment(line) else {
+                (fenced, after_blank) = (false, true);
+                continue;
+            };
+            fenced ^= comment.trim_start().starts_with("```");
+            if !fenced && after_blank && comment.starts_with("     ") {
+                wrong.push(format!("{}:{}: indented text without a fence", shown(path), at + 1));
+            }
+            after_blank = comment.trim().is_empty();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn no_path_of_a_machine_is_committed() {
     // In pieces, so that this file does not find itself.

@@ -3,7 +3,9 @@
 //! The outputs `y0 = g0 d0 + g1 d1 + g2 d2` and `y1 = g0 d2 + g1 d3 + g2 d4` are those of a kernel of two, `g0` and `g2`, over every other
 //! input (F(2, 2) with the points 0, 1 and infinity: three products), and of a kernel of one over the inputs between (two products). With
 //!
-//!     m0 = g0 (d0 - d2) + g1 (d1 - d3)        m1 = (g0 + g2) d2 + g1 d3        m2 = g2 (d4 - d2)
+//! ```text
+//! m0 = g0 (d0 - d2) + g1 (d1 - d3)        m1 = (g0 + g2) d2 + g1 d3        m2 = g2 (d4 - d2)
+//! ```
 //!
 //! they are `y0 = m0 + m1` and `y1 = m1 + m2`. All factors are one, so it is as exact as the definition.
 
