@@ -4,6 +4,8 @@ use std::mem::MaybeUninit;
 
 use super::epilogue::Epilogue;
 use super::instructions::Instructions;
+#[cfg(doc)]
+use super::pixels::PixelForm;
 use super::pixels::{self, PixelWeights};
 use super::scratch::Values;
 use super::shape::ConvShape;
@@ -52,16 +54,22 @@ pub(super) trait Convolution: Sync {
         self.applies(shape, instructions)
     }
 
-    /// The kernels for [`forward_pixels`](Self::forward_pixels), with `halves` in bfloat16, where the method has such a form.
-    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], halves: bool) -> Values {
-        let _ = (shape, halves);
+    /// Whether [`forward_pixels`](Self::forward_pixels) takes the kernels as [`PixelForm::Panels`], so that they need no other form.
+    fn reads_panels(&self, shape: &ConvShape) -> bool {
+        let _ = shape;
+        false
+    }
+
+    /// The kernels for [`forward_pixels`](Self::forward_pixels) as [`PixelForm::Packed`].
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32]) -> Values {
+        let _ = shape;
         let mut plain = Values::zeros(weight.len());
         plain.copy_from_slice(weight);
         plain
     }
 
-    /// Writes all of the output for maps whose channels lie side by side ([`pixels`]), with kernels that
-    /// [`pack_pixels`](Self::pack_pixels) has packed. The epilogue has numbers for whole vectors of channels.
+    /// Writes all of the output for maps whose channels lie side by side ([`pixels`]). The epilogue has numbers for whole vectors of
+    /// channels.
     fn forward_pixels(
         &self,
         shape: &ConvShape,

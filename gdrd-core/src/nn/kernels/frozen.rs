@@ -12,7 +12,7 @@ use super::direct::{self, Direct};
 use super::epilogue::{Epilogue, EpilogueActivation};
 use super::instructions::Instructions;
 use super::methods::{METHODS, place, place_for_pixels};
-use super::pixels::{self, PixelWeights, filled_up};
+use super::pixels::{self, PixelForm, PixelWeights, filled_up};
 use super::product::panel_here;
 use super::scratch::Values;
 use super::shape::ConvShape;
@@ -158,13 +158,13 @@ impl FrozenConv {
         let pack = |weight: &[f32]| {
             let halves =
                 precision == WeightPrecision::Bfloat16 || weight.iter().all(|value| value.to_bits() << 16 == 0);
-            (Direct.pack_pixels(&shape, weight, halves), halves)
+            (direct::panels(&shape, weight, halves), halves)
         };
         let ((values, halves), width) = (self.plain(pack)?, panel_here());
         if takes_pixels() {
             self.held = Held::Panels { shape, values, halves, width };
         } else if let (Held::Plain(weight), true) = (&self.held, halves) {
-            let rounded = direct::unpack(&shape, PixelWeights { values: &values, halves }, width);
+            let rounded = direct::unpack(&shape, &values, halves, width);
             self.held = Held::Plain(tensor(rounded, weight.dims())?);
         }
         Ok(())
@@ -253,9 +253,7 @@ impl FrozenConv {
                 let Storage::Cpu(storage) = &*storage else { bail!("a kernel needs a tensor in main memory") };
                 Ok(f(floats(storage, layout)?))
             }
-            Held::Panels { shape, values, halves, width } => {
-                Ok(f(&direct::unpack(shape, PixelWeights { values, halves: *halves }, *width)))
-            }
+            Held::Panels { shape, values, halves, width } => Ok(f(&direct::unpack(shape, values, *halves, *width))),
             Held::Bytes { shape, kernels } => Ok(f(&kernels.unpack(shape))),
         }
     }
@@ -291,16 +289,17 @@ impl FrozenConv {
         if found != (expected.0, expected.1, expected.1) {
             bail!("{shape:?} cannot have inputs, outputs and additions of {found:?} values");
         }
-        let place = place_for_pixels(&ConvShape { batch, ..shape });
+        let of_batch = ConvShape { batch, ..shape };
+        let place = place_for_pixels(&of_batch);
         let (method, instructions) = (METHODS[place], Instructions::now());
-        let mut run = |values: &[f32], halves| {
-            method.forward_pixels(&shape, x, PixelWeights { values, halves }, self.epilogue(add), out);
+        let mut run = |values: &[f32], form| {
+            method.forward_pixels(&shape, x, PixelWeights { values, form }, self.epilogue(add), out);
         };
         match &self.held {
             Held::Panels { shape: of, values, halves, width }
-                if method.name() == Direct.name() && *width == panel_here() && of.taps() == shape.taps() =>
+                if method.reads_panels(&of_batch) && *width == panel_here() && of.taps() == shape.taps() =>
             {
-                run(values, *halves);
+                run(values, PixelForm::Panels { halves: *halves });
                 return Ok(());
             }
             Held::Bytes { shape: of, kernels } if of.taps() == shape.taps() => {
@@ -312,14 +311,16 @@ impl FrozenConv {
             }
             _ => {}
         }
-        let pack = |weight: &[f32]| Packed { instructions, values: Some(method.pack_pixels(&shape, weight, false)) };
+        let pack = |weight: &[f32]| Packed { instructions, values: Some(method.pack_pixels(&shape, weight)) };
         if self.pixels[place].get().is_none() {
             self.plain(|weight| _ = self.pixels[place].get_or_init(|| pack(weight)))?;
         }
         match self.pixels[place].get() {
-            Some(Packed { instructions: of, values: Some(values) }) if *of == instructions => run(values, false),
+            Some(Packed { instructions: of, values: Some(values) }) if *of == instructions => {
+                run(values, PixelForm::Packed)
+            }
             // Packed for this call alone.
-            _ => self.plain(|weight| pack(weight).values.map(|values| run(&values, false))).map(|_| ())?,
+            _ => self.plain(|weight| pack(weight).values.map(|values| run(&values, PixelForm::Packed))).map(|_| ())?,
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ mod tests {
     use super::super::buffer::Filling;
     use super::super::convolution::ConvWeights;
     use super::super::epilogue::Epilogue;
-    use super::super::pixels::{self, PixelWeights};
+    use super::super::pixels::{self, PixelForm, PixelWeights};
     use super::super::testing::{CONVOLUTIONS, assert_close, convolution, flat, on_each_level, random, with_threads};
     use super::*;
 
@@ -115,11 +115,11 @@ mod tests {
             pixels::from_maps(&x, shape.inputs, shape.plane(), &mut pixels);
             on_each_level(|| {
                 for method in METHODS.iter().filter(|method| method.applies_to_pixels(&shape, Instructions::now())) {
-                    let packed = method.pack_pixels(&shape, &w, false);
+                    let packed = method.pack_pixels(&shape, &w);
                     let run = |threads| {
                         with_threads(threads, || {
                             let mut out = vec![f32::NAN; pixels::len(shape.batch, shape.outputs, shape.out_plane())];
-                            let weights = PixelWeights { values: &packed, halves: false };
+                            let weights = PixelWeights { values: &packed, form: PixelForm::Packed };
                             method.forward_pixels(&shape, &pixels, weights, Epilogue::default(), &mut out);
                             let mut maps = vec![0f32; shape.output_len()];
                             pixels::to_maps(&out, shape.outputs, shape.out_plane(), &mut maps);

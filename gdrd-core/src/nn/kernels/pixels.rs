@@ -65,12 +65,20 @@ pub(super) fn windows<const ROWS: usize>(shape: &ConvShape, pitch: usize, row: u
     windows
 }
 
-/// Kernels packed for maps in this form.
+/// Kernels for maps in this form.
 #[derive(Clone, Copy)]
 pub(super) struct PixelWeights<'a> {
     pub(super) values: &'a [f32],
-    /// Whether each value is a pair of bfloat16 values.
-    pub(super) halves: bool,
+    pub(super) form: PixelForm,
+}
+
+/// How kernels lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PixelForm {
+    /// As the method has packed them.
+    Packed,
+    /// As [`Direct`](super::direct::Direct) takes them, with `halves` as pairs of bfloat16 values.
+    Panels { halves: bool },
 }
 
 /// Maps `[images, channels, plane]` in this form.

@@ -42,6 +42,23 @@ impl Product {
     /// The three matrices lie in memory that may be read or written.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, const TRANSPOSED: bool>(&self, simd: S) {
+        // SAFETY: the caller's promise.
+        unsafe { self.blocks::<S, TRANSPOSED, false>(simd, (std::ptr::null(), 0)) }
+    }
+
+    /// As [`run`](Self::run). What a later product reads is fetched meanwhile: where it begins, and the bytes of it for each `k`, of which
+    /// each block of rows takes a share.
+    ///
+    /// # Safety
+    /// As above; that address may be any.
+    #[inline(always)]
+    pub(super) unsafe fn run_ahead<S: Simd>(&self, simd: S, ahead: (*const f32, usize)) {
+        // SAFETY: the caller's promise.
+        unsafe { self.blocks::<S, false, true>(simd, ahead) }
+    }
+
+    #[inline(always)]
+    unsafe fn blocks<S: Simd, const TRANSPOSED: bool, const AHEAD: bool>(&self, simd: S, ahead: (*const f32, usize)) {
         for panel_at in 0..self.panels {
             let mut row = 0;
             while row < self.rows {
@@ -49,15 +66,15 @@ impl Product {
                 // SAFETY: the block lies within the matrices.
                 row += unsafe {
                     if S::ROWS == 8 && left >= 8 {
-                        self.block::<S, TRANSPOSED, 8>(simd, row, panel_at)
-                    } else if S::ROWS == 6 && left >= 6 {
-                        self.block::<S, TRANSPOSED, 6>(simd, row, panel_at)
+                        self.block::<S, TRANSPOSED, AHEAD, 8>(simd, (row, panel_at), ahead)
+                    } else if S::ROWS == 6 && left >= 6 && left != 8 {
+                        self.block::<S, TRANSPOSED, AHEAD, 6>(simd, (row, panel_at), ahead)
                     } else if left >= 4 {
-                        self.block::<S, TRANSPOSED, 4>(simd, row, panel_at)
+                        self.block::<S, TRANSPOSED, AHEAD, 4>(simd, (row, panel_at), ahead)
                     } else if left >= 2 {
-                        self.block::<S, TRANSPOSED, 2>(simd, row, panel_at)
+                        self.block::<S, TRANSPOSED, AHEAD, 2>(simd, (row, panel_at), ahead)
                     } else {
-                        self.block::<S, TRANSPOSED, 1>(simd, row, panel_at)
+                        self.block::<S, TRANSPOSED, AHEAD, 1>(simd, (row, panel_at), ahead)
                     }
                 };
             }
@@ -66,11 +83,11 @@ impl Product {
 
     /// `ROWS` rows of one panel; returns `ROWS`.
     #[inline(always)]
-    unsafe fn block<S: Simd, const TRANSPOSED: bool, const ROWS: usize>(
+    unsafe fn block<S: Simd, const TRANSPOSED: bool, const AHEAD: bool, const ROWS: usize>(
         &self,
         simd: S,
-        row: usize,
-        panel_at: usize,
+        (row, panel_at): (usize, usize),
+        (ahead, bytes): (*const f32, usize),
     ) -> usize {
         // SAFETY: the caller's promise covers all addresses of the block.
         unsafe {
@@ -78,7 +95,13 @@ impl Product {
             let mut b = self.b.add(panel_at * self.b_panel);
             let c = self.c.add(row * self.c_stride + panel_at * panel::<S>());
             let mut sums = [[simd.splat(0.0); WIDE]; ROWS];
+            let share = bytes / self.rows.div_ceil(S::ROWS);
+            let mut ahead = ahead.cast::<u8>().wrapping_add(row / S::ROWS * self.depth * share);
             for _ in 0..self.depth {
+                if AHEAD {
+                    simd.prefetch(ahead.cast());
+                    ahead = ahead.wrapping_add(share);
+                }
                 let right = [simd.load(b), simd.load(b.add(S::LANES))];
                 for i in 0..ROWS {
                     let left = simd.splat(*a.add(i * if TRANSPOSED { 1 } else { self.a_stride }));

@@ -46,6 +46,8 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// They may be written.
     unsafe fn store(self, to: *mut f32, value: Self::V);
+    /// Asks for what lies at `from` to come nearer; nothing is read, and the address may be any.
+    fn prefetch(self, from: *const f32);
     /// Two vectors of bfloat16 values from `LANES` pairs: the lower halves of the 32-bit words, and the upper ones.
     ///
     /// # Safety
@@ -143,6 +145,9 @@ impl Simd for Portable {
         // SAFETY: the caller's promise.
         unsafe { from.cast::<[f32; 8]>().read_unaligned() }
     }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
 
     #[inline(always)]
     unsafe fn load_halves(self, from: *const f32) -> [Self::V; 2] {

@@ -117,7 +117,7 @@ pub(super) fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], tolerance: f3
 
 /// `(x, weight, stride, padding, groups)`: odd sizes, primes, batch one, wide maps, every path.
 type Case = ((usize, usize, usize, usize), (usize, usize, usize, usize), usize, usize, usize);
-pub(super) const CONVOLUTIONS: [Case; 26] = [
+pub(super) const CONVOLUTIONS: [Case; 28] = [
     ((2, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1),
     ((1, 16, 8, 8), (32, 16, 3, 3), 1, 1, 1),
     ((5, 17, 4, 4), (19, 17, 3, 3), 1, 1, 1),
@@ -142,6 +142,9 @@ pub(super) const CONVOLUTIONS: [Case; 26] = [
     ((2, 24, 9, 9), (32, 24, 5, 5), 2, 2, 1),
     ((17, 17, 8, 8), (19, 17, 3, 3), 2, 1, 1),
     ((12, 24, 15, 13), (40, 24, 3, 3), 2, 1, 1),
+    // Few channels for many.
+    ((2, 3, 9, 7), (70, 3, 3, 3), 2, 1, 1),
+    ((3, 2, 6, 5), (97, 2, 3, 2), 1, 2, 1),
     // More than one chunk.
     ((41, 96, 16, 16), (32, 96, 3, 3), 1, 1, 1),
     ((41, 96, 16, 16), (32, 96, 3, 3), 2, 1, 1),

@@ -56,7 +56,7 @@ impl Convolution for Depthwise {
         pixels::applies(shape)
     }
 
-    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32]) -> Values {
         pixels::pack(shape, weight)
     }
 

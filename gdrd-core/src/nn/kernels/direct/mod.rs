@@ -21,7 +21,7 @@ use super::simd;
 use super::team::{each, each_chunk};
 use super::transpose::ImageMaps;
 
-pub(super) use self::pixels::unpack;
+pub(super) use self::pixels::{panels, unpack};
 
 /// Channels taken at a time on either side of a block of products.
 const SIDE: usize = 64;
@@ -119,8 +119,12 @@ impl Convolution for Direct {
         shape.groups == 1 && is_filled_up(shape.outputs)
     }
 
-    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], halves: bool) -> Values {
-        pixels::pack(shape, weight, halves)
+    fn reads_panels(&self, _: &ConvShape) -> bool {
+        true
+    }
+
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32]) -> Values {
+        panels(shape, weight, false)
     }
 
     fn forward_pixels(

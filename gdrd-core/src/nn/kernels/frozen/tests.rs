@@ -142,6 +142,27 @@ fn weights_are_held_in_bfloat16() {
     });
 }
 
+/// A wide layer takes a few images with the kernels that it holds, whatever the method, and packs no others for them.
+#[test]
+fn wide_layers_pack_nothing_for_a_few_images() {
+    on_each_level(|| {
+        let (inputs, outputs) = (272, 512);
+        let w = random((outputs, inputs, 3, 3), 1).expect("weight");
+        let mut layer = FrozenConv::new(&w, (1, 1, 1), None, EpilogueActivation::Relu).expect("a layer");
+        layer.hold([inputs, 4, 4], false, WeightPrecision::Float32).expect("held");
+        for images in [1, 9] {
+            let x = random((images, inputs, 4, 4), 2).expect("x");
+            let shape = ConvShape::new((images, inputs, 4, 4), (outputs, inputs, 3, 3), 1, 1, 1).expect("fits");
+            let expected = flat(&conv2d(&x, &w, 1, 1, 1).and_then(|y| y.relu()).expect("a map"));
+            assert_close(&[over_pixels(&layer, &x, None)], &[expected], 2e-5);
+            if takes_pixels() {
+                assert!(METHODS[place_for_pixels(&shape)].reads_panels(&shape), "{shape:?}");
+                assert!(layer.pixels.iter().all(|packed| packed.get().is_none()), "{layer:?}");
+            }
+        }
+    });
+}
+
 /// Kernels that lie packed for some instructions are left alone by others.
 #[test]
 fn one_layer_serves_all_instructions() {

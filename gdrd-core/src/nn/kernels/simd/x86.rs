@@ -103,6 +103,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        // SAFETY: as above; no address is wrong.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_halves(self, from: *const f32) -> [__m512; 2] {
         // SAFETY: as above, and the caller's promise.
         unsafe {
@@ -197,6 +203,12 @@ impl Simd for Avx2 {
     fn min(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: as above.
         unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        // SAFETY: as above; no address is wrong.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
 
     #[inline(always)]

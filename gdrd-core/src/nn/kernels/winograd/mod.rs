@@ -10,6 +10,7 @@
 mod axis;
 mod frame;
 mod pixels;
+mod products;
 mod stride_one;
 mod stride_one_small;
 mod stride_two;
@@ -20,8 +21,9 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
 
-use self::axis::{Algorithm, Axis, Step, Trainable};
+use self::axis::{Algorithm, Axis, Trainable};
 use self::frame::Frame;
+use self::products::{Ahead, Products};
 use self::stride_one::StrideOne;
 use self::stride_one_small::StrideOneSmall;
 use self::stride_two::{StrideTwo, StrideTwoBack};
@@ -35,7 +37,7 @@ use super::pixels::PixelWeights;
 use super::product::{Product, panel_here};
 use super::scratch::{self, Values};
 use super::shape::ConvShape;
-use super::simd::{self, Simd, SimdKernel};
+use super::simd;
 use super::team::{each, each_chunk};
 
 /// Values of transformed tiles that are made before they are used: about what a last-level cache holds.
@@ -47,6 +49,10 @@ const SIDE: usize = 64;
 /// Tiles of a block of products, unless the kernels are packed for one block of tiles alone. Each block reads its kernels again: with 96
 /// a student embeds 5 to 8 % faster than with 48 on an EPYC (Zen 4), and trains as fast.
 const BLOCK_TILES: usize = 96;
+
+/// Values of transformed kernels up to which a layer holds them for inference: they come from a cache. Larger ones would come from
+/// memory, which takes longer than to transform them for a block of tiles.
+const HELD: usize = 1 << 20;
 
 /// Tiles up to which kernels are packed where they are used.
 const FEW_TILES: usize = 128;
@@ -113,8 +119,7 @@ impl<P: Pair> Convolution for P {
     }
 
     fn applies(&self, shape: &ConvShape, _: Instructions) -> bool {
-        let out = <P::Forward as Algorithm>::Output::TO;
-        let tiles = shape.out_height().div_ceil(out) * shape.out_width().div_ceil(out);
+        let tiles = tiles_of::<P::Forward>(shape);
         let products = (tiles * P::Forward::STEPS.len()) as f64;
         (shape.kernel_h, shape.kernel_w, shape.stride, shape.groups) == (TAPS, TAPS, P::STRIDE, 1)
             && P::PADDING.contains(&shape.padding)
@@ -145,7 +150,12 @@ impl<P: Pair> Convolution for P {
         convolve::<P::Forward>(&frame, x, channels, source, epilogue, out);
     }
 
-    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32], _: bool) -> Values {
+    fn reads_panels(&self, shape: &ConvShape) -> bool {
+        let tiles = shape.batch * tiles_of::<P::Forward>(shape);
+        tiles <= BLOCK_TILES && <P::Forward as Algorithm>::Kernel::TO.pow(2) * shape.inputs * shape.outputs > HELD
+    }
+
+    fn pack_pixels(&self, shape: &ConvShape, weight: &[f32]) -> Values {
         weights::packed::<P::Forward>(shape, weight)
     }
 
@@ -157,7 +167,7 @@ impl<P: Pair> Convolution for P {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
-        pixels::forward::<P::Forward>(shape, x, weights.values, epilogue, out);
+        pixels::forward::<P::Forward>(shape, x, weights, epilogue, out);
     }
 
     fn input_gradient(&self, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
@@ -176,6 +186,11 @@ impl<P: Pair> Convolution for P {
     fn weight_gradient(&self, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
         weight_gradient::<P::Forward>(shape, x, grad)
     }
+}
+
+/// Tiles of an image.
+fn tiles_of<A: Algorithm>(shape: &ConvShape) -> usize {
+    shape.out_height().div_ceil(A::Output::TO) * shape.out_width().div_ceil(A::Output::TO)
 }
 
 fn weight_gradient<A: Trainable>(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
@@ -224,7 +239,13 @@ fn weight_gradient<A: Trainable>(shape: &ConvShape, x: &[f32], grad: &[f32]) -> 
                 add: first > 0,
             };
             let apart = [grad_places.position, tile_places.position, block.position];
-            simd::run(Products { first: product, apart, steps: A::KERNEL_STEPS, transposed: true });
+            simd::run(Products {
+                first: product,
+                apart,
+                steps: A::KERNEL_STEPS,
+                transposed: true,
+                ahead: Ahead::Nothing,
+            });
             if first + count == strips {
                 simd::run(Unpack {
                     from: sum,
@@ -249,41 +270,6 @@ enum KernelSource<'a> {
     Plain(Kernels3x3<'a>),
     /// What [`Convolution::pack`] has made.
     Packed(&'a [f32]),
-}
-
-/// A product for each step of an algorithm.
-struct Products {
-    /// That of the first matrices.
-    first: Product,
-    /// Distances of neighbouring matrices: left factors, right factors and results.
-    apart: [usize; 3],
-    steps: &'static [Step],
-    /// Whether the left factors are transposed.
-    transposed: bool,
-}
-
-impl SimdKernel for Products {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { first, apart, .. } = self;
-        for step in self.steps {
-            // SAFETY: whoever made the kernel vouches for the matrices.
-            unsafe {
-                let product = Product {
-                    a: first.a.add(step.left * apart[0]),
-                    b: first.b.add(step.right * apart[1]),
-                    c: first.c.add(step.result * apart[2]),
-                    add: first.add || step.add,
-                    ..first
-                };
-                if self.transposed {
-                    product.run::<S, true>(simd);
-                } else {
-                    product.run::<S, false>(simd);
-                }
-            }
-        }
-    }
 }
 
 /// Writes all of the output.
@@ -355,7 +341,7 @@ fn convolve<A: Algorithm>(
                 add: false,
             };
             let apart = [places.position, position, result.position];
-            simd::run(Products { first: product, apart, steps: A::STEPS, transposed: false });
+            simd::run(Products { first: product, apart, steps: A::STEPS, transposed: false, ahead: Ahead::Nothing });
             for at in 0..count {
                 let (image, row) = ((first + strip + at) / frame.strips, (first + strip + at) % frame.strips);
                 for side in (0..panels * width).step_by(lanes) {

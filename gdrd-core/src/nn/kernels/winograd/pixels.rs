@@ -2,10 +2,11 @@
 //! transpose.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::super::buffer::Shared;
 use super::super::epilogue::Epilogue;
-use super::super::pixels::pitch;
+use super::super::pixels::{PixelForm, PixelWeights, pitch};
 use super::super::product::{Product, panel_here};
 use super::super::scratch;
 use super::super::shape::ConvShape;
@@ -13,17 +14,25 @@ use super::super::simd::{self, Simd, SimdKernel};
 use super::super::team::each;
 use super::axis::{Algorithm, Axis, MOST};
 use super::frame::Frame;
+use super::products::{Ahead, Products};
 use super::strips::TilePlaces;
-use super::{BLOCK_TILES, CHUNK, Products, SIDE, weights};
+use super::weights::PackPanel;
+use super::{BLOCK_TILES, CHUNK, SIDE, weights};
 
 /// Tiles up to which all are one block, and each task has one panel.
 const ONE_BLOCK: usize = 48;
 
-/// Writes all of the output for kernels that [`Convolution::pack`](super::Convolution::pack) has packed.
+/// Values of packed kernels up to which they lie in a core's cache from one call to the next.
+const NEAR: usize = 1 << 18;
+
+/// Values of kernels that a task transforms at a time, at least: a part of a core's cache.
+const TRANSFORMED: usize = 1 << 16;
+
+/// Writes all of the output.
 pub(super) fn forward<A: Algorithm>(
     shape: &ConvShape,
     x: &[f32],
-    packed: &[f32],
+    weights: PixelWeights<'_>,
     epilogue: Epilogue<'_>,
     out: &mut [f32],
 ) {
@@ -31,16 +40,19 @@ pub(super) fn forward<A: Algorithm>(
     let (lanes, width) = (simd::lanes(), panel_here());
     let (panels, strips, groups) =
         (shape.outputs.div_ceil(width), frame.batch * frame.strips, depth.div_ceil(simd::lanes()));
-    let position = weights::position(depth, width);
     let panel_len = weights::panel_len::<A>(depth, width);
-    let few = strips * frame.tiles() <= ONE_BLOCK;
+    let few = weights.form != PixelForm::Packed || strips * frame.tiles() <= ONE_BLOCK;
     let block_strips = if few { strips } else { (BLOCK_TILES / frame.tiles()).max(1) };
     let block_panels = if few { 1 } else { (SIDE / width).max(1) };
     // Each chunk reads all kernels again, and is made of whole blocks.
     let (of_kernel, of_tile) = (A::Kernel::TO.pow(2), A::Input::TO.pow(2));
+    // Channels whose kernels are transformed at a time, by the task that uses them: the products are read and written once for each.
+    let products = 2 * of_kernel * strips * frame.tiles() * width;
+    let at_once = (products.max(TRANSFORMED) / (of_kernel * width)).clamp(1, depth);
     let values = (of_kernel * depth * shape.outputs / 4).clamp(CHUNK / 8, CHUNK);
     let whole = (values / (of_tile * depth * frame.tiles())).max(1).next_multiple_of(block_strips);
     let chunk = if few { strips } else { whole.min(strips) };
+    let far = of_kernel * depth * shape.outputs > NEAR;
     let target = Shared::new(out);
     let mut tiles = scratch::take(TilePlaces::new(chunk * frame.tiles(), depth).len(A::Input::TO));
     for first in (0..strips).step_by(chunk) {
@@ -68,21 +80,49 @@ pub(super) fn forward<A: Algorithm>(
             let (count, panels) = (block_strips.min(count - strip), block_panels.min(panels - panel));
             let result = TilePlaces::new(count * frame.tiles(), panels * width);
             let mut products = scratch::take(result.len(A::Output::FROM));
-            let product = Product {
-                rows: count * frame.tiles(),
-                panels,
-                depth,
-                a: tiles[strip * frame.tiles() * places.tile..].as_ptr(),
-                a_stride: places.tile,
-                b: packed[panel * panel_len..].as_ptr(),
-                b_panel: panel_len,
-                b_stride: width,
-                c: products.as_mut_ptr(),
-                c_stride: result.tile,
-                add: false,
+            let to = products.as_mut_ptr();
+            let multiply = |channels: Range<usize>, kernels: *const f32, ahead| {
+                let first = Product {
+                    rows: count * frame.tiles(),
+                    panels,
+                    depth: channels.len(),
+                    a: tiles[strip * frame.tiles() * places.tile + channels.start..].as_ptr(),
+                    a_stride: places.tile,
+                    b: kernels,
+                    b_panel: panel_len,
+                    b_stride: width,
+                    c: to,
+                    c_stride: result.tile,
+                    add: channels.start > 0,
+                };
+                let apart = [places.position, weights::position(channels.len(), width), result.position];
+                simd::run(Products { first, apart, steps: A::STEPS, transposed: false, ahead });
             };
-            let apart = [places.position, position, result.position];
-            simd::run(Products { first: product, apart, steps: A::STEPS, transposed: false });
+            match weights.form {
+                PixelForm::Packed => {
+                    let ahead = if far { Ahead::Factors } else { Ahead::Nothing };
+                    multiply(0..depth, weights.values[panel * panel_len..].as_ptr(), ahead);
+                }
+                PixelForm::Panels { halves } => {
+                    let row = if halves { lanes } else { width };
+                    let mut kernels = scratch::take(weights::panel_len::<A>(at_once, width));
+                    for start in (0..depth).step_by(at_once) {
+                        let channels = start..depth.min(start + at_once);
+                        let from = weights.values[(panel * shape.taps() * depth + start) * row..].as_ptr();
+                        simd::run(PackPanel {
+                            from,
+                            halves,
+                            inputs: depth,
+                            channels: channels.len(),
+                            to: kernels.as_mut_ptr(),
+                            transform: PhantomData::<A::Kernel>,
+                        });
+                        let from = from.wrapping_add(channels.len() * row);
+                        let ahead = Ahead::Kernels { from, tap: depth * row, channel: row };
+                        multiply(channels, kernels.as_ptr(), ahead);
+                    }
+                }
+            }
             let pitch = pitch(shape.outputs);
             for at in 0..count {
                 let (image, row) = ((first + strip + at) / frame.strips, (first + strip + at) % frame.strips);
@@ -213,5 +253,52 @@ impl<X: Axis> SimdKernel for WritePixels<'_, X> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::direct;
+    use super::super::super::pixels::{from_maps, len};
+    use super::super::super::testing::{assert_close, flat, on_each_level, random, with_threads};
+    use super::super::stride_one::StrideOne;
+    use super::super::stride_one_small::StrideOneSmall;
+    use super::super::stride_two::StrideTwo;
+    use super::*;
+
+    /// Kernels that are transformed by the tasks that use them, in parts, give what packed ones give.
+    fn transformed_where_they_are_used<A: Algorithm>(images: usize, size: usize, stride: usize) {
+        let (inputs, outputs) = (130, 70);
+        let shape = ConvShape::new((images, inputs, size, size), (outputs, inputs, 3, 3), stride, 1, 1).expect("fits");
+        let weight = flat(&random(outputs * inputs * 9, 1).expect("weight"));
+        // Only the upper halves of the bits, so that both forms of panels hold them.
+        let weight: Vec<f32> = weight.iter().map(|value| f32::from_bits(value.to_bits() & 0xffff_0000)).collect();
+        let maps = flat(&random((images, inputs, size, size), 2).expect("maps"));
+        let mut x = vec![f32::NAN; len(images, inputs, shape.plane())];
+        from_maps(&maps, inputs, shape.plane(), &mut x);
+        on_each_level(|| {
+            let run = |values: &[f32], form, threads| {
+                with_threads(threads, || {
+                    let mut out = vec![f32::NAN; len(images, outputs, shape.out_plane())];
+                    forward::<A>(&shape, &x, PixelWeights { values, form }, Epilogue::default(), &mut out);
+                    out
+                })
+            };
+            let expected = run(&weights::packed::<A>(&shape, &weight), PixelForm::Packed, 2);
+            for halves in [false, true] {
+                let (panels, form) = (direct::panels(&shape, &weight, halves), PixelForm::Panels { halves });
+                let found = run(&panels, form, 1);
+                assert!(found == run(&panels, form, 3));
+                assert_close(&[found], std::slice::from_ref(&expected), 2e-5);
+            }
+        });
+    }
+
+    #[test]
+    fn kernels_are_transformed_where_they_are_used() {
+        transformed_where_they_are_used::<StrideOne>(8, 4, 1);
+        transformed_where_they_are_used::<StrideOne>(3, 9, 1);
+        transformed_where_they_are_used::<StrideOneSmall>(5, 4, 1);
+        transformed_where_they_are_used::<StrideTwo>(3, 9, 2);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::super::product::{panel, panel_here};
+#[cfg(doc)]
+use super::super::pixels::PixelForm;
+use super::super::product::{WIDE, panel, panel_here};
 use super::super::scratch::{self, Values};
 use super::super::shape::ConvShape;
 use super::super::simd::{self, Simd, SimdKernel};
@@ -83,12 +85,11 @@ impl<X: Axis> SimdKernel for Pack<'_, X> {
                     transpose(simd, values, (inputs, adjoint), (first, valid), (start, count), &mut buffer);
                     for k in 0..count {
                         let to = self.to.add((start + k) * width + side * lanes);
-                        transform_one::<S, X>(
-                            simd,
-                            buffer.as_ptr().add(k * KERNEL * lanes),
-                            to,
-                            position(depth, width),
-                        );
+                        let mut taps = [simd.splat(0.0); KERNEL];
+                        for tap in 0..KERNEL {
+                            taps[tap] = simd.load(buffer.as_ptr().add((k * KERNEL + tap) * lanes));
+                        }
+                        transform_one::<S, X>(simd, taps, to, position(depth, width));
                     }
                 }
             }
@@ -136,19 +137,60 @@ unsafe fn transpose<S: Simd>(
     }
 }
 
-/// `G g G^T` for one vector of kernels `[tap, lane]`.
+/// The same of some channels, whose kernels lie as [`PixelForm::Panels`]; channel `k` is the first one's `k`-th.
+pub(super) struct PackPanel<X> {
+    /// The first channel's first tap.
+    pub(super) from: *const f32,
+    pub(super) halves: bool,
+    /// All channels of the panel, and those to transform.
+    pub(super) inputs: usize,
+    pub(super) channels: usize,
+    pub(super) to: *mut f32,
+    pub(super) transform: PhantomData<X>,
+}
+
+impl<X: Axis> SimdKernel for PackPanel<X> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        if self.halves { self.all::<S, true>(simd) } else { self.all::<S, false>(simd) }
+    }
+}
+
+impl<X: Axis> PackPanel<X> {
+    #[inline(always)]
+    fn all<S: Simd, const HALVES: bool>(&self, simd: S) {
+        let width = panel::<S>();
+        let row = if HALVES { S::LANES } else { width };
+        for k in 0..self.channels {
+            for side in 0..WIDE {
+                let mut taps = [simd.splat(0.0); KERNEL];
+                // SAFETY: whoever made the kernel vouches for the panel and for what is written.
+                unsafe {
+                    for tap in 0..KERNEL {
+                        let from = self.from.add((tap * self.inputs + k) * row);
+                        taps[tap] =
+                            if HALVES { simd.load_halves(from)[side] } else { simd.load(from.add(side * S::LANES)) };
+                    }
+                    let to = self.to.add(k * width + side * S::LANES);
+                    transform_one::<S, X>(simd, taps, to, position(self.channels, width));
+                }
+            }
+        }
+    }
+}
+
+/// `G g G^T` for one vector of kernels, tap by tap.
 ///
 /// # Safety
-/// Nine vectors may be read, and those of the transform written at distances of `position`.
+/// The vectors of the transform may be written at distances of `position`.
 #[inline(always)]
-unsafe fn transform_one<S: Simd, X: Axis>(simd: S, from: *const f32, to: *mut f32, position: usize) {
+unsafe fn transform_one<S: Simd, X: Axis>(simd: S, taps: [S::V; KERNEL], to: *mut f32, position: usize) {
     let zero = simd.splat(0.0);
     let mut mid = [[zero; MOST]; MOST];
     for j in 0..TAPS {
         let mut g = [zero; MOST];
         for i in 0..TAPS {
-            // SAFETY: the caller's promise.
-            g[i] = unsafe { simd.load(from.add((i * TAPS + j) * S::LANES)) };
+            g[i] = taps[i * TAPS + j];
         }
         let u = X::of(simd, g);
         for i in 0..X::TO {
