@@ -18,11 +18,11 @@ const ROWS: usize = 48;
 /// Values of packed kernels of a task that fit the cache of a core, beside what it reads.
 const KERNELS: usize = 1 << 15;
 
-/// Values of a layer's kernels that lie in a cache from one call to the next, about.
-const HELD: usize = 1 << 20;
-
 /// Values of pixels that fit it likewise.
 const PIXELS: usize = 1 << 17;
+
+/// Words of all of a layer's kernels up to which a cache has them from one call to the next, about.
+const HELD: usize = 1 << 20;
 
 /// Values between panels of kernels.
 fn panel_len(shape: &ConvShape, halves: bool) -> usize {

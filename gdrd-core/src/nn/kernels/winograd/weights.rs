@@ -137,7 +137,7 @@ unsafe fn transpose<S: Simd>(
     }
 }
 
-/// The same of some channels, whose kernels lie as [`PixelForm::Panels`]; channel `k` is the first one's `k`-th.
+/// As [`Pack`], of some channels of a panel whose kernels lie as [`PixelForm::Panels`]; `k` counts from the first of them.
 pub(super) struct PackPanel<X> {
     /// The first channel's first tap.
     pub(super) from: *const f32,
